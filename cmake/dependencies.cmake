@@ -1,0 +1,18 @@
+# Every dependency, by its pkg-config name where it has one; INSTALL lists the
+# Debian packages.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(LIBEVENT REQUIRED IMPORTED_TARGET libevent)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(CAPNG REQUIRED IMPORTED_TARGET libcap-ng)
+pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(LIBIDN2 REQUIRED IMPORTED_TARGET libidn2)
+find_library(CDB_LIBRARY cdb REQUIRED)
+find_library(UNBOUND_LIBRARY unbound REQUIRED)
+add_library(cdb INTERFACE)
+target_link_libraries(cdb INTERFACE ${CDB_LIBRARY})
+add_library(unbound INTERFACE)
+target_link_libraries(unbound INTERFACE ${UNBOUND_LIBRARY})

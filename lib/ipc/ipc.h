@@ -1,0 +1,148 @@
+/*
+ * The messages of messages.def as C structs, with their encoders and decoders.
+ *
+ * A frame is a header {u32 body length, u16 number, u16 flags} and the body;
+ * numbers are little-endian, `bytes` and `list` have a u32 length before them.
+ * A packet (one SOCK_SEQPACKET datagram) holds whole frames one after another.
+ *
+ * For each IPC_MESSAGE(x, ...): struct x; void x_encode(struct buf *, const
+ * struct x *); int x_decode(struct slice body, struct x *). Decoded `bytes` and
+ * `list` borrow from the packet. A decoder fails if anything is missing or left
+ * over. For each IPC_RECORD(r, ...): struct r; void r_add(struct buf *list,
+ * const struct r *); bool r_next(struct ipc_cursor *list, struct r *).
+ */
+#ifndef POSTERN_IPC_IPC_H
+#define POSTERN_IPC_IPC_H
+
+#include "core/buf.h"
+
+enum {
+    IPC_FRAME_MAX = 128 * 1024, /* header included: fits the default socket buffer */
+    IPC_HEADER = 8,
+    IPC_FLAG_FD = 1 /* this frame comes with the packet's descriptor */
+};
+
+enum ipc_fd_rule { NO_FD, WITH_FD, MAYBE_FD };
+
+/* Reading position with a sticky error: check `failed` once at the end. */
+struct ipc_cursor {
+    struct slice rest;
+    bool failed;
+};
+
+typedef uint8_t ipc_u8;
+typedef uint16_t ipc_u16;
+typedef uint32_t ipc_u32;
+typedef uint64_t ipc_u64;
+typedef int64_t ipc_i64;
+typedef struct slice ipc_bytes;
+typedef struct slice ipc_list; /* encoded records; see x_next */
+
+enum ipc_number {
+#define FIELD(type, name)
+#define IPC_RECORD(name, fields)
+#define IPC_MESSAGE(name, number, fd, fields) IPC_NUMBER_##name = number,
+#include "ipc/messages.def"
+#undef FIELD
+#undef IPC_RECORD
+#undef IPC_MESSAGE
+};
+
+#define FIELD(type, name) ipc_##type name;
+#define IPC_RECORD(name, fields)                                                                   \
+    struct name {                                                                                  \
+        fields                                                                                     \
+    };                                                                                             \
+    void name##_add(struct buf *list, const struct name *r);                                       \
+    bool name##_next(struct ipc_cursor *list, struct name *r);
+#define IPC_MESSAGE(name, number, fd, fields)                                                      \
+    struct name {                                                                                  \
+        fields                                                                                     \
+    };                                                                                             \
+    void name##_encode(struct buf *b, const struct name *m);                                       \
+    int name##_decode(struct slice body, struct name *m);
+#include "ipc/messages.def"
+#undef FIELD
+#undef IPC_RECORD
+#undef IPC_MESSAGE
+
+/* A cursor over a decoded list. After the loop check !cursor.failed. */
+static inline struct ipc_cursor ipc_list_cursor(struct slice list)
+{
+    return (struct ipc_cursor){list, false};
+}
+
+struct ipc_frame {
+    uint16_t number;
+    bool has_fd;
+    struct slice body;
+};
+
+/* Takes the next frame off a packet. 1: *f is set; 0: at the end; -1: malformed. */
+int ipc_frame_next(struct slice *packet, struct ipc_frame *f);
+/* Whether the number is declared, and its descriptor rule. */
+bool ipc_known(uint16_t number, enum ipc_fd_rule *rule);
+/* "ipc_commit", or "unknown". */
+const char *ipc_name(uint16_t number);
+/* A frame in readable form (names and values, bytes escaped and cut). */
+void ipc_print(struct buf *b, const struct ipc_frame *f);
+
+/* ---- values that travel in messages -------------------------------------- */
+
+enum message_flag {
+    MESSAGE_8BIT = 1,        /* BODY=8BITMIME, or 8-bit bytes in the content */
+    MESSAGE_SMTPUTF8 = 2,    /* SMTPUTF8 was given */
+    MESSAGE_NOTICE = 4,      /* a notice that qmgr itself submitted */
+    MESSAGE_BINARY = 8,      /* BODY=BINARYMIME; reserved */
+    MESSAGE_REQUIRETLS = 16, /* reserved */
+    MESSAGE_HOLD = 32        /* held by the operator or by policy */
+};
+#define MESSAGE_FLAGS_ALL 63u
+
+enum dsn_notify { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
+enum dsn_ret { RET_UNSET, RET_HDRS, RET_FULL };
+enum dsn_action {
+    ACTION_FAILED,
+    ACTION_DELAYED,
+    ACTION_DELIVERED,
+    ACTION_RELAYED,
+    ACTION_EXPANDED
+};
+enum notice_kind { NOTICE_FAILURE, NOTICE_DELAY, NOTICE_SUCCESS, NOTICE_DOUBLE };
+enum mail_class { CLASS_NORMAL, CLASS_TRANSACTIONAL, CLASS_BULK };
+enum transport {
+    TRANSPORT_SMTP,
+    TRANSPORT_LMTP,
+    TRANSPORT_ERROR,
+    TRANSPORT_RETRY,
+    TRANSPORT_DISCARD
+};
+enum spool_state {
+    SPOOL_OK,
+    SPOOL_FULL, /* below the reserve: 452 at MAIL */
+    SPOOL_BAD,  /* a failed fsync, read-only: 451 */
+    SPOOL_BUSY  /* over a limit: 452 until work is done */
+};
+enum rcpt_outcome { OUTCOME_SENT, OUTCOME_DEFERRED, OUTCOME_FAILED };
+enum smtp_stage {
+    STAGE_NONE,
+    STAGE_CONNECT,
+    STAGE_GREETING,
+    STAGE_EHLO,
+    STAGE_STARTTLS,
+    STAGE_AUTH,
+    STAGE_MAIL,
+    STAGE_RCPT,
+    STAGE_DATA,
+    STAGE_DOT,
+    STAGE_QUIT
+};
+/* What a failed job tells about. */
+enum failure_scope {
+    SCOPE_RECIPIENT, /* replies to RCPT: nothing about the site */
+    SCOPE_MESSAGE,   /* replies to MAIL, DATA, the dot */
+    SCOPE_SITE       /* connect, greeting, EHLO, lost connection: the whole site */
+};
+enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
+
+#endif

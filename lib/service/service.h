@@ -1,0 +1,77 @@
+/*
+ * The skeleton of every service: arguments, configuration, log, open, jail,
+ * loop. A service's main.c supplies callbacks and calls service_main.
+ *
+ * master starts a service as
+ *     PROGRAM -n NAME -s SLOT -l LISTENERS
+ * with an empty environment and these descriptors:
+ *     3  channel to master       5  log (see log_kind parameter)
+ *     4  configuration (memfd)   6  event log, or /dev/null
+ *     7  and on: the listening sockets
+ * It never reads a file or an environment variable for its configuration.
+ */
+#ifndef POSTERN_SERVICE_SERVICE_H
+#define POSTERN_SERVICE_SERVICE_H
+
+#include <event2/event.h>
+
+#include "conf/config.h"
+#include "core/err.h"
+#include "ipc/channel.h"
+
+enum service_jail {
+    JAIL_EMPTY, /* chroot into empty_directory */
+    JAIL_SPOOL  /* chroot into queue_directory (or chdir there, unprivileged) */
+};
+
+enum { SERVICE_LISTENERS_MAX = 32 };
+
+struct service {
+    const struct service_ops *ops;
+    const char *name; /* of the service in master.cf */
+    unsigned slot;    /* which of its processes, from 0 */
+    struct event_base *base;
+    const struct config *config; /* replaced on reload, before ops->reload */
+    struct channel *master;
+    int listeners[SERVICE_LISTENERS_MAX];
+    unsigned listener_count;
+    int event_log; /* descriptor */
+    bool draining, privileged;
+    void *state; /* the service's own */
+};
+
+struct service_ops {
+    const char *program; /* "smtpd"; the log name is syslog_name/program */
+    const char *user;    /* "_postern-smtpd" */
+    enum service_jail jail;
+    bool network; /* may it make Internet sockets? (seccomp) */
+    bool threads; /* may it make threads after the jail? (seccomp) */
+    /* Before the jail, as root: open what later cannot be opened. May be NULL. */
+    int (*open)(struct service *s, struct err *e);
+    /* In the jail: set up and start watching events. */
+    int (*start)(struct service *s, struct err *e);
+    /* A channel to a peer; the service takes over fd (channel_new). An older
+     * channel to the same (peer, slot) is closed by its own EOF. */
+    void (*peer)(struct service *s, struct slice peer, unsigned slot, unsigned pid, int fd);
+    /* A lookup table's content; takes over fd. NULL: no tables. */
+    void (*table)(struct service *s, struct slice parameter, unsigned position, struct slice spec,
+                  int fd);
+    /* s->config is the new configuration. May be NULL. */
+    void (*reload)(struct service *s);
+    /* Take nothing new, finish what is under way, then service_stop(). `seconds`
+     * later the service is ended. NULL: stop at once. */
+    void (*drain)(struct service *s, unsigned seconds);
+    /* After each turn of the loop, before channels and log are flushed. May be NULL. */
+    void (*turn)(struct service *s);
+    /* Another message from master (ipc_status_reply). May be NULL. */
+    int (*message)(struct service *s, const struct ipc_frame *f, struct err *e);
+    /* A new event log descriptor replaced the old one in s->event_log. May be NULL. */
+    void (*event_log)(struct service *s);
+};
+
+/* Runs the service until it is told to stop; returns the exit status. */
+int service_main(int argc, char **argv, const struct service_ops *ops);
+/* Ends the loop after this turn; what is queued on channels is sent. */
+void service_stop(struct service *s);
+
+#endif
