@@ -15,6 +15,7 @@
 #define POSTERN_IPC_IPC_H
 
 #include "core/buf.h"
+#include "core/dsn.h" /* enum dsn_notify, enum dsn_ret */
 
 enum {
     IPC_FRAME_MAX = 128 * 1024, /* header included: fits the default socket buffer */
@@ -99,8 +100,6 @@ enum message_flag {
 };
 #define MESSAGE_FLAGS_ALL 63u
 
-enum dsn_notify { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
-enum dsn_ret { RET_UNSET, RET_HDRS, RET_FULL };
 enum dsn_action {
     ACTION_FAILED,
     ACTION_DELAYED,
