@@ -1,0 +1,167 @@
+/*
+ * A queued message in memory. `struct message` is small and exists for every
+ * message of the queue; its envelope (recipients, schedule) is there while the
+ * message is active and can be dropped and read back from the spool, so that a
+ * queue of any length fits into bounded memory.
+ */
+#ifndef POSTERN_QMGR_MESSAGE_H
+#define POSTERN_QMGR_MESSAGE_H
+
+#include "core/heap.h"
+#include "core/id.h"
+#include "core/list.h"
+#include "core/slice.h"
+#include "ipc/ipc.h"
+#include "qmgr/store.h"
+
+enum {
+    ADDRESS_MAX = 1024, /* bytes of an address or ORCPT that qmgr takes */
+    ACCOUNT_MAX = 255,
+    ENVID_MAX = 512,
+    REPLY_TEXT_MAX = 1000, /* bytes of a reply that are kept */
+    REPLY_HOST_MAX = 255,
+    ENHANCED_MAX = 11 /* "5.123.456" and a little more */
+};
+
+/* The operator's word that a message shall be returned now. Lives beside enum
+ * message_flag in message.flags and in SPOOL_RECORD_FLAGS, never leaves qmgr. */
+#define MESSAGE_EXPIRED 0x10000u
+
+/* The last thing that was said about a recipient; shared by all recipients of
+ * one job that got the same. */
+struct reply {
+    uint32_t refs;
+    uint16_t code; /* SMTP code, or 0 */
+    uint8_t stage; /* enum smtp_stage */
+    bool local;    /* our own words, not the server's */
+    int64_t when;  /* wall microseconds */
+    char enhanced[ENHANCED_MAX + 1];
+    uint16_t host_len, address_len, text_len;
+    char data[]; /* host, printable address, text: as received, unescaped */
+};
+
+/* Copies the texts, cut to the limits above. One reference belongs to the caller. */
+struct reply *reply_new(uint16_t code, struct slice enhanced, struct slice text, struct slice host,
+                        struct slice address);
+struct reply *reply_ref(struct reply *r);
+void reply_unref(struct reply *r); /* NULL is fine */
+struct slice reply_host(const struct reply *r);
+struct slice reply_address(const struct reply *r);
+struct slice reply_text(const struct reply *r);
+/* The enhanced status code for people and notices: the reply's own if its class
+ * fits `class` ('2', '4', '5'), otherwise class.0.0. */
+struct slice reply_status(const struct reply *r, char class, char buffer[static ENHANCED_MAX + 1]);
+/* Appends the reply as Postfix logs it, escaped: "host h[a] said: 550 5.1.1 no
+ * (in reply to RCPT TO command)", or our own words. */
+void reply_describe(const struct reply *r, struct buf *out);
+/* Appends "550 5.1.1 text" unescaped, at most `max` bytes of text. */
+void reply_wire(const struct reply *r, struct buf *out, size_t max);
+
+enum recipient_state {
+    RCPT_WAITING,   /* until `due` */
+    RCPT_QUEUED,    /* in a job: being routed, queued, or at a relay */
+    RCPT_FAILING,   /* its failure record is on its way to the disk */
+    RCPT_FAILED,    /* failure durable; its notice is owed */
+    RCPT_CONFIRMED, /* delivered and marked; a success notice is owed */
+    RCPT_DONE
+};
+
+struct recipient {
+    struct reply *reply; /* last one, or NULL */
+    uint32_t at;         /* of the address in the envelope's strings; ORCPT follows */
+    uint32_t due;        /* seconds on qmgr's clock (queue_seconds) */
+    uint16_t address_len, orcpt_len;
+    uint16_t attempts;
+    uint8_t notice;     /* FAILED: number of the notice that reports it */
+    uint8_t state : 4;  /* enum recipient_state */
+    uint8_t notify : 4; /* enum dsn_notify bits */
+};
+
+/* Content in memory: prefix, then body. For a large message the prefix alone. */
+struct body {
+    uint32_t prefix_len, body_len;
+    char data[];
+};
+
+struct envelope {
+    struct list jobs; /* of this message: struct job */
+    struct body *body;
+    int64_t activated; /* monotonic: when it was scheduled last */
+    uint32_t left;     /* recipients that are not DONE */
+    uint32_t queued, failing, failed, confirmed; /* recipients in that state */
+    uint32_t scan_from;                          /* recipients before it are not due */
+    uint16_t account_len, sender_len, envid_len;
+    uint8_t ret, mail_class;
+    uint8_t notice_next; /* number of the next failure notice */
+    uint8_t lost;        /* relay processes that died with a job of it */
+    bool delay_sent, delay_due, expiry_logged;
+    bool noticing; /* a notice about it is being made */
+    struct recipient recipients[];
+    /* the strings follow: account, sender, envid, then addresses and ORCPTs */
+};
+
+enum message_phase {
+    PHASE_COMMITTING, /* not durable yet: exists only so that its ID is taken */
+    PHASE_STUB,       /* envelope on disk only */
+    PHASE_LOADING,
+    PHASE_LOADED,
+    PHASE_GONE /* finished; memory is freed when nothing refers to it */
+};
+
+struct message {
+    struct list all;      /* in qmgr.all */
+    struct heap_node due; /* microseconds, monotonic: next thing to do for it */
+    struct store_ref ref;
+    struct envelope *env; /* NULL unless LOADED */
+    int64_t arrival;      /* wall microseconds */
+    int64_t born;         /* the same on the monotonic clock, for age (F30) */
+    uint32_t flags;       /* enum message_flag, MESSAGE_EXPIRED */
+    uint32_t recipient_count;
+    struct id id;
+    uint8_t phase;
+    uint16_t pins; /* store calls with a callback and other users */
+};
+
+/* Room for an envelope with that many recipients and bytes of strings. */
+struct envelope *envelope_new(uint32_t recipients, size_t string_bytes);
+void envelope_free(struct envelope *e, uint32_t recipient_count);
+static inline char *envelope_strings(const struct message *m)
+{
+    return (char *)&m->env->recipients[m->recipient_count];
+}
+static inline struct slice message_account(const struct message *m)
+{
+    return slice_make(envelope_strings(m), m->env->account_len);
+}
+static inline struct slice message_sender(const struct message *m)
+{
+    return slice_make(envelope_strings(m) + m->env->account_len, m->env->sender_len);
+}
+static inline struct slice message_envid(const struct message *m)
+{
+    return slice_make(envelope_strings(m) + m->env->account_len + m->env->sender_len,
+                      m->env->envid_len);
+}
+static inline struct slice recipient_address(const struct message *m, uint32_t i)
+{
+    const struct recipient *r = &m->env->recipients[i];
+    return slice_make(envelope_strings(m) + r->at, r->address_len);
+}
+static inline struct slice recipient_orcpt(const struct message *m, uint32_t i)
+{
+    const struct recipient *r = &m->env->recipients[i];
+    return slice_make(envelope_strings(m) + r->at + r->address_len, r->orcpt_len);
+}
+/* Bytes of the content: prefix and body. */
+static inline uint64_t message_size(const struct message *m)
+{
+    return m->ref.prefix_len + m->ref.body_len;
+}
+
+/* Builds m->env from what the spool holds, applying status bytes and records.
+ * `second_of(wall)` turns a planned wall time into qmgr's clock. 0, or -1 if the
+ * envelope breaks a limit of this header (then it is not ours). */
+int message_build(struct message *m, const struct store_found *found,
+                  uint32_t (*second_of)(int64_t wall, void *arg), void *arg);
+
+#endif
