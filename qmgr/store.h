@@ -43,9 +43,9 @@ struct store_config {
 struct store_ref {
     uint32_t bucket;
     int32_t fd;         /* cached, or -1 */
-    uint32_t status_at; /* offset of the recipients' status bytes */
+    uint64_t status_at; /* offset of the recipients' status bytes */
     uint32_t prefix_len;
-    uint64_t body_at;     /* offset of the content: prefix, then body */
+    uint64_t body_at;     /* offset of the body (without the prefix) */
     uint64_t body_len;    /* without the prefix */
     uint64_t records_end; /* where the next record is appended */
     bool large;           /* a fresh file, unlinked at the end, never recycled */
@@ -70,6 +70,10 @@ struct store_ops {
     /* The state (enum spool_state of ipc.h: SPOOL_OK, SPOOL_FULL, SPOOL_BAD)
      * changed; `why` is a sentence for the log, already logged. */
     void (*state)(int state, const char *why, void *arg);
+    /* store_read or store_load found this message's file damaged and moved it
+     * to corrupt/ (logged): its ref is void. Called right before their `done`.
+     * May be NULL. */
+    void (*quarantined)(const struct id *id, const char *why, void *arg);
 };
 
 /* Checks and makes the directories, sweeps tmp/, starts the threads. The
@@ -120,8 +124,13 @@ void store_mark(struct store *s, const struct id *id, struct store_ref *ref, uin
  * record is durable (NULL) or could not be written (the error). */
 void store_record(struct store *s, const struct id *id, struct store_ref *ref, struct slice record,
                   void (*done)(const char *error, void *arg), void *arg);
+/* The message will not be worked on for a while (deferred, held): gives its
+ * cached descriptor back. Optional; ref stays good. Not while a read or load is
+ * under way on it. */
+void store_unload(struct store *s, const struct id *id, struct store_ref *ref);
 /* The message is over: the file goes to free/, or is unlinked if it is large.
- * ref is void afterwards. Durable within a second. */
+ * ref is void afterwards. Durable within a second. Not while a read or load is
+ * under way on it. */
 void store_finish(struct store *s, const struct id *id, struct store_ref *ref);
 /* Reads prefix and body (at most `limit` bytes of it) and checks the checksum
  * when all was read. content is valid until the callback returns. On an error

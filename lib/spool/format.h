@@ -7,11 +7,22 @@
  *   content    prefix (header lines that were put before it), then the body
  *   records    appended later: attempts, failures; each with ID and checksum
  *
- * In a small message the parts follow each other. In a large one the content
- * begins at SPOOL_LARGE_BODY and envelope, status and prefix follow it; the
- * header's offsets tell. Header and envelope have one checksum, the content
- * another. What lies in a recycled file behind its last record is older
- * content: a record counts only with this message's ID and a good checksum.
+ * In a small message the parts follow each other. In a large one the body
+ * begins at SPOOL_LARGE_BODY and envelope, status and prefix follow it. The
+ * header holds lengths only, from which the offsets follow, so they cannot
+ * contradict each other.
+ *
+ * The header has a checksum of its own: it fits into one disk sector, so that
+ * it tells even in a file that was half overwritten whose file that was. The
+ * envelope has a second checksum and the content a third. Records end with
+ * SPOOL_RECORDS_END zero bytes: what lies behind in a recycled file is older
+ * content, which a peer chose, and is never looked at. A record counts only
+ * with this message's ID and a good checksum.
+ *
+ *   0 magic   8 u32 version   12 u32 flags   16 ID (24)   40 u64 envelope length
+ *   48 u32 recipients   56 u64 prefix length   64 u64 body length
+ *   72 u64 content sum   168 zero ...   176 u64 envelope sum   184 u64 header sum
+ * Numbers are little-endian; checksums are XXH3-64.
  */
 #ifndef POSTERN_SPOOL_FORMAT_H
 #define POSTERN_SPOOL_FORMAT_H
@@ -26,6 +37,9 @@ enum {
     SPOOL_LARGE_BODY = 4096,
     SPOOL_ENVELOPE_MAX = 64 * 1024 * 1024,
     SPOOL_RECORD_MAX = 8192,
+    SPOOL_RECORD_RECIPIENTS_MAX = 1024,
+    SPOOL_RECORD_TEXT_MAX = 2048, /* longer reply texts are cut */
+    SPOOL_RECORDS_END = 8,        /* zero bytes behind the last record */
     SPOOL_RECIPIENTS_MAX = 200000
 };
 
@@ -50,6 +64,8 @@ struct spool_rcpt {
     struct slice address, orcpt;
     uint8_t notify;
 };
+/* Adds one to a list that is being made. If that passes the buffer's maximum
+ * nothing is added, and spool_encode_* will refuse the list by its count. */
 void spool_rcpt_add(struct buf *list, const struct spool_rcpt *r);
 /* Takes the next recipient off *list; 1, 0 at the end, -1 malformed. */
 int spool_rcpt_next(struct slice *list, struct spool_rcpt *r);
@@ -59,12 +75,15 @@ struct spool_layout {
     struct id id;
     uint64_t envelope_at, envelope_len, status_at, prefix_at, prefix_len, body_at, body_len;
     uint64_t records_at;
-    uint64_t content_sum; /* XXH3-64: of prefix and body for a small message, of the body alone
-                           * for a large one (its prefix is under the header's checksum) */
+    uint32_t recipient_count; /* status bytes */
+    uint64_t content_sum;     /* XXH3-64: of prefix and body for a small message, of the body alone
+                               * for a large one (its prefix is under the header's checksum) */
     bool large;
 };
 
-/* Appends all of a small message up to the records. 0, or -1 if a limit is passed. */
+/* Appends all of a small message: header, envelope, status, content and the end
+ * of its empty list of records. 0, or -1 (nothing useful appended) if a limit is
+ * passed or the recipients do not match their count. */
 int spool_encode_small(struct buf *out, struct spool_layout *layout, const struct id *id,
                        const struct spool_envelope *envelope, struct slice prefix,
                        struct slice body);
@@ -76,22 +95,24 @@ int spool_encode_large(struct buf *header, struct buf *trailer, struct spool_lay
 
 enum spool_verdict {
     SPOOL_GOOD,
-    SPOOL_OTHER_ID, /* sound, but of another message: was being recycled */
+    SPOOL_OTHER_ID, /* a sound header, but of another message: was being recycled */
     SPOOL_NEWER,    /* a later format version: leave it alone (B79) */
     SPOOL_CORRUPT   /* quarantine */
 };
-/* Reads the header alone, checking magic, version and bounds against the file's
- * size; tells what to read next. */
+/* Reads the header alone, checking magic, version, its checksum, the ID against
+ * the one that the file's name says, and the lengths against the file's size.
+ * The layout tells what to read next. */
 enum spool_verdict spool_decode_header(struct slice header, uint64_t file_size,
-                                       struct spool_layout *layout, uint64_t *header_sum,
+                                       const struct id *expected, struct spool_layout *layout,
                                        struct err *e);
-/* Checks the checksum over header and envelope (and a large message's prefix)
- * and decodes the envelope; slices borrow from `envelope_bytes`. expected: the
- * ID that the file's name says. */
+/* Checks the checksum over the envelope (and a large message's prefix; not
+ * looked at for a small one) and the status bytes, and decodes the envelope;
+ * its slices borrow from `envelope_bytes`. */
 enum spool_verdict spool_decode_envelope(struct slice header, const struct spool_layout *layout,
                                          struct slice envelope_bytes, struct slice status,
-                                         struct slice prefix, const struct id *expected,
-                                         struct spool_envelope *envelope, struct err *e);
+                                         struct slice prefix, struct spool_envelope *envelope,
+                                         struct err *e);
+bool spool_status_valid(char status);
 
 /* ---- records --------------------------------------------------------------- */
 
@@ -114,10 +135,15 @@ struct spool_record {
     struct slice recipients; /* u32 little-endian indices; see spool_record_recipient */
     struct slice enhanced, text, host;
 };
-/* Appends one record. At most 1024 recipients each: split longer lists. */
+/* Appends one record. 0, or -1 for more than SPOOL_RECORD_RECIPIENTS_MAX
+ * recipients: split longer lists. Longer texts are cut. */
 int spool_record_encode(struct buf *out, const struct id *id, const struct spool_record *r);
-/* The next valid record of this message; 1, or 0 at the first that is not. */
+/* The next valid record of this message; 1, or 0 at the first that is not.
+ * Records of a type that this version does not know are passed over. */
 int spool_record_next(struct slice *records, const struct id *id, struct spool_record *r);
 uint32_t spool_record_recipient(const struct spool_record *r, uint32_t i);
+/* How many bytes of `bytes` are whole valid records of this message. *more is
+ * set if what follows may be one that `bytes` cuts off. */
+size_t spool_records_length(struct slice bytes, const struct id *id, bool *more);
 
 #endif
