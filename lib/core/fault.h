@@ -1,0 +1,31 @@
+/*
+ * Named fault points, for tests only: with -DPOSTERN_FAULTS=ON a test can make
+ * an operation fail with an errno value, or the process die, at a named place.
+ * In a normal build fault_point is 0 and the compiler removes it.
+ */
+#ifndef POSTERN_CORE_FAULT_H
+#define POSTERN_CORE_FAULT_H
+
+#include "core/err.h"
+
+enum { FAULT_KILL = -1 /* SIGKILL to ourselves */ };
+
+#ifdef POSTERN_FAULTS
+/* The errno value that the operation shall fail with, or 0. May be called from
+ * any thread. */
+int fault_point(const char *name);
+/* From the (skip+1)-th visit on, `count` visits of the point get the action: an
+ * errno value or FAULT_KILL. name must stay valid; NULL forgets all faults. */
+void fault_set(const char *name, int action, unsigned skip, unsigned count);
+/* The same from "NAME:ACTION[:SKIP]"; ACTION is kill, EIO, ENOSPC, EROFS or
+ * EDQUOT. spec must stay valid. */
+int fault_parse(char *spec, struct err *e);
+#else
+static inline int fault_point(const char *name)
+{
+    (void)name;
+    return 0;
+}
+#endif
+
+#endif
