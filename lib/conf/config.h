@@ -36,6 +36,10 @@ struct config {
 /* Reads main.cf: defaults, the file, $name expansion, checks. The error names
  * file and line. The caller frees with config_free. */
 struct config *config_load(const char *path, struct err *e);
+/* The same from memory: `file` ("main.cf") goes into errors, relative paths
+ * start from `directory`. */
+struct config *config_parse(struct slice text, const char *file, const char *directory,
+                            struct err *e);
 /* A copy with `-o name=value` overrides of a master.cf line applied; `where`
  * ("master.cf:12") goes into errors. */
 struct config *config_override(const struct config *c, const char *const *overrides, size_t count,
@@ -55,7 +59,8 @@ struct config_entry {
 };
 bool config_entry(const struct config *c, size_t i, struct config_entry *out);
 
-/* The next element of a list: separated by commas and white space. */
+/* The next element of a list: separated by commas and white space, which do not
+ * separate inside { }. */
 bool config_list_next(struct slice *list, struct slice *element);
 
 #endif

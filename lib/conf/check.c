@@ -1,0 +1,149 @@
+/* What a parameter's type cannot say about its value. */
+#include "conf/nets.h"
+#include "conf/params.h"
+#include "core/log.h"
+
+enum { HOSTNAME_MAX = 255, LABEL_MAX = 63 };
+
+/* A host name as EHLO and Received need it (RFC 1123 section 2.1). */
+static bool is_hostname(struct slice name)
+{
+    if (name.len == 0 || name.len > HOSTNAME_MAX)
+        return false;
+    while (name.len) {
+        struct slice label = slice_cut(&name, '.');
+        if (label.len == 0 || label.len > LABEL_MAX || label.ptr[0] == '-' ||
+            label.ptr[label.len - 1] == '-')
+            return false;
+        for (size_t i = 0; i < label.len; i++) {
+            char c = label.ptr[i], low = (char)(c | 0x20);
+            if (!(low >= 'a' && low <= 'z') && !(c >= '0' && c <= '9') && c != '-')
+                return false;
+        }
+    }
+    return true;
+}
+
+static int check_hostname(struct slice text, struct err *e)
+{
+    if (is_hostname(text))
+        return 0;
+    return err_set(e, "%s: is not a host name; give one such as mail.example.com",
+                   log_esc_n(text, 80));
+}
+
+static int check_networks(const char *text, struct err *e)
+{
+    struct nets n;
+    if (nets_parse(&n, text, e) < 0)
+        return -1;
+    nets_free(&n);
+    return 0;
+}
+
+static int check_interfaces(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), element;
+    unsigned char bytes[16];
+    bool any = false;
+    while (config_list_next(&rest, &element)) {
+        any = true;
+        if (slice_eq(element, SLICE("all")) || slice_eq(element, SLICE("loopback-only")) ||
+            nets_address(element, bytes) > 0)
+            continue;
+        return err_set(e, "%s: is not an address; give addresses, all, or loopback-only",
+                       log_esc_n(element, 80));
+    }
+    return any ? 0 : err_set(e, "is empty; give addresses, all, or loopback-only");
+}
+
+static int check_source(const char *text, int wanted, struct err *e)
+{
+    unsigned char bytes[16];
+    if (!*text || nets_address(slice_str(text), bytes) == wanted)
+        return 0;
+    return err_set(e, "%s: is not an %s address", log_esc_n(slice_str(text), 80),
+                   wanted == 4 ? "IPv4" : "IPv6");
+}
+
+static int check_name_servers(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), element;
+    unsigned char bytes[16];
+    while (config_list_next(&rest, &element)) {
+        struct slice whole = element, address = slice_cut(&element, '@');
+        uint64_t port = 53;
+        if (nets_address(address, bytes) < 0 ||
+            (address.len < whole.len && (slice_u64(element, &port) < 0 || !port || port > 65535)))
+            return err_set(e, "%s: is not a name server; write address or address@port",
+                           log_esc_n(whole, 80));
+    }
+    return 0;
+}
+
+/* Text that ends up in SMTP lines: a control byte cannot occur (the file was
+ * checked), other bytes must be ASCII and the line must fit. */
+static int check_banner(const char *text, struct err *e)
+{
+    enum { BANNER_MAX = 400 };
+    struct slice s = slice_str(text);
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] > 0x7e)
+            return err_set(e, "%s: only ASCII is allowed here", log_esc_n(s, 80));
+    if (s.len > BANNER_MAX)
+        return err_set(e, "is longer than %d bytes", BANNER_MAX);
+    return s.len ? 0 : err_set(e, "is empty; begin it with $myhostname");
+}
+
+static int check_log_name(const char *text, struct err *e)
+{
+    enum { LOG_NAME_MAX = 40 };
+    struct slice s = slice_str(text);
+    bool good = s.len > 0 && s.len <= LOG_NAME_MAX;
+    for (size_t i = 0; i < s.len; i++)
+        good = good && s.ptr[i] > ' ' && s.ptr[i] < 0x7f && !strchr("[]:", s.ptr[i]);
+    return good ? 0
+                : err_set(e, "%s: give up to %d letters, digits, '-', '/' or '.'", log_esc_n(s, 80),
+                          LOG_NAME_MAX);
+}
+
+int param_check(int index, const char *text, struct err *e)
+{
+    struct err inner = {0, ""};
+    int rc = 0;
+    switch (index) {
+    case PARAM_INDEX_myhostname:
+    case PARAM_INDEX_mydomain:
+    case PARAM_INDEX_myorigin:
+    case PARAM_INDEX_smtp_helo_name:
+    case PARAM_INDEX_lmtp_lhlo_name:
+        rc = check_hostname(slice_str(text), &inner);
+        break;
+    case PARAM_INDEX_mynetworks:
+    case PARAM_INDEX_smtpd_client_event_limit_exceptions:
+    case PARAM_INDEX_resolver_permit_networks:
+        rc = check_networks(text, &inner);
+        break;
+    case PARAM_INDEX_inet_interfaces:
+        rc = check_interfaces(text, &inner);
+        break;
+    case PARAM_INDEX_smtp_bind_address:
+        rc = check_source(text, 4, &inner);
+        break;
+    case PARAM_INDEX_smtp_bind_address6:
+        rc = check_source(text, 16, &inner);
+        break;
+    case PARAM_INDEX_resolver_nameservers:
+        rc = check_name_servers(text, &inner);
+        break;
+    case PARAM_INDEX_smtpd_banner:
+        rc = check_banner(text, &inner);
+        break;
+    case PARAM_INDEX_syslog_name:
+        rc = check_log_name(text, &inner);
+        break;
+    default:
+        break;
+    }
+    return rc == 0 ? 0 : err_set(e, "%s: %s", params[index].name, inner.text);
+}
