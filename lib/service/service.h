@@ -17,6 +17,7 @@
 
 #include "conf/config.h"
 #include "core/err.h"
+#include "core/log.h"
 #include "ipc/channel.h"
 
 enum service_jail {
@@ -31,13 +32,24 @@ struct service {
     const char *name; /* of the service in master.cf */
     unsigned slot;    /* which of its processes, from 0 */
     struct event_base *base;
-    const struct config *config; /* replaced on reload, before ops->reload */
-    struct channel *master;
+    const struct config *config; /* replaced on reload, before ops->reload; the old one is freed
+                                  * after it returns, so keep no pointers into it */
+    struct channel *master;      /* NULL once master is gone (the service is draining then) */
     int listeners[SERVICE_LISTENERS_MAX];
     unsigned listener_count;
-    int event_log; /* descriptor */
+    int event_log; /* descriptor; its number stays the same over rotations */
     bool draining, privileged;
-    void *state; /* the service's own */
+    bool stopped; /* set by service_stop; the loop ends after this turn */
+    void *state;  /* the service's own */
+};
+
+/* Where master puts a service's descriptors. */
+enum service_fd {
+    SERVICE_FD_MASTER = 3,
+    SERVICE_FD_CONFIG,
+    SERVICE_FD_LOG,
+    SERVICE_FD_EVENT_LOG,
+    SERVICE_FD_LISTENERS
 };
 
 struct service_ops {
@@ -50,8 +62,10 @@ struct service_ops {
     int (*open)(struct service *s, struct err *e);
     /* In the jail: set up and start watching events. */
     int (*start)(struct service *s, struct err *e);
-    /* A channel to a peer; the service takes over fd (channel_new). An older
-     * channel to the same (peer, slot) is closed by its own EOF. */
+    /* A channel to a peer; the service takes over fd (channel_new). `peer` is the
+     * name of its program ("smtpd", "qmgr"), `slot` is unique among the processes
+     * of that program. An older channel to the same (peer, slot) is closed by its
+     * own EOF; until then, as after a reload, both live. */
     void (*peer)(struct service *s, struct slice peer, unsigned slot, unsigned pid, int fd);
     /* A lookup table's content; takes over fd. NULL: no tables. */
     void (*table)(struct service *s, struct slice parameter, unsigned position, struct slice spec,
@@ -73,5 +87,11 @@ struct service_ops {
 int service_main(int argc, char **argv, const struct service_ops *ops);
 /* Ends the loop after this turn; what is queued on channels is sent. */
 void service_stop(struct service *s);
+/* The program name in log lines: "postern/smtpd", or with compatible_log_names
+ * "postfix/smtp" for relay and so on. Names that are no program of ours
+ * ("cleanup") stay. */
+void service_log_name(const struct config *c, const char *program, char *out, size_t size);
+/* The kind of log that maillog_file asks for and fd 5 is. */
+enum log_kind service_log_kind(const struct config *c, int fd);
 
 #endif
