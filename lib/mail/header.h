@@ -59,6 +59,7 @@ struct header_scan {
     char message_id[HEADER_MESSAGE_ID_MAX]; /* value of the first Message-ID, blanks trimmed,
                                              * cut at the maximum; any byte: escape it */
     /* private */
+    uint64_t line; /* bytes of the current line */
     uint8_t state;
     uint8_t field; /* enum header_known of the current field, or HEADER_KNOWN_COUNT */
     uint8_t name_len;
@@ -87,7 +88,8 @@ struct header_field {
 bool header_next(struct slice *rest, struct header_field *f);
 /* The first field of this name. */
 bool header_find(struct slice content, struct slice name, struct header_field *f);
-/* Bytes of content up to and with the blank line. All, if there is none. */
+/* Bytes of content before the body: the fields and the blank line, if there is
+ * one; as the scanner's size. */
 size_t header_length(struct slice content);
 /* Appends a body in one line: line ends of folds removed, trimmed. -1 if full. */
 int header_unfold(struct slice body, struct buf *out);

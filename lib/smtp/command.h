@@ -7,6 +7,7 @@
 
 enum {
     COMMAND_LINE_MAX = 2048,       /* bytes with CRLF: RFC 5321's 512 and the extensions' share */
+    HELO_MAX = 255,                /* of the argument of EHLO: a domain's length */
     COMMAND_AUTH_LINE_MAX = 12288, /* a base64 line of AUTH (RFC 4954 4) */
     COMMAND_DISCARD_MAX =
         1024 * 1024 /* of an overlong line, before the session is given up (B07) */
@@ -81,7 +82,7 @@ int command_keyword(struct slice *argument, struct slice keyword);
 /* BDAT's argument: chunk size and LAST (RFC 3030). 0 or -1. */
 int command_bdat(struct slice argument, uint64_t *size, bool *last);
 /* EHLO's and HELO's argument: a domain or an address literal, with the usual
- * tolerance (underscores, any printable name without blanks), 1..255 bytes. */
+ * tolerance (underscores, any printable name without blanks), 1..HELO_MAX bytes. */
 bool command_helo_valid(struct slice argument);
 
 #endif

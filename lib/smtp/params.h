@@ -49,11 +49,16 @@ int mail_params_parse(struct slice in, struct mail_params *out, struct refusal *
 /* smtputf8: of the transaction; raw UTF-8 in ORCPT is then allowed. */
 int rcpt_params_parse(struct slice in, bool smtputf8, struct rcpt_params *out, struct refusal *why);
 
+/* Whether a byte stands for itself in xtext. */
+bool xtext_char(unsigned char c);
 /* xtext (RFC 3461 4): +XX stands for a byte. Appends; 0, or -1 if `in` is
  * not xtext, or `out` is full. Any decoded byte is possible. */
 int xtext_decode(struct slice in, struct buf *out);
 /* Appends any bytes as xtext; -1 only if `out` is full. */
 int xtext_encode(struct slice in, struct buf *out);
+/* Appends "type;address" decoded from the value of ORCPT=; -1 if malformed or
+ * `out` is full. Any decoded byte is possible for types other than utf-8. */
+int orcpt_decode(struct slice in, bool smtputf8, struct buf *out);
 /* Appends the value of ORCPT= for a decoded "type;address" (RFC 3461, RFC 6533):
  * for type utf-8, raw UTF-8 if smtputf8, else \x{...} escapes. -1 if `out` is
  * full or orcpt has no type. */

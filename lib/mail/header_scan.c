@@ -1,0 +1,170 @@
+#include "mail/header.h"
+#include "mail/header_name.h"
+
+enum scan_state {
+    LINE_START,
+    START_CR,  /* behind a CR at the start of a line */
+    NAME,      /* in a field's name */
+    NAME_OVER, /* in blanks between name and colon (RFC 5322 4.5.8) */
+    BODY
+};
+
+static const struct slice known[HEADER_KNOWN_COUNT] = {
+#define HEADER_FIELD(enumerator, text) [enumerator] = {text, sizeof(text) - 1},
+    HEADER_FIELDS
+#undef HEADER_FIELD
+};
+
+void header_scan_init(struct header_scan *h, const struct header_limits *limits)
+{
+    memset(h, 0, offsetof(struct header_scan, name));
+    h->limits = *limits;
+    h->state = LINE_START;
+    h->field = HEADER_KNOWN_COUNT;
+}
+
+static void finish(struct header_scan *h)
+{
+    while (h->message_id_len && header_blank(h->message_id[h->message_id_len - 1]))
+        h->message_id_len--;
+    h->done = true;
+}
+
+static void fail(struct header_scan *h, enum header_problem problem)
+{
+    h->problem = problem;
+    finish(h);
+}
+
+/* The current line turned out not to belong to the header. */
+static void body_begins(struct header_scan *h)
+{
+    h->no_blank_line = true;
+    finish(h);
+}
+
+static void begin_field(struct header_scan *h)
+{
+    struct slice name = {h->name, h->name_len};
+    h->state = BODY;
+    h->field = HEADER_KNOWN_COUNT;
+    for (uint8_t i = 0; i < HEADER_KNOWN_COUNT; i++)
+        if (slice_caseeq(name, known[i]))
+            h->field = i;
+    if (h->field == HEADER_KNOWN_COUNT)
+        return;
+    h->count[h->field]++;
+    if (h->field == HEADER_RECEIVED && h->count[HEADER_RECEIVED] > h->limits.hops)
+        fail(h, HEADER_LOOP);
+}
+
+static void keep_message_id(struct header_scan *h, struct slice part)
+{
+    for (size_t i = 0; i < part.len && h->message_id_len < HEADER_MESSAGE_ID_MAX; i++) {
+        char c = part.ptr[i];
+        if (c != '\r' && c != '\n' && (h->message_id_len || !header_blank(c)))
+            h->message_id[h->message_id_len++] = c;
+    }
+}
+
+static void end_line(struct header_scan *h)
+{
+    h->size += h->line;
+    h->line = 0;
+    h->state = LINE_START;
+    if (++h->lines > h->limits.lines)
+        fail(h, HEADER_TOO_MANY_LINES);
+}
+
+/* Goes on to behind the line's end, or takes all there is. */
+static size_t body_bytes(struct header_scan *h, struct slice in)
+{
+    size_t lf = slice_chr(in, '\n');
+    size_t taken = lf < in.len ? lf + 1 : lf;
+    if (h->field == HEADER_MESSAGE_ID && h->count[HEADER_MESSAGE_ID] == 1)
+        keep_message_id(h, slice_first(in, taken));
+    h->line += taken;
+    if (lf < in.len)
+        end_line(h);
+    return taken;
+}
+
+static void name_byte(struct header_scan *h, char c)
+{
+    h->line++;
+    if (h->state == NAME && header_name_char(c) && h->name_len < HEADER_NAME_MAX)
+        h->name[h->name_len++] = c;
+    else if (c == ':' && h->name_len)
+        begin_field(h);
+    else if (header_blank(c) && h->name_len)
+        h->state = NAME_OVER;
+    else
+        body_begins(h);
+}
+
+/* Takes bytes from the front of `in`, which is not empty; returns how many. */
+static size_t step(struct header_scan *h, struct slice in)
+{
+    char c = in.ptr[0];
+    switch ((enum scan_state)h->state) {
+    case LINE_START:
+        if (c == '\r') {
+            h->state = START_CR;
+        } else if (header_blank(c) && h->size) {
+            h->state = BODY; /* a folded line of the field before it */
+            return 0;
+        } else {
+            h->name_len = 0;
+            h->state = NAME;
+            return 0;
+        }
+        return 1;
+    case START_CR:
+        if (c == '\n') {
+            h->size += 2;
+            finish(h);
+        } else {
+            body_begins(h);
+        }
+        return 1;
+    case NAME:
+    case NAME_OVER:
+        name_byte(h, c);
+        return 1;
+    case BODY:
+        return body_bytes(h, in);
+    }
+    return in.len;
+}
+
+bool header_scan_feed(struct header_scan *h, struct slice content)
+{
+    while (content.len && !h->done) {
+        content = slice_from(content, step(h, content));
+        if (!h->done && h->size + h->line > h->limits.size)
+            fail(h, HEADER_TOO_LARGE);
+    }
+    return h->done;
+}
+
+void header_scan_end(struct header_scan *h)
+{
+    if (h->done)
+        return;
+    if (h->state == NAME || h->state == NAME_OVER || h->state == START_CR) {
+        body_begins(h);
+        return;
+    }
+    h->size += h->line;
+    finish(h);
+}
+
+const struct refusal *header_refusal(const struct header_scan *h)
+{
+    static const struct refusal refusals[] = {
+        [HEADER_TOO_LARGE] = {554, "5.6.0", "Message header is too large"},
+        [HEADER_TOO_MANY_LINES] = {554, "5.6.0", "Message header has too many lines"},
+        [HEADER_LOOP] = {554, "5.4.6", "Too many hops: the message is in a mail loop"},
+    };
+    return h->problem == HEADER_OK ? NULL : &refusals[h->problem];
+}
