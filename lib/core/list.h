@@ -53,6 +53,18 @@ static inline struct list *list_pop(struct list *head)
     return n;
 }
 
+/* Moves all nodes of `from` to the end of head; from is empty afterwards. */
+static inline void list_splice(struct list *head, struct list *from)
+{
+    if (list_empty(from))
+        return;
+    from->next->prev = head->prev;
+    head->prev->next = from->next;
+    from->prev->next = head;
+    head->prev = from->prev;
+    list_init(from);
+}
+
 #define list_each(head, n) for (struct list *n = (head)->next; n != (head); n = n->next)
 /* As list_each; n may be removed or freed inside. */
 #define list_each_safe(head, n)                                                                    \
