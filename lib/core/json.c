@@ -15,13 +15,13 @@ static void name_it(struct buf *b, const char *name)
     }
 }
 
-void json_object(struct buf *b)
+void json_begin(struct buf *b)
 {
     name_it(b, NULL);
     buf_addc(b, '{');
 }
 
-void json_object_end(struct buf *b)
+void json_end(struct buf *b)
 {
     buf_addc(b, '}');
 }

@@ -5,9 +5,10 @@
 
 #include "core/buf.h"
 
-/* Starts an object, inside a list or at the top. */
-void json_object(struct buf *b);
-void json_object_end(struct buf *b);
+/* Starts an object, inside a list or at the top. (Not json_object: jansson has
+ * a function of that name, and the two would meet in one program.) */
+void json_begin(struct buf *b);
+void json_end(struct buf *b);
 /* Starts a list; name is NULL inside another list. */
 void json_list(struct buf *b, const char *name);
 void json_list_end(struct buf *b);
