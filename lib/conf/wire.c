@@ -1,4 +1,4 @@
-/* The configuration on its way from master to a service: "name=value" lines of
+/* The configuration on its way from master to a service: "name = value" lines of
  * expanded values in a memfd. */
 #include <errno.h>
 #include <sys/stat.h>
@@ -14,7 +14,7 @@ int config_write(const struct config *c, int fd, struct err *e)
     struct buf text = BUF_INIT(WIRE_MAX);
     int rc = 0;
     for (int i = 0; i < PARAM_COUNT && rc == 0; i++)
-        rc = buf_printf(&text, "%s=%s\n", params[i].name, c->private_->value[i]);
+        rc = buf_printf(&text, "%s = %s\n", params[i].name, c->private_->value[i]);
     if (rc < 0)
         err_set(e, "the configuration is too large");
     for (size_t at = 0; rc == 0 && at < text.len;) {
@@ -53,10 +53,10 @@ static int take(struct config *c, struct slice text, struct err *e)
     struct config_private *p = c->private_;
     while (text.len) {
         struct slice line = slice_cut(&text, '\n');
-        int i = param_find(slice_cut(&line, '='));
+        int i = param_find(slice_trim(slice_cut(&line, '=')));
         if (i < 0 || p->value[i])
             return err_set(e, "the configuration from master is not of this version");
-        p->value[i] = slice_dup(line);
+        p->value[i] = slice_dup(slice_trim(line));
         if (param_set(c, i, p->value[i], e) < 0)
             return -1;
     }
