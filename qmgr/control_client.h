@@ -1,0 +1,97 @@
+/* Inside of the control socket: one client and what serves its request. */
+#ifndef POSTERN_QMGR_CONTROL_CLIENT_H
+#define POSTERN_QMGR_CONTROL_CLIENT_H
+
+#include <jansson.h>
+
+#include "core/map.h"
+#include "qmgr/control.h"
+#include "qmgr/control_select.h"
+
+struct control_client;
+
+struct control {
+    struct service *service;
+    struct qmgr *queue;
+    struct event *accept, *tick;
+    struct list clients;
+    unsigned count;
+    uint64_t next_tag;
+};
+
+/* The request under way. All of it is reset together when it is answered. */
+struct control_request {
+    json_t *json; /* what was asked */
+    struct selection select;
+    struct queue_walk *walk; /* cancelled when the request ends before it */
+    enum walk_answer (*visit)(struct control_client *c, struct message *m);
+    void (*end)(struct control_client *c);
+    size_t next_id; /* in select.ids */
+    bool found;     /* the message that was visited last was there */
+    enum queue_action action;
+    bool dry_run, list;
+    uint64_t limit, matched, changed, missing;
+    uint64_t status_tag;     /* master was asked */
+    int64_t status_deadline; /* monotonic */
+    struct map domains;      /* of a summary: struct summary_row */
+    uint64_t by_status[4], bytes, recipients;
+    size_t domain_cursor;
+    struct buf content; /* of a message that is shown */
+    size_t content_sent;
+    uint64_t content_total;
+    struct id id;
+};
+
+struct control_client {
+    struct list link;
+    struct control *control;
+    int fd;
+    struct event *readable, *writable;
+    struct buf in, out;
+    int64_t last_moved; /* monotonic */
+    unsigned pins;      /* callbacks that will come */
+    bool busy, dead, paused, at_end;
+    char by[32]; /* "uid 1000", for the log */
+    struct control_request request;
+    /* Makes more of the result when output has room; NULL: nothing to make. */
+    void (*more)(struct control_client *);
+};
+
+/* A result line: control_line_begin, members with core/json.h, control_line_end. */
+struct buf *control_line_begin(struct control_client *c);
+void control_line_end(struct control_client *c);
+/* Whether the client has enough to read for now. */
+bool control_full(struct control_client *c);
+/* The last line, {"done":true}; `members` (may be NULL) adds to it. */
+void control_done(struct control_client *c,
+                  void (*members)(struct control_client *c, struct buf *b));
+/* The last line, {"error":text}: a whole sentence that says what to do. */
+void control_fail(struct control_client *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Around a callback that cannot be cancelled: the client stays in memory. */
+void control_pin(struct control_client *c);
+/* Returns false if the client is gone: then it must not be touched. */
+bool control_unpin(struct control_client *c);
+
+/* ---- the requests: each answers with control_done or control_fail ------------- */
+
+void control_queue_list(struct control_client *c);    /* control_queue.c */
+void control_queue_action(struct control_client *c);  /* control_queue.c */
+void control_queue_summary(struct control_client *c); /* control_summary.c */
+void control_summary_free(struct control_request *r);
+void control_message_show(struct control_client *c); /* control_message.c */
+void control_site_show(struct control_client *c);    /* control_status.c */
+void control_status(struct control_client *c);       /* control_status.c */
+/* Appends the members that describe a message; recipients until the line is
+ * full, the others are counted. */
+void control_describe(struct control_client *c, struct buf *b, struct message *m);
+/* Parses "select" of the request into c->request.select; false: it was answered
+ * with an error. */
+bool control_selection(struct control_client *c);
+/* Walks over what is selected. visit gets only messages that match; `end` is
+ * called once at the end. */
+void control_walk(struct control_client *c,
+                  enum walk_answer (*visit)(struct control_client *c, struct message *m),
+                  void (*end)(struct control_client *c));
+
+#endif

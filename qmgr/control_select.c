@@ -1,0 +1,208 @@
+#include "qmgr/control_select.h"
+
+#include "core/clock.h"
+#include "qmgr/control.h"
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* Goes back only to the last '*', which is enough for globs: the work is at
+ * most pattern times text. */
+static bool glob(struct slice pattern, struct slice text, bool anywhere)
+{
+    size_t p = 0, t = 0, star = SIZE_MAX, star_text = 0;
+    while (t < text.len) {
+        if (p < pattern.len && pattern.ptr[p] == '*') {
+            star = p++;
+            star_text = t;
+        } else if (p < pattern.len &&
+                   (pattern.ptr[p] == '?' || lower(pattern.ptr[p]) == lower(text.ptr[t]))) {
+            p++;
+            t++;
+        } else if (p == pattern.len && anywhere) {
+            return true;
+        } else if (star != SIZE_MAX) {
+            p = star + 1;
+            t = ++star_text;
+        } else if (anywhere) {
+            p = 0;
+            t = ++star_text;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.len && pattern.ptr[p] == '*')
+        p++;
+    return p == pattern.len;
+}
+
+bool pattern_matches(struct slice pattern, struct slice text)
+{
+    return glob(pattern, text, false);
+}
+
+bool pattern_within(struct slice pattern, struct slice text)
+{
+    return glob(pattern, text, true);
+}
+
+static struct slice domain_of(struct slice address)
+{
+    return slice_from(address, slice_rchr(address, '@') + 1);
+}
+
+bool pattern_address(struct slice pattern, struct slice address)
+{
+    if (pattern.len > 1 && pattern.ptr[0] == '@')
+        return pattern_matches(slice_from(pattern, 1), domain_of(address));
+    return pattern_matches(pattern, address);
+}
+
+static int take_string(struct slice *out, const char *name, const json_t *value, struct err *e)
+{
+    if (!json_is_string(value))
+        return err_set(e, "\"%s\" must be a string", name);
+    *out = slice_make(json_string_value(value), json_string_length(value));
+    if (out->len > CONTROL_PATTERN_MAX)
+        return err_set(e, "\"%s\" is longer than %d bytes", name, (int)CONTROL_PATTERN_MAX);
+    return 0;
+}
+
+static int take_age(int64_t *out, const char *name, const json_t *value, struct err *e)
+{
+    if (!json_is_integer(value) || json_integer_value(value) <= 0 ||
+        json_integer_value(value) > INT32_MAX)
+        return err_set(e, "\"%s\" must be a number of seconds above 0", name);
+    *out = json_integer_value(value);
+    return 0;
+}
+
+static int take_status(struct selection *s, const char *name, const json_t *value, struct err *e)
+{
+    static const char *const names[] = {[QUEUE_ACTIVE] = "active",
+                                        [QUEUE_DEFERRED] = "deferred",
+                                        [QUEUE_HOLD] = "hold",
+                                        [QUEUE_INCOMING] = "incoming"};
+    struct slice text;
+    if (take_string(&text, name, value, e) < 0)
+        return -1;
+    for (int i = 0; i < 4; i++)
+        if (slice_eq(text, slice_str(names[i]))) {
+            s->status = i;
+            return 0;
+        }
+    return err_set(e, "\"status\" must be active, deferred, hold or incoming");
+}
+
+static int take_ids(struct selection *s, json_t *value, struct err *e)
+{
+    size_t i;
+    json_t *id;
+    if (!json_is_array(value))
+        return err_set(e, "\"ids\" must be a list");
+    json_array_foreach(value, i, id)
+    {
+        if (!json_is_string(id))
+            return err_set(e, "\"ids\" must be a list of strings");
+    }
+    s->ids = value;
+    return 0;
+}
+
+static int take_member(struct selection *s, const char *name, json_t *value, struct err *e)
+{
+    struct slice key = slice_str(name);
+    if (slice_eq(key, SLICE("ids")))
+        return take_ids(s, value, e);
+    if (slice_eq(key, SLICE("sender"))) {
+        s->has_sender = true;
+        return take_string(&s->sender, name, value, e);
+    }
+    if (slice_eq(key, SLICE("recipient")))
+        return take_string(&s->recipient, name, value, e);
+    if (slice_eq(key, SLICE("site")))
+        return take_string(&s->site, name, value, e);
+    if (slice_eq(key, SLICE("reply")))
+        return take_string(&s->reply, name, value, e);
+    if (slice_eq(key, SLICE("older_than")))
+        return take_age(&s->older_than, name, value, e);
+    if (slice_eq(key, SLICE("newer_than")))
+        return take_age(&s->newer_than, name, value, e);
+    if (slice_eq(key, SLICE("status")))
+        return take_status(s, name, value, e);
+    if (slice_eq(key, SLICE("all"))) {
+        s->all = json_is_true(value);
+        return json_is_boolean(value) ? 0 : err_set(e, "\"all\" must be true or false");
+    }
+    return err_set(e, "\"select\" has no member of this name");
+}
+
+static bool has_filter(const struct selection *s)
+{
+    return s->has_sender || s->recipient.len || s->site.len || s->reply.len || s->older_than ||
+           s->newer_than || s->status >= 0;
+}
+
+bool selection_is_all(const struct selection *s)
+{
+    return s->all && !s->ids && !has_filter(s);
+}
+
+int selection_parse(struct selection *s, json_t *select, struct err *e)
+{
+    const char *name;
+    json_t *value;
+    *s = (struct selection){.status = -1};
+    if (!json_is_object(select))
+        return err_set(e, "\"select\" must be an object; {\"all\":true} selects all messages");
+    json_object_foreach(select, name, value)
+    {
+        if (take_member(s, name, value, e) < 0)
+            return -1;
+    }
+    if (!s->all && !s->ids && !has_filter(s))
+        return err_set(e, "\"select\" selects nothing; {\"all\":true} selects all messages");
+    return 0;
+}
+
+static bool recipient_matches(const struct selection *s, const struct queue_recipient *r)
+{
+    if (s->recipient.len && !pattern_address(s->recipient, r->address))
+        return false;
+    if (s->site.len && !pattern_matches(s->site, domain_of(r->address)) &&
+        !(r->answer && pattern_matches(s->site, answer_host(r->answer))))
+        return false;
+    if (s->reply.len) {
+        if (!r->answer)
+            return false;
+        struct buf words = BUF_INIT(2 * CONTROL_PATTERN_MAX);
+        answer_wire(r->answer, &words, CONTROL_PATTERN_MAX);
+        bool matches = pattern_within(s->reply, buf_slice(&words));
+        buf_free(&words);
+        return matches;
+    }
+    return true;
+}
+
+bool selection_matches(struct qmgr *q, const struct selection *s, const struct message *m,
+                       int64_t now)
+{
+    int64_t age = (now - m->arrival) / CLOCK_SECOND;
+    if ((s->older_than && age <= s->older_than) || (s->newer_than && age >= s->newer_than))
+        return false;
+    if (s->status >= 0 && (int)queue_status(m) != s->status)
+        return false;
+    if (s->has_sender && !pattern_address(s->sender, message_sender(m)))
+        return false;
+    if (!s->recipient.len && !s->site.len && !s->reply.len)
+        return true;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        struct queue_recipient r;
+        queue_recipient(q, m, i, &r);
+        if (r.state != RCPT_DONE && recipient_matches(s, &r))
+            return true;
+    }
+    return false;
+}
