@@ -1,0 +1,116 @@
+#include "relay/connect.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "relay/outcome.h"
+
+enum { HOST_MAX = 255, COMPLAIN_EVERY = 60 };
+
+/* Where to send from: the job's source address if it is of the target's family,
+ * else the configured one of that family; empty: the kernel chooses. */
+static struct slice source_for(const struct relay *relay, const struct job *j,
+                               const struct ipc_target *t)
+{
+    static char parsed[16];
+    const struct config *config = relay->service->config;
+    bool v6 = t->address.len == sizeof parsed;
+    const char *text = v6 ? config->smtp_bind_address6 : config->smtp_bind_address;
+    if (j->m.source.len == t->address.len)
+        return j->m.source;
+    if (*text && inet_pton(v6 ? AF_INET6 : AF_INET, text, parsed) == 1)
+        return slice_make(parsed, t->address.len);
+    return SLICE("");
+}
+
+static bool lacks_descriptors(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static void complain(struct relay *relay, int error)
+{
+    int64_t now = clock_mono();
+    if (relay->complained && now - relay->complained < COMPLAIN_EVERY * CLOCK_SECOND)
+        return;
+    relay->complained = now;
+    log_warning("cannot make a socket: %s; deliveries are deferred (%u sessions are open; raise "
+                "the limit of open files, or lower relay_job_limit)",
+                strerror(error), relay->session_count);
+}
+
+/* A socket on its way to the target, or -1 with errno. When descriptors run out
+ * an idle connection gives way (F28). */
+static int start(struct relay *relay, const struct job *j, const struct ipc_target *t,
+                 bool *connected)
+{
+    struct slice source = source_for(relay, j, t);
+    int fd = net_connect(t->address, t->port, source, connected);
+    while (fd < 0 && lacks_descriptors(errno)) {
+        int error = errno;
+        struct session *idle = pool_oldest(&relay->pool);
+        if (!idle) {
+            complain(relay, error);
+            errno = error;
+            break;
+        }
+        session_close(idle);
+        fd = net_connect(t->address, t->port, source, connected);
+    }
+    return fd;
+}
+
+/* 0: a session has taken the job over; -1: the target cannot even be tried. */
+static int try_target(struct relay *relay, struct job *j, const struct ipc_target *t)
+{
+    char *host = slice_dup(slice_first(t->host, HOST_MAX));
+    char address[NET_TEXT_MAX];
+    bool connected;
+    net_text(t->address, t->port, address);
+    job_set_host(j, host, address, t->port);
+    j->use_count = 1;
+    j->connecting = clock_mono();
+    j->connected = 0;
+    int fd = start(relay, j, t, &connected);
+    if (fd < 0) {
+        struct verdict v = verdict_local(STAGE_CONNECT, "4.4.1", "connect to %s[%s]:%u: %s", host,
+                                         address, t->port, strerror(errno));
+        job_note_failure(j, &v);
+        free(host);
+        return -1;
+    }
+    struct session *s = xcalloc(1, sizeof *s);
+    s->relay = relay;
+    s->job = j;
+    s->lmtp = j->m.transport == TRANSPORT_LMTP;
+    s->host = host;
+    s->port = t->port;
+    memcpy(s->address, address, sizeof address);
+    j->session = s;
+    pool_join(&relay->pool, s, j);
+    session_open(s, fd, connected);
+    return 0;
+}
+
+void connect_next(struct relay *relay, struct job *j)
+{
+    const struct config *config = relay->service->config;
+    j->session = NULL;
+    while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&
+           j->sessions_tried < config->smtp_mx_session_limit) {
+        const struct ipc_target *t = &j->targets[j->next_target++];
+        j->addresses_tried++;
+        if (try_target(relay, j, t) == 0)
+            return;
+    }
+    job_give_up(j);
+    relay_job_done(relay, j);
+}
+
+void connect_restart(struct relay *relay, struct job *j)
+{
+    j->next_target = j->addresses_tried = j->sessions_tried = 0;
+    connect_next(relay, j);
+}

@@ -1,0 +1,12 @@
+/* The walk over a job's targets: the next address after each that fails. */
+#ifndef POSTERN_RELAY_CONNECT_H
+#define POSTERN_RELAY_CONNECT_H
+
+#include "relay/relay.h"
+
+/* Connects to the next target, or gives the job up (it is reported and freed). */
+void connect_next(struct relay *relay, struct job *j);
+/* The same from the first target on. */
+void connect_restart(struct relay *relay, struct job *j);
+
+#endif

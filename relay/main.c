@@ -1,0 +1,174 @@
+/*
+ * relay: delivers to other servers by SMTP and LMTP.
+ *
+ * User      _postern-relay
+ * Chroot    the empty directory
+ * Files     3 master, 4 configuration, 5 log, 6 event log (unused); the channel
+ *           to qmgr; connections to other servers; read-only descriptors of
+ *           large messages under delivery
+ * Secrets   none but the messages handed to it
+ * Network   connects out; listens nowhere
+ *
+ * qmgr sends jobs (ipc_deliver), each gets one answer (ipc_result). A job finds
+ * an idle session in the pool or makes one (connect.c, hello.c), which carries
+ * it through a transaction (transaction.c, content.c).
+ */
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "relay/connect.h"
+#include "relay/session.h"
+
+static struct relay relay;
+
+/* ---- jobs ------------------------------------------------------------------ */
+
+void relay_job_done(struct relay *r, struct job *j)
+{
+    if (r->qmgr)
+        job_encode_result(j, channel_out(r->qmgr));
+    r->job_count--;
+    job_free(j);
+}
+
+static void start_job(struct job *j)
+{
+    struct session *s = pool_take(&relay.pool, j);
+    list_push(&relay.jobs, &j->link);
+    relay.job_count++;
+    if (s)
+        session_assign(s, j);
+    else
+        connect_next(&relay, j);
+}
+
+/* The qmgr that knew of the jobs is gone, and the next one will hand them out
+ * again: before the end of data nothing has happened yet, after it the result
+ * has nobody to go to. */
+static void drop_jobs(void)
+{
+    list_each_safe(&relay.jobs, n)
+    {
+        struct job *j = container_of(n, struct job, link);
+        if (j->session) {
+            j->session->job = NULL;
+            session_close(j->session);
+        }
+        relay.job_count--;
+        job_free(j);
+    }
+}
+
+/* ---- qmgr ------------------------------------------------------------------ */
+
+static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg, struct err *e)
+{
+    (void)c;
+    (void)arg;
+    struct job *j = NULL;
+    if (f->number == IPC_NUMBER_ipc_deliver)
+        j = job_new(f->body, fd, e);
+    else
+        err_set(e, "%s is not for relay", ipc_name(f->number));
+    if (!j) {
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    start_job(j);
+    return 0;
+}
+
+static void on_closed(struct channel *c, const char *why, void *arg)
+{
+    (void)arg;
+    log_warning("%s: %s; %u deliveries are dropped and will be made again", channel_name(c), why,
+                relay.job_count);
+    relay.qmgr = NULL;
+    drop_jobs();
+}
+
+static const struct channel_ops qmgr_ops = {on_frame, on_closed};
+
+static void say_ready(void)
+{
+    struct ipc_relay_ready m = {
+        .jobs = relay.draining ? 0 : (uint32_t)relay.service->config->relay_job_limit};
+    if (relay.qmgr)
+        ipc_relay_ready_encode(channel_out(relay.qmgr), &m);
+}
+
+/* ---- the service ----------------------------------------------------------- */
+
+static int start(struct service *s, struct err *e)
+{
+    (void)e;
+    relay.service = s;
+    s->state = &relay;
+    list_init(&relay.jobs);
+    list_init(&relay.dead);
+    pool_init(&relay.pool);
+    timers_init(&relay.timers, s->base, session_expired);
+    return 0;
+}
+
+static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
+{
+    (void)slot;
+    (void)pid;
+    if (!slice_eq(name, SLICE("qmgr"))) {
+        close(fd);
+        return;
+    }
+    if (relay.qmgr) {
+        drop_jobs();
+        channel_free(relay.qmgr);
+    }
+    relay.qmgr = channel_new(s->base, fd, "qmgr", &qmgr_ops, NULL);
+    say_ready();
+}
+
+static void reload(struct service *s)
+{
+    (void)s;
+    say_ready();
+}
+
+/* What is under way ends; qmgr is told to send nothing more, and what it has
+ * sent meanwhile is still delivered. */
+static void drain(struct service *s, unsigned seconds)
+{
+    struct session *idle;
+    (void)s;
+    (void)seconds;
+    relay.draining = true;
+    say_ready();
+    while ((idle = pool_oldest(&relay.pool)))
+        session_quit(idle);
+}
+
+static void turn(struct service *s)
+{
+    struct list *n;
+    while ((n = list_pop(&relay.dead)))
+        session_free(container_of(n, struct session, link));
+    if (relay.draining && relay.job_count == 0 && relay.session_count == 0)
+        service_stop(s);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service_ops ops = {
+        .program = "relay",
+        .user = "_postern-relay",
+        .jail = JAIL_EMPTY,
+        .network = true,
+        .start = start,
+        .peer = peer,
+        .reload = reload,
+        .drain = drain,
+        .turn = turn,
+    };
+    return service_main(argc, argv, &ops);
+}

@@ -1,0 +1,39 @@
+#include "relay/outcome.h"
+
+#include <stdarg.h>
+
+static struct buf words = BUF_INIT(4 * JOB_TEXT_MAX);
+
+struct verdict verdict_of_reply(enum smtp_stage stage, const struct smtp_reply *r)
+{
+    buf_clear(&words);
+    reply_text(r, &words, JOB_TEXT_MAX);
+    return (struct verdict){.stage = stage,
+                            .code = r->code,
+                            .enhanced = slice_str(r->enhanced),
+                            .text = buf_slice(&words)};
+}
+
+struct verdict verdict_local(enum smtp_stage stage, const char *enhanced, const char *format, ...)
+{
+    va_list args;
+    buf_clear(&words);
+    va_start(args, format);
+    buf_vprintf(&words, format, args);
+    va_end(args);
+    return (struct verdict){
+        .stage = stage, .local = true, .enhanced = slice_str(enhanced), .text = buf_slice(&words)};
+}
+
+enum rcpt_outcome outcome_of_code(uint16_t code)
+{
+    return code < 300 ? OUTCOME_SENT : code < 500 ? OUTCOME_DEFERRED : OUTCOME_FAILED;
+}
+
+bool reply_too_many(const struct smtp_reply *r)
+{
+    if (r->code != 452 && r->code != 552)
+        return false;
+    struct slice enhanced = slice_str(r->enhanced);
+    return enhanced.len == 0 || slice_eq(slice_from(enhanced, 1), SLICE(".5.3"));
+}

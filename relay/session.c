@@ -1,0 +1,401 @@
+#include "relay/session.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "relay/connect.h"
+#include "relay/outcome.h"
+
+enum {
+    READS_PER_EVENT = 4, /* of WIRE_READ_SIZE; then other sessions get their turn */
+    UNLIMITED = 0
+};
+
+/* What a session waits for in each state. A state without a handler awaits no
+ * reply: one that comes all the same ends the session. */
+static const struct state_row {
+    const char *doing; /* "while ..." */
+    enum smtp_stage stage;
+    size_t timeout; /* offset of the limit in struct config, or 0 */
+    void (*reply)(struct session *s, const struct smtp_reply *r);
+} rows[SESSION_STATES] = {
+#define LIMIT(name) offsetof(struct config, name)
+    [SESSION_CONNECT] = {"connecting", STAGE_CONNECT, LIMIT(smtp_connect_timeout), NULL},
+    [SESSION_GREETING] = {"waiting for the greeting", STAGE_GREETING, LIMIT(smtp_greeting_timeout),
+                          hello_on_greeting},
+    [SESSION_EHLO] = {"sending EHLO", STAGE_EHLO, LIMIT(smtp_helo_timeout), hello_on_ehlo},
+    [SESSION_HELO] = {"sending HELO", STAGE_EHLO, LIMIT(smtp_helo_timeout), hello_on_helo},
+    [SESSION_RSET] = {"sending RSET", STAGE_MAIL, LIMIT(smtp_mail_timeout), transaction_on_rset},
+    [SESSION_MAIL] = {"sending MAIL FROM", STAGE_MAIL, LIMIT(smtp_mail_timeout),
+                      transaction_on_mail},
+    [SESSION_RCPT] = {"sending RCPT TO", STAGE_RCPT, LIMIT(smtp_rcpt_timeout), transaction_on_rcpt},
+    [SESSION_DATA] = {"sending DATA", STAGE_DATA, LIMIT(smtp_data_init_timeout),
+                      transaction_on_data},
+    [SESSION_CONTENT] = {"sending the content", STAGE_DATA, LIMIT(smtp_data_xfer_timeout),
+                         transaction_on_content},
+    [SESSION_DOT] = {"waiting for the reply to the end of data (the message may have been "
+                     "delivered)",
+                     STAGE_DOT, LIMIT(smtp_data_done_timeout), transaction_on_dot},
+    [SESSION_IDLE] = {"idle", STAGE_NONE, LIMIT(smtp_connection_cache_time_limit), NULL},
+    [SESSION_QUIT] = {"sending QUIT", STAGE_QUIT, LIMIT(smtp_quit_timeout), NULL},
+    [SESSION_CLOSED] = {"closed", STAGE_NONE, 0, NULL},
+#undef LIMIT
+};
+
+static const struct config *config_of(const struct session *s)
+{
+    return s->relay->service->config;
+}
+
+void session_enter(struct session *s, enum session_state state)
+{
+    int64_t limit;
+    memcpy(&limit, (const char *)config_of(s) + rows[state].timeout, sizeof limit);
+    int64_t at = clock_mono() + limit * CLOCK_SECOND;
+    if (s->job && s->job->connected && s->job->deadline < at)
+        at = s->job->deadline;
+    s->state = state;
+    deadline_set(&s->relay->timers, &s->deadline, at);
+}
+
+struct buf *session_queue(struct session *s)
+{
+    s->queued = true;
+    return wire_out(&s->wire);
+}
+
+/* ---- the end of a session, or of its job ----------------------------------- */
+
+void session_close(struct session *s)
+{
+    if (s->state == SESSION_CLOSED)
+        return;
+    if (s->job)
+        panic("a session is closed while it has a job");
+    s->state = SESSION_CLOSED;
+    pool_leave(&s->relay->pool, s);
+    deadline_clear(&s->relay->timers, &s->deadline);
+    wire_close(&s->wire);
+    s->relay->session_count--;
+    list_push(&s->relay->dead, &s->link);
+}
+
+static void drop_partial(struct session *s)
+{
+    if (!s->partial)
+        return;
+    reply_free(s->partial);
+    xfree(&s->partial);
+}
+
+void session_free(struct session *s)
+{
+    list_remove(&s->link);
+    drop_partial(s);
+    free(s->host);
+    free(s);
+}
+
+void session_quit(struct session *s)
+{
+    if (s->job)
+        panic("QUIT while there is a job");
+    pool_remove(s);
+    if (buf_addstr(session_queue(s), "QUIT\r\n") < 0) {
+        session_close(s);
+        return;
+    }
+    session_enter(s, SESSION_QUIT);
+    session_flush(s);
+}
+
+bool session_usable(const struct session *s, const struct job *j)
+{
+    const struct config *config = config_of(s);
+    int64_t age = clock_mono() - s->opened;
+    return s->transactions < config->smtp_connection_reuse_count_limit &&
+           (j->m.session_messages == UNLIMITED || s->transactions < j->m.session_messages) &&
+           (s->ehlo.mail_max == 0 || s->transactions < s->ehlo.mail_max) &&
+           age < config->smtp_connection_reuse_time_limit * CLOCK_SECOND;
+}
+
+void session_finish_job(struct session *s)
+{
+    struct job *j = s->job;
+    bool keep = session_usable(s, j) && !s->relay->draining &&
+                config_of(s)->smtp_connection_cache_time_limit > 0;
+    s->job = NULL;
+    relay_job_done(s->relay, j);
+    if (!keep) {
+        session_quit(s);
+        return;
+    }
+    session_enter(s, SESSION_IDLE);
+    pool_put(&s->relay->pool, s);
+}
+
+/* A connection that was idle may have been closed by the other side just as we
+ * used it again: nobody's failure, and nothing has been done yet. */
+static bool was_stale(const struct session *s)
+{
+    return (s->state == SESSION_RSET || s->state == SESSION_MAIL) && s->transactions > 1 &&
+           !s->job->retried;
+}
+
+void session_fail(struct session *s, const struct verdict *v, bool answered)
+{
+    struct relay *relay = s->relay;
+    struct job *j = s->job;
+    enum session_state state = s->state;
+    bool stale = j && was_stale(s), empty = s->tx.empty;
+    if (!j) {
+        session_close(s);
+        return;
+    }
+    s->job = NULL;
+    if (answered && v->code != 421 && !s->queued)
+        session_quit(s);
+    else
+        session_close(s);
+    if (state <= SESSION_HELO) {
+        job_note_failure(j, v);
+        connect_next(relay, j);
+        return;
+    }
+    if (stale) {
+        j->retried = true;
+        j->connected = 0;
+        for (unsigned i = 0; i < j->recipient_count; i++)
+            if (j->recipients[i].state == RECIPIENT_CHOSEN)
+                j->recipients[i].state = RECIPIENT_PENDING;
+        connect_restart(relay, j);
+        return;
+    }
+    j->after_dot = j->after_dot || (state == SESSION_DOT && !empty && !answered);
+    job_widen(j, SCOPE_SITE);
+    job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, v);
+    relay_job_done(relay, j);
+}
+
+void session_protocol_error(struct session *s, const char *what)
+{
+    const struct state_row *row = &rows[s->state];
+    struct verdict v = verdict_local(row->stage, "4.5.0", "%s[%s] sent %s while %s", s->host,
+                                     s->address, what, row->doing);
+    session_fail(s, &v, false);
+}
+
+static void lost(struct session *s, int error)
+{
+    const struct state_row *row = &rows[s->state];
+    struct verdict v;
+    if (s->state == SESSION_CONNECT)
+        v = verdict_local(row->stage, "4.4.1", "connect to %s[%s]:%u: %s", s->host, s->address,
+                          s->port, strerror(error));
+    else
+        v = verdict_local(row->stage, "4.4.2", "lost connection with %s[%s] while %s%s%s", s->host,
+                          s->address, row->doing, error ? ": " : "", error ? strerror(error) : "");
+    session_fail(s, &v, false);
+}
+
+void session_expired(struct deadline *d)
+{
+    struct session *s = container_of(d, struct session, deadline);
+    const struct state_row *row = &rows[s->state];
+    struct verdict v;
+    switch (s->state) {
+    case SESSION_CONNECT:
+        lost(s, ETIMEDOUT);
+        break;
+    case SESSION_IDLE:
+        session_quit(s);
+        break;
+    case SESSION_QUIT:
+        session_close(s);
+        break;
+    default:
+        v = verdict_local(row->stage, "4.4.2", "conversation with %s[%s] timed out while %s",
+                          s->host, s->address, row->doing);
+        session_fail(s, &v, false);
+    }
+}
+
+/* ---- writing --------------------------------------------------------------- */
+
+/* Nobody's fault but ours: says nothing about the site (F25). */
+static void unreadable(struct session *s)
+{
+    struct relay *relay = s->relay;
+    struct job *j = s->job;
+    log_error("%.*s: the content cannot be read from its spool file; the delivery is deferred",
+              SLICE_ARG(j->m.id));
+    struct verdict v = verdict_local(STAGE_NONE, "4.3.0", "the message cannot be read back");
+    s->job = NULL;
+    session_close(s);
+    job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, &v);
+    relay_job_done(relay, j);
+}
+
+static void flush_content(struct session *s)
+{
+    uint64_t before = s->tx.content.at;
+    switch (content_send(&s->tx.content, &s->wire)) {
+    case CONTENT_SENT:
+        s->tx.cursor = 0;
+        session_enter(s, SESSION_DOT);
+        break;
+    case CONTENT_AGAIN:
+        if (s->tx.content.at > before)
+            session_enter(s, SESSION_CONTENT);
+        break;
+    case CONTENT_LOST:
+        lost(s, errno);
+        break;
+    case CONTENT_UNREADABLE:
+        unreadable(s);
+        break;
+    }
+}
+
+void session_flush(struct session *s)
+{
+    if (s->state == SESSION_CLOSED || s->state == SESSION_CONNECT)
+        return;
+    s->queued = false;
+    if (s->state == SESSION_CONTENT)
+        flush_content(s);
+    else if (wire_flush(&s->wire) == WIRE_LOST)
+        lost(s, errno);
+}
+
+static void on_connected(struct session *s)
+{
+    int error = net_error(s->wire.fd);
+    if (error) {
+        lost(s, error);
+        return;
+    }
+    session_enter(s, SESSION_GREETING);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *s = arg;
+    (void)fd;
+    (void)what;
+    s->wire.blocked = false;
+    if (s->state == SESSION_CONNECT)
+        on_connected(s);
+    else
+        session_flush(s);
+}
+
+/* ---- reading --------------------------------------------------------------- */
+
+/* 421: the server is closing, whatever was asked (RFC 5321 3.8). */
+static void closing(struct session *s, const struct smtp_reply *r)
+{
+    struct verdict v = verdict_of_reply(rows[s->state].stage, r);
+    session_fail(s, &v, true);
+}
+
+static void take_reply(struct session *s, const struct smtp_reply *r)
+{
+    const struct state_row *row = &rows[s->state];
+    if (s->state == SESSION_GREETING)
+        s->job->sessions_tried++;
+    if (!row->reply)
+        session_close(s); /* it says goodbye to an idle connection, or to our QUIT */
+    else if (s->queued && r->code != 421)
+        session_protocol_error(s, "a reply to a command that was not sent yet");
+    else if (r->code == 421)
+        closing(s, r);
+    else
+        row->reply(s, r);
+}
+
+static void take_input(struct session *s, struct slice in)
+{
+    static struct smtp_reply whole; /* for replies that come in one piece */
+    bool begun = s->partial != NULL;
+    struct smtp_reply *r = s->partial ? s->partial : &whole;
+    if (whole.text.max == 0)
+        reply_init(&whole);
+    if (!begun)
+        reply_reset(r);
+    while (in.len > 0 && s->state != SESSION_CLOSED) {
+        size_t used;
+        r->utf8 = s->tx.utf8;
+        enum reply_status status = reply_feed(r, in, &used);
+        in = slice_from(in, used);
+        begun = status == REPLY_MORE;
+        if (status == REPLY_DONE)
+            take_reply(s, r);
+        else if (status != REPLY_MORE && !s->job)
+            session_close(s);
+        else if (status != REPLY_MORE)
+            session_protocol_error(s, reply_trouble(status));
+        if (!begun)
+            reply_reset(r);
+    }
+    if (s->state == SESSION_CLOSED)
+        return;
+    if (begun && !s->partial) {
+        s->partial = xmalloc(sizeof *s->partial);
+        *s->partial = whole;
+        reply_init(&whole);
+    } else if (!begun) {
+        drop_partial(s);
+    }
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *s = arg;
+    struct slice got;
+    (void)fd;
+    (void)what;
+    if (s->state == SESSION_CONNECT) {
+        on_connected(s);
+        return;
+    }
+    for (int i = 0; i < READS_PER_EVENT && s->state != SESSION_CLOSED; i++) {
+        enum wire_status status = wire_read(&s->wire, &got);
+        if (status == WIRE_AGAIN)
+            break;
+        if (status == WIRE_LOST) {
+            lost(s, errno);
+            return;
+        }
+        take_input(s, got);
+        if (got.len < WIRE_READ_SIZE)
+            break;
+    }
+    if (s->queued || s->state == SESSION_CONTENT)
+        session_flush(s);
+}
+
+/* ---- beginning ------------------------------------------------------------- */
+
+void session_open(struct session *s, int fd, bool connected)
+{
+    list_init(&s->link);
+    list_init(&s->site_link);
+    s->opened = clock_mono();
+    s->relay->session_count++;
+    wire_open(&s->wire, s->relay->service->base, fd, on_readable, on_writable, s);
+    session_enter(s, connected ? SESSION_GREETING : SESSION_CONNECT);
+    if (!connected)
+        wire_wait(&s->wire);
+}
+
+void session_assign(struct session *s, struct job *j)
+{
+    s->job = j;
+    j->session = s;
+    job_set_host(j, s->host, s->address, s->port);
+    transaction_begin(s);
+    session_flush(s);
+}

@@ -1,0 +1,116 @@
+/*
+ * A connection to one server, from connect() to QUIT. It carries one job at a
+ * time. Its state names the reply that is awaited; with PIPELINING more than
+ * the state's command may have been sent.
+ */
+#ifndef POSTERN_RELAY_SESSION_H
+#define POSTERN_RELAY_SESSION_H
+
+#include "io/net.h"
+#include "relay/content.h"
+#include "relay/relay.h"
+#include "relay/wire.h"
+#include "smtp/ehlo.h"
+#include "smtp/reply.h"
+
+enum session_state {
+    SESSION_CONNECT,
+    SESSION_GREETING,
+    SESSION_EHLO, /* or LHLO */
+    SESSION_HELO,
+    SESSION_RSET,
+    SESSION_MAIL,
+    SESSION_RCPT,
+    SESSION_DATA,
+    SESSION_CONTENT, /* content is being sent; no reply is due */
+    SESSION_DOT,     /* all content has been handed to the kernel */
+    SESSION_IDLE,
+    SESSION_QUIT,
+    SESSION_CLOSED,
+    SESSION_STATES
+};
+
+/* One MAIL transaction. Made afresh by transaction_begin. */
+struct transaction {
+    unsigned cursor;   /* the recipient whose reply comes next is at or after it */
+    unsigned rcpt_due; /* replies to RCPT that are still to come */
+    unsigned accepted;
+    bool refused;   /* MAIL was refused: the rest is only read */
+    bool data_sent; /* DATA went out with the RCPTs */
+    bool empty;     /* 354 though there is no recipient: a lone dot was sent */
+    bool utf8;      /* SMTPUTF8 was given */
+    struct content content;
+};
+
+struct session {
+    struct list link, site_link; /* in the pool's lists, or the graveyard */
+    struct relay *relay;
+    struct pool_site *site;
+    struct job *job; /* NULL while idle */
+    enum session_state state;
+    bool lmtp;
+    bool queued;     /* commands wait to be sent: no reply to them can have come */
+    bool needs_rset; /* the last transaction may have left something at the server */
+    struct wire wire;
+    struct deadline deadline;
+    struct smtp_reply *partial; /* a reply of which not all has come, or NULL */
+    struct ehlo ehlo;
+    uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
+    uint32_t transactions; /* begun on this connection */
+    int64_t opened;
+    char *host;
+    char address[NET_TEXT_MAX];
+    uint16_t port;
+    struct transaction tx;
+};
+
+/* Starts on a connected or connecting socket, for s->job. */
+void session_open(struct session *s, int fd, bool connected);
+/* Whether one more transaction, for this job, may go over the connection. */
+bool session_usable(const struct session *s, const struct job *j);
+/* Gives an idle session a job and starts on it. */
+void session_assign(struct session *s, struct job *j);
+/* Enters a state: its time limit begins. */
+void session_enter(struct session *s, enum session_state state);
+/* Where commands go; they are sent when the input at hand has been dealt with. */
+struct buf *session_queue(struct session *s);
+/* Sends what is queued, then content. Ends the session if that fails. */
+void session_flush(struct session *s);
+/* The job is over: reports it, and the session becomes idle or ends. */
+void session_finish_job(struct session *s);
+/* The connection has failed its job: the job tries elsewhere if nothing had
+ * begun, else what is undecided is deferred with this verdict. `answered`: the
+ * server said so itself, so nothing is in doubt (F13). Ends the session. */
+void session_fail(struct session *s, const struct verdict *v, bool answered);
+/* The server does not keep to the protocol: session_fail with words for it. */
+void session_protocol_error(struct session *s, const char *what);
+/* QUIT, and end without waiting for long. */
+void session_quit(struct session *s);
+/* Ends at once; freed at the end of the turn. */
+void session_close(struct session *s);
+void session_free(struct session *s);
+/* For struct timers. */
+void session_expired(struct deadline *d);
+
+/* ---- handlers of replies, by state ----------------------------------------- */
+
+void hello_on_greeting(struct session *s, const struct smtp_reply *r);
+void hello_on_ehlo(struct session *s, const struct smtp_reply *r);
+void hello_on_helo(struct session *s, const struct smtp_reply *r);
+void transaction_on_rset(struct session *s, const struct smtp_reply *r);
+void transaction_on_mail(struct session *s, const struct smtp_reply *r);
+void transaction_on_rcpt(struct session *s, const struct smtp_reply *r);
+void transaction_on_data(struct session *s, const struct smtp_reply *r);
+void transaction_on_content(struct session *s, const struct smtp_reply *r);
+void transaction_on_dot(struct session *s, const struct smtp_reply *r);
+
+/* Starts the job's first or next transaction. */
+void transaction_begin(struct session *s);
+/* Checks what the server offers against what the message needs; recipients
+ * that cannot be served are decided (5.3.4, 5.6.3, 5.6.7). */
+void needs_check(struct session *s);
+/* Appends MAIL and RCPT with their parameters. */
+void commands_mail(struct session *s, struct buf *out);
+void commands_rcpt(struct session *s, const struct recipient *r, struct buf *out);
+
+#endif
