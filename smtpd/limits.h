@@ -1,0 +1,34 @@
+/* Every bound on what a client can make smtpd hold or do that is not a
+ * parameter of main.cf. */
+#ifndef POSTERN_SMTPD_LIMITS_H
+#define POSTERN_SMTPD_LIMITS_H
+
+enum {
+    /* one read; content that goes to a file moves in slices of this size */
+    INPUT_SLICE = 256 * 1024,
+    /* one read of a session that sends commands or a small message */
+    INPUT_READ = 64 * 1024,
+    /* the process's input buffer: room for what a session kept of an earlier read
+     * (an unfinished command line), then for one read */
+    INPUT_AT = 4096,
+    SERVER_INPUT = INPUT_AT + INPUT_SLICE,
+    /* replies that a session may gather before it has to send them */
+    OUTPUT_HIGH = 16 * 1024,
+    OUTPUT_MAX = 64 * 1024,
+    PREFIX_MAX = 8 * 1024,    /* the header lines that we add */
+    RCPTS_MAX = 64 << 20,     /* encoded recipients of one message */
+    COMMIT_RCPTS = 32 * 1024, /* encoded recipients in one frame */
+    RCPT_OVERSHOOT = 1000,    /* RCPTs past the limit that are no errors yet */
+    ACCEPTS_PER_TURN = 64,    /* then sessions get their turn */
+    LINGER_BYTES = 1 << 20,   /* read and dropped so that the last reply arrives */
+    LINGER_SECONDS = 5,
+    COMMIT_SECONDS = 300, /* without qmgr's answer the client gets 451 */
+    CLIENTS_MAX = 200000, /* addresses that are counted at a time */
+    ACCEPT_PAUSE_SECONDS = 1,
+    RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */
+};
+
+/* A BDAT chunk beyond this is not swallowed but ends the session. */
+#define CHUNK_MAX (UINT64_C(1) << 40)
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * smtpd: takes mail from clients by SMTP and hands it to qmgr.
+ *
+ * user       _postern-smtpd
+ * chroot     an empty directory
+ * sees       what clients send; a write-only descriptor for each large message
+ * does not   spool paths, other processes' mail, keys, accounts
+ * network    the connections that it accepts; it makes none
+ *
+ * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
+ * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
+ */
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "service/service.h"
+#include "smtpd/listeners.h"
+#include "smtpd/server.h"
+
+static struct server server;
+
+/* The local zone, for Received and Date, cannot be read in the jail. */
+static int open_zone(struct service *s, struct err *e)
+{
+    (void)s;
+    (void)e;
+    tzset();
+    return 0;
+}
+
+static int start(struct service *s, struct err *e)
+{
+    if (server_init(&server, s->base, s->config, e) < 0)
+        return -1;
+    if (s->config->smtpd_peername_lookup)
+        log_warning("smtpd_peername_lookup: smtpd has no access to DNS; clients are logged as "
+                    "unknown[address]");
+    server.listeners = listeners_new(&server, s->listeners, s->listener_count);
+    return 0;
+}
+
+static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
+{
+    (void)s;
+    (void)slot;
+    (void)pid;
+    if (slice_eq(name, SLICE("qmgr")))
+        link_attach(&server.link, fd);
+    else
+        close(fd);
+}
+
+static void reload(struct service *s)
+{
+    struct err e;
+    if (server_configure(&server, s->config, &e) < 0)
+        log_error("the new configuration cannot be used: %s", e.text);
+}
+
+static void stop(void *arg)
+{
+    service_stop(arg);
+}
+
+static void drain(struct service *s, unsigned seconds)
+{
+    (void)seconds;
+    server_drain(&server, stop, s);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service_ops ops = {
+        .program = "smtpd",
+        .user = "_postern-smtpd",
+        .jail = JAIL_EMPTY,
+        .network = false,
+        .open = open_zone,
+        .start = start,
+        .peer = peer,
+        .reload = reload,
+        .drain = drain,
+    };
+    return service_main(argc, argv, &ops);
+}

@@ -1,0 +1,16 @@
+/*
+ * Who may send to whom. One function decides for each recipient; a client that
+ * has authenticated, accounts and access tables will be asked about here and
+ * nowhere else.
+ */
+#ifndef POSTERN_SMTPD_POLICY_H
+#define POSTERN_SMTPD_POLICY_H
+
+#include "core/refusal.h"
+#include "smtpd/session.h"
+
+/* NULL: the recipient is taken. Otherwise the reply, whose text follows
+ * "<recipient>: ". */
+const struct refusal *policy_recipient(const struct session *s, struct slice recipient);
+
+#endif

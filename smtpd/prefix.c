@@ -1,0 +1,69 @@
+#include "smtpd/prefix.h"
+
+#include <arpa/inet.h>
+
+#include "core/mem.h"
+#include "mail/date.h"
+#include "mail/message_id.h"
+#include "mail/received.h"
+#include "smtpd/content.h"
+
+static void add_received(struct session *s, struct buf *out)
+{
+    char address[INET6_ADDRSTRLEN] = "";
+    bool utf8 = (s->tx.flags & MESSAGE_SMTPUTF8) != 0;
+    inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, address, sizeof address);
+    struct received r = {
+        .helo = slice_str(s->helo),
+        .client_name = SLICE("unknown"),
+        .client_addr = slice_str(address),
+        .myhostname = slice_str(s->server->config->myhostname),
+        .protocol = utf8       ? SLICE("UTF8SMTP")
+                    : s->esmtp ? SLICE("ESMTP")
+                               : SLICE("SMTP"),
+        .id = id_slice(&s->tx.id),
+        .recipient = tx_single_recipient(&s->tx),
+        .arrival = s->tx.arrival,
+    };
+    if (received_compose(&r, out) < 0)
+        panic("the Received line does not fit");
+}
+
+void prefix_prepare(struct session *s)
+{
+    struct content *c = s->tx.content;
+    struct header_scan *h = &c->header;
+    if (!s->server->submission || h->count[HEADER_MESSAGE_ID])
+        return;
+    struct buf value = {h->message_id, 0, sizeof h->message_id, sizeof h->message_id};
+    if (message_id_make(&value, s->tx.arrival, id_slice(&s->tx.id),
+                        slice_str(s->server->config->myhostname)) < 0)
+        panic("the Message-ID does not fit");
+    h->message_id_len = (uint8_t)value.len;
+    c->made_message_id = true;
+}
+
+static void add_missing(const struct session *s, struct buf *out)
+{
+    const struct content *c = s->tx.content;
+    if (c->header.count[HEADER_DATE] == 0) {
+        buf_addstr(out, "Date: ");
+        buf_adds(out, mail_date(s->tx.arrival));
+        buf_add(out, "\r\n", 2);
+    }
+    if (c->made_message_id) {
+        buf_addstr(out, "Message-ID: ");
+        buf_add(out, c->header.message_id, c->header.message_id_len);
+        buf_add(out, "\r\n", 2);
+    }
+}
+
+void prefix_compose(struct session *s, struct buf *out)
+{
+    const struct header_scan *h = &s->tx.content->header;
+    add_received(s, out);
+    if (s->server->submission)
+        add_missing(s, out);
+    if (h->no_blank_line && h->size == 0)
+        buf_add(out, "\r\n", 2);
+}

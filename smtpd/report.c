@@ -1,0 +1,52 @@
+#include "smtpd/report.h"
+
+#include <ctype.h>
+
+#include "core/log.h"
+#include "smtpd/content.h"
+
+void report_connect(const struct session *s)
+{
+    log_info("connect from %s", s->peer);
+}
+
+static void add_count(struct buf *b, const char *name, uint32_t all, uint32_t good)
+{
+    buf_addc(b, ' ');
+    for (; *name; name++)
+        buf_addc(b, (char)tolower((unsigned char)*name));
+    buf_addc(b, '=');
+    if (good != all) {
+        buf_addu64(b, good);
+        buf_addc(b, '/');
+    }
+    buf_addu64(b, all);
+}
+
+void report_disconnect(const struct session *s)
+{
+    char text[1024];
+    struct buf b = {text, 0, sizeof text, sizeof text - 1};
+    uint32_t all = 0, good = 0;
+    for (int verb = VERB_UNKNOWN + 1; verb <= VERB_COUNT; verb++) {
+        /* unknown ones last, as Postfix has them */
+        enum smtp_verb v = verb == VERB_COUNT ? VERB_UNKNOWN : (enum smtp_verb)verb;
+        const struct verb_count *n = &s->counts[v];
+        all += n->all;
+        good += n->good;
+        if (n->all)
+            add_count(&b, command_name(v), n->all, n->good);
+    }
+    add_count(&b, "commands", all, good);
+    text[b.len] = '\0';
+    log_info("disconnect from %s%s", s->peer, text);
+}
+
+void report_broken(const struct session *s, const char *event)
+{
+    if (s->mode == INPUT_COMMAND)
+        log_info("%s after %s from %s", event, s->where, s->peer);
+    else
+        log_info("%s after %s (%llu bytes) from %s", event, s->where,
+                 (unsigned long long)s->tx.content->received, s->peer);
+}

@@ -1,0 +1,146 @@
+#include "smtpd/server.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "smtpd/limits.h"
+#include "smtpd/listeners.h"
+#include "smtpd/session.h"
+
+enum { TEXT_MAX = 4096 };
+
+/* ---- texts made from the configuration --------------------------------------- */
+
+static bool is_discarded(const struct config *config, struct slice keyword)
+{
+    struct slice list = slice_str(config->smtpd_discard_ehlo_keywords), element;
+    while (config_list_next(&list, &element))
+        if (slice_caseeq(element, keyword))
+            return true;
+    return false;
+}
+
+/* What EHLO announces: the keyword, and a number behind it or -1. */
+static void make_ehlo(struct buf *out, const struct config *config)
+{
+    const struct {
+        const char *keyword, *more;
+        int64_t number;
+    } extensions[] = {
+        {"PIPELINING", "", -1},
+        {"SIZE", "", config->message_size_limit ? config->message_size_limit : -1},
+        {"8BITMIME", "", -1},
+        {"SMTPUTF8", "", -1},
+        {"ENHANCEDSTATUSCODES", "", -1},
+        {"DSN", "", -1},
+        {"CHUNKING", "", -1},
+        {"LIMITS", " RCPTMAX=", config->smtpd_recipient_limit},
+    };
+    size_t last = 0;
+    buf_clear(out);
+    buf_printf(out, "250-%s\r\n", config->myhostname);
+    for (size_t i = 0; i < sizeof extensions / sizeof extensions[0]; i++) {
+        if (is_discarded(config, slice_str(extensions[i].keyword)))
+            continue;
+        last = out->len;
+        buf_printf(out, "250-%s", extensions[i].keyword);
+        if (extensions[i].number >= 0)
+            buf_printf(out, "%s%lld", extensions[i].more[0] ? extensions[i].more : " ",
+                       (long long)extensions[i].number);
+        buf_addstr(out, "\r\n");
+    }
+    out->data[last + 3] = ' ';
+}
+
+/* The banner begins with our name (RFC 5321 section 4.2), whatever else it says. */
+static int make_greeting(struct buf *out, const struct config *config, struct err *e)
+{
+    buf_clear(out);
+    if (buf_printf(out, "220 %s\r\n", config->smtpd_banner) < 0)
+        return err_set(e, "smtpd_banner is longer than %d bytes", TEXT_MAX);
+    return 0;
+}
+
+int server_configure(struct server *sv, const struct config *config, struct err *e)
+{
+    struct nets relay, exempt;
+    sv->config = config;
+    if (nets_parse(&relay, config->mynetworks, e) < 0)
+        return err_prefix(e, "mynetworks");
+    if (nets_parse(&exempt, config->smtpd_client_event_limit_exceptions, e) < 0) {
+        nets_free(&relay);
+        return err_prefix(e, "smtpd_client_event_limit_exceptions");
+    }
+    if (make_greeting(&sv->greeting, config, e) < 0) {
+        nets_free(&relay);
+        nets_free(&exempt);
+        return -1;
+    }
+    nets_free(&sv->relay_networks);
+    nets_free(&sv->exempt_networks);
+    sv->relay_networks = relay;
+    sv->exempt_networks = exempt;
+    sv->submission = strcmp(config->smtpd_service_kind, "submission") == 0;
+    make_ehlo(&sv->ehlo, config);
+    clients_configure(&sv->clients, config);
+    sv->timeouts.lasts[TIMEOUT_CLIENT] = config->smtpd_timeout * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_SLEEP] = config->smtpd_error_sleep_time * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_COMMIT] = COMMIT_SECONDS * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_LINGER] = LINGER_SECONDS * CLOCK_SECOND;
+    return 0;
+}
+
+/* ---- life --------------------------------------------------------------------- */
+
+static void on_expired(struct timeout *t, enum timeout_kind kind)
+{
+    session_expired(container_of(t, struct session, timeout), kind);
+}
+
+static void on_second(void *arg, int64_t now)
+{
+    struct server *sv = arg;
+    clients_sweep(&sv->clients, now);
+    if (sv->listeners)
+        listeners_tick(sv->listeners, now);
+}
+
+int server_init(struct server *sv, struct event_base *base, const struct config *config,
+                struct err *e)
+{
+    *sv = (struct server){.base = base};
+    buf_init(&sv->greeting, TEXT_MAX);
+    buf_init(&sv->ehlo, TEXT_MAX);
+    buf_init(&sv->slice, 4 * INPUT_SLICE);
+    list_init(&sv->sessions);
+    clients_init(&sv->clients, config);
+    link_init(&sv->link, base);
+    timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
+    sv->input = xmalloc(SERVER_INPUT);
+    return server_configure(sv, config, e);
+}
+
+void server_drain(struct server *sv, void (*idle)(void *arg), void *arg)
+{
+    sv->draining = true;
+    sv->idle = idle;
+    sv->idle_arg = arg;
+    if (sv->listeners)
+        listeners_close(sv->listeners);
+    if (sv->session_count == 0)
+        idle(arg);
+    else
+        list_each_safe(&sv->sessions, n) session_drain(container_of(n, struct session, link));
+}
+
+void server_free(struct server *sv)
+{
+    timeouts_free(&sv->timeouts);
+    link_free(&sv->link);
+    clients_free(&sv->clients);
+    nets_free(&sv->relay_networks);
+    nets_free(&sv->exempt_networks);
+    buf_free(&sv->greeting);
+    buf_free(&sv->ehlo);
+    buf_free(&sv->slice);
+    xfree(&sv->input);
+}

@@ -1,0 +1,55 @@
+/*
+ * What all sessions of this process share: configuration, texts made from it,
+ * the link to qmgr, the counts per client, the timers and the one buffer that
+ * everything is read into.
+ */
+#ifndef POSTERN_SMTPD_SERVER_H
+#define POSTERN_SMTPD_SERVER_H
+
+#include <event2/event.h>
+
+#include "conf/config.h"
+#include "conf/nets.h"
+#include "smtpd/clients.h"
+#include "smtpd/link.h"
+#include "smtpd/timeouts.h"
+
+struct listeners;
+
+struct server {
+    struct event_base *base;
+    const struct config *config;
+    struct nets relay_networks;  /* mynetworks */
+    struct nets exempt_networks; /* smtpd_client_event_limit_exceptions */
+    struct buf greeting;         /* "220 ...\r\n" */
+    struct buf ehlo;             /* all lines of the reply to EHLO */
+    struct buf domain;           /* what our Received lines and replies call us */
+    bool submission;             /* smtpd_service_kind */
+    struct link link;
+    struct clients clients;
+    struct timeouts timeouts;
+    struct listeners *listeners; /* NULL: sessions come from elsewhere (tests) */
+    char *input;                 /* see session.c */
+    struct list sessions;
+    size_t session_count;
+    struct buf slice;       /* large content on its way into its file */
+    uint64_t content_bytes; /* message content in memory, all sessions */
+    bool draining;
+    void (*idle)(void *arg); /* draining, and the last session is gone */
+    void *idle_arg;
+};
+
+/* 0, or -1 when a value of the configuration cannot be used. The configuration
+ * stays the caller's and must outlive the server. */
+int server_init(struct server *sv, struct event_base *base, const struct config *config,
+                struct err *e);
+/* Goes over to a new configuration; the old one may be freed afterwards. -1: the
+ * lists of networks and the greeting could not be made, and stay the old ones. */
+int server_configure(struct server *sv, const struct config *config, struct err *e);
+/* Takes no more connections; sessions end at their next pause. idle(arg) is
+ * called, perhaps at once, when none is left. */
+void server_drain(struct server *sv, void (*idle)(void *arg), void *arg);
+/* There must be no session any more. */
+void server_free(struct server *sv);
+
+#endif

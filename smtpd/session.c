@@ -1,0 +1,427 @@
+#include "smtpd/session.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "smtpd/content.h"
+#include "smtpd/limits.h"
+#include "smtpd/reply.h"
+#include "smtpd/report.h"
+#include "smtpd/verbs.h"
+
+static void pump(struct session *s, struct slice in);
+
+/* ---- the end -------------------------------------------------------------- */
+
+static void session_free(struct session *s)
+{
+    struct server *sv = s->server;
+    event_del(&s->event);
+    close(s->fd);
+    timeout_stop(&s->timeout);
+    list_remove(&s->link);
+    clients_disconnect(&sv->clients, s->client);
+    buf_free(&s->in);
+    buf_free(&s->out);
+    free(s->helo);
+    free(s->peer);
+    free(s);
+    sv->session_count--;
+    if (sv->draining && sv->session_count == 0)
+        sv->idle(sv->idle_arg);
+}
+
+/* Closing while the client still sends would reset the connection, and it might
+ * never see our last reply: what it sends is read and dropped for a while. */
+static bool linger(struct session *s)
+{
+    if (s->phase == PHASE_BROKEN || s->goodbye || shutdown(s->fd, SHUT_WR) < 0)
+        return false;
+    s->phase = PHASE_LINGERS;
+    timeout_start(&s->server->timeouts, &s->timeout, TIMEOUT_LINGER, clock_mono());
+    return true;
+}
+
+static void finish(struct session *s)
+{
+    report_disconnect(s);
+    tx_reset(s);
+    s->wait = WAIT_NOTHING;
+    buf_free(&s->in);
+    if (!linger(s))
+        session_free(s);
+}
+
+void session_end(struct session *s)
+{
+    if (s->phase == PHASE_OPEN)
+        s->phase = PHASE_ENDING;
+}
+
+static void broken(struct session *s, const char *event)
+{
+    report_broken(s, event);
+    s->phase = PHASE_BROKEN;
+    buf_free(&s->out);
+}
+
+/* ---- output ---------------------------------------------------------------- */
+
+/* Sends what is there; false when the client does not take it all now. */
+static bool flush(struct session *s)
+{
+    size_t sent = 0;
+    while (sent < s->out.len) {
+        ssize_t n = send(s->fd, s->out.data + sent, s->out.len - sent, MSG_NOSIGNAL);
+        if (n >= 0) {
+            sent += (size_t)n;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            buf_consume(&s->out, sent);
+            return false;
+        } else if (errno != EINTR) {
+            broken(s, "lost connection");
+            return true;
+        }
+    }
+    buf_free(&s->out);
+    return true;
+}
+
+/* ---- waiting ---------------------------------------------------------------- */
+
+static void on_event(evutil_socket_t fd, short what, void *arg);
+
+/* The event stays on while a session waits for qmgr: mostly nothing comes in
+ * meanwhile, and two system calls are saved. */
+static void watch(struct session *s)
+{
+    bool writing = s->wait == WAIT_OUTPUT;
+    if (writing != s->writing) {
+        event_del(&s->event);
+        event_assign(&s->event, s->server->base, s->fd, (writing ? EV_WRITE : EV_READ) | EV_PERSIST,
+                     on_event, s);
+        s->writing = writing;
+        s->watched = false;
+    }
+    if (!s->watched && (writing || s->wait == WAIT_NOTHING)) {
+        if (event_add(&s->event, NULL) < 0)
+            panic("cannot watch a connection");
+        s->watched = true;
+    }
+}
+
+static void start_timeout(struct session *s)
+{
+    static const enum timeout_kind kinds[] = {
+        [WAIT_NOTHING] = TIMEOUT_CLIENT, [WAIT_OUTPUT] = TIMEOUT_CLIENT,
+        [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
+        [WAIT_SLEEP] = TIMEOUT_SLEEP,
+    };
+    timeout_start(&s->server->timeouts, &s->timeout, kinds[s->wait], clock_mono());
+}
+
+/* After input was handled: replies leave, unless a later one joins them soon;
+ * then the session ends or waits for what comes next. May free it. */
+static void settle(struct session *s)
+{
+    bool ending = s->phase != PHASE_OPEN;
+    if (s->wait == WAIT_NOTHING || (ending && s->wait != WAIT_SLEEP))
+        s->wait = flush(s) ? WAIT_NOTHING : WAIT_OUTPUT;
+    if (s->phase != PHASE_OPEN && s->wait == WAIT_NOTHING) {
+        finish(s);
+        return;
+    }
+    start_timeout(s);
+    watch(s);
+}
+
+/* ---- input -------------------------------------------------------------------- */
+
+static void check_errors(struct session *s)
+{
+    const struct config *config = s->server->config;
+    if (s->errors < config->smtpd_hard_error_limit) {
+        if (s->penalty && config->smtpd_error_sleep_time > 0)
+            s->wait = WAIT_SLEEP;
+    } else if (s->phase == PHASE_OPEN) {
+        log_info("too many errors after %s from %s", s->where, s->peer);
+        reply_goodbye(s, "4.7.0", "Error: too many errors");
+    }
+    s->penalty = false;
+}
+
+/* Takes one command line; returns the bytes used, 0 if there is none yet. */
+static size_t take_command(struct session *s, struct slice in)
+{
+    static const struct refusal too_long = {500, "5.5.2", "Error: line too long"};
+    size_t used;
+    struct slice line;
+    enum line_status status = line_next(&s->line, in, &used, &line);
+    s->behind = in.len - used;
+    switch (status) {
+    case LINE_MORE:
+        return used;
+    case LINE_READY:
+        verbs_handle(s, line);
+        break;
+    case LINE_TOO_LONG:
+    case LINE_FLOOD:
+        s->verb = VERB_UNKNOWN;
+        s->where = command_name(VERB_UNKNOWN);
+        s->counts[VERB_UNKNOWN].all++;
+        reply_refusal(s, &too_long);
+        session_end(s);
+        break;
+    }
+    return used;
+}
+
+/* A process that drains ends its sessions between messages, and a session has
+ * its own time limit as well. */
+static void check_age(struct session *s)
+{
+    const struct server *sv = s->server;
+    bool between = s->phase == PHASE_OPEN && s->wait == WAIT_NOTHING && s->mode == INPUT_COMMAND &&
+                   (s->state == STATE_READY || s->state == STATE_GREETED);
+    if (!between)
+        return;
+    if (sv->draining)
+        reply_goodbye(s, "4.3.2", "Service is restarting, try again");
+    else if (clock_mono() - s->started > sv->config->smtpd_session_time_limit * CLOCK_SECOND)
+        reply_goodbye(s, "4.3.2", "Error: the session is too long, connect again");
+}
+
+static void keep(struct session *s, struct slice in)
+{
+    buf_free(&s->in);
+    if (in.len && s->phase == PHASE_OPEN && buf_adds(&s->in, in) < 0)
+        panic("%zu bytes of input to keep", in.len);
+}
+
+/* Handles input, which lies in the process's buffer. May free the session. */
+static void pump(struct session *s, struct slice in)
+{
+    while (in.len && s->wait == WAIT_NOTHING && s->phase == PHASE_OPEN) {
+        size_t used = s->mode == INPUT_COMMAND ? take_command(s, in) : content_take(s, in);
+        check_errors(s);
+        if (used == 0)
+            break;
+        in = slice_from(in, used);
+        if (s->out.len > OUTPUT_HIGH && s->wait == WAIT_NOTHING && !flush(s))
+            s->wait = WAIT_OUTPUT;
+    }
+    keep(s, in);
+    if (in.len == 0)
+        check_age(s);
+    settle(s);
+}
+
+void session_resume(struct session *s)
+{
+    char *at = s->server->input;
+    size_t len = s->in.len;
+    s->wait = WAIT_NOTHING;
+    if (len)
+        memcpy(at, s->in.data, len);
+    pump(s, slice_make(at, len));
+}
+
+static void drop_input(struct session *s)
+{
+    ssize_t n = recv(s->fd, s->server->input, INPUT_READ, 0);
+    if (n > 0)
+        s->lingered += (uint64_t)n;
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || s->lingered > LINGER_BYTES)
+        session_free(s);
+}
+
+static void read_input(struct session *s)
+{
+    /* what the session kept from before is put right in front of it */
+    char *at = s->server->input + INPUT_AT;
+    bool large = s->tx.content && s->tx.content->large >= 0;
+    ssize_t n = recv(s->fd, at, large ? INPUT_SLICE : INPUT_READ, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        broken(s, "lost connection");
+        settle(s);
+        return;
+    }
+    size_t kept = s->in.len;
+    if (kept > INPUT_AT)
+        panic("%zu bytes kept while reading", kept);
+    if (kept)
+        memcpy(at - kept, s->in.data, kept);
+    pump(s, slice_make(at - kept, kept + (size_t)n));
+}
+
+static void on_event(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *s = arg;
+    (void)fd;
+    if (s->phase == PHASE_LINGERS) {
+        drop_input(s);
+    } else if (what & EV_WRITE) {
+        if (!flush(s))
+            return;
+        session_resume(s);
+    } else if (s->wait == WAIT_NOTHING) {
+        read_input(s);
+    } else {
+        /* input, or the end of it, has to wait for our answer (B39, F38) */
+        event_del(&s->event);
+        s->watched = false;
+    }
+}
+
+/* ---- the beginning --------------------------------------------------------------- */
+
+static void set_address(struct session *s, const struct sockaddr *from)
+{
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    char text[INET6_ADDRSTRLEN] = "";
+    if (from->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const void *)from;
+        bool is4 = memcmp(&in6->sin6_addr, mapped, sizeof mapped) == 0;
+        s->address_len = is4 ? 4 : 16;
+        memcpy(s->address, (const char *)&in6->sin6_addr + (is4 ? 12 : 0), s->address_len);
+    } else {
+        const struct sockaddr_in *in4 = (const void *)from;
+        s->address_len = 4;
+        memcpy(s->address, &in4->sin_addr, 4);
+    }
+    inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, text, sizeof text);
+    s->peer = xasprintf("unknown[%s]", text);
+}
+
+/* Whether the client may have a session; otherwise 421 is the greeting. */
+static bool is_welcome(struct session *s, enum client_verdict verdict)
+{
+    struct server *sv = s->server;
+    if (s->limited && verdict != CLIENT_OK) {
+        log_warning("Connection %s limit exceeded: from %s",
+                    verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", s->peer);
+        reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
+        return false;
+    }
+    if (sv->session_count <= (size_t)sv->config->smtpd_connection_limit)
+        return true;
+    log_warning("more than smtpd_connection_limit sessions: %s is sent away", s->peer);
+    reply_goodbye(s, "4.3.2", "Error: too many sessions, try later");
+    return false;
+}
+
+/* Who talks before our greeting does not listen to it: a program that sends its
+ * commands blindly, or another protocol (B37). */
+static bool talks_first(struct session *s)
+{
+    char byte;
+    if (recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+        return false;
+    log_info("improper command pipelining after CONNECT from %s", s->peer);
+    buf_addstr(&s->out, "554 5.5.0 Error: you talked before my greeting\r\n");
+    session_end(s);
+    return true;
+}
+
+void session_open(struct server *sv, int fd, const struct sockaddr *from)
+{
+    struct session *s = xcalloc(1, sizeof *s);
+    s->server = sv;
+    s->fd = fd;
+    s->where = "CONNECT";
+    s->started = clock_mono();
+    buf_init(&s->in, SERVER_INPUT);
+    buf_init(&s->out, OUTPUT_MAX);
+    line_init(&s->line, COMMAND_LINE_MAX);
+    list_init(&s->timeout.link);
+    list_init(&s->link);
+    list_push(&sv->sessions, &s->link);
+    sv->session_count++;
+    tx_init(&s->tx);
+    set_address(s, from);
+    struct slice address = slice_make(s->address, s->address_len);
+    s->may_relay = nets_match(&sv->relay_networks, address);
+    s->limited = !nets_match(&sv->exempt_networks, address);
+    event_assign(&s->event, sv->base, fd, EV_READ | EV_PERSIST, on_event, s);
+    report_connect(s);
+    enum client_verdict verdict = clients_connect(&sv->clients, address, s->started, &s->client);
+    if (is_welcome(s, verdict) && !talks_first(s))
+        buf_adds(&s->out, buf_slice(&sv->greeting));
+    settle(s);
+}
+
+/* ---- what others tell it ------------------------------------------------------------ */
+
+void session_expired(struct session *s, enum timeout_kind kind)
+{
+    static const struct slice late = {"Error: the queue does not answer", 32};
+    switch (kind) {
+    case TIMEOUT_CLIENT:
+        if (s->wait == WAIT_OUTPUT) {
+            broken(s, "timeout");
+            s->wait = WAIT_NOTHING;
+        } else {
+            report_broken(s, "timeout");
+            reply_goodbye(s, "4.4.2", "Error: timeout exceeded");
+        }
+        settle(s);
+        break;
+    case TIMEOUT_COMMIT:
+        log_warning("%s: no answer from qmgr in %d s", s->tx.id.text, COMMIT_SECONDS);
+        link_abort(&s->server->link, s);
+        session_refused(s, 451, SLICE("4.3.0"), late);
+        break;
+    case TIMEOUT_SLEEP:
+        session_resume(s);
+        break;
+    default:
+        session_free(s);
+        break;
+    }
+}
+
+void session_drain(struct session *s)
+{
+    if (s->in.len || s->phase != PHASE_OPEN)
+        return;
+    check_age(s);
+    if (s->phase != PHASE_OPEN)
+        settle(s);
+}
+
+void session_committed(struct session *s)
+{
+    reply(s, 250, "2.0.0", "Ok: queued as %s", s->tx.id.text);
+    s->errors = s->junk = 0;
+    tx_reset(s);
+    session_resume(s);
+}
+
+void session_refused(struct session *s, int code, struct slice enhanced, struct slice text)
+{
+    if (s->wait == WAIT_COMMIT) {
+        char status[16];
+        snprintf(status, sizeof status, "%.*s", SLICE_ARG(enhanced));
+        reject_text(s, tx_single_recipient(&s->tx), code, status, "%s", log_esc(text));
+        tx_reset(s);
+        session_resume(s);
+        return;
+    }
+    if (s->tx.content)
+        content_large_refused(s, code);
+    if (s->wait == WAIT_LARGE)
+        session_resume(s);
+}
+
+void session_large_ready(struct session *s, int fd)
+{
+    content_large_ready(s, fd);
+    session_resume(s);
+}

@@ -1,0 +1,112 @@
+/*
+ * One client's connection. What comes in goes through session_pump, which gives
+ * it to whoever the mode says: the command reader or the collector of content.
+ * Replies gather in `out` and leave together. A session that waits (for qmgr,
+ * for its own penalty, for the client to read) takes no input meanwhile.
+ *
+ * An idle session holds this struct and its HELO name, nothing else.
+ */
+#ifndef POSTERN_SMTPD_SESSION_H
+#define POSTERN_SMTPD_SESSION_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <sys/socket.h>
+
+#include "core/buf.h"
+#include "smtp/command.h"
+#include "smtpd/server.h"
+#include "smtpd/transaction.h"
+
+/* Where in the dialogue it is; with the verb this selects the handler. */
+enum session_state {
+    STATE_GREETED, /* neither EHLO nor HELO yet */
+    STATE_READY,   /* no transaction */
+    STATE_MAIL,    /* a sender, no accepted recipient */
+    STATE_RCPT,    /* recipients */
+    STATE_BDAT,    /* chunks of content, more to come */
+    STATES
+};
+
+/* What the next bytes are. */
+enum input_mode {
+    INPUT_COMMAND,
+    INPUT_DATA, /* content after 354 */
+    INPUT_CHUNK /* content of a BDAT chunk */
+};
+
+/* Why no input is taken. */
+enum session_wait {
+    WAIT_NOTHING,
+    WAIT_LARGE,  /* for the file of a large message */
+    WAIT_COMMIT, /* for COMMITTED */
+    WAIT_SLEEP,  /* smtpd_error_sleep_time */
+    WAIT_OUTPUT  /* for the client to read replies */
+};
+
+struct verb_count {
+    uint32_t all, good;
+};
+
+/* How far its end has come. */
+enum session_phase {
+    PHASE_OPEN,
+    PHASE_ENDING,  /* no further input; the connection is shut when `out` is sent */
+    PHASE_BROKEN,  /* the same, and nobody reads replies */
+    PHASE_LINGERS, /* shut for writing; what still comes in is dropped */
+};
+
+struct session {
+    struct server *server;
+    struct event event; /* reading, or writing when `wait` is WAIT_OUTPUT */
+    struct timeout timeout;
+    struct list link; /* in server->sessions */
+    int fd;
+    uint8_t state; /* enum session_state */
+    uint8_t mode;  /* enum input_mode */
+    uint8_t wait;  /* enum session_wait */
+    uint8_t phase; /* enum session_phase */
+    uint8_t verb;  /* enum smtp_verb: the command that replies answer */
+    uint8_t address_len;
+    bool esmtp, may_relay;
+    bool limited;          /* the limits per client hold */
+    bool watched, writing; /* the event is added; is for writing */
+    bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
+    bool goodbye;          /* QUIT: the client closes by itself */
+    char address[16];      /* address_len bytes, network order */
+    char *peer;            /* "name[address]", for logs */
+    char *helo;            /* or NULL */
+    const char *where;     /* for logs: the last command, or CONNECT */
+    struct client *client;
+    struct line_reader line;
+    size_t behind; /* input that has come behind the command being handled */
+    struct buf in, out;
+    uint32_t errors, junk;
+    int64_t started;
+    uint64_t lingered; /* bytes */
+    struct verb_count counts[VERB_COUNT];
+    struct transaction tx;
+};
+
+/* A connection was accepted; takes over fd (non-blocking). The session frees
+ * itself when the connection is over. */
+void session_open(struct server *sv, int fd, const struct sockaddr *from);
+/* Goes on after a wait: handles what came in before, sends replies, watches for
+ * more. May free the session, as may session_refused and the like. */
+void session_resume(struct session *s);
+/* After its replies are sent the connection is closed. */
+void session_end(struct session *s);
+/* Its time in a list of server->timeouts is over. */
+void session_expired(struct session *s, enum timeout_kind kind);
+/* If it is between transactions and waits for the client: 421, and the end. */
+void session_drain(struct session *s);
+
+/* ---- qmgr's answers, called by link.c ------------------------------------ */
+
+void session_committed(struct session *s);
+/* For a COMMIT or a LARGE_OPEN. */
+void session_refused(struct session *s, int code, struct slice enhanced, struct slice text);
+/* Takes over fd. */
+void session_large_ready(struct session *s, int fd);
+
+#endif
