@@ -18,15 +18,14 @@ static bool is_atext(unsigned char c)
 
 bool has_8bit(struct slice s)
 {
-    const char *p = s.ptr, *end = s.ptr + s.len;
-    uint64_t any = 0, word;
-    for (; (size_t)(end - p) >= 4 * sizeof word; p += 4 * sizeof word) {
-        uint64_t words[4];
-        memcpy(words, p, sizeof words);
+    uint64_t any = 0, words[4];
+    size_t at = 0;
+    for (; s.len - at >= sizeof words; at += sizeof words) {
+        memcpy(words, s.ptr + at, sizeof words);
         any |= words[0] | words[1] | words[2] | words[3];
     }
-    for (; p < end; p++)
-        any |= (unsigned char)*p;
+    for (; at < s.len; at++)
+        any |= (unsigned char)s.ptr[at];
     return any & UINT64_C(0x8080808080808080);
 }
 
