@@ -1,0 +1,196 @@
+/* Reload and stop. */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "master/master.h"
+
+/* ---- ready ----------------------------------------------------------------------- */
+
+void life_ready(struct master *m)
+{
+    if (m->ready || m->stopping)
+        return;
+    list_each(&m->members, n)
+    {
+        const struct member *member = container_of(n, struct member, link);
+        if (!member->process || !member->process->connected)
+            return;
+    }
+    m->ready = true;
+    log_info("ready: version %s, configuration %s", POSTERN_VERSION, m->config_directory);
+    sd_notify(0, "READY=1");
+    if (m->ready_pipe >= 0) {
+        if (write(m->ready_pipe, "R", 1) != 1)
+            log_warning("nobody waits for the start any more");
+        close(m->ready_pipe);
+        m->ready_pipe = -1;
+    }
+}
+
+/* ---- reload ---------------------------------------------------------------------- */
+
+static const struct plan_service *resolve_service(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->services[i].line->command == command_find(SLICE("resolve")))
+            return &plan->services[i];
+    return &plan->services[0];
+}
+
+static void send_config(struct member *member)
+{
+    struct process *p = member->process;
+    struct err e;
+    int fd = spawn_config(member->service->config, &e);
+    if (fd < 0) {
+        log_error("%s keeps its old configuration: %s", member->name, e.text);
+        return;
+    }
+    ipc_config_encode(channel_out(p->channel),
+                      &(struct ipc_config){.generation = member->master->generation});
+    channel_attach(p->channel, fd);
+    close(fd);
+    broker_logs(p);
+    broker_tables(p);
+}
+
+/* What is needed to change over, all had before anything changes. */
+struct change {
+    struct plan *plan;
+    struct list listeners;
+    struct logs logs;
+};
+
+static int prepare_change(struct master *m, struct change *c, struct err *e)
+{
+    c->plan = plan_load(m->config_directory, m->privileged, e);
+    if (!c->plan)
+        return -1;
+    if (plan_check_reload(m->plan, c->plan, e) == 0 &&
+        listen_open(&c->listeners, &m->listeners, c->plan, e) == 0) {
+        if (logs_open(&c->logs, c->plan->config, e) == 0)
+            return 0;
+        listen_close(&c->listeners);
+    }
+    plan_free(c->plan);
+    return -1;
+}
+
+static void change_over(struct master *m, struct change *c)
+{
+    struct plan *old = m->plan;
+    struct logs old_logs = m->logs;
+    m->plan = c->plan;
+    m->logs = c->logs;
+    logs_use(&m->logs, m->plan->config);
+    logs_close(&old_logs);
+    listen_close(&m->listeners);
+    while (!list_empty(&c->listeners))
+        list_push(&m->listeners, list_pop(&c->listeners));
+    tables_set(&m->tables, resolve_service(m->plan)->config->transport_maps);
+    m->generation++;
+    m->reloads++;
+    supervise_apply(m);
+    plan_free(old);
+}
+
+/* smtpd gets new processes: the old ones keep their sessions and their idea of
+ * the configuration until they are done (F44). The others take it over. */
+static void renew(struct master *m)
+{
+    list_each_safe(&m->members, n)
+    {
+        struct member *member = container_of(n, struct member, link);
+        struct process *p = member->process;
+        if (!p || p->generation == m->generation)
+            continue;
+        if (member->command->inet) {
+            supervise_replace(member);
+        } else if (p->channel) {
+            send_config(member);
+            p->generation = m->generation;
+        }
+    }
+}
+
+void life_reload(struct master *m)
+{
+    struct change c;
+    struct err e;
+    char notice[64];
+    if (m->stopping)
+        return;
+    snprintf(notice, sizeof notice, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_mono());
+    sd_notify(0, notice);
+    if (prepare_change(m, &c, &e) < 0) {
+        log_error("reload: %s; the old configuration stays", e.text);
+    } else {
+        change_over(m, &c);
+        renew(m);
+        log_info("reload: configuration %s is in effect", m->config_directory);
+    }
+    sd_notify(0, "READY=1");
+}
+
+/* ---- stop ------------------------------------------------------------------------- */
+
+/* Who is drained in a phase: smtpd takes no new mail first, relay finishes its
+ * deliveries next, then those that both of them need. */
+static bool is_due(const struct process *p, enum stop_phase phase)
+{
+    if (phase == STOP_SMTPD)
+        return p->command->inet;
+    if (phase == STOP_RELAY)
+        return p->command == command_find(SLICE("relay"));
+    return true;
+}
+
+static unsigned drain_phase(struct master *m, bool send)
+{
+    int64_t left = (m->stop_deadline - clock_mono()) / CLOCK_SECOND;
+    int64_t seconds = m->stop_at_once || left < 0 ? 0 : left;
+    unsigned count = 0;
+    list_each(&m->processes, n)
+    {
+        struct process *p = container_of(n, struct process, link);
+        if (!m->stop_at_once && !is_due(p, m->stopping))
+            continue;
+        count++;
+        if (send)
+            supervise_drain(p, seconds);
+    }
+    return count;
+}
+
+void life_stop_next(struct master *m)
+{
+    while (m->stopping != STOP_REST && drain_phase(m, false) == 0) {
+        m->stopping++;
+        drain_phase(m, true);
+    }
+    if (list_empty(&m->processes))
+        event_base_loopbreak(m->base);
+}
+
+void life_stop(struct master *m, bool again)
+{
+    int64_t limit = m->plan->config->service_drain_time;
+    if (m->stopping && !again)
+        return;
+    if (!m->stopping) {
+        log_info("stopping; sessions under way may finish, for %lld s at most", (long long)limit);
+        sd_notify(0, "STOPPING=1");
+        m->stopping = STOP_SMTPD;
+        m->stop_deadline = clock_mono() + limit * CLOCK_SECOND;
+    } else if (!m->stop_at_once) {
+        log_info("told to stop again: stopping at once");
+        m->stop_at_once = true;
+    }
+    drain_phase(m, true);
+    life_stop_next(m);
+}

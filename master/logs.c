@@ -1,0 +1,85 @@
+#include "master/logs.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "service/service.h"
+
+static int open_syslog(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static int open_file(const char *parameter, const char *path, struct err *e)
+{
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+    if (fd < 0)
+        return err_sys(e, "%s = %s: cannot open", parameter, path);
+    return fd;
+}
+
+static int open_log(struct logs *l, const struct config *config, struct err *e)
+{
+    l->degraded = false;
+    if (*config->maillog_file && strcmp(config->maillog_file, "stderr") != 0)
+        return open_file("maillog_file", config->maillog_file, e);
+    int fd = *config->maillog_file ? -1 : open_syslog();
+    if (fd >= 0)
+        return fd;
+    l->degraded = !*config->maillog_file;
+    fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    return fd < 0 ? err_sys(e, "standard error, for the log") : fd;
+}
+
+int logs_open(struct logs *l, const struct config *config, struct err *e)
+{
+    bool events = *config->event_log_file != '\0';
+    l->log = open_log(l, config, e);
+    if (l->log < 0)
+        return -1;
+    l->event_log = events ? open_file("event_log_file", config->event_log_file, e)
+                          : open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (l->event_log >= 0)
+        return 0;
+    if (!events)
+        err_sys(e, "/dev/null");
+    close(l->log);
+    return -1;
+}
+
+void logs_close(struct logs *l)
+{
+    close(l->log);
+    close(l->event_log);
+}
+
+void logs_use(const struct logs *l, const struct config *config)
+{
+    char name[64];
+    log_flush();
+    service_log_name(config, "master", name, sizeof name);
+    log_open(name, config->myhostname, service_log_kind(config, l->log), l->log);
+    if (l->degraded)
+        log_warning("there is no system log (/dev/log); logging to standard error until there is");
+}
+
+int logs_reconnect(struct logs *l)
+{
+    int fd = open_syslog();
+    if (fd < 0)
+        return -1;
+    close(l->log);
+    l->log = fd;
+    l->degraded = false;
+    return 0;
+}

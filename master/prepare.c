@@ -1,0 +1,178 @@
+#include "master/prepare.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+
+enum { OPEN_FILES_WANTED = 65536 };
+
+/* ---- directories -------------------------------------------------------------- */
+
+struct wanted {
+    const char *parameter, *path;
+    uid_t uid;
+    gid_t gid;
+    mode_t mode;
+};
+
+static int make_parents(const char *path, struct err *e)
+{
+    char *copy = xstrdup(path);
+    int rc = 0;
+    for (char *p = strchr(copy + 1, '/'); p && rc == 0; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        if (mkdir(copy, 0755) == 0)
+            rc = chmod(copy, 0755); /* whatever the umask */
+        else if (errno != EEXIST)
+            rc = -1;
+        if (rc < 0)
+            err_sys(e, "%s: cannot create", copy);
+        *p = '/';
+    }
+    free(copy);
+    return rc;
+}
+
+/* Whether a directory that belongs to somebody else may be made ours: it is
+ * empty, or has a spool's folders. A slip in main.cf must not take /home. */
+static bool looks_like_spool(int fd)
+{
+    struct stat st;
+    if (fstatat(fd, "new", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+        fstatat(fd, "public", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return true;
+    int again = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = again >= 0 ? fdopendir(again) : NULL;
+    if (!d) {
+        if (again >= 0)
+            close(again);
+        return false;
+    }
+    int entries = 0;
+    while (readdir(d))
+        entries++;
+    closedir(d);
+    return entries <= 2;
+}
+
+static int repair(int fd, const struct wanted *w, bool fresh, struct err *e)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_sys(e, "%s", w->path);
+    if (st.st_uid == w->uid && st.st_gid == w->gid && (st.st_mode & 07777) == w->mode)
+        return 0;
+    if (st.st_uid != w->uid && w->uid != 0 && !looks_like_spool(fd))
+        return err_set(e,
+                       "%s = %s: holds other files and belongs to another user; give a "
+                       "directory of its own",
+                       w->parameter, w->path);
+    if (fchown(fd, w->uid, w->gid) < 0 || fchmod(fd, w->mode) < 0)
+        return err_sys(e, "%s: cannot set owner and mode", w->path);
+    if (!fresh)
+        log_warning("%s: owner and mode were %u:%u %04o, set to %u:%u %04o", w->path, st.st_uid,
+                    st.st_gid, st.st_mode & 07777u, w->uid, w->gid, w->mode);
+    return 0;
+}
+
+static int ensure(const struct wanted *w, bool privileged, struct err *e)
+{
+    if (strcmp(w->path, "/") == 0)
+        return err_set(e, "%s: must not be the root directory", w->parameter);
+    if (make_parents(w->path, e) < 0)
+        return -1;
+    bool fresh = mkdir(w->path, w->mode) == 0;
+    if (!fresh && errno != EEXIST)
+        return err_sys(e, "%s = %s: cannot create", w->parameter, w->path);
+    int fd = open(w->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(e, "%s = %s: cannot open as a directory", w->parameter, w->path);
+    int rc = 0;
+    if (privileged)
+        rc = repair(fd, w, fresh, e);
+    else if (access(w->path, W_OK | X_OK) < 0)
+        rc = err_sys(e, "%s = %s: cannot write to it", w->parameter, w->path);
+    close(fd);
+    return rc;
+}
+
+int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
+{
+    const struct config *c = plan->config;
+    char *public = xasprintf("%s/public", c->queue_directory);
+    /* the control group passes through the spool to public/, nothing more */
+    const struct wanted all[] = {
+        {"data_directory", c->data_directory, 0, 0, 0755},
+        {"empty_directory", c->empty_directory, 0, 0, 0755},
+        {"pid_directory", c->pid_directory, 0, 0, 0755},
+        {"queue_directory", c->queue_directory, plan->queue_uid, plan->control_gid, 0710},
+        {"queue_directory", public, 0, plan->control_gid, 0710},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == 0; i++) {
+        struct wanted w = all[i];
+        if (!privileged)
+            w.mode |= S_IRWXU;
+        rc = ensure(&w, privileged, e);
+    }
+    free(public);
+    return rc;
+}
+
+/* ---- one master ------------------------------------------------------------------ */
+
+static int already_running(const struct pid_file *f, struct err *e)
+{
+    char text[32] = "";
+    ssize_t n = pread(f->fd, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return err_set(e, "Postern is running already, as process %s (%s)", *text ? text : "unknown",
+                   f->path);
+}
+
+int prepare_pid_file(struct pid_file *f, const struct config *config, struct err *e)
+{
+    char text[32];
+    int len = snprintf(text, sizeof text, "%d\n", (int)getpid());
+    f->path = xasprintf("%s/master.pid", config->pid_directory);
+    f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (f->fd < 0)
+        return err_sys(e, "%s: cannot create", f->path);
+    if (flock(f->fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? already_running(f, e) : err_sys(e, "%s: lock", f->path);
+    if (fchmod(f->fd, 0644) < 0 || ftruncate(f->fd, 0) < 0 ||
+        pwrite(f->fd, text, (size_t)len, 0) != len)
+        return err_sys(e, "%s: cannot write", f->path);
+    return 0;
+}
+
+void prepare_remove_pid_file(struct pid_file *f)
+{
+    if (f->fd >= 0 && unlink(f->path) < 0)
+        log_warning("%s: cannot remove", f->path);
+    if (f->fd >= 0)
+        close(f->fd);
+    f->fd = -1;
+    xfree(&f->path);
+}
+
+void prepare_limits(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_max >= OPEN_FILES_WANTED)
+        return;
+    files.rlim_max = OPEN_FILES_WANTED;
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+        log_warning("a process may open %llu files only, which limits the sessions; raise the "
+                    "limit (ulimit -n, or LimitNOFILE in the unit)",
+                    (unsigned long long)files.rlim_cur);
+}

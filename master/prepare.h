@@ -1,0 +1,22 @@
+/* What must be there before services start: directories with the right owners,
+ * and the pid file that makes master one. */
+#ifndef POSTERN_MASTER_PREPARE_H
+#define POSTERN_MASTER_PREPARE_H
+
+#include "master/plan.h"
+
+struct pid_file {
+    char *path;
+    int fd; /* holds the lock */
+};
+
+/* Creates missing directories and repairs owners and modes (as root), saying so
+ * in the log. */
+int prepare_directories(const struct plan *plan, bool privileged, struct err *e);
+/* Creates and locks pid_directory/master.pid. Fails if another master runs. */
+int prepare_pid_file(struct pid_file *f, const struct config *config, struct err *e);
+void prepare_remove_pid_file(struct pid_file *f);
+/* As root: room for many thousand connections. */
+void prepare_limits(void);
+
+#endif

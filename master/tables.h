@@ -1,0 +1,36 @@
+/* The lookup tables of transport_maps: master opens their files, resolve gets
+ * descriptors; a changed file is opened and handed over again. */
+#ifndef POSTERN_MASTER_TABLES_H
+#define POSTERN_MASTER_TABLES_H
+
+#include <sys/stat.h>
+
+#include "core/err.h"
+#include "core/slice.h"
+
+enum { TABLES_MAX = 100 };
+
+struct table {
+    char *spec;        /* "texthash:/etc/postern/transport" */
+    char *path;        /* NULL: the type has no file (inline) */
+    unsigned position; /* in the list */
+    struct stat seen;  /* of the file that was handed over last */
+    bool missing;      /* it was reported as gone */
+};
+
+struct tables {
+    struct table *list;
+    size_t count;
+};
+
+/* Checks a list: known types, files that can be read. */
+int tables_check(const char *list, struct err *e);
+/* Replaces the tables by those of a checked list. */
+void tables_set(struct tables *t, const char *list);
+void tables_free(struct tables *t);
+/* Opens the table's file: a descriptor, or -1 with the reason. */
+int table_open(struct table *t, struct err *e);
+/* Whether the file differs from the one that was opened last. */
+bool table_changed(struct table *t);
+
+#endif
