@@ -96,9 +96,10 @@ static enum reply_status prefix_byte(struct smtp_reply *r, char c)
 static enum reply_status text_bytes(struct smtp_reply *r, struct slice in, size_t *taken)
 {
     size_t lf = slice_chr(in, '\n');
-    *taken = lf < in.len ? lf + 1 : lf;
+    *taken = 1;
     if (r->separator == '\r' && in.ptr[0] != '\n')
         return REPLY_MALFORMED; /* "250" CR and then no LF */
+    *taken = lf < in.len ? lf + 1 : lf;
     if (buf_add(&r->text, in.ptr, *taken) < 0)
         return REPLY_TOO_LONG;
     return lf < in.len ? end_line(r) : REPLY_MORE;

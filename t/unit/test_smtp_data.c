@@ -60,7 +60,7 @@ static const struct row rows[] = {
      IN("a\r\n\r\nb\r\n"), 550},
     {"B02 bare CR in a line", IN("a\rb\r\n.\r\n"), DATA_END, 8, DATA_BARE_CR, IN("a\r\nb\r\n"),
      550},
-    {"B03 CRLF.CRCRLF", IN("a\r\n.\r\r\nb\r\n.\r\n"), DATA_END, 14, DATA_BARE_CR,
+    {"B03 CRLF.CRCRLF", IN("a\r\n.\r\r\nb\r\n.\r\n"), DATA_END, 13, DATA_BARE_CR,
      IN("a\r\n\r\n\r\nb\r\n"), 550},
     {"B03 CRCRLF.CRLF ends", IN("a\r\r\n.\r\n"), DATA_END, 7, DATA_BARE_CR, IN("a\r\n\r\n"), 550},
     {"dot and text in a later line", IN("a.\r\n.x.\r\n.\r\n"), DATA_END, 12, 0, IN("a.\r\nx.\r\n"),
