@@ -1,0 +1,39 @@
+/*
+ * Questions to DNS, through libunbound's event API on the service's own loop:
+ * no threads, no blocking. Name servers are those of resolver_nameservers, else
+ * those of /etc/resolv.conf, else libunbound asks the DNS from the root itself.
+ */
+#ifndef POSTERN_RESOLVE_DNS_H
+#define POSTERN_RESOLVE_DNS_H
+
+#include <event2/event.h>
+
+#include "core/err.h"
+#include "core/list.h"
+#include "resolve/dns_answer.h"
+
+struct dns;
+struct dns_query;
+
+/* The answer's records are valid until the callback returns. */
+typedef void dns_callback(const struct dns_answer *answer, unsigned tag, void *arg);
+
+/* nameservers: a list of addresses, each with @port if wanted; empty: recursion
+ * from the root. */
+struct dns *dns_new(struct event_base *base, const char *nameservers, struct err *e);
+/* Asks. The callback comes later, never from inside dns_ask. The question is
+ * put into `owner`, the caller's list of its open questions, and leaves it when
+ * it is answered. */
+void dns_ask(struct dns *d, const char *name, enum dns_type type, struct list *owner, unsigned tag,
+             dns_callback *callback, void *arg);
+/* The caller does not want the answers to the questions in its list any more. */
+void dns_abandon(struct list *owner);
+/* Once per turn of the loop: sends what waits for a place. */
+void dns_turn(struct dns *d);
+/* Replaced by another: answers what is under way, then frees itself in
+ * dns_turn. True: it is gone. */
+bool dns_retire(struct dns *d);
+/* Ends it at once; callbacks do not come any more. */
+void dns_free(struct dns *d);
+
+#endif

@@ -1,0 +1,37 @@
+/* The answer section of a DNS message (RFC 1035 4.1), read strictly. */
+#ifndef POSTERN_RESOLVE_DNS_ANSWER_H
+#define POSTERN_RESOLVE_DNS_ANSWER_H
+
+#include "resolve/domain.h"
+
+enum dns_type { DNS_TYPE_A = 1, DNS_TYPE_SOA = 6, DNS_TYPE_MX = 15, DNS_TYPE_AAAA = 28 };
+
+enum dns_result {
+    DNS_FOUND,    /* records are there, count > 0 */
+    DNS_NODATA,   /* the name exists, without records of this type */
+    DNS_NXDOMAIN, /* the name does not exist */
+    DNS_FAILED    /* SERVFAIL, no answer, nothing but unreadable records: nothing is known */
+};
+
+struct dns_record {
+    uint16_t preference;
+    uint8_t address_len; /* 4, 16, or 0 for an MX record */
+    uint8_t address[16];
+    struct domain host; /* MX: empty text for the root, "no mail" (RFC 7505) */
+};
+
+struct dns_answer {
+    enum dns_result result;
+    bool secure;  /* validated by DNSSEC */
+    uint32_t ttl; /* seconds, least of what the answer rests on */
+    size_t count;
+    size_t dropped; /* records of this type that were unreadable (B58, B68) */
+    const struct dns_record *records;
+};
+
+/* Reads the answer to a question for `type` (A, AAAA or MX) out of a message
+ * into records[max]. What cannot be read as a message at all gives DNS_FAILED. */
+void dns_answer_parse(struct slice message, enum dns_type type, struct dns_record *records,
+                      size_t max, struct dns_answer *out);
+
+#endif

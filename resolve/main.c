@@ -1,0 +1,200 @@
+/*
+ * resolve: finds out where mail to a recipient goes.
+ *
+ * User     _postern-dns, without capabilities
+ * Jail     the empty directory
+ * Files    none; lookup tables come as descriptors from master
+ * Network  questions to DNS servers only
+ * Secrets  none
+ * Sees     recipients' addresses; never mail
+ *
+ * A question of qmgr goes through route.c (tables, relayhost), cache.c (known
+ * destinations), lookup.c (MX and addresses over dns.c), and comes back from
+ * request.c. policy.c says which addresses may be used.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "resolve/request.h"
+#include "service/service.h"
+
+struct resolver {
+    struct policy policy;
+    struct routes routes;
+    struct cache cache;
+    struct lookups lookups;
+    struct requests requests;
+    struct dns *retired; /* after a reload, until its questions are answered */
+    struct channel *qmgr;
+    struct event *unhold; /* pending while requests may wait for tables */
+    char *system_servers; /* those of /etc/resolv.conf */
+    char *servers;        /* in use */
+};
+
+/* The name servers of /etc/resolv.conf; empty if there are none. */
+static char *read_resolv_conf(void)
+{
+    static char text[RESOLV_CONF_MAX];
+    struct buf list = BUF_INIT(4096);
+    int fd = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : 0;
+    if (fd >= 0)
+        close(fd);
+    struct slice rest = slice_make(text, n > 0 ? (size_t)n : 0);
+    while (rest.len) {
+        struct slice line = slice_trim(slice_cut(&rest, '\n'));
+        if (!slice_starts(line, SLICE("nameserver")))
+            continue;
+        struct slice address = slice_trim(slice_from(line, 10));
+        address = slice_first(address, slice_chr(address, ' '));
+        address = slice_first(address, slice_chr(address, '\t'));
+        unsigned char raw[16];
+        if (nets_address(address, raw) > 0)
+            (void)buf_printf(&list, "%.*s ", SLICE_ARG(address));
+    }
+    char *servers = slice_dup(buf_slice(&list));
+    buf_free(&list);
+    return servers;
+}
+
+static int before_jail(struct service *s, struct err *e)
+{
+    struct resolver *r = xcalloc(1, sizeof *r);
+    s->state = r;
+    r->system_servers = read_resolv_conf();
+    return policy_open(&r->policy, e);
+}
+
+/* Makes r->lookups.dns ask the configured servers. On error the old stay. */
+static int use_servers(struct service *s, struct err *e)
+{
+    struct resolver *r = s->state;
+    const char *wanted =
+        s->config->resolver_nameservers[0] ? s->config->resolver_nameservers : r->system_servers;
+    if (r->servers && strcmp(r->servers, wanted) == 0)
+        return 0;
+    struct dns *d = dns_new(s->base, wanted, e);
+    if (!d)
+        return -1;
+    if (r->retired)
+        dns_free(r->retired);
+    r->retired = r->lookups.dns;
+    r->lookups.dns = d;
+    free(r->servers);
+    r->servers = xstrdup(wanted);
+    log_debug("name servers: %s", wanted[0] ? wanted : "none, recursion from the root");
+    return 0;
+}
+
+static void on_unhold(evutil_socket_t fd, short what, void *arg)
+{
+    struct resolver *r = arg;
+    (void)fd;
+    (void)what;
+    requests_unhold(&r->requests);
+}
+
+static int start(struct service *s, struct err *e)
+{
+    struct resolver *r = s->state;
+    struct timeval wait = {TABLES_WAIT + 1, 0};
+    cache_init(&r->cache);
+    r->lookups.policy = &r->policy;
+    r->lookups.config = s->config;
+    if (lookups_init(&r->lookups, s->base, e) < 0 || use_servers(s, e) < 0 ||
+        policy_permit(&r->policy, s->config->resolver_permit_networks, e) < 0)
+        return -1;
+    requests_init(&r->requests, &r->routes, &r->cache, &r->lookups);
+    routes_configure(&r->routes, s->config);
+    r->unhold = evtimer_new(s->base, on_unhold, r);
+    evtimer_add(r->unhold, &wait);
+    return 0;
+}
+
+static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg, struct err *e)
+{
+    struct service *s = arg;
+    struct resolver *r = s->state;
+    struct ipc_resolve_request m;
+    (void)fd; /* no message of qmgr's has one */
+    if (f->number != IPC_NUMBER_ipc_resolve_request || ipc_resolve_request_decode(f->body, &m) < 0)
+        return err_set(e, "bad %s", ipc_name(f->number));
+    request_take(&r->requests, c, m.tag, m.recipient);
+    return 0;
+}
+
+static void on_closed(struct channel *c, const char *why, void *arg)
+{
+    struct service *s = arg;
+    struct resolver *r = s->state;
+    if (!s->draining)
+        log_debug("channel to %s closed: %s", channel_name(c), why);
+    requests_forget(&r->requests, c);
+    if (r->qmgr == c)
+        r->qmgr = NULL;
+}
+
+static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
+{
+    static const struct channel_ops ops = {.frame = on_frame, .closed = on_closed};
+    struct resolver *r = s->state;
+    (void)slot;
+    (void)pid;
+    if (!slice_eq(name, SLICE("qmgr"))) {
+        log_warning("a channel to %s is of no use here", log_esc(name));
+        close(fd);
+        return;
+    }
+    r->qmgr = channel_new(s->base, fd, "qmgr", &ops, s);
+}
+
+static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
+                  int fd)
+{
+    struct resolver *r = s->state;
+    if (!slice_eq(parameter, SLICE("transport_maps"))) {
+        close(fd);
+        return;
+    }
+    routes_table(&r->routes, position, spec, fd);
+    requests_unhold(&r->requests);
+}
+
+static void reload(struct service *s)
+{
+    struct resolver *r = s->state;
+    struct err e;
+    r->lookups.config = s->config;
+    if (use_servers(s, &e) < 0 ||
+        policy_permit(&r->policy, s->config->resolver_permit_networks, &e) < 0)
+        log_error("%s; the old value stays in use", e.text);
+    cache_clear(&r->cache);
+    routes_configure(&r->routes, s->config);
+    requests_unhold(&r->requests);
+}
+
+static void turn(struct service *s)
+{
+    struct resolver *r = s->state;
+    dns_turn(r->lookups.dns);
+    if (r->retired && dns_retire(r->retired))
+        r->retired = NULL;
+}
+
+static const struct service_ops ops = {.program = "resolve",
+                                       .user = "_postern-dns",
+                                       .jail = JAIL_EMPTY,
+                                       .network = true,
+                                       .open = before_jail,
+                                       .start = start,
+                                       .peer = peer,
+                                       .table = table,
+                                       .reload = reload,
+                                       .turn = turn};
+
+int main(int argc, char **argv)
+{
+    return service_main(argc, argv, &ops);
+}

@@ -1,0 +1,305 @@
+#include "resolve/request.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+
+struct place {
+    struct waiter waiter;
+    struct entry *entry;
+    struct request *request;
+};
+
+struct request {
+    struct list link;
+    struct requests *all;
+    struct channel *channel;
+    uint64_t tag;
+    int missing; /* lookups that are not over */
+    struct route route;
+    struct place places[DESTINATIONS_MAX];
+};
+
+struct held {
+    struct list link;
+    struct channel *channel;
+    uint64_t tag;
+    size_t len;
+    char recipient[];
+};
+
+/* ---- answers --------------------------------------------------------------- */
+
+static void answer_verdict(struct channel *channel, uint64_t tag, const struct route *route,
+                           const struct verdict *v, uint32_t ttl, const char *site)
+{
+    struct ipc_resolve_reply m = {.tag = tag,
+                                  .status = v->code >= 500 ? RESOLVE_PERMANENT : RESOLVE_TEMPORARY,
+                                  .scope = route->individual,
+                                  .ttl = ttl,
+                                  .transport = route->transport,
+                                  .nexthop = slice_str(route->nexthop),
+                                  .site = slice_str(site),
+                                  .code = v->code,
+                                  .enhanced = slice_str(v->enhanced),
+                                  .text = slice_str(v->text)};
+    ipc_resolve_reply_encode(channel_out(channel), &m);
+}
+
+static void answer_targets(struct channel *channel, uint64_t tag, const struct route *route,
+                           uint32_t ttl, struct slice site, struct slice targets)
+{
+    struct ipc_resolve_reply m = {.tag = tag,
+                                  .status = RESOLVE_OK,
+                                  .scope = route->individual,
+                                  .ttl = ttl,
+                                  .transport = route->transport,
+                                  .nexthop = slice_str(route->nexthop),
+                                  .site = site,
+                                  .targets = targets};
+    ipc_resolve_reply_encode(channel_out(channel), &m);
+}
+
+/* Seconds that entry and route may be used from now on; at least one, so that
+ * qmgr does not ask again for each message of a burst. */
+static uint32_t remaining(const struct entry *e, const struct route *route, int64_t now)
+{
+    int64_t left = e->expires > now ? (e->expires - now) / CLOCK_SECOND : 0;
+    if (left < 1)
+        left = 1;
+    return left < (int64_t)route->ttl ? (uint32_t)left : route->ttl;
+}
+
+static void answer_entry(struct channel *channel, uint64_t tag, const struct route *route,
+                         const struct entry *e, int64_t now)
+{
+    const struct result *r = &e->result;
+    uint32_t ttl = remaining(e, route, now);
+    if (r->status == RESOLVE_OK)
+        answer_targets(channel, tag, route, ttl, slice_str(r->site), buf_slice(&r->targets));
+    else
+        answer_verdict(channel, tag, route, r->verdict, ttl, r->site);
+}
+
+/* ---- several next hops ------------------------------------------------------ */
+
+/* The targets of one next hop behind those of the others: their preferences
+ * begin where the ones before end. Returns where the next begin. */
+static uint32_t append_targets(struct buf *out, struct slice targets, uint32_t base)
+{
+    struct ipc_cursor list = ipc_list_cursor(targets);
+    struct ipc_target t;
+    uint32_t highest = base;
+    while (ipc_target_next(&list, &t) && out->max - out->len > 2u * DNS_NAME_MAX) {
+        uint32_t preference = base + t.preference;
+        t.preference = (uint16_t)(preference < UINT16_MAX ? preference : UINT16_MAX);
+        highest = preference > highest ? preference : highest;
+        ipc_target_add(out, &t);
+    }
+    return highest + 1;
+}
+
+static void answer_several(const struct request *q, int64_t now)
+{
+    struct buf targets = BUF_INIT(TARGETS_BYTES_MAX),
+               site = BUF_INIT(DESTINATIONS_MAX * 3 * SITE_NAME_MAX);
+    const struct entry *refused = NULL;
+    uint32_t ttl = q->route.ttl, base = 0;
+    for (int i = 0; i < q->route.count; i++) {
+        const struct entry *e = q->places[i].entry;
+        uint32_t left = remaining(e, &q->route, now);
+        ttl = left < ttl ? left : ttl;
+        if (e->result.status == RESOLVE_OK) {
+            base = append_targets(&targets, buf_slice(&e->result.targets), base);
+            (void)buf_printf(&site, "%s%s", site.len ? ";" : "", e->result.site);
+        } else if (!refused || e->result.status == RESOLVE_TEMPORARY)
+            refused = e;
+    }
+    if (targets.len)
+        answer_targets(q->channel, q->tag, &q->route, ttl, buf_slice(&site), buf_slice(&targets));
+    else
+        answer_entry(q->channel, q->tag, &q->route, refused, now);
+    buf_free(&targets);
+    buf_free(&site);
+}
+
+/* ---- waiting --------------------------------------------------------------- */
+
+static void request_free(struct request *q)
+{
+    list_remove(&q->link);
+    q->all->count--;
+    for (int i = 0; i < q->route.count; i++) {
+        list_remove(&q->places[i].waiter.link);
+        entry_release(q->places[i].entry);
+    }
+    free(q);
+}
+
+static void answer_if_ready(struct request *q)
+{
+    if (q->missing)
+        return;
+    if (q->route.count == 1)
+        answer_entry(q->channel, q->tag, &q->route, q->places[0].entry, clock_mono());
+    else
+        answer_several(q, clock_mono());
+    request_free(q);
+}
+
+static void ready(struct waiter *w)
+{
+    struct request *q = container_of(w, struct place, waiter)->request;
+    q->missing--;
+    answer_if_ready(q);
+}
+
+static struct slice key_of(struct requests *all, const struct destination *d)
+{
+    buf_clear(&all->scratch);
+    destination_key(d, &all->scratch);
+    return buf_slice(&all->scratch);
+}
+
+static void wait_for_lookups(struct requests *all, struct channel *channel, uint64_t tag,
+                             const struct route *route)
+{
+    struct request *q = xcalloc(1, sizeof *q);
+    int64_t now = clock_mono();
+    q->all = all;
+    q->channel = channel;
+    q->tag = tag;
+    q->route = *route;
+    q->missing = 1; /* until all are started: some may complete at once */
+    list_push(&all->open, &q->link);
+    all->count++;
+    for (int i = 0; i < route->count; i++)
+        list_init(&q->places[i].waiter.link);
+    for (int i = 0; i < route->count; i++) {
+        struct place *p = &q->places[i];
+        struct slice key = key_of(all, &route->destinations[i]);
+        p->request = q;
+        p->waiter.ready = ready;
+        p->entry = cache_find(all->cache, key, now);
+        bool fresh = !p->entry;
+        if (fresh)
+            p->entry = cache_add(all->cache, key); /* with our reference */
+        else
+            entry_hold(p->entry);
+        if (p->entry->done)
+            continue;
+        q->missing++;
+        list_push(&p->entry->waiters, &p->waiter.link);
+        if (fresh)
+            lookup_start(all->lookups, p->entry, &route->destinations[i]);
+    }
+    q->missing--;
+    answer_if_ready(q);
+}
+
+/* ---- questions ------------------------------------------------------------- */
+
+static void refuse_busy(struct channel *channel, uint64_t tag, const struct route *route)
+{
+    struct verdict v;
+    verdict_set(&v, 451, "4.3.2", "too many destinations are being looked up");
+    answer_verdict(channel, tag, route, &v, BUSY_TTL, "");
+}
+
+static void take(struct requests *all, struct channel *channel, uint64_t tag,
+                 struct slice recipient)
+{
+    static struct route route; /* large, and used for one question only */
+    route_find(all->routes, recipient, &route);
+    if (route.verdict.code) {
+        answer_verdict(channel, tag, &route, &route.verdict, route.ttl, "");
+        return;
+    }
+    if (route.transport == TRANSPORT_DISCARD) {
+        answer_targets(channel, tag, &route, route.ttl, SLICE("discard"), SLICE(""));
+        return;
+    }
+    int64_t now = clock_mono();
+    const struct entry *e =
+        route.count == 1 ? cache_find(all->cache, key_of(all, &route.destinations[0]), now) : NULL;
+    if (e && e->done)
+        answer_entry(channel, tag, &route, e, now);
+    else if (all->count >= REQUESTS_MAX)
+        refuse_busy(channel, tag, &route);
+    else
+        wait_for_lookups(all, channel, tag, &route);
+}
+
+/* master hands tables over right after the start, but in no order with the
+ * first question: without waiting that mail would be deferred for nothing. */
+static bool holding(const struct requests *all)
+{
+    return !routes_complete(all->routes) && clock_mono() < all->hold_until;
+}
+
+void request_take(struct requests *all, struct channel *channel, uint64_t tag,
+                  struct slice recipient)
+{
+    if (!holding(all) || all->count >= REQUESTS_MAX) {
+        take(all, channel, tag, recipient);
+        return;
+    }
+    struct held *h = xmalloc(sizeof *h + recipient.len);
+    h->channel = channel;
+    h->tag = tag;
+    h->len = recipient.len;
+    if (recipient.len)
+        memcpy(h->recipient, recipient.ptr, recipient.len);
+    list_push(&all->held, &h->link);
+    all->count++;
+}
+
+static void held_free(struct requests *all, struct held *h)
+{
+    list_remove(&h->link);
+    all->count--;
+    free(h);
+}
+
+void requests_unhold(struct requests *all)
+{
+    if (list_empty(&all->held) || holding(all))
+        return;
+    list_each_safe(&all->held, n)
+    {
+        struct held *h = container_of(n, struct held, link);
+        take(all, h->channel, h->tag, slice_make(h->recipient, h->len));
+        held_free(all, h);
+    }
+}
+
+void requests_forget(struct requests *all, const struct channel *channel)
+{
+    list_each_safe(&all->open, n)
+    {
+        struct request *q = container_of(n, struct request, link);
+        if (!channel || q->channel == channel)
+            request_free(q);
+    }
+    list_each_safe(&all->held, m)
+    {
+        struct held *h = container_of(m, struct held, link);
+        if (!channel || h->channel == channel)
+            held_free(all, h);
+    }
+}
+
+void requests_init(struct requests *all, struct routes *routes, struct cache *cache,
+                   struct lookups *lookups)
+{
+    *all = (struct requests){.routes = routes, .cache = cache, .lookups = lookups};
+    list_init(&all->open);
+    list_init(&all->held);
+    buf_init(&all->scratch, 1024);
+    all->hold_until = clock_mono() + TABLES_WAIT * CLOCK_SECOND;
+}
+
+void requests_free(struct requests *all)
+{
+    requests_forget(all, NULL);
+    buf_free(&all->scratch);
+}

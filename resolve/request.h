@@ -1,0 +1,31 @@
+/* qmgr's questions: each gets exactly one answer, at once if it is known. */
+#ifndef POSTERN_RESOLVE_REQUEST_H
+#define POSTERN_RESOLVE_REQUEST_H
+
+#include "ipc/channel.h"
+#include "resolve/lookup.h"
+#include "resolve/route.h"
+
+struct requests {
+    struct routes *routes;
+    struct cache *cache;
+    struct lookups *lookups;
+    struct list open;   /* that wait for lookups */
+    struct list held;   /* that wait for tables */
+    size_t count;       /* of both */
+    int64_t hold_until; /* clock_mono: then they are answered anyway */
+    struct buf scratch;
+};
+
+void requests_init(struct requests *all, struct routes *routes, struct cache *cache,
+                   struct lookups *lookups);
+/* A question; the answer goes to channel. */
+void request_take(struct requests *all, struct channel *channel, uint64_t tag,
+                  struct slice recipient);
+/* Answers the held ones if the tables have come or the time is over. */
+void requests_unhold(struct requests *all);
+/* The channel is gone: nobody wants its answers. */
+void requests_forget(struct requests *all, const struct channel *channel);
+void requests_free(struct requests *all);
+
+#endif
