@@ -23,6 +23,8 @@ import subprocess
 import tempfile
 import time
 
+from postern import in_namespace
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("POSTERN_BUILD", os.path.join(ROOT, "build"))
 SIZES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q"}
@@ -214,6 +216,7 @@ class FakeMaster:
 
     def __init__(self, program, config=None, listen=(), directory=None, wrapper=()):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
+        os.chmod(self.directory, 0o755)
         self.log_path = os.path.join(self.directory, f"{program}.log")
         self.events_path = os.path.join(self.directory, "events.json")
         for d in ("spool", "data", "empty"):
@@ -245,7 +248,9 @@ class FakeMaster:
 
         argv = [*wrapper, os.path.join(BUILD, "bin", program), "-n", program, "-s", "0",
                 "-l", str(len(self.listeners))]
-        env = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}
+        if os.getuid() == 0 and not wrapper:
+            argv = in_namespace(self.directory, argv)
+        env = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS") or k == "PATH"}
         self.process = subprocess.Popen(argv, env=env, close_fds=False, preexec_fn=descriptors,
                                         stdin=subprocess.DEVNULL)
         theirs.close()

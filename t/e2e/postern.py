@@ -59,6 +59,14 @@ def write_accounts(directory):
             f.writelines(kept + extra)
 
 
+def in_namespace(directory, argv):
+    """argv, run where Postern's users exist, which is nowhere else."""
+    write_accounts(directory)
+    script = ('mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group'
+              ' && exec "$@"')
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, directory, *argv]
+
+
 class Postern:
     """Configuration, process and tools of one running relay."""
 
@@ -104,11 +112,7 @@ class Postern:
     def start(self, timeout=30.0):
         argv = [os.path.join(BIN, "master"), "-c", self.directory]
         if os.getuid() == 0:
-            write_accounts(self.directory)
-            script = ('mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group'
-                      ' && exec "$@"')
-            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script,
-                    self.directory, *argv]
+            argv = in_namespace(self.directory, argv)
         with open(self.path("stderr"), "ab") as err:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err,
                                             stderr=err, env=self.environment)
