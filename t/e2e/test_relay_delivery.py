@@ -146,8 +146,9 @@ def test_limits_rcptmax_splits_over_one_session():
     with Script(plain("PIPELINING", "LIMITS RCPTMAX=2")) as server, Relay() as relay:
         relay.deliver(server, [f"r{i}@dst.test" for i in range(5)])
         assert statuses(relay.result()) == [SENT] * 5
-        verbs = [c.split()[0] for c in server.connections[0].commands]
-        assert verbs == ["EHLO"] + ["MAIL", "RCPT", "RCPT", "DATA"] * 2 + \
+        commands = server.connections[0].commands
+        wait_until(lambda: commands[-1] == "QUIT", 10, "QUIT")
+        assert [c.split()[0] for c in commands] == ["EHLO"] + ["MAIL", "RCPT", "RCPT", "DATA"] * 2 + \
             ["MAIL", "RCPT", "DATA", "QUIT"]
 
 
@@ -252,7 +253,7 @@ def test_keywords_that_are_not_wanted():
             Relay(smtp_discard_ehlo_keywords="chunking, size") as relay:
         relay.deliver(server, ["r@dst.test"])
         assert statuses(relay.result()) == [SENT]
-        assert server.connections[0].commands[-2] == "DATA"
+        assert "DATA" in server.connections[0].commands
 
 
 def test_lmtp_answers_for_each_recipient():
