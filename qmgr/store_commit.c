@@ -1,0 +1,279 @@
+/*
+ * Group commit. Each message is written into a file and gets its name in new/
+ * (commit_write); then all files are made durable side by side, then their
+ * directories, and only then the completions go out (batch_sync).
+ *
+ * The name comes before the fsync: the file system then needs one commit of its
+ * journal for a batch instead of two. What a power failure in between leaves
+ * was never acknowledged; see doc/spool-crash-argument.md.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "core/fault.h"
+#include "core/mem.h"
+#include "qmgr/store_internal.h"
+
+int write_all(int fd, struct slice bytes, uint64_t at)
+{
+    while (bytes.len) {
+        ssize_t n = pwrite(fd, bytes.ptr, bytes.len, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : ENOSPC;
+        bytes = slice_from(bytes, (size_t)n);
+        at += (uint64_t)n;
+    }
+    return 0;
+}
+
+static void refuse(struct store *s, struct op *op, int code)
+{
+    op->u.commit.code = code;
+    store_complete_one(s, op);
+}
+
+/* F21, F23: no space is the message's bad luck; F26: a disk that cannot be
+ * written is everybody's. */
+static void refuse_errno(struct store *s, struct op *op, int error, const char *what)
+{
+    op_fail(op, "%s: %s", what, strerror(error));
+    if (error == EIO || error == EROFS)
+        disk_bad(s, error, what);
+    refuse(s, op, error == ENOSPC || error == EDQUOT ? 452 : 451);
+}
+
+void batch_add(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    if (d->batch_count == d->job_capacity) {
+        d->job_capacity = d->job_capacity ? d->job_capacity * 2 : 64;
+        d->batch = xreallocarray(d->batch, d->job_capacity, sizeof(struct op *));
+        d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
+    }
+    d->batch[d->batch_count++] = op;
+    d->batch_commits += op->kind == OP_COMMIT;
+}
+
+static void fill_ref(struct op *op, const struct spool_layout *l)
+{
+    op->u.commit.ref = (struct store_ref){.bucket = op->u.commit.bucket,
+                                          .fd = -1,
+                                          .status_at = l->status_at,
+                                          .prefix_len = (uint32_t)l->prefix_len,
+                                          .body_at = l->body_at,
+                                          .body_len = l->body_len,
+                                          .records_end = l->records_at,
+                                          .large = l->large};
+}
+
+/* Gives the file its name in new/; 0 or an errno value. */
+static int give_name(struct store *s, struct op *op, int from_fd, const char *from)
+{
+    struct bucket *b = bucket_get(s, op->u.commit.bucket, true);
+    int error = b ? fault_point("store.rename") : errno;
+    if (error)
+        return error;
+    if (op->u.commit.c->replace) {
+        dirty_forget(s, &op->id); /* of the file that is replaced */
+        /* the old file is the only durable copy until the new one is */
+        if (fault_point("store.file_fsync") || fsync(op->u.commit.fd) < 0)
+            return EIO;
+        error = renameat(from_fd, from, b->fd, op->id.text) < 0 ? errno : 0;
+    } else {
+        error = renameat2(from_fd, from, b->fd, op->id.text, RENAME_NOREPLACE) < 0 ? errno : 0;
+    }
+    if (error)
+        return error;
+    b->in_batch = true;
+    bucket_changed(s, b);
+    fault_point("store.renamed");
+    return 0;
+}
+
+static void write_small(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    struct store_commit *c = op->u.commit.c;
+    struct spool_layout layout;
+    buf_clear(&d->scratch);
+    if (spool_encode_small(&d->scratch, &layout, &op->id, &c->envelope, c->prefix, c->body) < 0) {
+        op_fail(op, "the envelope is too large or its recipients are not %u",
+                c->envelope.recipient_count);
+        refuse(s, op, 452);
+        return;
+    }
+    struct free_file *f = file_take(s);
+    if (f == NULL) {
+        refuse_errno(s, op, errno, "a file in free/");
+        return;
+    }
+    op->u.commit.fd = f->fd;
+    int error = fault_point("store.write");
+    if (error == 0)
+        error = write_all(f->fd, buf_slice(&d->scratch), 0);
+    const char *what = "writing a message";
+    if (error == 0) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", f->number);
+        what = "naming a message in new/";
+        error = give_name(s, op, d->free_fd, name);
+    }
+    if (error) {
+        file_give_back(s, f);
+        refuse_errno(s, op, error, what);
+        return;
+    }
+    file_used(s, f);
+    fill_ref(op, &layout);
+    batch_add(s, op);
+}
+
+/* 0, or an errno value and *what. */
+static int finish_large(struct store *s, struct op *op, struct spool_layout *layout,
+                        const char **what)
+{
+    struct disk *d = &s->disk;
+    const struct store_commit *c = op->u.commit.c;
+    int fd = op->u.commit.fd;
+    struct stat st;
+    *what = "a large message";
+    buf_clear(&d->scratch);
+    buf_clear(&d->trailer);
+    /* smtpd wrote it: more or less than it says is its mistake, or worse */
+    if (fstat(fd, &st) < 0)
+        return errno;
+    if (c->large_len > INT64_MAX - SPOOL_LARGE_BODY ||
+        (uint64_t)st.st_size != SPOOL_LARGE_BODY + c->large_len)
+        return EBADMSG;
+    if (spool_encode_large(&d->scratch, &d->trailer, layout, &op->id, &c->envelope, c->prefix,
+                           c->large_len, c->large_sum) < 0)
+        return EMSGSIZE;
+    int error = fault_point("store.write");
+    if (error == 0)
+        error = write_all(fd, buf_slice(&d->trailer), layout->envelope_at);
+    if (error == 0)
+        error = write_all(fd, buf_slice(&d->scratch), 0);
+    *what = error ? "writing a large message" : "naming a large message in new/";
+    return error ? error : give_name(s, op, d->tmp_fd, op->id.text);
+}
+
+static void write_large(struct store *s, struct op *op)
+{
+    struct spool_layout layout;
+    const char *what = "fsync of a large message";
+    int error = op->error ? op->u.commit.code : finish_large(s, op, &layout, &what);
+    if (error) {
+        close(op->u.commit.fd);
+        unlinkat(s->disk.tmp_fd, op->id.text, 0);
+        refuse_errno(s, op, error, what);
+        return;
+    }
+    store_fd_opened(s);
+    fill_ref(op, &layout);
+    batch_add(s, op);
+}
+
+void commit_write(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    bool large = op->u.commit.c->large_fd >= 0;
+    d->last_commit = d->now;
+    if (d->bad) {
+        if (large) {
+            close(op->u.commit.fd);
+            unlinkat(d->tmp_fd, op->id.text, 0);
+        }
+        op_fail(op, "the spool's disk has failed");
+        refuse(s, op, 451);
+        return;
+    }
+    if (large && !op->u.commit.presynced) {
+        /* megabytes are written out beside the batches, not in one */
+        sync_large(&s->sync, op);
+        return;
+    }
+    op->u.commit.bucket = store_bucket_of(&op->id);
+    if (large)
+        write_large(s, op);
+    else
+        write_small(s, op);
+    if (d->scratch.cap > STORE_SCRATCH_KEEP)
+        buf_free(&d->scratch);
+    if (d->trailer.cap > STORE_SCRATCH_KEEP)
+        buf_free(&d->trailer);
+}
+
+/* ---- the batch --------------------------------------------------------------------- */
+
+static void commit_succeeded(struct store *s, struct op *op)
+{
+    int fd = op->u.commit.fd;
+    if (op->u.commit.ref.large || s->stat_open > s->config.open_max)
+        store_fd_close(s, fd);
+    else
+        op->u.commit.ref.fd = fd;
+    atomic_fetch_add(&s->stat_committed, 1);
+}
+
+/* It was not acknowledged and must leave no trace. The file is not used again:
+ * nobody knows what the disk holds of it. */
+static void commit_failed(struct store *s, struct op *op)
+{
+    struct bucket *b = bucket_get(s, op->u.commit.bucket, false);
+    if (b) {
+        unlinkat(b->fd, op->id.text, 0);
+        bucket_changed(s, b);
+    }
+    store_fd_close(s, op->u.commit.fd);
+    op_fail(op, "the spool's disk has failed");
+    op->u.commit.code = 451;
+}
+
+/* Files side by side, then directories; 0 or an errno value. */
+static int make_durable(struct store *s)
+{
+    struct disk *d = &s->disk;
+    int error = 0;
+    for (size_t i = 0; i < d->batch_count; i++) {
+        struct op *op = d->batch[i];
+        d->jobs[i].fd = op->kind == OP_COMMIT ? op->u.commit.fd : op->u.record.fd;
+    }
+    if (sync_run(&s->sync, d->jobs, d->batch_count) > 0) {
+        for (size_t i = 0; i < d->batch_count; i++)
+            error = d->jobs[i].error ? d->jobs[i].error : error;
+        disk_bad(s, error, "fsync of a message");
+        return error;
+    }
+    fault_point("store.files_synced");
+    if (d->batch_commits > 0 && (error = buckets_sync(s, false)) != 0)
+        disk_bad(s, error, "fsync of a directory of new/");
+    fault_point("store.dirs_synced");
+    return error;
+}
+
+void batch_sync(struct store *s)
+{
+    struct disk *d = &s->disk;
+    struct list done;
+    if (d->batch_count == 0)
+        return;
+    list_init(&done);
+    int error = make_durable(s);
+    for (size_t i = 0; i < d->batch_count; i++) {
+        struct op *op = d->batch[i];
+        if (op->kind == OP_RECORD && error)
+            op_fail(op, "fsync: %s", strerror(error));
+        else if (op->kind == OP_COMMIT && error)
+            commit_failed(s, op);
+        else if (op->kind == OP_COMMIT)
+            commit_succeeded(s, op);
+        list_push(&done, &op->link);
+    }
+    d->batch_count = d->batch_commits = 0;
+    atomic_fetch_add(&s->stat_batches, 1);
+    store_complete(s, &done);
+}

@@ -1,0 +1,147 @@
+/* Changes to messages that are in the spool: marks and records. They become
+ * durable with the next batch that waits for them, or within a second. */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/fault.h"
+#include "core/mem.h"
+#include "qmgr/store_internal.h"
+
+enum { DIRTY_MAX = 1024 /* then they are synced at once */ };
+
+bool dirty_any(const struct store *s)
+{
+    const struct disk *d = &s->disk;
+    return d->dirty.count > 0 || !list_empty(&d->dirty_buckets) || d->new_dirty;
+}
+
+/* The entry of the operation's message, with its file open; NULL and errno. */
+static struct dirty *dirty_get(struct store *s, const struct op *op)
+{
+    struct disk *d = &s->disk;
+    struct dirty *entry = map_get(&d->dirty, id_slice(&op->id));
+    if (entry)
+        return entry;
+    int fd = op->ref.fd;
+    if (fd < 0) {
+        char path[STORE_PATH_MAX];
+        store_path(path, op->ref.bucket, &op->id);
+        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+            return NULL;
+        store_fd_opened(s);
+    }
+    if (!dirty_any(s))
+        d->dirty_since = store_now();
+    entry = xcalloc(1, sizeof *entry);
+    entry->id = op->id;
+    entry->fd = fd;
+    entry->owned = op->ref.fd < 0;
+    map_put(&d->dirty, entry);
+    return entry;
+}
+
+/* Writes into the message's file; 0 or an errno value, already reported. */
+static int change(struct store *s, const struct op *op, struct slice bytes, uint64_t at,
+                  struct dirty **entry)
+{
+    *entry = dirty_get(s, op);
+    int error = *entry ? fault_point("store.change") : errno;
+    if (error == 0)
+        error = write_all((*entry)->fd, bytes, at);
+    if (error == EIO || error == EROFS)
+        disk_bad(s, error, "writing to a message");
+    else if (error)
+        store_say(s, "new/%x/%s cannot be written: %s", op->ref.bucket, op->id.text,
+                  strerror(error));
+    return error;
+}
+
+void dirty_mark(struct store *s, struct op *op)
+{
+    struct dirty *entry;
+    change(s, op, slice_make(&op->u.mark.status, 1), op->ref.status_at + op->u.mark.recipient,
+           &entry);
+    op_free(op);
+    if (s->disk.dirty.count >= DIRTY_MAX)
+        dirty_sync(s);
+}
+
+static void shift_records(struct disk *d, struct shift *shift, const struct op *op)
+{
+    if (shift == NULL) {
+        shift = xcalloc(1, sizeof *shift);
+        shift->id = op->id;
+        map_put(&d->shifts, shift);
+    }
+    shift->bytes += op->bytes.len - SPOOL_RECORDS_END;
+}
+
+void dirty_record(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    struct shift *shift = map_get(&d->shifts, id_slice(&op->id));
+    uint64_t at = op->ref.records_end - (shift ? shift->bytes : 0);
+    struct dirty *entry;
+    int error = change(s, op, buf_slice(&op->bytes), at, &entry);
+    if (error) {
+        shift_records(d, shift, op);
+        op_fail(op, "%s", strerror(error));
+        if (op->u.record.done)
+            store_complete_one(s, op);
+        else
+            op_free(op);
+    } else if (op->u.record.done) {
+        op->u.record.fd = entry->fd;
+        batch_add(s, op);
+    } else {
+        op_free(op);
+    }
+    if (d->dirty.count >= DIRTY_MAX) {
+        batch_sync(s); /* it may use descriptors that dirty_sync closes */
+        dirty_sync(s);
+    }
+}
+
+void dirty_forget(struct store *s, const struct id *id)
+{
+    struct dirty *entry = map_remove(&s->disk.dirty, id_slice(id));
+    if (entry && entry->owned)
+        store_fd_close(s, entry->fd);
+    free(entry);
+    if (s->disk.shifts.count)
+        free(map_remove(&s->disk.shifts, id_slice(id)));
+}
+
+void dirty_unload(struct store *s, const struct id *id, int fd)
+{
+    struct dirty *entry = map_get(&s->disk.dirty, id_slice(id));
+    if (entry && entry->fd == fd)
+        entry->owned = true;
+    else
+        store_fd_close(s, fd);
+}
+
+void dirty_sync(struct store *s)
+{
+    struct disk *d = &s->disk;
+    size_t count = d->dirty.count, cursor = 0, n = 0;
+    struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
+    struct dirty *entry;
+    while ((entry = map_next(&d->dirty, &cursor)) != NULL)
+        jobs[n++].fd = entry->fd;
+    if (sync_run(&s->sync, jobs, n) > 0) {
+        for (size_t i = 0; i < n; i++)
+            if (jobs[i].error)
+                disk_bad(s, jobs[i].error, "fsync of a message");
+    }
+    free(jobs);
+    for (cursor = 0; (entry = map_next(&d->dirty, &cursor)) != NULL;)
+        if (entry->owned)
+            store_fd_close(s, entry->fd);
+    map_clear(&d->dirty, free);
+    int error = buckets_sync(s, true);
+    if (error)
+        disk_bad(s, error, "fsync of a directory of new/");
+}

@@ -1,0 +1,229 @@
+/* The disk thread: takes the operations of the loop in their order. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/fault.h"
+#include "core/mem.h"
+#include "ipc/ipc.h"
+#include "qmgr/store_internal.h"
+
+void disk_set_state(struct store *s, int state, const char *format, ...)
+{
+    if (state == s->disk.state)
+        return;
+    s->disk.state = state;
+    char text[STORE_ERROR_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    struct op *op = op_new(OP_STATE, NULL, NULL);
+    op->u.state = state;
+    op->error = xstrdup(text);
+    store_complete_one(s, op);
+}
+
+void disk_bad(struct store *s, int error, const char *what)
+{
+    /* Latched until a restart: after a failed fsync the kernel may have thrown
+     * the data away and marked the pages clean, so a later success says nothing. */
+    s->disk.bad = true;
+    disk_set_state(s, SPOOL_BAD,
+                   "%s failed: %s; no mail is taken until the disk is repaired and the service "
+                   "restarted",
+                   what, strerror(error));
+}
+
+/* ---- operations that need no file of a message ---------------------------------- */
+
+static void large_create(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    op->u.create.code = d->bad ? 451 : 452;
+    if (d->state != SPOOL_OK) {
+        op_fail(op, "the spool takes no mail now");
+    } else {
+        int error = fault_point("store.create");
+        op->u.create.fd = error ? -1
+                                : openat(d->tmp_fd, op->id.text,
+                                         O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (op->u.create.fd < 0) {
+            error = error ? error : errno;
+            if (error != ENOSPC && error != EDQUOT)
+                op->u.create.code = 451;
+            op_fail(op, "tmp/%s: %s", op->id.text, strerror(error));
+        }
+    }
+    store_complete_one(s, op);
+}
+
+static void large_abort(struct store *s, struct op *op)
+{
+    if (op->u.create.fd >= 0)
+        close(op->u.create.fd);
+    if (unlinkat(s->disk.tmp_fd, op->id.text, 0) < 0 && errno != ENOENT)
+        store_say(s, "tmp/%s: %s", op->id.text, strerror(errno));
+    op_free(op);
+}
+
+static void finish(struct store *s, struct op *op)
+{
+    dirty_forget(s, &op->id);
+    bool unlink_it = op->ref.large || op->ref.records_end > STORE_RECYCLE_MAX;
+    file_retire(s, &op->id, op->ref.bucket, op->ref.fd, unlink_it);
+    op_free(op);
+}
+
+/* The scan met a file of another message under this name. */
+static void retire(struct store *s, struct op *op)
+{
+    struct bucket *b = bucket_get(s, op->ref.bucket, false);
+    struct stat st;
+    if (b && fstatat(b->fd, op->id.text, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_ino == op->u.bad.inode)
+        file_retire(s, &op->id, op->ref.bucket, -1, st.st_size > STORE_RECYCLE_MAX);
+    op_free(op);
+}
+
+static void run(struct store *s, struct op *op)
+{
+    struct disk *d = &s->disk;
+    switch (op->kind) {
+    case OP_COMMIT:
+        commit_write(s, op);
+        break;
+    case OP_LARGE_CREATE:
+        large_create(s, op);
+        break;
+    case OP_LARGE_ABORT:
+        large_abort(s, op);
+        break;
+    case OP_MARK:
+        dirty_mark(s, op);
+        break;
+    case OP_RECORD:
+        dirty_record(s, op);
+        break;
+    case OP_FINISH:
+    case OP_UNLOAD:
+        /* a record of this message may wait for the fsync of this descriptor */
+        if (d->batch_count > d->batch_commits)
+            batch_sync(s);
+        if (op->kind == OP_FINISH) {
+            finish(s, op);
+        } else {
+            dirty_unload(s, &op->id, op->ref.fd);
+            op_free(op);
+        }
+        break;
+    case OP_READ:
+    case OP_LOAD:
+        read_queue(s, op);
+        break;
+    case OP_RETIRE:
+        retire(s, op);
+        break;
+    case OP_QUARANTINE:
+        dirty_forget(s, &op->id);
+        file_quarantine(s, op);
+        op_free(op);
+        break;
+    default:
+        panic("operation of kind %d", (int)op->kind);
+    }
+}
+
+/* ---- once a second ---------------------------------------------------------------- */
+
+static void look_at_space(struct store *s)
+{
+    struct statvfs v;
+    if (s->disk.bad || fstatvfs(s->disk.new_fd, &v) < 0)
+        return;
+    uint64_t bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    uint64_t inodes = (uint64_t)v.f_favail;
+    bool counted = v.f_files != 0; /* btrfs has no fixed number of inodes */
+    s->stat_bytes = bytes;
+    s->stat_inodes = counted ? inodes : UINT64_MAX;
+    if (v.f_flag & ST_RDONLY)
+        disk_bad(s, EROFS, "writing");
+    else if (bytes < s->config.reserve_bytes)
+        disk_set_state(s, SPOOL_FULL, "%llu MB free, less than queue_minfree: mail is refused",
+                       (unsigned long long)(bytes >> 20));
+    else if (counted && inodes < s->config.reserve_inodes)
+        disk_set_state(s, SPOOL_FULL,
+                       "%llu inodes free, less than queue_minfree_inodes: mail is refused",
+                       (unsigned long long)inodes);
+    else
+        disk_set_state(s, SPOOL_OK, "enough free space: mail is taken");
+}
+
+static void tick(struct store *s)
+{
+    struct disk *d = &s->disk;
+    d->now = store_now();
+    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US)
+        dirty_sync(s);
+    if (d->now >= d->next_tick) {
+        look_at_space(s);
+        if (d->now - d->last_commit > STORE_IDLE_US)
+            files_trim(s);
+        d->next_tick = d->now + STORE_TICK_US;
+    }
+    if (d->now >= d->next_sweep) {
+        buckets_sweep(s);
+        d->next_sweep = d->now + STORE_SWEEP_US;
+    }
+}
+
+/* ---- the thread ------------------------------------------------------------------- */
+
+static void wait_for_work(struct store *s, struct list *work, bool *stop)
+{
+    struct disk *d = &s->disk;
+    int64_t due = d->next_tick;
+    if (dirty_any(s) && d->dirty_since + STORE_SYNC_DELAY_US < due)
+        due = d->dirty_since + STORE_SYNC_DELAY_US;
+    struct timespec until = {due / CLOCK_SECOND, due % CLOCK_SECOND * 1000};
+    pthread_mutex_lock(&s->mutex);
+    while (list_empty(&s->inbox) && !s->stop) {
+        s->idle = true;
+        if (pthread_cond_timedwait(&s->work, &s->mutex, &until) == ETIMEDOUT)
+            break;
+    }
+    s->idle = false;
+    list_splice(work, &s->inbox);
+    *stop = s->stop;
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void *disk_main(void *store)
+{
+    struct store *s = store;
+    struct disk *d = &s->disk;
+    /* What an earlier process renamed to free/ may not be durable: it must be,
+     * before it is overwritten (see the crash argument). */
+    if (syncfs(d->new_fd) < 0)
+        disk_bad(s, errno, "syncfs");
+    d->last_commit = store_now();
+    tick(s);
+    for (bool stop = false; !stop;) {
+        struct list work;
+        list_init(&work);
+        wait_for_work(s, &work, &stop);
+        stop = stop && list_empty(&work);
+        for (struct list *n; (n = list_pop(&work)) != NULL;) {
+            run(s, container_of(n, struct op, link));
+            if (d->batch_commits >= s->config.batch_max)
+                batch_sync(s);
+        }
+        batch_sync(s);
+        tick(s);
+    }
+    dirty_sync(s);
+    return NULL;
+}

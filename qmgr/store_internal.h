@@ -1,0 +1,335 @@
+/*
+ * Inside the store. Three kinds of code, told apart by their thread:
+ *
+ *   store.c         the event loop's: the calls of store.h, start and stop
+ *   store_loop.c      operations on their way, completions
+ *   store_disk.c    the disk thread's: takes operations in order, owns names
+ *   store_commit.c    and descriptors; group commit
+ *   store_files.c     free files, buckets, quarantine
+ *   store_dirty.c     marks, records, what has to be durable within a second
+ *   store_sync.c    helpers that fsync side by side
+ *   store_read.c    a thread that reads messages back
+ *   store_scan.c    a thread that reads all of new/ once
+ *
+ * Only the disk thread changes names, so no lock protects them; the others send
+ * it operations. Threads never log: texts travel to the loop as completions.
+ */
+#ifndef POSTERN_QMGR_STORE_INTERNAL_H
+#define POSTERN_QMGR_STORE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "core/map.h"
+#include "qmgr/store.h"
+
+enum {
+    STORE_PATH_MAX = 64,            /* "new/BUCKET/ID" and such */
+    STORE_ERROR_MAX = 256,          /* text of an error */
+    STORE_BUCKET_SHIFT = 10,        /* a bucket holds 1024 seconds of IDs */
+    STORE_BUCKETS_OPEN_MAX = 512,   /* directories kept open */
+    STORE_BUCKET_SYNC_FREED = 32,   /* a batch also syncs directories with that many freed files */
+    STORE_RECYCLE_MAX = 256 * 1024, /* larger files are unlinked */
+    STORE_SCRATCH_KEEP = 1024 * 1024, /* larger buffers are given back */
+    STORE_SYNC_DELAY_US = 500000, /* marks and finishes wait at most this long for their fsync */
+    STORE_TICK_US = 1000000,      /* free space is looked at */
+    STORE_SWEEP_US = 60000000,    /* empty old buckets are removed */
+    STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
+    STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
+    STORE_BLOCK = 4096,
+    STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
+    STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
+    STORE_SCAN_ALERTS = 100, /* log lines about bad files in one scan */
+    STORE_RECORDS_MAX = 64 * 1024 * 1024,
+    STORE_CORRUPT_NAMES = 1000 /* ID, ID.1, ... in corrupt/ */
+};
+
+enum op_kind {
+    OP_COMMIT,
+    OP_LARGE_CREATE,
+    OP_LARGE_ABORT,
+    OP_MARK,
+    OP_RECORD,
+    OP_FINISH,
+    OP_UNLOAD,
+    OP_READ,
+    OP_LOAD,
+    OP_RETIRE,     /* from the scan: a file of another message, to free/ */
+    OP_QUARANTINE, /* from scan and reader: to corrupt/ */
+    OP_FOUND,      /* completions only, from here on: a batch of the scan */
+    OP_SCANNED,
+    OP_LOG,
+    OP_STATE
+};
+
+struct message_image;
+
+/* An operation on its way from the loop to a thread and back. */
+struct op {
+    struct list link;
+    enum op_kind kind;
+    struct id id;
+    struct store_ref ref; /* as it was at the call */
+    char *error;          /* NULL, or why it failed; owned */
+    void *arg;
+    union {
+        struct {
+            struct store_commit *c;
+            int code;
+            bool presynced; /* large: the body is durable, or op->error is set */
+            uint32_t bucket;
+            int fd;
+            struct store_ref ref;
+        } commit;
+        struct {
+            void (*done)(int fd, const char *error, int code, void *arg);
+            int fd, code;
+        } create;
+        struct {
+            uint32_t recipient;
+            char status;
+        } mark;
+        struct {
+            void (*done)(const char *error, void *arg);
+            int fd; /* being synced, see dirty */
+        } record;   /* bytes holds it */
+        struct {
+            void (*done)(struct slice prefix, struct slice body, const char *error, void *arg);
+            uint64_t limit;
+            size_t prefix_len;
+            bool damaged;
+        } read; /* bytes gets the content */
+        struct {
+            void (*done)(const struct store_found *found, const char *error, void *arg);
+            struct message_image *image;
+            bool damaged;
+        } load;
+        struct {
+            ino_t inode;
+            bool silent;
+        } bad;
+        struct {
+            struct list images;
+        } found;
+        struct {
+            uint64_t messages, quarantined;
+        } scanned;
+        int state;
+    } u;
+    struct buf bytes;
+};
+
+/* A message as it was read from its file: one allocation with all its bytes. */
+struct message_image {
+    struct list link;
+    struct store_found found;
+    struct spool_envelope envelope;
+    char bytes[];
+};
+
+/* ---- helpers that fsync side by side -------------------------------------- */
+
+struct sync_job {
+    int fd;
+    int error; /* errno, or 0 */
+};
+
+struct sync_pool {
+    pthread_mutex_t mutex;
+    pthread_cond_t work, finished;
+    struct sync_job *jobs;
+    size_t count, next, done;
+    struct list large; /* commits whose body is made durable beforehand */
+    bool stop;
+    unsigned thread_count;
+    pthread_t *threads;
+    struct store *store;
+};
+
+/* ---- the disk thread's state ---------------------------------------------- */
+
+struct bucket {
+    uint32_t number;
+    int fd;
+    bool in_batch; /* commits wait for its fsync */
+    uint32_t freed_count;
+    struct list freed; /* files that left it, not yet durably: not to be overwritten */
+    struct list link;  /* in dirty_buckets while names changed since its last fsync */
+};
+
+struct free_file {
+    struct list link;
+    uint32_t number; /* its name in free/ */
+    int fd;          /* or -1 */
+};
+
+/* A file with marks or records that are not durable yet. */
+struct dirty {
+    struct id id;
+    int fd;
+    bool owned; /* opened for this; otherwise the message's cached one */
+};
+
+/* Bytes of records that could not be written: the message's later records
+ * move down by as much, so that the list has no hole. */
+struct shift {
+    struct id id;
+    uint64_t bytes;
+};
+
+struct disk {
+    int new_fd, free_fd, tmp_fd, corrupt_fd;
+    struct map buckets;
+    struct list dirty_buckets;
+    struct bucket *last_bucket;
+    bool new_dirty;    /* a bucket was made or removed */
+    struct list ready; /* free files that may be overwritten */
+    uint32_t free_count, next_number;
+    uint32_t *numbers; /* names that are not in use */
+    size_t number_count, number_capacity;
+    struct map dirty, shifts;
+    struct op **batch; /* commits, and records with a callback */
+    size_t batch_count, batch_commits;
+    struct sync_job *jobs;
+    size_t job_capacity;
+    struct buf scratch, trailer;
+    int64_t now, dirty_since, next_tick, next_sweep, last_commit;
+    int state;
+    bool bad; /* latched */
+};
+
+struct store {
+    /* the loop's */
+    struct event_base *base;
+    struct store_ops ops;
+    void *arg;
+    struct event *wake, *submit;
+    struct list outbox;
+    uint64_t outstanding; /* operations whose completion has not come */
+    int state;
+    struct map recent; /* IDs committed while the scan has not ended */
+    bool scan_over, closing;
+
+    /* shared under the mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    struct list inbox, donebox;
+    bool idle, stop, notified;
+
+    int event_fd;
+    struct store_config config;
+    atomic_uint_fast64_t stat_bytes, stat_inodes, stat_batches, stat_committed;
+    atomic_uint stat_free, stat_open;
+
+    struct disk disk;
+    struct sync_pool sync;
+    pthread_t disk_thread, read_thread, scan_thread;
+    bool scan_started;
+    atomic_bool scan_stop;
+
+    pthread_mutex_t read_mutex;
+    pthread_cond_t read_work;
+    struct list read_queue;
+    bool read_stop;
+
+    pthread_mutex_t scan_mutex;
+    pthread_cond_t scan_room;
+    unsigned scan_batches;
+};
+
+/* store_loop.c */
+/* Takes completions and calls back. */
+void store_on_done(evutil_socket_t fd, short what, void *store);
+/* for all threads: */
+struct op *op_new(enum op_kind kind, const struct id *id, const struct store_ref *ref);
+void op_free(struct op *op);
+/* Sets op->error, if it is not set yet. */
+void op_fail(struct op *op, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Hands a list of operations to the disk thread; leaves the list empty. */
+void store_inject(struct store *s, struct list *ops);
+void store_inject_one(struct store *s, struct op *op);
+/* Sends operations back to the loop; leaves the list empty. */
+void store_complete(struct store *s, struct list *ops);
+void store_complete_one(struct store *s, struct op *op);
+/* A line for the log. An error asks for an operator's attention. */
+void store_say(struct store *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint32_t store_bucket_of(const struct id *id);
+void store_path(char path[STORE_PATH_MAX], uint32_t bucket, const struct id *id);
+int64_t store_now(void);
+
+/* store_disk.c */
+void *disk_main(void *store);
+void disk_set_state(struct store *s, int state, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* A failed operation on the disk that no message can be blamed for: latches
+ * SPOOL_BAD. */
+void disk_bad(struct store *s, int error, const char *what);
+
+/* store_files.c */
+int files_open(struct store *s, struct err *e);
+void files_close(struct store *s);
+struct bucket *bucket_get(struct store *s, uint32_t number, bool make);
+/* After its fsync: its freed files may be overwritten now. */
+void bucket_synced(struct store *s, struct bucket *b);
+/* A name in it changed. */
+void bucket_changed(struct store *s, struct bucket *b);
+/* fsyncs new/ if needed and the dirty buckets (all, or those that commits wait
+ * for and those with many freed files); 0, or an errno value. */
+int buckets_sync(struct store *s, bool all);
+void buckets_sweep(struct store *s);
+/* A file to write into: recycled or made. -1 and errno. */
+struct free_file *file_take(struct store *s);
+/* Nothing was done with it, or its message failed: back to the ready ones. */
+void file_give_back(struct store *s, struct free_file *f);
+/* The file was renamed into new/ and its name in free/ is unused again; returns
+ * its descriptor, which is the caller's. */
+int file_used(struct store *s, struct free_file *f);
+/* new/BUCKET/ID becomes a free file, or is unlinked. fd: cached, or -1. */
+void file_retire(struct store *s, const struct id *id, uint32_t bucket, int fd, bool unlink_it);
+void file_quarantine(struct store *s, const struct op *op);
+void files_trim(struct store *s);
+void store_fd_opened(struct store *s);
+void store_fd_close(struct store *s, int fd);
+
+/* store_dirty.c */
+void dirty_mark(struct store *s, struct op *op);
+void dirty_record(struct store *s, struct op *op);
+void dirty_forget(struct store *s, const struct id *id); /* the message is over */
+/* The cached descriptor is given back: closes it, now or after its fsync. */
+void dirty_unload(struct store *s, const struct id *id, int fd);
+/* All that waits becomes durable. */
+void dirty_sync(struct store *s);
+bool dirty_any(const struct store *s);
+
+/* store_commit.c */
+/* Writes the message and gives it its name; the rest happens in batch_sync. */
+void commit_write(struct store *s, struct op *op);
+void batch_add(struct store *s, struct op *op);
+void batch_sync(struct store *s);
+/* pwrite of all; 0 or an errno value. */
+int write_all(int fd, struct slice bytes, uint64_t at);
+
+/* store_sync.c */
+int sync_open(struct store *s, unsigned threads, struct err *e);
+void sync_close(struct sync_pool *p);
+/* fsyncs all of them; returns how many failed. */
+size_t sync_run(struct sync_pool *p, struct sync_job *jobs, size_t count);
+/* Makes a large message's body durable, then hands the commit back to the disk
+ * thread. */
+void sync_large(struct sync_pool *p, struct op *op);
+
+/* store_read.c */
+void *read_main(void *store);
+void read_queue(struct store *s, struct op *op);
+/* Reads all but the content of a message from its file. GOOD: *out is set and
+ * the caller frees it. err->number is not 0 for an error that is the disk's. */
+enum spool_verdict image_read(int fd, const struct id *expected, const struct stat *st,
+                              struct message_image **out, struct err *e);
+/* What makes a file one of ours: regular, one name, our own. */
+int file_kind_check(const struct stat *st, struct err *e);
+
+/* store_scan.c */
+void *scan_main(void *store);
+
+#endif
