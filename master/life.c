@@ -55,7 +55,6 @@ static void send_config(struct member *member)
                       &(struct ipc_config){.generation = member->master->generation});
     channel_attach(p->channel, fd);
     close(fd);
-    broker_logs(p);
     broker_tables(p);
 }
 
@@ -89,6 +88,8 @@ static void change_over(struct master *m, struct change *c)
     m->logs = c->logs;
     logs_use(&m->logs, m->plan->config);
     logs_close(&old_logs);
+    /* also those that only finish their sessions: the old file may be rotated away */
+    list_each(&m->processes, n) broker_logs(container_of(n, struct process, link));
     listen_close(&m->listeners);
     while (!list_empty(&c->listeners))
         list_push(&m->listeners, list_pop(&c->listeners));

@@ -12,7 +12,10 @@
 
 #include "core/mem.h"
 
-enum { OPEN_FILES_WANTED = 65536 };
+enum {
+    OPEN_FILES_WANTED = 65536,
+    OPEN_FILES_FEW = 8192 /* worth a warning */
+};
 
 /* ---- directories -------------------------------------------------------------- */
 
@@ -170,8 +173,9 @@ void prepare_limits(void)
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_max >= OPEN_FILES_WANTED)
         return;
+    bool few = files.rlim_max < OPEN_FILES_FEW;
     files.rlim_max = OPEN_FILES_WANTED;
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 && few)
         log_warning("a process may open %llu files only, which limits the sessions; raise the "
                     "limit (ulimit -n, or LimitNOFILE in the unit)",
                     (unsigned long long)files.rlim_cur);

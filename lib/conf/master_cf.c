@@ -184,14 +184,13 @@ static int parse_override(struct master_cf_service *s, struct slice *rest, struc
 static int parse_arguments(struct master_cf_service *s, struct slice rest, struct err *e)
 {
     for (;;) {
-        struct slice word = next_word(&rest);
+        struct slice here = slice_trim(rest), word = next_word(&rest);
         if (word.len == 0)
             return 0;
         if (!slice_starts(word, SLICE("-o")))
             return err_set(e, "%s: the only arguments are -o name=value", log_esc_n(word, 60));
         /* "-oname=value" and "-o{ ... }" are one word or its beginning */
-        if (word.len > 2)
-            rest = slice_make(word.ptr + 2, (size_t)(rest.ptr + rest.len - word.ptr) - 2);
+        rest = slice_from(here, 2);
         if (parse_override(s, &rest, e) < 0)
             return -1;
     }

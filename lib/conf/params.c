@@ -137,7 +137,7 @@ static int set_number(const struct param *p, struct slice text, int64_t *field, 
         return 0;
     }
     return err_set(e, "%s = %s: %s; give %s from %lld%s to %lld%s (default %s)", p->name,
-                   log_esc_n(text, 60), number ? "is out of range" : "is not such a number", what,
+                   log_esc_n(text, 60), number ? "is out of range" : "is not understood", what,
                    (long long)p->min, unit, (long long)p->max, unit, p->fallback);
 }
 

@@ -61,14 +61,16 @@ void service_log_name(const struct config *c, const char *program, char *out, si
 
 enum log_kind service_log_kind(const struct config *c, int fd)
 {
+    struct stat st;
     int type = 0;
     socklen_t len = sizeof type;
-    if (*c->maillog_file)
-        return strcmp(c->maillog_file, "stderr") == 0 ? LOG_KIND_STDERR : LOG_KIND_FILE;
-    /* without a system log master passes its standard error */
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_DGRAM)
         return LOG_KIND_SYSLOG;
-    return LOG_KIND_STDERR;
+    if (strcmp(c->maillog_file, "stderr") == 0)
+        return LOG_KIND_STDERR;
+    /* without a system log master passes its standard error */
+    bool file = *c->maillog_file || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode));
+    return file ? LOG_KIND_FILE : LOG_KIND_STDERR;
 }
 
 void service_open_log(const struct service *s)

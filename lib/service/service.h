@@ -91,7 +91,7 @@ void service_stop(struct service *s);
  * "postfix/smtp" for relay and so on. Names that are no program of ours
  * ("cleanup") stay. */
 void service_log_name(const struct config *c, const char *program, char *out, size_t size);
-/* The kind of log that maillog_file asks for and fd 5 is. */
+/* The kind of log that the descriptor is, and that maillog_file asks for. */
 enum log_kind service_log_kind(const struct config *c, int fd);
 
 #endif
