@@ -62,7 +62,7 @@ void panic_at(const char *file, int line, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log_panic("panic: %s:%d: %s", file, line, text);
+    log_panic("%s:%d: %s", file, line, text);
     log_flush();
     abort();
 }
