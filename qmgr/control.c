@@ -16,6 +16,7 @@ static const struct {
     const char *name;
     void (*serve)(struct control_client *c);
 } requests[] = {
+    {"ping", control_ping},
     {"status", control_status},
     {"queue.list", control_queue_list},
     {"queue.summary", control_queue_summary},

@@ -81,6 +81,7 @@ void control_queue_summary(struct control_client *c); /* control_summary.c */
 void control_summary_free(struct control_request *r);
 void control_message_show(struct control_client *c); /* control_message.c */
 void control_site_show(struct control_client *c);    /* control_status.c */
+void control_ping(struct control_client *c);         /* control_status.c */
 void control_status(struct control_client *c);       /* control_status.c */
 /* Appends the members that describe a message; recipients until the line is
  * full, the others are counted. */

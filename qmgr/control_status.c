@@ -55,6 +55,11 @@ static void queue_line(struct control_client *c)
     control_line_end(c);
 }
 
+void control_ping(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
 void control_status(struct control_client *c)
 {
     struct control_request *r = &c->request;

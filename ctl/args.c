@@ -1,0 +1,86 @@
+#include <string.h>
+
+#include "core/slice.h"
+#include "ctl/ctl.h"
+
+static const struct arg *find(const struct arg *args, struct slice name)
+{
+    for (; args->name; args++)
+        if (slice_eq(slice_str(args->name), name))
+            return args;
+    return NULL;
+}
+
+/* One option at argv[*at]; moves *at past a value that it took. 0 or -1. */
+static int take_option(const struct ctl_command *c, const struct arg *args, char **argv, int *at)
+{
+    struct slice value = slice_str(argv[*at]);
+    size_t equals = slice_chr(value, '=');
+    struct slice name = slice_first(value, equals);
+    const struct arg *a = find(args, name);
+    if (!a) {
+        ctl_usage(c, "there is no option %.*s", SLICE_ARG(name));
+        return -1;
+    }
+    if (a->flag) {
+        if (equals < value.len) {
+            ctl_usage(c, "%s takes no value", a->name);
+            return -1;
+        }
+        *a->flag = true;
+        return 0;
+    }
+    if (equals < value.len)
+        *a->value = argv[*at] + equals + 1;
+    else if (argv[*at + 1])
+        *a->value = argv[++*at];
+    else {
+        ctl_usage(c, "%s needs a value", a->name);
+        return -1;
+    }
+    return 0;
+}
+
+int args_parse(struct ctl *ctl, const struct ctl_command *c, const struct arg *args, char **argv)
+{
+    const struct arg json[] = {{"--json", &ctl->json, NULL}, {NULL, NULL, NULL}};
+    int kept = 0;
+    bool options = true;
+    for (int i = 0; argv[i]; i++) {
+        if (!options || argv[i][0] != '-' || argv[i][1] == '\0') {
+            argv[kept++] = argv[i];
+        } else if (strcmp(argv[i], "--") == 0) {
+            options = false;
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            ctl_help(c, stdout);
+            return -2;
+        } else {
+            const struct arg *table = find(json, slice_str(argv[i])) ? json : args;
+            if (take_option(c, table, argv, &i) < 0)
+                return -1;
+        }
+    }
+    argv[kept] = NULL;
+    return kept;
+}
+
+int args_duration(const char *text, int64_t *seconds)
+{
+    static const struct {
+        char unit;
+        int64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 604800}};
+    struct slice digits = slice_str(text);
+    int64_t factor = 1;
+    uint64_t n;
+    for (size_t i = 0; i < sizeof units / sizeof units[0] && digits.len; i++)
+        if (digits.ptr[digits.len - 1] == units[i].unit) {
+            factor = units[i].seconds;
+            digits.len--;
+            break;
+        }
+    if (slice_u64(digits, &n) < 0 || n == 0 || n > (uint64_t)(INT32_MAX / factor))
+        return -1;
+    *seconds = (int64_t)n * factor;
+    return 0;
+}

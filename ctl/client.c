@@ -1,0 +1,181 @@
+/* The other end of qmgr/control.c: doc/control-protocol.md. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+#include "core/slice.h"
+#include "ctl/ctl.h"
+
+enum { ANSWER_SECONDS = 120 };
+
+long master_pid(struct ctl *ctl)
+{
+    const struct config *c = ctl_config(ctl);
+    if (!c)
+        return 0;
+    char *path = xasprintf("%s/master.pid", c->pid_directory);
+    char text[32] = "";
+    long pid = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    free(path);
+    if (fd < 0)
+        return 0;
+    /* the running master holds a lock; a file that was left behind has none */
+    if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK &&
+        read(fd, text, sizeof text - 1) > 0)
+        pid = strtol(text, NULL, 10);
+    close(fd);
+    return pid > 1 ? pid : 0;
+}
+
+/* A connected socket, or -errno. */
+static int connect_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    const struct timeval limit = {ANSWER_SECONDS, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    int number = errno;
+    close(fd);
+    return -number;
+}
+
+static int tell_no_connection(struct ctl *ctl, const char *path, int number)
+{
+    switch (number) {
+    case ENOENT:
+    case ECONNREFUSED:
+        return ctl_error(CTL_NOT_RUNNING,
+                         "Postern is not running with the configuration in %s; start it with "
+                         "'postern -c %s start'",
+                         ctl->directory, ctl->directory);
+    case EACCES:
+    case EPERM:
+        return ctl_error(CTL_DENIED,
+                         "you may not use the control socket; become root or a member of the "
+                         "group %s",
+                         ctl->config->control_group);
+    case ENAMETOOLONG:
+        return ctl_error(CTL_FAILED,
+                         "%s: the path is too long for a socket (107 bytes); choose a shorter "
+                         "queue_directory",
+                         path);
+    default:
+        return ctl_error(CTL_FAILED, "%s: cannot connect: %s", path, strerror(number));
+    }
+}
+
+/* A connected socket, or -1 and *status. */
+static int open_socket(struct ctl *ctl, bool quiet, int *status)
+{
+    const struct config *c = ctl_config(ctl);
+    if (!c) {
+        *status = CTL_FAILED;
+        return -1;
+    }
+    char *path = xasprintf("%s/public/control", c->queue_directory);
+    int fd = connect_to(path);
+    if (fd < 0) {
+        bool denied = fd == -EACCES || fd == -EPERM;
+        *status =
+            quiet ? (denied ? CTL_DENIED : CTL_NOT_RUNNING) : tell_no_connection(ctl, path, -fd);
+        fd = -1;
+    }
+    free(path);
+    return fd;
+}
+
+int client_probe(struct ctl *ctl)
+{
+    int status = CTL_OK, fd = open_socket(ctl, true, &status);
+    if (fd < 0)
+        return status;
+    /* the socket belongs to master: only an answer proves that qmgr serves it */
+    static const char ask[] = "{\"request\":\"ping\"}\n";
+    char answer[64];
+    const struct timeval limit = {2, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (send(fd, ask, sizeof ask - 1, MSG_NOSIGNAL) < 0 || recv(fd, answer, sizeof answer, 0) <= 0)
+        status = CTL_NOT_RUNNING;
+    close(fd);
+    return status;
+}
+
+static int send_request(FILE *stream, json_t *request)
+{
+    int rc = json_dumpf(request, stream, JSON_COMPACT);
+    if (rc == 0)
+        rc = fputc('\n', stream) == EOF ? -1 : 0;
+    return rc == 0 ? fflush(stream) : -1;
+}
+
+/* Handles one line. 1: go on; otherwise the request is over with *status. */
+static int take_line(const char *text, size_t len, int (*line)(json_t *, void *), void *arg,
+                     json_t **last, int *status)
+{
+    json_t *value = json_loadb(text, len, 0, NULL);
+    const char *error = json_string_value(json_object_get(value, "error"));
+    int more = 0;
+    if (!json_is_object(value))
+        *status = ctl_error(CTL_FAILED, "the queue manager's answer is not understood; the "
+                                        "command and the service may be of different versions");
+    else if (error)
+        *status = ctl_error(strncmp(error, "There is no message", 19) ? CTL_FAILED : CTL_NOT_FOUND,
+                            "%s", error);
+    else if (json_is_true(json_object_get(value, "done"))) {
+        *status = CTL_OK;
+        if (last)
+            *last = json_incref(value);
+    } else {
+        more = 1;
+        if (line && (*status = line(value, arg)) != 0)
+            more = 0;
+    }
+    json_decref(value);
+    return more;
+}
+
+int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
+               json_t **last)
+{
+    int status = CTL_FAILED, fd = open_socket(ctl, false, &status);
+    if (last)
+        *last = NULL;
+    if (fd < 0) {
+        json_decref(request);
+        return status;
+    }
+    FILE *out = fdopen(dup(fd), "w"), *in = fdopen(fd, "r");
+    char *text = NULL;
+    size_t size = 0;
+    ssize_t len = -1;
+    if (out && in && send_request(out, request) == 0)
+        while ((len = getline(&text, &size, in)) > 0)
+            if (!take_line(text, (size_t)len, line, arg, last, &status))
+                break;
+    if (len <= 0)
+        status = ctl_error(CTL_FAILED, "the queue manager ended the connection or did not answer "
+                                       "in time; look into the log for the reason");
+    free(text);
+    if (out)
+        fclose(out);
+    if (in)
+        fclose(in);
+    json_decref(request);
+    return status;
+}

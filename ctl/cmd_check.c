@@ -1,0 +1,167 @@
+/* check: what is wrong with the installation. */
+#include "ctl/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/buf.h"
+#include "core/mem.h"
+
+enum { FINDING_MAX = 2048 };
+
+void check_say(struct check *c, enum check_level level, const char *format, ...)
+{
+    static const char *const names[] = {"ok", "note", "warning", "error"};
+    static const char *const colours[] = {COLOUR_GREEN, "", COLOUR_YELLOW, COLOUR_RED};
+    char text[FINDING_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    c->errors += level == CHECK_ERROR;
+    c->warnings += level == CHECK_WARNING;
+    if (c->ctl->json) {
+        json_t *o = json_pack("{s:s, s:s}", "level", names[level], "text", text);
+        print_json_line(o);
+        json_decref(o);
+        return;
+    }
+    printf("%s%s%s: ", colour(c->ctl, colours[level]), names[level], colour(c->ctl, COLOUR_OFF));
+    print_safe(stdout, text);
+    putchar('\n');
+}
+
+/* A configuration file that others may write gives them the mail system. */
+static void check_file(struct check *c, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return; /* the loader says so, with its reason */
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        check_say(c, CHECK_ERROR, "%s may be written by others; do: chmod go-w %s", path, path);
+    if (c->root && st.st_uid != 0)
+        check_say(c, CHECK_WARNING,
+                  "%s belongs to user %u, who can change the mail system; do: "
+                  "chown root %s",
+                  path, st.st_uid, path);
+}
+
+static void check_overrides(struct check *c)
+{
+    for (size_t i = 0; i < c->master_cf->count; i++) {
+        const struct master_cf_service *s = &c->master_cf->services[i];
+        struct err e;
+        struct config *own = config_override(c->config, (const char *const *)s->overrides,
+                                             s->override_count, s->where, &e);
+        if (!own)
+            check_say(c, CHECK_ERROR, "%s", e.text);
+        config_free(own);
+    }
+}
+
+/* Reads what master says when it checks the whole plan without starting; this
+ * finds what only master looks at, such as lookup tables. */
+static void ask_master(struct check *c)
+{
+    char *program = xasprintf("%s/master", c->config->program_directory), line[FINDING_MAX];
+    int ends[2], state = 0;
+    if (access(program, X_OK) < 0 || pipe(ends) < 0) {
+        free(program);
+        return; /* a missing program is a finding of its own */
+    }
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        execl(program, program, "-c", c->ctl->directory, "-t", (char *)NULL);
+        _exit(126);
+    }
+    free(program);
+    close(ends[1]);
+    FILE *said = fdopen(ends[0], "r");
+    char last[FINDING_MAX] = "";
+    while (said && fgets(line, sizeof line, said)) {
+        line[strcspn(line, "\n")] = '\0';
+        if (*line)
+            memcpy(last, line, sizeof last);
+    }
+    if (said)
+        fclose(said);
+    while (pid > 0 && waitpid(pid, &state, 0) < 0 && errno == EINTR)
+        ;
+    if (pid > 0 && !(WIFEXITED(state) && WEXITSTATUS(state) == 0)) {
+        const char *colon = strstr(last, ": ");
+        check_say(c, CHECK_ERROR, "%s", colon ? colon + 2 : last);
+    }
+}
+
+static struct master_cf *load_files(struct check *c)
+{
+    struct err e;
+    char *main_cf = xasprintf("%s/main.cf", c->ctl->directory);
+    char *path = xasprintf("%s/master.cf", c->ctl->directory);
+    struct master_cf *master_cf = NULL;
+    check_file(c, main_cf);
+    check_file(c, path);
+    c->ctl->config = config_load(main_cf, &e);
+    c->config = c->ctl->config;
+    if (!c->config)
+        check_say(c, CHECK_ERROR, "%s", e.text);
+    master_cf = master_cf_load(path, &e);
+    if (!master_cf)
+        check_say(c, CHECK_ERROR, "%s", e.text);
+    c->master_cf = master_cf;
+    free(main_cf);
+    free(path);
+    return master_cf;
+}
+
+static void check_configuration(struct check *c)
+{
+    const struct config *config = c->config;
+    if (!strchr(config->myhostname, '.'))
+        check_say(c, CHECK_WARNING,
+                  "myhostname = %s has no domain, and many servers refuse such a greeting; set the "
+                  "full name in main.cf",
+                  config->myhostname);
+    if (config->delay_warning_time == 0 && config->maximal_queue_lifetime > 86400)
+        check_say(c, CHECK_NOTE,
+                  "delay_warning_time is 0: senders are not told that a message is "
+                  "late until it is returned");
+    check_overrides(c);
+    if (c->errors == 0)
+        ask_master(c);
+    if (c->errors == 0)
+        check_say(c, CHECK_OK, "the configuration in %s is sound", c->ctl->directory);
+}
+
+int cmd_check(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
+{
+    const struct arg none[] = {{NULL, NULL, NULL}};
+    (void)argc;
+    int n = args_parse(ctl, self, none, argv);
+    if (n < 0)
+        return args_status(n);
+    if (n > 0)
+        return ctl_usage(self, "'%.80s' is one argument too many", argv[0]);
+    struct check c = {.ctl = ctl, .root = geteuid() == 0};
+    struct master_cf *master_cf = load_files(&c);
+    if (c.config && master_cf) {
+        c.pid = master_pid(ctl);
+        check_configuration(&c);
+        check_system(&c);
+        check_network(&c);
+    }
+    if (!ctl->json && c.errors)
+        printf("%u error%s, %u warning%s: Postern %s.\n", c.errors, c.errors == 1 ? "" : "s",
+               c.warnings, c.warnings == 1 ? "" : "s",
+               c.pid ? "is running, but may not start or reload" : "may not start");
+    master_cf_free(master_cf);
+    return c.errors ? CTL_FAILED : CTL_OK;
+}

@@ -1,0 +1,263 @@
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+#include "core/slice.h"
+#include "ctl/ctl.h"
+
+enum { NAME_WIDTH = 18, TIME_SIZE = 64, LEAST_LAST_COLUMN = 20 };
+static const double A_TIMESTAMP = 1e8; /* larger numbers of seconds are points in time */
+
+static bool is_control(unsigned char c)
+{
+    return c < 0x20 || c == 0x7f;
+}
+
+void print_safe(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        putc(is_control((unsigned char)*text) ? '?' : *text, out);
+}
+
+void print_time(char *out, size_t size, double when)
+{
+    time_t seconds = (time_t)when;
+    struct tm tm;
+    if (!localtime_r(&seconds, &tm) || strftime(out, size, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+        snprintf(out, size, "?");
+}
+
+void print_age(char *out, size_t size, double seconds)
+{
+    long s = seconds < 0 ? 0 : (long)seconds;
+    if (s < 60)
+        snprintf(out, size, "%lds", s);
+    else if (s < 3600)
+        snprintf(out, size, "%ldm", s / 60);
+    else if (s < 86400)
+        snprintf(out, size, "%ldh%02ldm", s / 3600, s % 3600 / 60);
+    else
+        snprintf(out, size, "%ldd%02ldh", s / 86400, s % 86400 / 3600);
+}
+
+void print_size(char *out, size_t size, double bytes)
+{
+    static const char units[] = " KMGTP";
+    size_t u = 0;
+    for (; bytes >= 1024 && u + 2 < sizeof units; u++)
+        bytes /= 1024;
+    if (u == 0)
+        snprintf(out, size, "%.0f", bytes);
+    else
+        snprintf(out, size, bytes < 10 ? "%.1f%c" : "%.0f%c", bytes, units[u]);
+}
+
+const char *colour(const struct ctl *ctl, const char *sequence)
+{
+    return ctl->colour ? sequence : "";
+}
+
+/* ---- tables --------------------------------------------------------------------- */
+
+/* Characters of UTF-8 text: close enough to columns for addresses and words. */
+static int columns_of(const char *text)
+{
+    int n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+static int terminal_width(void)
+{
+    struct winsize w;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+}
+
+struct table *table_new(struct ctl *ctl, const char *const *titles)
+{
+    struct table *t = xcalloc(1, sizeof *t);
+    t->ctl = ctl;
+    for (; titles[t->columns]; t->columns++) {
+        const char *title = titles[t->columns];
+        t->titles[t->columns] = title;
+        t->width[t->columns] = columns_of(*title == '>' ? title + 1 : title);
+    }
+    return t;
+}
+
+static void put_cell(const struct table *t, size_t column, const char *text, int used)
+{
+    bool last = column + 1 == t->columns, right = t->titles[column][0] == '>';
+    int pad = t->width[column] - columns_of(text);
+    if (!t->ctl->terminal) {
+        printf("%s%s", text, last ? "\n" : "\t");
+        return;
+    }
+    if (last) {
+        int room = terminal_width() - used;
+        if (room < LEAST_LAST_COLUMN)
+            room = LEAST_LAST_COLUMN;
+        size_t cut = strlen(text);
+        if (columns_of(text) > room)
+            for (cut = 0; room >= 0 && text[cut]; cut++)
+                room -= ((unsigned char)text[cut + 1] & 0xc0) != 0x80;
+        printf("%*s%.*s\n", right && pad > 0 ? pad : 0, "", (int)cut, text);
+        return;
+    }
+    printf("%*s%s%*s  ", right && pad > 0 ? pad : 0, "", text, !right && pad > 0 ? pad : 0, "");
+}
+
+static void put_row(const struct table *t, const char *const *cells)
+{
+    int used = 0;
+    for (size_t i = 0; i < t->columns; i++) {
+        put_cell(t, i, cells[i], used);
+        used += t->width[i] + 2;
+    }
+}
+
+static void flush_rows(struct table *t)
+{
+    if (!t->started) {
+        const char *titles[TABLE_COLUMNS];
+        for (size_t i = 0; i < t->columns; i++)
+            titles[i] = t->titles[i] + (t->titles[i][0] == '>');
+        fputs(colour(t->ctl, COLOUR_BOLD), stdout);
+        put_row(t, titles);
+        fputs(colour(t->ctl, COLOUR_OFF), stdout);
+        t->started = true;
+    }
+    for (size_t r = 0; r < t->rows; r++) {
+        put_row(t, (const char *const *)t->cells[r]);
+        for (size_t i = 0; i < t->columns; i++)
+            xfree(&t->cells[r][i]);
+    }
+    t->rows = 0;
+}
+
+void table_row(struct table *t, const char *const *cells)
+{
+    if (t->rows == TABLE_BATCH)
+        flush_rows(t);
+    for (size_t i = 0; i < t->columns; i++) {
+        char *cell = xstrdup(cells[i] && *cells[i] ? cells[i] : "-");
+        for (char *p = cell; *p; p++)
+            if (is_control((unsigned char)*p))
+                *p = '?';
+        int width = columns_of(cell);
+        if (width > t->width[i])
+            t->width[i] = width;
+        t->cells[t->rows][i] = cell;
+    }
+    t->rows++;
+}
+
+void table_end(struct table *t)
+{
+    if (t->rows || t->started)
+        flush_rows(t);
+    free(t);
+}
+
+/* ---- JSON for people --------------------------------------------------------------- */
+
+void print_json_line(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+    putchar('\n');
+}
+
+/* A value that is neither a list nor an object, as text. */
+static void scalar(char *out, size_t size, const json_t *value)
+{
+    double number = json_number_value(value);
+    if (json_is_string(value))
+        snprintf(out, size, "%s", json_string_value(value));
+    else if (json_is_boolean(value))
+        snprintf(out, size, "%s", json_is_true(value) ? "yes" : "no");
+    else if (json_is_real(value) && number > A_TIMESTAMP)
+        print_time(out, size, number);
+    else if (json_is_real(value))
+        snprintf(out, size, "%.3fs", number);
+    else if (json_is_integer(value))
+        snprintf(out, size, "%lld", (long long)json_integer_value(value));
+    else
+        snprintf(out, size, "-");
+}
+
+static void print_object_table(struct ctl *ctl, const json_t *list)
+{
+    const char *titles[TABLE_COLUMNS + 1] = {NULL}, *key;
+    json_t *value, *row;
+    size_t n = 0, i;
+    json_object_foreach(json_array_get(list, 0), key, value)
+    {
+        if (n < TABLE_COLUMNS && !json_is_array(value) && !json_is_object(value))
+            titles[n++] = key;
+    }
+    struct table *t = table_new(ctl, titles);
+    json_array_foreach(list, i, row)
+    {
+        char text[TABLE_COLUMNS][1024];
+        const char *cells[TABLE_COLUMNS];
+        for (size_t k = 0; k < n; k++) {
+            scalar(text[k], sizeof text[k], json_object_get(row, titles[k]));
+            cells[k] = text[k];
+        }
+        table_row(t, cells);
+    }
+    table_end(t);
+}
+
+static void print_list(struct ctl *ctl, const json_t *list, int indent)
+{
+    const json_t *value;
+    size_t i;
+    char text[1024];
+    if (json_is_object(json_array_get(list, 0))) {
+        putchar('\n');
+        print_object_table(ctl, list);
+        return;
+    }
+    (void)indent;
+    json_array_foreach(list, i, value)
+    {
+        scalar(text, sizeof text, value);
+        print_safe(stdout, i ? ", " : "");
+        print_safe(stdout, text);
+    }
+    puts(json_array_size(list) ? "" : "-");
+}
+
+void print_json(struct ctl *ctl, const json_t *value, int indent)
+{
+    const char *key;
+    json_t *member;
+    char text[2048];
+    if (json_is_array(value)) {
+        print_list(ctl, value, indent);
+        return;
+    }
+    if (!json_is_object(value)) {
+        scalar(text, sizeof text, value);
+        print_safe(stdout, text);
+        putchar('\n');
+        return;
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, key, member)
+    {
+        int width = NAME_WIDTH - indent - (int)strlen(key);
+        printf("%*s", indent, "");
+        print_safe(stdout, key);
+        putchar(':');
+        if (json_is_object(member))
+            putchar('\n');
+        else
+            printf("%*s ", width > 0 ? width : 0, "");
+        print_json(ctl, member, indent + 2);
+    }
+}

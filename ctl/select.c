@@ -1,0 +1,136 @@
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+
+#include "core/id.h"
+#include "ctl/ctl.h"
+
+void select_options(struct select_args *s, struct arg out[SELECT_ARGS])
+{
+    const struct arg table[SELECT_ARGS] = {
+        {"--id", NULL, &s->id},
+        {"--site", NULL, &s->site},
+        {"--sender", NULL, &s->sender},
+        {"--recipient", NULL, &s->recipient},
+        {"--older-than", NULL, &s->older_than},
+        {"--newer-than", NULL, &s->newer_than},
+        {"--reply", NULL, &s->reply},
+        {"--status", NULL, &s->status},
+        {"--all", &s->all, NULL},
+    };
+    memcpy(out, table, sizeof table);
+}
+
+static int add_id(const struct ctl_command *c, json_t *ids, const char *text)
+{
+    if (!id_valid(slice_str(text)))
+        return ctl_usage(c, "'%.40s' is not a queue ID", text);
+    json_array_append_new(ids, json_string(text));
+    return 0;
+}
+
+static int ids_from_input(const struct ctl_command *c, json_t *ids)
+{
+    char *line = NULL;
+    size_t size = 0;
+    int rc = 0;
+    while (rc == 0 && getline(&line, &size, stdin) > 0) {
+        line[strcspn(line, " \t\r\n")] = '\0';
+        if (*line)
+            rc = add_id(c, ids, line);
+    }
+    free(line);
+    return rc;
+}
+
+static int collect_ids(const struct ctl_command *c, json_t *ids, const struct select_args *s,
+                       char **positional)
+{
+    if (s->id && add_id(c, ids, s->id) != 0)
+        return -1;
+    for (; *positional; positional++) {
+        int rc =
+            strcmp(*positional, "-") == 0 ? ids_from_input(c, ids) : add_id(c, ids, *positional);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void set_text(json_t *select, const char *name, const char *value)
+{
+    if (value)
+        json_object_set_new(select, name, json_string(value));
+}
+
+static int set_age(const struct ctl_command *c, json_t *select, const char *name, const char *value)
+{
+    int64_t seconds;
+    if (!value)
+        return 0;
+    if (args_duration(value, &seconds) < 0)
+        return ctl_usage(c, "'%.40s' is not a time such as 90s, 15m, 2h, 5d", value);
+    json_object_set_new(select, name, json_integer(seconds));
+    return 0;
+}
+
+/* All selectors but IDs. NULL after telling what is wrong. */
+static json_t *filters(const struct ctl_command *c, const struct select_args *s)
+{
+    json_t *select = json_object();
+    set_text(select, "site", s->site);
+    set_text(select, "sender", s->sender && strcmp(s->sender, "<>") == 0 ? "" : s->sender);
+    set_text(select, "recipient", s->recipient);
+    set_text(select, "reply", s->reply);
+    set_text(select, "status", s->status);
+    if (set_age(c, select, "older_than", s->older_than) != 0 ||
+        set_age(c, select, "newer_than", s->newer_than) != 0) {
+        json_decref(select);
+        return NULL;
+    }
+    if (s->all)
+        json_object_set_new(select, "all", json_true());
+    return select;
+}
+
+static json_t *in_batches(json_t *select, const json_t *ids)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < json_array_size(ids); i += SELECT_BATCH) {
+        json_t *batch = json_array(), *one = json_copy(select);
+        for (size_t k = i; k < json_array_size(ids) && k < i + SELECT_BATCH; k++)
+            json_array_append(batch, json_array_get(ids, k));
+        json_object_set_new(one, "ids", batch);
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
+json_t *select_build(const struct ctl_command *c, const struct select_args *s, char **positional,
+                     bool default_all)
+{
+    bool from_input = false;
+    for (char **p = positional; *p; p++)
+        from_input = from_input || strcmp(*p, "-") == 0;
+    json_t *ids = json_array(), *list = NULL;
+    json_t *select = collect_ids(c, ids, s, positional) == 0 ? filters(c, s) : NULL;
+    if (!select)
+        goto out;
+    if (json_array_size(ids) || from_input) {
+        list = in_batches(select, ids);
+        goto out;
+    }
+    if (json_object_size(select) == 0) {
+        if (!default_all) {
+            ctl_usage(c, "say which messages: IDs or selectors, or --all for all of them");
+            goto out;
+        }
+        json_object_set_new(select, "all", json_true());
+    }
+    list = json_array();
+    json_array_append(list, select);
+out:
+    json_decref(select);
+    json_decref(ids);
+    return list;
+}
