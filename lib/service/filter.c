@@ -113,10 +113,10 @@ static int refuse_sockets(scmp_filter_ctx filter, bool network)
 {
     if (!network)
         return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                SCMP_A0(SCMP_CMP_NE, AF_UNIX));
+                                SCMP_A0(SCMP_CMP_NE, AF_UNIX, 0));
     /* families above IPv6: netlink, raw packets, kernel crypto, virtual machines */
     return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                            SCMP_A0(SCMP_CMP_GT, AF_INET6));
+                            SCMP_A0(SCMP_CMP_GT, AF_INET6, 0));
 }
 
 int jail_filter(bool network, bool threads, struct err *e)
