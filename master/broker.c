@@ -26,7 +26,7 @@ static void introduce(struct process *a, struct process *b)
     int pair[2];
     if (channel_pair(pair, &e) < 0) {
         /* without peers a process is of no use: the watchdog starts it again */
-        log_error("%s and %s: no channel between them: %s", a->name, b->name, e.text);
+        log_error("%s and %s: no channel between them: %s", a->label, b->label, e.text);
         kill(b->pid, SIGTERM);
         return;
     }

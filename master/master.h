@@ -21,7 +21,8 @@ struct process {
     struct master *master;
     struct member *member; /* whose place it fills or filled; NULL: the service is gone */
     const struct command *command;
-    char *name; /* of the service */
+    char *name;  /* of the service */
+    char *label; /* for the log: "relay", "smtpd 127.0.0.1:2525" */
     unsigned slot;
     pid_t pid;
     struct channel *channel; /* NULL after it was closed */

@@ -116,18 +116,19 @@ static void add_process(struct member *member, pid_t pid, int channel)
 {
     struct master *m = member->master;
     struct process *p = xcalloc(1, sizeof *p);
-    char *label = xasprintf("%s %u", member->name, member->slot);
     p->master = m;
     p->member = member;
     p->command = member->command;
     p->name = xstrdup(member->name);
+    p->label = strcmp(member->name, member->command->name) == 0
+                   ? xstrdup(member->name)
+                   : xasprintf("%s %s", member->command->name, member->name);
     p->slot = member->slot;
     p->generation = m->generation;
     p->pid = pid;
     p->started = clock_wall();
     p->born = p->heard = clock_mono();
-    p->channel = channel_new(m->base, channel, label, &supervise_channel_ops, p);
-    free(label);
+    p->channel = channel_new(m->base, channel, p->label, &supervise_channel_ops, p);
     member->process = p;
     list_push(&m->processes, &p->link);
 }

@@ -233,7 +233,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     struct process *p = arg;
     (void)c;
     p->channel = NULL;
-    log_debug("%s (process %d): channel closed: %s", p->name, (int)p->pid, why);
+    log_debug("%s (process %d): channel closed: %s", p->label, (int)p->pid, why);
     if (!p->deadline)
         p->deadline = clock_mono() + DRAIN_GRACE * CLOCK_SECOND;
 }
@@ -259,7 +259,7 @@ static void log_death(const struct process *p, int status)
         snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
     if (again)
         snprintf(then, sizeof then, "; it is started again in %lld s", (long long)member->delay);
-    log_warning("%s (process %d) %s%s", p->name, (int)p->pid, how, then);
+    log_warning("%s (process %d) %s%s", p->label, (int)p->pid, how, then);
 }
 
 static void bury(struct process *p, int status)
@@ -280,6 +280,7 @@ static void bury(struct process *p, int status)
     list_remove(&p->link);
     channel_free(p->channel);
     free(p->name);
+    free(p->label);
     free(p);
 }
 
@@ -304,7 +305,7 @@ static void signal_process(struct process *p, int number, const char *why)
 {
     if (p->signalled == SIGKILL)
         return;
-    log_error("%s (process %d) %s; sending it signal %d", p->name, (int)p->pid, why, number);
+    log_error("%s (process %d) %s; sending it signal %d", p->label, (int)p->pid, why, number);
     p->signalled = number;
     /* a stopped process takes no SIGABRT before it goes on */
     kill(p->pid, number);
