@@ -168,7 +168,7 @@ class Postern:
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as f:
                     argv = f.read().split(b"\0")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             program = os.path.basename(argv[0].decode())
             if program != "master" and service in (None, program):
