@@ -170,7 +170,8 @@ void dns_turn(struct dns *d)
             break;
         struct dns_query *q = container_of(n, struct dns_query, queue);
         d->outstanding++;
-        int rc = ub_resolve_event(d->context, q->name.text, q->type, CLASS_IN, q, answered, NULL);
+        int rc =
+            ub_resolve_event(d->context, q->name.text, (int)q->type, CLASS_IN, q, answered, NULL);
         if (rc != 0) {
             log_warning("DNS question for %s cannot be sent: %s", q->name.text, ub_strerror(rc));
             answered(q, -1, NULL, 0, 0, NULL, 0);

@@ -119,8 +119,8 @@ static void test_pcre(void **state)
                                   "endif\n"
                                   "endif\n"
                                   "!/@/ error:no domain\n"
-                                  "#x\\.example#i smtp:case\n"
-                                  "/(a)|(b)@only\\.example/ smtp:<$1>\n";
+                                  "%x\\.example%i smtp:case\n"
+                                  "/^(a)$|^(b)@only\\.example$/ smtp:<$1>\n";
     static const struct row rows[] = {{"postmaster@x", "lmtp:unix:/p"},
                                       {"POSTMASTER@x", "lmtp:unix:/p"},
                                       {"one-two@example.org", "smtp:[example.one.two$]"},
