@@ -111,12 +111,16 @@ uint64_t job_size(const struct job *j)
 
 /* ---- outcomes -------------------------------------------------------------- */
 
+static struct slice kept_text(const struct job *j, uint32_t at, uint16_t len)
+{
+    return len ? slice_make(j->texts.data + at, len) : SLICE("");
+}
+
 static void keep_text(struct job *j, struct recipient *r, struct slice text)
 {
     size_t share = JOB_RESULT_TEXT / j->recipient_count;
     text = slice_first(text, share < JOB_TEXT_MAX ? share : JOB_TEXT_MAX);
-    struct slice last = {j->texts.data + j->last_text_at, j->last_text_len};
-    if (!j->texts.data || !slice_eq(last, text)) {
+    if (!slice_eq(kept_text(j, j->last_text_at, j->last_text_len), text)) {
         uint32_t at = (uint32_t)j->texts.len;
         if (buf_adds(&j->texts, text) < 0)
             text.len = 0;
@@ -209,9 +213,7 @@ static void encode_outcomes(const struct job *j, struct buf *list)
                                 .local = r->local,
                                 .code = r->code,
                                 .enhanced = {r->enhanced, r->enhanced_len},
-                                .text = {j->texts.data + r->text_at, r->text_len}};
-        if (r->text_len == 0)
-            o.text = SLICE("");
+                                .text = kept_text(j, r->text_at, r->text_len)};
         ipc_outcome_add(list, &o);
     }
 }

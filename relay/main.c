@@ -13,12 +13,18 @@
  * an idle session in the pool or makes one (connect.c, hello.c), which carries
  * it through a transaction (transaction.c, content.c).
  */
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/session.h"
+
+enum {
+    FDS_PER_JOB = 3, /* connection, content of a large message, an idle or ending connection */
+    FDS_OTHER = 64
+};
 
 static struct relay relay;
 
@@ -91,10 +97,22 @@ static void on_closed(struct channel *c, const char *why, void *arg)
 
 static const struct channel_ops qmgr_ops = {on_frame, on_closed};
 
+/* Jobs at a time: what is configured, as far as descriptors suffice. */
+static uint32_t job_limit(void)
+{
+    uint64_t limit = (uint64_t)relay.service->config->relay_job_limit;
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == RLIM_INFINITY)
+        return (uint32_t)limit;
+    uint64_t share =
+        files.rlim_cur > FDS_OTHER + FDS_PER_JOB ? (files.rlim_cur - FDS_OTHER) / FDS_PER_JOB : 1;
+    return (uint32_t)(share < limit ? share : limit);
+}
+
+/* 0 jobs: no more of them. */
 static void say_ready(void)
 {
-    struct ipc_relay_ready m = {
-        .jobs = relay.draining ? 0 : (uint32_t)relay.service->config->relay_job_limit};
+    struct ipc_relay_ready m = {.jobs = relay.draining ? 0 : job_limit()};
     if (relay.qmgr)
         ipc_relay_ready_encode(channel_out(relay.qmgr), &m);
 }

@@ -241,13 +241,14 @@ static void unreadable(struct session *s)
 static void flush_content(struct session *s)
 {
     uint64_t before = s->tx.content.at;
+    size_t waiting = s->wire.out.len;
     switch (content_send(&s->tx.content, &s->wire)) {
     case CONTENT_SENT:
         s->tx.cursor = 0;
         session_enter(s, SESSION_DOT);
         break;
     case CONTENT_AGAIN:
-        if (s->tx.content.at > before)
+        if (s->tx.content.at > before || s->wire.out.len < waiting)
             session_enter(s, SESSION_CONTENT);
         break;
     case CONTENT_LOST:

@@ -7,6 +7,9 @@
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/outcome.h"
+#include "smtp/address.h"
+
+enum { DOMAINS_MAX = 16 }; /* of a transaction, where the server limits them at all */
 
 static bool pipelining(const struct session *s)
 {
@@ -29,17 +32,44 @@ static struct recipient *next_recipient(struct job *j, unsigned *at, enum recipi
 
 /* ---- start ----------------------------------------------------------------- */
 
+/* The different domains of a transaction, where the server limits their number
+ * (RCPTDOMAINMAX, RFC 9422 3.3). */
+struct domains {
+    uint64_t limit; /* 0: none */
+    unsigned count;
+    struct slice names[DOMAINS_MAX];
+};
+
+/* Whether a recipient of this address may join. */
+static bool admits(struct domains *d, struct slice address)
+{
+    if (d->limit == 0)
+        return true;
+    struct slice name = address_domain(address);
+    for (unsigned i = 0; i < d->count; i++)
+        if (slice_caseeq(d->names[i], name))
+            return true;
+    if (d->count >= d->limit || d->count == DOMAINS_MAX)
+        return false;
+    d->names[d->count++] = name;
+    return true;
+}
+
 static void choose_recipients(struct session *s)
 {
     struct job *j = s->job;
+    struct domains domains = {.limit = s->ehlo.rcpt_domain_max};
     uint64_t limit = s->ehlo.rcpt_max ? s->ehlo.rcpt_max : JOB_RECIPIENTS_MAX;
     struct recipient *r;
     if (s->rcpt_limit && s->rcpt_limit < limit)
         limit = s->rcpt_limit;
-    for (unsigned at = 0; s->tx.rcpt_due < limit; s->tx.rcpt_due++) {
+    for (unsigned at = 0; s->tx.rcpt_due < limit; at++) {
         if (!(r = next_recipient(j, &at, RECIPIENT_PENDING)))
             break;
+        if (!admits(&domains, r->address))
+            continue;
         r->state = RECIPIENT_CHOSEN;
+        s->tx.rcpt_due++;
     }
 }
 

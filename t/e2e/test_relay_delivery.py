@@ -335,3 +335,13 @@ def test_ipv6_target():
                        dict(host="four", address=LOOPBACK, port=server.port)], ["r@dst.test"])
         result = relay.result()
         assert statuses(result) == [SENT] and result.host == b"four"
+
+
+def test_limits_rcptdomainmax():
+    with Script(plain("PIPELINING", "LIMITS RCPTDOMAINMAX=1")) as server, Relay() as relay:
+        relay.deliver(server, ["a@one.test", "b@two.test", "c@ONE.test", "d@two.test"])
+        assert statuses(relay.result()) == [SENT] * 4
+        commands = server.connections[0].commands
+        rcpts = [c[9:-1] for c in commands if c.startswith("RCPT")]
+        assert rcpts == ["a@one.test", "c@ONE.test", "b@two.test", "d@two.test"]
+        assert sum(c.startswith("MAIL") for c in commands) == 2
