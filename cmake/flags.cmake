@@ -4,7 +4,7 @@ target_compile_definitions(postern_flags INTERFACE _GNU_SOURCE POSTERN_VERSION="
 target_compile_options(postern_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Werror
   -fno-strict-aliasing -fstack-protector-strong -fPIE)
 target_link_options(postern_flags INTERFACE -pie -Wl,-z,relro,-z,now)
-if(POSTERN_FAULTS)
+if(POSTERN_FAULTS OR POSTERN_SANITIZE)
   target_compile_definitions(postern_flags INTERFACE POSTERN_FAULTS)
 endif()
 if(POSTERN_SANITIZE OR POSTERN_FUZZ)
