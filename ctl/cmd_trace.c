@@ -165,7 +165,8 @@ static void print_event(struct trace *t, json_t *event)
            colour(t->ctl, COLOUR_OFF));
     json_object_foreach(event, key, member)
     {
-        if (strcmp(key, "id") && strcmp(key, "event") && strcmp(key, "time"))
+        bool empty = json_is_string(member) && json_string_length(member) == 0;
+        if (!empty && strcmp(key, "id") && strcmp(key, "event") && strcmp(key, "time"))
             print_member(key, member);
     }
     putchar('\n');
