@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/fault.h"
 #include "core/mem.h"
 #include "qmgr/store_internal.h"
@@ -152,8 +153,7 @@ int buckets_sync(struct store *s, bool all)
 void buckets_sweep(struct store *s)
 {
     struct disk *d = &s->disk;
-    struct id now = id_new();
-    uint32_t current = store_bucket_of(&now);
+    int64_t current = (clock_wall() / CLOCK_SECOND) >> STORE_BUCKET_SHIFT;
     int fd = openat(d->new_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (dir == NULL)
@@ -161,7 +161,7 @@ void buckets_sweep(struct store *s)
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         char *end;
         unsigned long number = strtoul(entry->d_name, &end, 16);
-        if (*end || end == entry->d_name || number + 1 >= current)
+        if (*end || end == entry->d_name || (int64_t)number + 1 >= current)
             continue;
         uint32_t key = (uint32_t)number;
         struct bucket *b = map_get(&d->buckets, slice_make(&key, sizeof key));
