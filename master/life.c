@@ -163,7 +163,7 @@ static unsigned drain_phase(struct master *m, bool send)
             continue;
         count++;
         if (send)
-            supervise_drain(p, seconds);
+            supervise_drain(p, seconds, false);
     }
     return count;
 }

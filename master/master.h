@@ -27,6 +27,7 @@ struct process {
     pid_t pid;
     struct channel *channel; /* NULL after it was closed */
     enum process_state state;
+    bool replaced;       /* draining because a newer process has its place */
     bool connected;      /* sent ipc_ready, so it has its peers */
     uint32_t generation; /* of the configuration it was started with */
     int signalled;       /* the signal that the watchdog sent, or 0 */
@@ -87,8 +88,8 @@ void supervise_apply(struct master *m);
 void supervise_reap(struct master *m);
 /* Once a second: watchdog and deadlines. */
 void supervise_tick(struct master *m);
-/* Asks a process to finish within `seconds`. */
-void supervise_drain(struct process *p, int64_t seconds);
+/* Asks a process to finish within `seconds`; without hurry if it was replaced. */
+void supervise_drain(struct process *p, int64_t seconds, bool replaced);
 /* A fresh process for a member beside the running one, which is drained when
  * the new one is ready. */
 void supervise_replace(struct member *member);

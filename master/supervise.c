@@ -64,16 +64,18 @@ void supervise_replace(struct member *member)
     start(member);
 }
 
-void supervise_drain(struct process *p, int64_t seconds)
+void supervise_drain(struct process *p, int64_t seconds, bool replaced)
 {
     int64_t deadline = clock_mono() + (seconds + DRAIN_GRACE) * CLOCK_SECOND;
+    bool news = p->state != PROCESS_DRAINING || (p->replaced && !replaced);
+    bool sooner = !p->deadline || deadline < p->deadline;
     p->state = PROCESS_DRAINING;
-    if (p->deadline && p->deadline <= deadline)
-        return;
-    p->deadline = deadline;
-    if (p->channel)
+    p->replaced = replaced;
+    if (sooner)
+        p->deadline = deadline;
+    if ((news || sooner) && p->channel)
         ipc_drain_encode(channel_out(p->channel),
-                         &(struct ipc_drain){.seconds = (uint32_t)seconds});
+                         &(struct ipc_drain){.seconds = (uint32_t)seconds, .replaced = replaced});
 }
 
 /* ---- members -------------------------------------------------------------------- */
@@ -126,7 +128,7 @@ static void remove_member(struct member *member)
         if (p->member != member)
             continue;
         p->member = NULL;
-        supervise_drain(p, seconds);
+        supervise_drain(p, seconds, true);
     }
     list_remove(&member->link);
     if (member->restart)
@@ -170,7 +172,7 @@ static void drain_older(struct process *fresh)
     {
         struct process *p = container_of(n, struct process, link);
         if (p != fresh && p->member == fresh->member && p->state != PROCESS_DRAINING)
-            supervise_drain(p, seconds);
+            supervise_drain(p, seconds, true);
     }
 }
 

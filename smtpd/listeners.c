@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -76,9 +77,15 @@ struct listeners *listeners_new(struct server *sv, const int *sockets, unsigned 
 
 void listeners_close(struct listeners *ls)
 {
+    if (ls->closed)
+        return;
     ls->closed = true;
-    for (unsigned i = 0; i < ls->count; i++)
+    for (unsigned i = 0; i < ls->count; i++) {
         event_del(ls->events[i]);
+        /* the address may not be listened on any more: its clients must not wait
+         * in a queue that nobody serves */
+        close(event_get_fd(ls->events[i]));
+    }
 }
 
 void listeners_free(struct listeners *ls)

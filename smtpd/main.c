@@ -67,7 +67,7 @@ static void stop(void *arg)
 static void drain(struct service *s, unsigned seconds)
 {
     (void)seconds;
-    server_drain(&server, stop, s);
+    server_drain(&server, !s->replaced, stop, s);
 }
 
 int main(int argc, char **argv)

@@ -119,16 +119,17 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     return server_configure(sv, config, e);
 }
 
-void server_drain(struct server *sv, void (*idle)(void *arg), void *arg)
+void server_drain(struct server *sv, bool hurry, void (*idle)(void *arg), void *arg)
 {
     sv->draining = true;
+    sv->closing = hurry;
     sv->idle = idle;
     sv->idle_arg = arg;
     if (sv->listeners)
         listeners_close(sv->listeners);
     if (sv->session_count == 0)
         idle(arg);
-    else
+    else if (hurry)
         list_each_safe(&sv->sessions, n) session_drain(container_of(n, struct session, link));
 }
 

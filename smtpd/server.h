@@ -35,6 +35,7 @@ struct server {
     struct buf slice;       /* large content on its way into its file */
     uint64_t content_bytes; /* message content in memory, all sessions */
     bool draining;
+    bool closing;            /* draining in a hurry: sessions end between messages */
     void (*idle)(void *arg); /* draining, and the last session is gone */
     void *idle_arg;
 };
@@ -46,9 +47,10 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
 /* Goes over to a new configuration; the old one may be freed afterwards. -1: the
  * lists of networks and the greeting could not be made, and stay the old ones. */
 int server_configure(struct server *sv, const struct config *config, struct err *e);
-/* Takes no more connections; sessions end at their next pause. idle(arg) is
- * called, perhaps at once, when none is left. */
-void server_drain(struct server *sv, void (*idle)(void *arg), void *arg);
+/* Takes no more connections. With `hurry` sessions end at their next pause,
+ * otherwise when their clients end them (after a reload); a call with it may
+ * follow one without. idle(arg) is called, perhaps at once, when none is left. */
+void server_drain(struct server *sv, bool hurry, void (*idle)(void *arg), void *arg);
 /* There must be no session any more. */
 void server_free(struct server *sv);
 

@@ -181,7 +181,7 @@ static size_t take_command(struct session *s, struct slice in)
     return used;
 }
 
-/* A process that drains ends its sessions between messages, and a session has
+/* A process that stops ends its sessions between messages, and a session has
  * its own time limit as well. */
 static void check_age(struct session *s)
 {
@@ -190,7 +190,7 @@ static void check_age(struct session *s)
                    (s->state == STATE_READY || s->state == STATE_GREETED);
     if (!between)
         return;
-    if (sv->draining)
+    if (sv->closing)
         reply_goodbye(s, "4.3.2", "Service is restarting, try again");
     else if (clock_mono() - s->started > sv->config->smtpd_session_time_limit * CLOCK_SECOND)
         reply_goodbye(s, "4.3.2", "Error: the session is too long, connect again");

@@ -67,7 +67,7 @@ static int take_drain(struct service *s, const struct ipc_frame *f, struct err *
     struct ipc_drain m;
     if (ipc_drain_decode(f->body, &m) < 0)
         return err_set(e, "malformed ipc_drain");
-    service_drain(s, m.seconds);
+    service_drain(s, m.seconds, m.replaced == 1);
     return 0;
 }
 
@@ -105,7 +105,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     (void)c;
     s->master = NULL;
     log_warning("master is gone (%s); finishing what is under way", why);
-    service_drain(s, (unsigned)s->config->service_drain_time);
+    service_drain(s, (unsigned)s->config->service_drain_time, false);
 }
 
 void service_control_open(struct service *s)

@@ -8,7 +8,7 @@
 void service_control_open(struct service *s);
 /* Opens the log again, after its descriptor or the configuration changed. */
 void service_open_log(const struct service *s);
-/* Starts draining, or shortens the time for it. */
-void service_drain(struct service *s, unsigned seconds);
+/* Starts draining, or changes the time for it. */
+void service_drain(struct service *s, unsigned seconds, bool replaced);
 
 #endif

@@ -121,10 +121,11 @@ void service_stop(struct service *s)
     s->stopped = true;
 }
 
-void service_drain(struct service *s, unsigned seconds)
+void service_drain(struct service *s, unsigned seconds, bool replaced)
 {
     static struct event *deadline;
-    bool first = !s->draining;
+    bool news = !s->draining || (s->replaced && !replaced);
+    s->replaced = replaced && (!s->draining || s->replaced);
     s->draining = true;
     if (!s->ops->drain || seconds == 0) {
         service_stop(s);
@@ -134,7 +135,7 @@ void service_drain(struct service *s, unsigned seconds)
         deadline = evtimer_new(s->base, on_drain_over, s);
     const struct timeval wait = {seconds, 0};
     event_add(deadline, &wait);
-    if (first)
+    if (news)
         s->ops->drain(s, seconds);
 }
 

@@ -39,8 +39,9 @@ struct service {
     unsigned listener_count;
     int event_log; /* descriptor; its number stays the same over rotations */
     bool draining, privileged;
-    bool stopped; /* set by service_stop; the loop ends after this turn */
-    void *state;  /* the service's own */
+    bool replaced; /* draining, but a newer process has taken over: idle sessions may stay */
+    bool stopped;  /* set by service_stop; the loop ends after this turn */
+    void *state;   /* the service's own */
 };
 
 /* Where master puts a service's descriptors. */
@@ -73,7 +74,8 @@ struct service_ops {
     /* s->config is the new configuration. May be NULL. */
     void (*reload)(struct service *s);
     /* Take nothing new, finish what is under way, then service_stop(). `seconds`
-     * later the service is ended. NULL: stop at once. */
+     * later the service is ended. Called again when s->replaced was set and a stop
+     * follows. NULL: stop at once. */
     void (*drain)(struct service *s, unsigned seconds);
     /* After each turn of the loop, before channels and log are flushed. May be NULL. */
     void (*turn)(struct service *s);
