@@ -18,9 +18,10 @@ enum {
     ADDRESS_MAX = 1024, /* bytes of an address or ORCPT that qmgr takes */
     ACCOUNT_MAX = 255,
     ENVID_MAX = 512,
-    REPLY_TEXT_MAX = 1000, /* bytes of a reply that are kept */
-    REPLY_HOST_MAX = 255,
-    ENHANCED_MAX = 11 /* "5.123.456" and a little more */
+    ANSWER_TEXT_MAX = 1000, /* bytes of a reply that are kept */
+    ANSWER_HOST_MAX = 255,
+    ENHANCED_MAX = 11, /* "5.123.456" and a little more */
+    NOTICE_LAST = 50   /* the last of a message's failure notices takes all that remain */
 };
 
 /* The operator's word that a message shall be returned now. Lives beside enum
@@ -29,11 +30,12 @@ enum {
 
 /* The last thing that was said about a recipient; shared by all recipients of
  * one job that got the same. */
-struct reply {
+struct answer {
     uint32_t refs;
     uint16_t code; /* SMTP code, or 0 */
-    uint8_t stage; /* enum smtp_stage */
+    uint8_t stage; /* enum smtp_stage; not kept across restarts */
     bool local;    /* our own words, not the server's */
+    bool final;    /* said by an LMTP server: delivered, not relayed on */
     int64_t when;  /* wall microseconds */
     char enhanced[ENHANCED_MAX + 1];
     uint16_t host_len, address_len, text_len;
@@ -41,21 +43,22 @@ struct reply {
 };
 
 /* Copies the texts, cut to the limits above. One reference belongs to the caller. */
-struct reply *reply_new(uint16_t code, struct slice enhanced, struct slice text, struct slice host,
-                        struct slice address);
-struct reply *reply_ref(struct reply *r);
-void reply_unref(struct reply *r); /* NULL is fine */
-struct slice reply_host(const struct reply *r);
-struct slice reply_address(const struct reply *r);
-struct slice reply_text(const struct reply *r);
+struct answer *answer_new(uint16_t code, struct slice enhanced, struct slice text,
+                          struct slice host, struct slice address);
+struct answer *answer_ref(struct answer *r);
+void answer_unref(struct answer *r); /* NULL is fine */
+struct slice answer_host(const struct answer *r);
+struct slice answer_address(const struct answer *r);
+struct slice answer_text(const struct answer *r);
 /* The enhanced status code for people and notices: the reply's own if its class
  * fits `class` ('2', '4', '5'), otherwise class.0.0. */
-struct slice reply_status(const struct reply *r, char class, char buffer[static ENHANCED_MAX + 1]);
+struct slice answer_status(const struct answer *r, char class,
+                           char buffer[static ENHANCED_MAX + 1]);
 /* Appends the reply as Postfix logs it, escaped: "host h[a] said: 550 5.1.1 no
  * (in reply to RCPT TO command)", or our own words. */
-void reply_describe(const struct reply *r, struct buf *out);
+void answer_describe(const struct answer *r, struct buf *out);
 /* Appends "550 5.1.1 text" unescaped, at most `max` bytes of text. */
-void reply_wire(const struct reply *r, struct buf *out, size_t max);
+void answer_wire(const struct answer *r, struct buf *out, size_t max);
 
 enum recipient_state {
     RCPT_WAITING,   /* until `due` */
@@ -67,14 +70,14 @@ enum recipient_state {
 };
 
 struct recipient {
-    struct reply *reply; /* last one, or NULL */
-    uint32_t at;         /* of the address in the envelope's strings; ORCPT follows */
-    uint32_t due;        /* seconds on qmgr's clock (queue_seconds) */
+    struct answer *answer; /* last one, or NULL */
+    uint32_t at;           /* of the address in the envelope's strings; ORCPT follows */
+    uint32_t due;          /* seconds on qmgr's clock (queue_seconds) */
     uint16_t address_len, orcpt_len;
-    uint16_t attempts;
-    uint8_t notice;     /* FAILED: number of the notice that reports it */
-    uint8_t state : 4;  /* enum recipient_state */
-    uint8_t notify : 4; /* enum dsn_notify bits */
+    uint8_t attempts; /* stays at 255 */
+    uint8_t notice;   /* FAILED: number of the notice that reports it */
+    uint8_t state;    /* enum recipient_state */
+    uint8_t notify;   /* enum dsn_notify bits; 0: not given */
 };
 
 /* Content in memory: prefix, then body. For a large message the prefix alone. */
@@ -86,16 +89,20 @@ struct body {
 struct envelope {
     struct list jobs; /* of this message: struct job */
     struct body *body;
-    int64_t activated; /* monotonic: when it was scheduled last */
-    uint32_t left;     /* recipients that are not DONE */
+    int64_t activated;                           /* monotonic: when it was scheduled last */
+    uint32_t left;                               /* recipients that are not DONE */
     uint32_t queued, failing, failed, confirmed; /* recipients in that state */
-    uint32_t scan_from;                          /* recipients before it are not due */
+    uint32_t next_due;     /* seconds: when the first that waits is due; UINT32_MAX: none */
+    uint32_t notice_bytes; /* what that notice takes so far */
     uint16_t account_len, sender_len, envid_len;
     uint8_t ret, mail_class;
     uint8_t notice_next; /* number of the next failure notice */
     uint8_t lost;        /* relay processes that died with a job of it */
-    bool delay_sent, delay_due, expiry_logged;
-    bool noticing; /* a notice about it is being made */
+    bool active_logged, delay_sent, delay_due, expiry_logged;
+    bool more;         /* recipients are due that did not fit into the active ones */
+    bool noticing;     /* a notice about it is being made */
+    bool deleted;      /* by the operator; only what relay has is waited for */
+    int64_t notice_at; /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
     /* the strings follow: account, sender, envid, then addresses and ORCPTs */
 };
@@ -119,7 +126,11 @@ struct message {
     uint32_t recipient_count;
     struct id id;
     uint8_t phase;
-    uint16_t pins; /* store calls with a callback and other users */
+    bool held;       /* is in the count of held messages */
+    bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */
+    bool unreadable; /* the last attempt to read its envelope failed */
+    bool flushed;    /* a stub that is to be tried whatever its records say */
+    uint16_t pins;   /* store calls with a callback and other users */
 };
 
 /* Room for an envelope with that many recipients and bytes of strings. */

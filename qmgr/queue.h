@@ -48,8 +48,8 @@ struct queue_recipient {
     struct slice address, orcpt;
     enum recipient_state state;
     unsigned attempts;
-    int64_t next;              /* wall microseconds, 0 unless it waits */
-    const struct reply *reply; /* last one, or NULL; see reply_describe */
+    int64_t next;                /* wall microseconds, 0 unless it waits */
+    const struct answer *answer; /* last one, or NULL; see answer_describe */
 };
 void queue_recipient(struct qmgr *q, const struct message *m, uint32_t i,
                      struct queue_recipient *out);

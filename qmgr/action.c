@@ -1,0 +1,215 @@
+/* What the operator does to messages, and how they are looked at. */
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+
+/* ---- looking ------------------------------------------------------------------------- */
+
+enum queue_status queue_status(const struct message *m)
+{
+    if (m->phase == PHASE_COMMITTING)
+        return QUEUE_INCOMING;
+    if (m->flags & MESSAGE_HOLD)
+        return QUEUE_HOLD;
+    return m->env && (m->env->queued || !m->env->active_logged) ? QUEUE_ACTIVE : QUEUE_DEFERRED;
+}
+
+static int64_t wall_of(const struct qmgr *q, int64_t mono)
+{
+    return clock_wall() + (mono - q->now);
+}
+
+int64_t queue_next_attempt(struct qmgr *q, const struct message *m)
+{
+    return heap_has(&m->due) ? wall_of(q, m->due.key) : 0;
+}
+
+void queue_recipient(struct qmgr *q, const struct message *m, uint32_t i,
+                     struct queue_recipient *out)
+{
+    const struct recipient *r = &m->env->recipients[i];
+    *out = (struct queue_recipient){
+        .address = recipient_address(m, i),
+        .orcpt = recipient_orcpt(m, i),
+        .state = r->state,
+        .attempts = r->attempts,
+        .next = r->state == RCPT_WAITING ? wall_of(q, queue_mono(q, r->due)) : 0,
+        .answer = r->answer,
+    };
+}
+
+struct read {
+    struct qmgr *q;
+    struct message *m;
+    void (*done)(struct slice prefix, struct slice body, const char *error, void *arg);
+    void *arg;
+};
+
+static void on_read(struct slice prefix, struct slice body, const char *error, void *arg)
+{
+    struct read r = *(struct read *)arg;
+    free(arg);
+    r.done(prefix, body, error, r.arg);
+    if (message_unpin(r.q, r.m))
+        message_settle(r.q, r.m);
+}
+
+void queue_read(struct qmgr *q, struct message *m, uint64_t limit,
+                void (*done)(struct slice prefix, struct slice body, const char *error, void *arg),
+                void *arg)
+{
+    struct read *r = xmalloc(sizeof *r);
+    *r = (struct read){q, m, done, arg};
+    message_pin(m);
+    store_read(q->store, &m->id, &m->ref, limit, on_read, r);
+}
+
+/* ---- acting ---------------------------------------------------------------------------- */
+
+static void set_flags(struct qmgr *q, struct message *m, uint32_t flags)
+{
+    struct buf out = BUF_INIT(SPOOL_RECORD_MAX);
+    struct spool_record r = {.type = SPOOL_RECORD_FLAGS, .flags = flags, .when = clock_wall()};
+    m->flags = flags;
+    message_count_held(q, m);
+    if (spool_record_encode(&out, &m->id, &r) == 0)
+        store_record(q->store, &m->id, &m->ref, buf_slice(&out), NULL, NULL);
+    buf_free(&out);
+}
+
+/* Makes all that wait due now; true if there were any. */
+static bool make_due(struct message *m)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        struct recipient *r = &m->env->recipients[i];
+        if (r->state != RCPT_WAITING)
+            continue;
+        any = true;
+        recipient_waits(m, i, 0);
+    }
+    m->env->notice_at = 0;
+    return any;
+}
+
+static uint32_t collect(const struct message *m, enum recipient_state state, uint32_t *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->recipient_count; i++)
+        if (m->env->recipients[i].state == state)
+            out[n++] = i;
+    return n;
+}
+
+static bool expire(struct qmgr *q, struct message *m)
+{
+    uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
+    set_flags(q, m, m->flags | MESSAGE_EXPIRED);
+    message_withdraw(q, m);
+    uint32_t count = collect(m, RCPT_WAITING, rcpts);
+    m->env->next_due = UINT32_MAX;
+    if (count)
+        outcome_expired(q, m, rcpts, count);
+    free(rcpts);
+    return true;
+}
+
+/* What a relay has cannot be called back; it is dropped when it returns. */
+static void delete (struct qmgr *q, struct message *m)
+{
+    static const enum recipient_state states[] = {RCPT_WAITING, RCPT_FAILED, RCPT_CONFIRMED};
+    uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
+    m->env->deleted = true;
+    message_withdraw(q, m);
+    m->env->next_due = UINT32_MAX;
+    m->env->more = false;
+    for (size_t s = 0; s < sizeof states / sizeof states[0]; s++) {
+        uint32_t count = collect(m, states[s], rcpts);
+        if (states[s] == RCPT_FAILED)
+            m->env->failed -= count;
+        if (states[s] == RCPT_CONFIRMED)
+            m->env->confirmed -= count;
+        if (count)
+            recipients_done(q, m, rcpts, count, SPOOL_DROPPED);
+    }
+    m->env->delay_due = false;
+    free(rcpts);
+}
+
+static bool release(struct qmgr *q, struct message *m)
+{
+    if (!(m->flags & MESSAGE_HOLD))
+        return false;
+    set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD);
+    make_due(m);
+    return true;
+}
+
+static bool hold(struct qmgr *q, struct message *m)
+{
+    if (m->flags & MESSAGE_HOLD)
+        return false;
+    set_flags(q, m, m->flags | MESSAGE_HOLD);
+    message_withdraw(q, m);
+    return true;
+}
+
+static bool requeue(struct qmgr *q, struct message *m)
+{
+    for (uint32_t i = 0; i < m->recipient_count; i++)
+        if (m->env->recipients[i].state <= RCPT_QUEUED)
+            sites_forget(q, recipient_address(m, i));
+    message_withdraw(q, m);
+    return make_due(m);
+}
+
+bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, const char *by)
+{
+    static const char *const names[] = {
+        [QUEUE_DO_HOLD] = "hold",     [QUEUE_DO_RELEASE] = "release",
+        [QUEUE_DO_FLUSH] = "flush",   [QUEUE_DO_REQUEUE] = "requeue",
+        [QUEUE_DO_EXPIRE] = "expire", [QUEUE_DO_DELETE] = "delete",
+    };
+    bool changed = true;
+    if (m->phase != PHASE_LOADED)
+        return false;
+    switch (action) {
+    case QUEUE_DO_HOLD:
+        changed = hold(q, m);
+        break;
+    case QUEUE_DO_RELEASE:
+        changed = release(q, m);
+        break;
+    case QUEUE_DO_FLUSH:
+        changed = make_due(m);
+        break;
+    case QUEUE_DO_REQUEUE:
+        changed = requeue(q, m);
+        break;
+    case QUEUE_DO_EXPIRE:
+        changed = expire(q, m);
+        break;
+    case QUEUE_DO_DELETE:
+        delete (q, m);
+        break;
+    }
+    if (changed && by)
+        events_action(q, m, names[action], by);
+    message_activate(q, m);
+    return changed;
+}
+
+void queue_flush_all(struct qmgr *q)
+{
+    dispatch_unsuspend_all(q);
+    list_each(&q->all, at)
+    {
+        struct message *m = container_of(at, struct message, all);
+        if (m->phase == PHASE_STUB && !(m->flags & MESSAGE_HOLD)) {
+            m->flushed = true;
+            heap_set(&q->stubs, &m->due, q->now);
+        } else if (m->phase == PHASE_LOADED && !(m->flags & MESSAGE_HOLD) && make_due(m)) {
+            heap_set(&q->due, &m->due, q->now);
+        }
+    }
+}

@@ -1,0 +1,453 @@
+/*
+ * Who is next. Deficit round robin over accounts, then classes (transactional
+ * before bulk), then queues; a queue is what one account has for one lane in one
+ * class. A queue whose lane has no room leaves the ready ones and waits at the
+ * lane, which wakes its queues in turn, so that accounts share a slow site evenly
+ * too and a customer's bulk mail never stands before another's password reset.
+ */
+#include <stdio.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+
+enum {
+    QUANTUM = 8,           /* jobs an account may start in its turn */
+    COST_UNIT = 64 * 1024, /* so many bytes cost as much as one job more */
+    COST_MAX = 64,
+    STARTS_PER_TURN = 256,
+    LANE_IDLE_SECONDS = 3600
+};
+enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING };
+
+struct account {
+    struct list active;   /* in dispatch.active while it has ready queues */
+    struct list ready[3]; /* queues, by class */
+    int32_t deficit;
+    uint32_t turns, queues, ready_count;
+    size_t name_len;
+    char name[];
+};
+
+static struct slice account_key(const void *value)
+{
+    const struct account *a = value;
+    return slice_make(a->name, a->name_len);
+}
+
+static struct slice queue_key(const void *value)
+{
+    const struct queue *k = value;
+    return slice_make(&k->key, sizeof k->key);
+}
+
+static void read_limits(struct qmgr *q)
+{
+    const struct config *c = q->s->config;
+    q->dispatch.limits = (struct shaper_limits){
+        .concurrency = (uint32_t)c->default_destination_concurrency_limit,
+        .initial = (uint32_t)c->initial_destination_concurrency,
+        .cohorts = (uint32_t)c->default_destination_concurrency_failed_cohort_limit,
+        .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
+        .suspend = c->destination_suspend_time * CLOCK_SECOND,
+        .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
+    };
+}
+
+void dispatch_init(struct qmgr *q)
+{
+    map_init(&q->dispatch.accounts, account_key);
+    map_init(&q->dispatch.queues, queue_key);
+    list_init(&q->dispatch.active);
+    list_init(&q->dispatch.lanes);
+    read_limits(q);
+}
+
+/* Which class goes first this time: transactional mostly, the others often
+ * enough not to starve. */
+static uint8_t class_in_turn(struct list lists[3], uint32_t turn)
+{
+    static const uint8_t order[3] = {CLASS_TRANSACTIONAL, CLASS_NORMAL, CLASS_BULK};
+    uint8_t first = turn % 16 == 15 ? CLASS_BULK : turn % 4 == 3 ? CLASS_NORMAL : order[0];
+    if (!list_empty(&lists[first]))
+        return first;
+    for (int i = 0; i < 3; i++)
+        if (!list_empty(&lists[order[i]]))
+            return order[i];
+    return 3; /* all are empty */
+}
+
+/* ---- accounts, lanes, queues ------------------------------------------------------------ */
+
+static struct account *account_get(struct qmgr *q, struct slice name)
+{
+    struct dispatch *d = &q->dispatch;
+    if (d->recent && slice_eq(account_key(d->recent), name))
+        return d->recent;
+    struct account *a = map_get(&d->accounts, name);
+    if (!a) {
+        a = xcalloc(1, sizeof *a + name.len);
+        a->name_len = name.len;
+        if (name.len)
+            memcpy(a->name, name.ptr, name.len);
+        list_init(&a->active);
+        for (int i = 0; i < 3; i++)
+            list_init(&a->ready[i]);
+        map_put(&d->accounts, a);
+    }
+    d->recent = a;
+    return a;
+}
+
+struct lane *dispatch_lane(struct qmgr *q, struct site *site)
+{
+    /* one source address until there are pools of them */
+    if (!list_empty(&site->lanes))
+        return container_of(site->lanes.next, struct lane, of_site);
+    struct lane *l = xcalloc(1, sizeof *l);
+    l->site = site;
+    site->refs++;
+    l->used = q->now;
+    list_push(&site->lanes, &l->of_site);
+    list_push(&q->dispatch.lanes, &l->all);
+    list_init(&l->queues);
+    for (int i = 0; i < 3; i++)
+        list_init(&l->waiting[i]);
+    shaper_init(&l->shaper, &q->dispatch.limits);
+    return l;
+}
+
+static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct message *m)
+{
+    struct account *a = account_get(q, message_account(m));
+    uint8_t class = m->env->mail_class;
+    if (l->recent && l->recent->account == a && l->recent->mail_class == class)
+        return l->recent;
+    struct queue probe = {.key = {a, l, class}},
+                 *k = map_get(&q->dispatch.queues, queue_key(&probe));
+    if (!k) {
+        k = xcalloc(1, sizeof *k);
+        *k = (struct queue){.account = a, .lane = l, .mail_class = class, .key = {a, l, class}};
+        list_init(&k->link);
+        list_init(&k->jobs);
+        list_push(&l->queues, &k->of_lane);
+        a->queues++;
+        map_put(&q->dispatch.queues, k);
+    }
+    l->recent = k;
+    return k;
+}
+
+static void make_ready(struct qmgr *q, struct queue *k)
+{
+    struct account *a = k->account;
+    list_remove(&k->link);
+    list_push(&a->ready[k->mail_class], &k->link);
+    k->place = PLACE_READY;
+    if (a->ready_count++ == 0)
+        list_push(&q->dispatch.active, &a->active);
+}
+
+/* Out of the ready ones, or out of the lane's waiting ones. */
+static void make_idle(struct queue *k)
+{
+    struct account *a = k->account;
+    list_remove(&k->link);
+    if (k->place == PLACE_READY && --a->ready_count == 0) {
+        list_remove(&a->active);
+        a->deficit = 0;
+    }
+    k->place = PLACE_IDLE;
+}
+
+static bool lane_has_waiting(const struct lane *l)
+{
+    return !list_empty(&l->waiting[0]) || !list_empty(&l->waiting[1]) ||
+           !list_empty(&l->waiting[2]);
+}
+
+/* One waiting queue becomes ready, if the lane has room. */
+static void wake_one(struct qmgr *q, struct lane *l)
+{
+    int64_t when;
+    if (!lane_has_waiting(l))
+        return;
+    enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
+    if (room == SHAPER_LATER)
+        heap_set(&q->dispatch.wakes, &l->wake, when);
+    if (room != SHAPER_GO)
+        return;
+    uint8_t class = class_in_turn(l->waiting, l->turns++);
+    make_ready(q, container_of(l->waiting[class].next, struct queue, link));
+}
+
+/* ---- jobs ----------------------------------------------------------------------------------- */
+
+struct job *job_new(struct message *m, uint32_t room)
+{
+    struct job *j = xmalloc(sizeof *j + room * sizeof j->rcpts[0]);
+    *j = (struct job){.m = m, .room = room, .state = JOB_ROUTING};
+    list_init(&j->link);
+    list_push(&m->env->jobs, &j->of_message);
+    return j;
+}
+
+/* Takes a queued job out of its queue. */
+static void unqueue(struct qmgr *q, struct job *j)
+{
+    struct queue *k = j->queue;
+    list_remove(&j->link);
+    k->lane->queued--;
+    q->dispatch.queued--;
+    if (--k->count == 0)
+        make_idle(k);
+}
+
+void job_free(struct qmgr *q, struct job *j)
+{
+    if (j->state == JOB_QUEUED)
+        unqueue(q, j);
+    relays_release(q, j);
+    list_remove(&j->link);
+    list_remove(&j->of_message);
+    free(j);
+}
+
+/* The site is suspended: its job waits for the end of that, not for its own
+ * back-off, so that mail flows as soon as the site is back. */
+static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
+{
+    struct attempt t = {.job = j, .site = l->site, .started = j->queued_at, .sent = q->now};
+    int64_t until = l->shaper.suspended_until;
+    until += retry_jitter((until - q->now) / 10 + CLOCK_SECOND);
+    struct answer *a = answer_ref(l->suspended);
+    outcome_deferred(q, j->m, j->rcpts, j->count, a, &t, until, false);
+    answer_unref(a);
+    job_free(q, j);
+}
+
+static void defer_all(struct qmgr *q, struct lane *l)
+{
+    list_each(&l->queues, n)
+    {
+        struct queue *k = container_of(n, struct queue, of_lane);
+        while (!list_empty(&k->jobs)) {
+            struct job *j = container_of(k->jobs.next, struct job, link);
+            struct message *m = j->m;
+            defer_suspended(q, l, j);
+            message_settle(q, m);
+        }
+    }
+}
+
+void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
+{
+    int64_t when;
+    enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
+    l->used = q->now;
+    if (room == SHAPER_SUSPENDED && l->suspended) {
+        defer_suspended(q, l, j);
+        return;
+    }
+    struct queue *k = queue_get(q, l, j->m);
+    list_push(&k->jobs, &j->link);
+    j->queue = k;
+    j->state = JOB_QUEUED;
+    k->count++;
+    l->queued++;
+    q->dispatch.queued++;
+    if (k->place != PLACE_IDLE)
+        return;
+    if (room == SHAPER_GO && !lane_has_waiting(l)) {
+        make_ready(q, k);
+        return;
+    }
+    k->place = PLACE_WAITING;
+    list_push(&l->waiting[k->mail_class], &k->link);
+    wake_one(q, l);
+}
+
+static void suspend(struct qmgr *q, struct lane *l)
+{
+    struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
+    char status[ENHANCED_MAX + 1];
+    buf_addstr(&text, "delivery temporarily suspended: ");
+    if (l->last)
+        answer_describe(l->last, &text);
+    answer_unref(l->suspended);
+    l->suspended =
+        answer_new(0, answer_status(l->last, '4', status), buf_slice(&text), SLICE(""), SLICE(""));
+    l->suspended->local = true;
+    buf_free(&text);
+    log_info("site %s: suspended for %llds", log_esc(site_name(l->site)),
+             (long long)((l->shaper.suspended_until - q->now + CLOCK_SECOND - 1) / CLOCK_SECOND));
+    defer_all(q, l);
+}
+
+void dispatch_over(struct qmgr *q, struct job *j, enum shaper_result result, struct answer *why)
+{
+    struct lane *l = j->queue->lane;
+    l->in_flight--;
+    q->dispatch.in_flight--;
+    l->used = q->now;
+    if (result == SHAPER_FAILED && why) {
+        answer_unref(l->last);
+        l->last = answer_ref(why);
+    }
+    if (shaper_finished(&l->shaper, result, q->now))
+        suspend(q, l);
+    else
+        wake_one(q, l);
+}
+
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+/* The queue whose turn it is, or NULL if none is ready. */
+static struct queue *choose(struct dispatch *d, struct account **of)
+{
+    while (!list_empty(&d->active)) {
+        struct account *a = container_of(d->active.next, struct account, active);
+        if (a->deficit <= 0) {
+            a->deficit += QUANTUM;
+            list_remove(&a->active);
+            list_push(&d->active, &a->active);
+            continue;
+        }
+        uint8_t class = class_in_turn(a->ready, a->turns++);
+        *of = a;
+        return container_of(a->ready[class].next, struct queue, link);
+    }
+    return NULL;
+}
+
+static int32_t cost(const struct job *j)
+{
+    uint64_t units = 1 + message_size(j->m) / COST_UNIT;
+    return units < COST_MAX ? (int32_t)units : COST_MAX;
+}
+
+/* The lane has no room: the queue waits there, first in line. */
+static void block(struct queue *k)
+{
+    make_idle(k);
+    k->place = PLACE_WAITING;
+    list_push_front(&k->lane->waiting[k->mail_class], &k->link);
+}
+
+static void start(struct qmgr *q, struct queue *k, struct relay *r)
+{
+    struct lane *l = k->lane;
+    struct job *j = container_of(k->jobs.next, struct job, link);
+    k->account->deficit -= cost(j);
+    unqueue(q, j);
+    if (k->count) { /* the next one of its class and lane comes first */
+        make_idle(k);
+        if (lane_has_waiting(l)) {
+            k->place = PLACE_WAITING;
+            list_push(&l->waiting[k->mail_class], &k->link);
+        } else {
+            make_ready(q, k);
+        }
+    }
+    l->in_flight++;
+    q->dispatch.in_flight++;
+    shaper_started(&l->shaper, q->now);
+    wake_one(q, l);
+    j->state = JOB_READING; /* until it is sent */
+    relays_send(q, r, j);
+}
+
+void dispatch_turn(struct qmgr *q)
+{
+    struct dispatch *d = &q->dispatch;
+    struct heap_node *n;
+    struct account *a;
+    struct queue *k;
+    while ((n = heap_min(&d->wakes)) && n->key <= q->now) {
+        heap_remove(&d->wakes, n);
+        wake_one(q, container_of(n, struct lane, wake));
+    }
+    for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(d, &a)); i++) {
+        struct lane *l = k->lane;
+        int64_t when;
+        struct relay *r = relays_pick(q, l);
+        if (!r)
+            return;
+        switch (shaper_room(&l->shaper, q->now, &when)) {
+        case SHAPER_GO:
+            start(q, k, r);
+            break;
+        case SHAPER_LATER:
+            heap_set(&d->wakes, &l->wake, when);
+            block(k);
+            break;
+        case SHAPER_FULL:
+            block(k);
+            break;
+        case SHAPER_SUSPENDED:
+            defer_all(q, l);
+            break;
+        }
+    }
+}
+
+int64_t dispatch_next_due(const struct qmgr *q)
+{
+    const struct heap_node *n = heap_min(&q->dispatch.wakes);
+    if (!list_empty(&q->dispatch.active) && !q->draining && relays_ready(q))
+        return q->now;
+    return n ? n->key : INT64_MAX;
+}
+
+/* ---- now and then ------------------------------------------------------------------------------
+ */
+
+void dispatch_reload(struct qmgr *q)
+{
+    read_limits(q);
+    list_each(&q->dispatch.lanes, n) wake_one(q, container_of(n, struct lane, all));
+}
+
+void dispatch_unsuspend_all(struct qmgr *q)
+{
+    list_each(&q->dispatch.lanes, n) shaper_unsuspend(&container_of(n, struct lane, all)->shaper);
+}
+
+static void free_queues(struct qmgr *q, struct lane *l)
+{
+    l->recent = NULL;
+    list_each_safe(&l->queues, n)
+    {
+        struct queue *k = container_of(n, struct queue, of_lane);
+        struct account *a = k->account;
+        map_remove(&q->dispatch.queues, queue_key(k));
+        list_remove(&k->of_lane);
+        free(k);
+        if (--a->queues == 0) {
+            if (q->dispatch.recent == a)
+                q->dispatch.recent = NULL;
+            map_remove(&q->dispatch.accounts, account_key(a));
+            free(a);
+        }
+    }
+}
+
+void dispatch_sweep(struct qmgr *q)
+{
+    list_each_safe(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (l->queued || l->in_flight)
+            continue;
+        free_queues(q, l);
+        if (q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND)
+            continue;
+        heap_remove(&q->dispatch.wakes, &l->wake);
+        list_remove(&l->all);
+        list_remove(&l->of_site);
+        answer_unref(l->last);
+        answer_unref(l->suspended);
+        site_unref(q, l->site);
+        free(l);
+    }
+}

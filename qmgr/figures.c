@@ -1,0 +1,57 @@
+/* Figures for `postern status`, and the chores of every minute. */
+#include "qmgr/qmgr.h"
+
+enum { SWEEP_SECONDS = 60 };
+
+void queue_figures(struct qmgr *q, struct queue_figures *out)
+{
+    *out = (struct queue_figures){
+        .total = q->counters,
+        .a_minute = q->a_minute,
+        .messages = q->messages.count,
+        .active = q->active,
+        .held = q->held,
+        .jobs_queued = q->dispatch.queued,
+        .jobs_in_flight = q->dispatch.in_flight,
+        .body_bytes = q->body_bytes,
+        .sites = q->sites.sites.count,
+        .routes = q->sites.routes.count,
+        .relays = q->relays.count,
+        .smtpds = q->smtpd_count,
+        .resolve = q->sites.channel != NULL,
+        .bounce = q->notices.channel != NULL,
+        .scanning = !q->scanned,
+        .spool_state = intake_current_state(q),
+        .started = q->started,
+    };
+    store_stats(q->store, &out->store);
+}
+
+static void minute(struct qmgr *q)
+{
+    const struct queue_counters *now = &q->counters, *then = &q->minute_start;
+    q->a_minute = (struct queue_counters){
+        .accepted = now->accepted - then->accepted,
+        .accepted_bytes = now->accepted_bytes - then->accepted_bytes,
+        .refused = now->refused - then->refused,
+        .delivered = now->delivered - then->delivered,
+        .deferred = now->deferred - then->deferred,
+        .bounced = now->bounced - then->bounced,
+        .expired = now->expired - then->expired,
+        .removed = now->removed - then->removed,
+        .notices = now->notices - then->notices,
+        .bad_peers = now->bad_peers - then->bad_peers,
+    };
+    q->minute_start = *now;
+}
+
+void queue_sweep(struct qmgr *q)
+{
+    if (q->now < q->next_sweep)
+        return;
+    if (q->next_sweep)
+        minute(q);
+    q->next_sweep = q->now + SWEEP_SECONDS * CLOCK_SECOND;
+    sites_sweep(q);
+    dispatch_sweep(q);
+}

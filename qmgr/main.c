@@ -1,0 +1,181 @@
+/*
+ * qmgr: the queue. Owns the spool, decides what is delivered when.
+ *
+ * User      _postern-queue
+ * Chroot    the spool (queue_directory)
+ * Files     3 master, 4 configuration, 5 log, 6 event log; channels to smtpd,
+ *           relay, resolve and bounce; the spool's files; listener 0 is the
+ *           control socket
+ * Secrets   the mail itself
+ * Network   none
+ *
+ * smtpd commits messages (intake.c, commit.c) to the spool (store.h); queue.c
+ * keeps them all, sites.c learns where they go, dispatch.c decides who is next,
+ * relays.c hands them out, outcome.c and retry.c deal with what came of it,
+ * notices.c tells senders, events.c writes it all down.
+ */
+#include <unistd.h>
+
+#include "core/log.h"
+#include "qmgr/control.h"
+#include "qmgr/qmgr.h"
+
+static struct qmgr qmgr;
+static struct control *control;
+
+/* ---- the spool ------------------------------------------------------------------------ */
+
+static void on_store_state(int state, const char *why, void *arg)
+{
+    struct qmgr *q = arg;
+    (void)why;
+    q->store_state = state;
+    intake_state(q);
+}
+
+static int open_spool(struct qmgr *q, struct err *e)
+{
+    static const struct store_ops ops = {queue_found, queue_scanned, on_store_state};
+    const struct config *c = q->s->config;
+    struct store_config sc = {
+        .sync_threads = (unsigned)c->qmgr_sync_threads,
+        .batch_max = (unsigned)c->qmgr_commit_batch_limit,
+        .free_max = (unsigned)c->qmgr_free_files_limit,
+        .open_max = (unsigned)c->qmgr_open_files_limit,
+        .reserve_bytes = (uint64_t)c->queue_minfree,
+        .reserve_inodes = (uint64_t)c->queue_minfree_inodes,
+    };
+    if (store_open(q->s->base, &sc, &ops, q, &q->store, e) < 0)
+        return -1;
+    q->store_state = store_state(q->store);
+    store_scan(q->store);
+    return 0;
+}
+
+/* ---- callbacks of the skeleton -------------------------------------------------------- */
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct qmgr *q = arg;
+    (void)fd;
+    (void)what;
+    q->timer_at = 0; /* the turn that follows does the work */
+}
+
+static int start(struct service *s, struct err *e)
+{
+    struct qmgr *q = &qmgr;
+    q->s = s;
+    s->state = q;
+    queue_init(q);
+    sites_init(q);
+    dispatch_init(q);
+    relays_init(q);
+    notices_init(q);
+    events_reload(q);
+    q->timer = evtimer_new(s->base, on_timer, q);
+    if (!q->timer)
+        return err_set(e, "cannot make a timer");
+    if (open_spool(q, e) < 0)
+        return -1;
+    control = control_new(s, q);
+    return 0;
+}
+
+static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
+{
+    struct qmgr *q = s->state;
+    if (slice_eq(name, SLICE("smtpd")))
+        intake_peer(q, slot, pid, fd);
+    else if (slice_eq(name, SLICE("relay")))
+        relays_peer(q, slot, pid, fd);
+    else if (slice_eq(name, SLICE("resolve")))
+        sites_peer(q, fd);
+    else if (slice_eq(name, SLICE("bounce")))
+        notices_peer(q, fd);
+    else
+        close(fd);
+}
+
+static void reload(struct service *s)
+{
+    struct qmgr *q = s->state;
+    queue_tick(q);
+    events_reload(q);
+    dispatch_reload(q);
+    intake_state(q);
+}
+
+/* No new work; what is under way ends, or stays in the spool. */
+static void drain(struct service *s, unsigned seconds)
+{
+    struct qmgr *q = s->state;
+    (void)seconds;
+    q->draining = true;
+    intake_state(q);
+}
+
+static void arm_timer(struct qmgr *q)
+{
+    int64_t due = queue_next_due(q), lanes = dispatch_next_due(q);
+    if (lanes < due)
+        due = lanes;
+    if (q->next_sweep < due)
+        due = q->next_sweep;
+    if (walks_ready(q))
+        due = q->now;
+    if (q->timer_at && q->timer_at <= due)
+        return;
+    int64_t wait = due > q->now ? due - q->now : 0;
+    struct timeval tv = {wait / CLOCK_SECOND, wait % CLOCK_SECOND};
+    q->timer_at = due > q->now ? due : q->now;
+    evtimer_add(q->timer, &tv);
+}
+
+static void turn(struct service *s)
+{
+    struct qmgr *q = s->state;
+    queue_tick(q);
+    queue_turn(q);
+    sites_turn(q);
+    dispatch_turn(q);
+    notices_turn(q);
+    walks_turn(q);
+    queue_sweep(q);
+    intake_state(q);
+    events_flush(q);
+    arm_timer(q);
+    if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0)
+        service_stop(s);
+}
+
+static int message(struct service *s, const struct ipc_frame *f, struct err *e)
+{
+    struct ipc_status_reply reply;
+    (void)s;
+    if (f->number != IPC_NUMBER_ipc_status_reply || ipc_status_reply_decode(f->body, &reply) < 0)
+        return err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    control_status_reply(control, &reply);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service_ops ops = {
+        .program = "qmgr",
+        .user = "_postern-queue",
+        .jail = JAIL_SPOOL,
+        .threads = true,
+        .start = start,
+        .peer = peer,
+        .reload = reload,
+        .drain = drain,
+        .turn = turn,
+        .message = message,
+    };
+    int status = service_main(argc, argv, &ops);
+    control_free(control);
+    if (qmgr.store)
+        store_close(qmgr.store); /* completes what is on its way to the disk */
+    return status;
+}

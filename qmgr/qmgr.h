@@ -1,0 +1,381 @@
+/*
+ * qmgr's inside: the struct that holds everything, and what its files offer
+ * each other. For the control socket see queue.h.
+ *
+ *   intake     smtpd channels: COMMIT to the spool, answers, credits
+ *   queue      all messages: map, due heap, actions, walks
+ *   sites      routes (domain or address to site), sites, the resolve channel
+ *   dispatch   who is next: accounts, classes, lanes
+ *   relays     jobs at relay processes, results
+ *   outcome    what a result means for a recipient; retry: when to try again
+ *   notices    failure, delay and success notices; the bounce channel
+ *   events     log lines and the JSON event log
+ */
+#ifndef POSTERN_QMGR_QMGR_H
+#define POSTERN_QMGR_QMGR_H
+
+#include "core/clock.h"
+#include "core/map.h"
+#include "qmgr/queue.h"
+#include "qmgr/shaper.h"
+#include "service/service.h"
+
+enum {
+    SMTPDS_MAX = 256,
+    RELAYS_MAX = 256,
+    COMMIT_CREDIT = 512,             /* COMMITs without an answer, of one smtpd */
+    BYTE_CREDIT = 16 * 1024 * 1024,  /* bytes in them */
+    INLINE_CONTENT_MAX = 80 * 1024,  /* prefix and body that travel in a frame */
+    JOB_RECIPIENT_BYTES = 24 * 1024, /* recipients' part of a DELIVER frame */
+    TARGET_BYTES_MAX = 12 * 1024,    /* targets' part */
+    ACTIVATE_RECIPIENTS_MAX = 5000,  /* of one message in jobs at a time */
+    LOADS_MAX = 64,                  /* envelopes being read back at a time */
+    DUE_PER_TURN = 512,              /* messages that become due in one turn */
+    SITE_NAME_MAX = 1024,
+    NOTICE_LIST_MAX = 12 * 1024, /* recipients' part of a NOTICE_REQUEST */
+    NOTICE_DIAGNOSTIC_MAX = 600, /* bytes of a reply in it */
+    DOMAIN_MAX = ADDRESS_MAX
+};
+
+#define LOST_RELAY_DELAY (60 * CLOCK_SECOND)   /* F13 */
+#define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
+
+struct job;
+
+/* ---- destinations ----------------------------------------------------------- */
+
+struct route; /* sites.c */
+
+struct site {
+    struct list all;
+    struct list lanes;
+    char *key; /* transport digit, then the name */
+    size_t key_len;
+    uint8_t transport;
+    struct buf targets; /* encoded ipc_target list */
+    uint32_t refs;      /* routes and lanes */
+};
+static inline struct slice site_name(const struct site *s)
+{
+    return slice_make(s->key + 1, s->key_len - 1);
+}
+
+/* The unit of shaping: a site from one source address. */
+struct lane {
+    struct list of_site, all;
+    struct site *site;
+    char source[16];
+    uint8_t source_len;
+    struct shaper shaper;
+    struct heap_node wake;  /* when the shaper may allow more */
+    struct list waiting[3]; /* queues that wait for room here, by class */
+    struct list queues;     /* all of its queues */
+    struct queue *recent;   /* that was used last */
+    uint32_t queued, in_flight, turns;
+    int64_t used;             /* monotonic: last job */
+    struct answer *last;      /* last failure of the site */
+    struct answer *suspended; /* what jobs are told while it is suspended */
+};
+
+/* ---- jobs --------------------------------------------------------------------- */
+
+enum job_state { JOB_ROUTING, JOB_QUEUED, JOB_READING, JOB_SENT };
+
+/* Work for relay: some recipients of a message, one site, one source. */
+struct job {
+    struct list link; /* of a route's waiting, a queue's jobs or a relay's jobs */
+    struct list of_message;
+    struct message *m;
+    struct route *route;        /* until it is submitted */
+    struct queue *queue;        /* once routed */
+    struct relay *relay;        /* once chosen */
+    uint64_t number;            /* once chosen: in the job table */
+    int64_t queued_at, sent_at; /* monotonic */
+    uint32_t count, room, bytes;
+    uint8_t state;
+    bool dot; /* its end of data is being sent */
+    uint32_t rcpts[];
+};
+
+/* ---- everything --------------------------------------------------------------- */
+
+struct dispatch {
+    struct map accounts, queues;
+    struct account *recent;
+    struct shaper_limits limits;
+    struct list active; /* accounts with ready queues */
+    struct list lanes;
+    struct heap wakes;
+    uint64_t queued, in_flight;
+};
+
+struct sites {
+    struct map routes, asked, sites;
+    struct list lru; /* routes, least recently used first */
+    struct list all;
+    struct list unsent; /* routes whose question waits for room or a channel */
+    struct channel *channel;
+    uint64_t next_tag;
+    uint32_t outstanding;
+};
+
+struct relays {
+    struct relay *list[RELAYS_MAX];
+    unsigned count;
+    struct job **table;
+    uint32_t table_size, *free_slots, free_count;
+    uint32_t generation;
+    struct buf rcpts;
+};
+
+struct notices {
+    struct channel *channel;
+    struct list wanted; /* struct notice, not sent yet */
+    struct map asked;   /* by tag */
+    uint64_t next_tag;
+    uint32_t outstanding;
+};
+
+struct events {
+    struct buf out;
+    bool enabled;
+    char queue[128], relay[128], bounce[128]; /* program names in the log */
+    uint64_t dropped;
+};
+
+struct qmgr {
+    struct service *s;
+    struct store *store;
+    struct map messages; /* by ID */
+    struct list all;
+    struct list walks;
+    struct heap due;   /* messages whose envelope is in memory */
+    struct heap stubs; /* those whose envelope must be read first */
+    struct event *timer;
+    int64_t timer_at; /* 0: not armed */
+    int64_t now;      /* monotonic, of this turn */
+    int64_t mono_epoch;
+    uint64_t active; /* envelopes in memory */
+    uint64_t held, body_bytes, loading;
+    uint64_t open_commits, open_records;
+    bool scanned, draining, busy, stopped;
+    int store_state;
+    struct smtpd *smtpds[SMTPDS_MAX];
+    unsigned smtpd_count;
+    struct list commits_free;
+    unsigned commits_free_count;
+    struct dispatch dispatch;
+    struct sites sites;
+    struct relays relays;
+    struct notices notices;
+    struct events events;
+    struct queue_counters counters, minute_start, a_minute;
+    int64_t next_sweep, started;
+};
+
+/* Callbacks from outside begin with it: the turn's time may be long ago. */
+static inline void queue_tick(struct qmgr *q)
+{
+    q->now = clock_mono();
+}
+
+/* qmgr's clock in seconds, for struct recipient.due. */
+static inline uint32_t queue_seconds(const struct qmgr *q, int64_t mono)
+{
+    return mono <= q->mono_epoch ? 0 : (uint32_t)((mono - q->mono_epoch) / CLOCK_SECOND);
+}
+static inline int64_t queue_mono(const struct qmgr *q, uint32_t seconds)
+{
+    return q->mono_epoch + seconds * CLOCK_SECOND;
+}
+
+/* ---- queue.c: the life of a message -------------------------------------------- */
+
+void queue_init(struct qmgr *q);
+/* A message whose ID is new; its envelope is the caller's to add. */
+struct message *message_new(struct qmgr *q, const struct id *id);
+/* Takes m out of the queue and frees it, now or when its pins are gone. */
+void message_drop(struct qmgr *q, struct message *m);
+void message_pin(struct message *m);
+/* False if that freed the message. */
+bool message_unpin(struct qmgr *q, struct message *m);
+/* m became durable, or was read back: enters the schedule. */
+void message_enter(struct qmgr *q, struct message *m);
+/* Puts every recipient that is due into a job. */
+void message_activate(struct qmgr *q, struct message *m);
+/* After any change of its recipients: starts notices, finishes the message,
+ * plans the next due time, drops the envelope if memory is short. m may be gone
+ * afterwards. */
+void message_settle(struct qmgr *q, struct message *m);
+void message_keep_body(struct qmgr *q, struct message *m, struct body *body);
+void message_drop_body(struct qmgr *q, struct message *m);
+/* Recipients' ways end: marks on disk unless the whole message ends with them. */
+void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                     enum spool_status status);
+/* A recipient waits until `due` (seconds). */
+void recipient_waits(struct message *m, uint32_t i, uint32_t due);
+/* Takes the recipients of all jobs that no relay has back into waiting. */
+void message_withdraw(struct qmgr *q, struct message *m);
+/* Keeps q->held right after m->flags changed. */
+void message_count_held(struct qmgr *q, struct message *m);
+/* The due heap and load queue; called each turn. */
+void queue_turn(struct qmgr *q);
+/* Once a minute: figures, caches. */
+void queue_sweep(struct qmgr *q);
+/* When the next thing is due in the queue; INT64_MAX: nothing. */
+int64_t queue_next_due(const struct qmgr *q);
+/* The found callbacks of the store. */
+void queue_found(const struct store_found *found, void *arg);
+void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg);
+
+/* walk.c */
+void walks_turn(struct qmgr *q);
+bool walks_ready(const struct qmgr *q);
+/* m leaves the list; every walk that stands at it moves on. */
+void walks_forget(struct qmgr *q, const struct message *m);
+/* The envelope of m was loaded (or could not be: m->env is NULL). */
+void walks_loaded(struct qmgr *q, struct message *m);
+/* Reads the envelope back; queue.c. */
+void message_load(struct qmgr *q, struct message *m);
+
+/* ---- intake.c -------------------------------------------------------------------- */
+
+void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd);
+/* Tells every smtpd what the state is, if it changed. */
+void intake_state(struct qmgr *q);
+int intake_current_state(const struct qmgr *q);
+
+/* ---- sites.c --------------------------------------------------------------------- */
+
+void sites_init(struct qmgr *q);
+void sites_peer(struct qmgr *q, int fd);
+/* Finds (or makes) the route of an address. */
+struct route *sites_route(struct qmgr *q, struct slice address);
+/* The job of the message that is being activated for this route, or NULL. Set it
+ * to NULL again at the end: a route with an open job is never evicted. */
+struct job *route_open_job(const struct route *r);
+void route_set_open_job(struct route *r, struct job *j);
+/* Hands over a job whose recipients are complete: to its lane's queue at once,
+ * or when resolve has answered. May free the job; does not settle its message. */
+void sites_submit(struct qmgr *q, struct job *j);
+void sites_forget(struct qmgr *q, struct slice address); /* look it up anew */
+void site_unref(struct qmgr *q, struct site *s);         /* frees it with the last reference */
+void sites_sweep(struct qmgr *q);
+void sites_turn(struct qmgr *q);
+
+/* ---- dispatch.c ------------------------------------------------------------------- */
+
+struct queue {
+    struct list link; /* ready in its account, or waiting in its lane */
+    struct list of_lane;
+    struct list jobs;
+    struct account *account;
+    struct lane *lane;
+    uint32_t count;
+    uint8_t mail_class, place;
+    struct {
+        const struct account *account;
+        const struct lane *lane;
+        uintptr_t mail_class;
+    } key;
+};
+
+void dispatch_init(struct qmgr *q);
+struct job *job_new(struct message *m, uint32_t room);
+/* Unlinks the job from wherever it is and frees it; its recipients are the caller's. */
+void job_free(struct qmgr *q, struct job *j);
+void dispatch_add(struct qmgr *q, struct lane *lane, struct job *j);
+/* A job that was started left its lane; `why` is its answer if the site failed.
+ * May defer and settle other jobs of the lane. The job's own recipients must
+ * still be QUEUED, so that its message stays. */
+void dispatch_over(struct qmgr *q, struct job *j, enum shaper_result result, struct answer *why);
+void dispatch_turn(struct qmgr *q);
+int64_t dispatch_next_due(const struct qmgr *q);
+void dispatch_reload(struct qmgr *q);
+void dispatch_unsuspend_all(struct qmgr *q);
+void dispatch_sweep(struct qmgr *q);
+struct lane *dispatch_lane(struct qmgr *q, struct site *site);
+
+/* ---- relays.c --------------------------------------------------------------------- */
+
+void relays_init(struct qmgr *q);
+void relays_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd);
+/* A relay process with room, the one that has sessions to this site first. */
+struct relay *relays_pick(struct qmgr *q, const struct lane *lane);
+/* Sends the job to r (reading content first if need be). */
+void relays_send(struct qmgr *q, struct relay *r, struct job *j);
+/* Takes the job out of the table and off its relay; harmless before it is in. */
+void relays_release(struct qmgr *q, struct job *j);
+unsigned relays_ready(const struct qmgr *q);
+
+/* ---- outcome.c, retry.c -------------------------------------------------------------- */
+
+/* What a job (or the lack of one) came to, for log lines. */
+struct attempt {
+    const struct job *job;
+    const struct site *site; /* or NULL */
+    struct slice host, address, tls;
+    uint16_t port;
+    uint32_t use_count;
+    int64_t started, sent; /* monotonic */
+    uint64_t wait_us, connect_us, transfer_us;
+    bool dsn_taken_over, lmtp;
+};
+
+void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                  struct answer *a, const struct attempt *t);
+/* not_before: earliest next attempt (monotonic), 0: by back-off; record: make
+ * it durable (a real attempt) or not (the site was suspended). */
+void outcome_deferred(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                      struct answer *a, const struct attempt *t, int64_t not_before, bool record);
+void outcome_failed(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                    struct answer *a, const struct attempt *t);
+/* Fails without an attempt: expiry. */
+void outcome_expired(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count);
+
+/* Microseconds to wait after `attempts` attempts, with jitter. */
+int64_t retry_backoff(const struct config *c, unsigned attempts);
+/* Evenly distributed from 0 to below span. */
+int64_t retry_jitter(int64_t span);
+int64_t retry_age(const struct qmgr *q, const struct message *m);
+bool retry_expired(const struct qmgr *q, const struct message *m);
+bool retry_is_late(const struct qmgr *q, const struct message *m); /* delay warning time */
+/* When a recipient that waits would expire, wall microseconds. */
+int64_t retry_until(const struct qmgr *q, const struct message *m);
+
+/* ---- notices.c -------------------------------------------------------------------------- */
+
+void notices_init(struct qmgr *q);
+void notices_peer(struct qmgr *q, int fd);
+/* Starts the notices that m owes, if none is under way. True if one is under way. */
+bool notices_start(struct qmgr *q, struct message *m);
+void notices_turn(struct qmgr *q);
+/* Whether anybody hears of a failure of m: its sender, or for a notice whoever
+ * gets double bounces. */
+bool notices_has_reader(const struct qmgr *q, const struct message *m);
+
+/* ---- intake.c: committing what is not from smtpd ------------------------------------------ */
+
+/* Commits a notice under `id`; on success it is in the queue when done is called. */
+void intake_commit_notice(struct qmgr *q, const struct id *id, const struct message *about,
+                          struct slice recipient, uint32_t flags, struct slice content,
+                          void (*done)(const char *error, void *arg), void *arg);
+
+/* ---- events.c ------------------------------------------------------------------------------ */
+
+void events_reload(struct qmgr *q);
+void events_flush(struct qmgr *q);
+void events_accepted(struct qmgr *q, const struct message *m, struct slice client,
+                     struct slice message_id);
+void events_active(struct qmgr *q, const struct message *m);
+void events_removed(struct qmgr *q, const struct message *m, const char *why);
+void events_expired(struct qmgr *q, const struct message *m);
+void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
+                   enum notice_kind kind, uint32_t recipients);
+/* A change by the operator: "hold", "release" ... */
+void events_action(struct qmgr *q, const struct message *m, const char *action, const char *by);
+enum attempt_status { ATTEMPT_SENT, ATTEMPT_DEFERRED, ATTEMPT_BOUNCED };
+void events_attempt(struct qmgr *q, const struct message *m, uint32_t rcpt,
+                    enum attempt_status status, const struct answer *a, const struct attempt *t);
+
+#endif

@@ -1,0 +1,458 @@
+/* The life of a message in memory: it arrives, becomes due, is read back when
+ * its envelope was dropped, ends. */
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+
+static struct slice message_key(const void *value)
+{
+    return id_slice(&((const struct message *)value)->id);
+}
+
+void queue_init(struct qmgr *q)
+{
+    map_init(&q->messages, message_key);
+    list_init(&q->all);
+    list_init(&q->walks);
+    list_init(&q->commits_free);
+    q->now = q->mono_epoch = clock_mono();
+    q->started = clock_wall();
+}
+
+struct message *queue_find(struct qmgr *q, struct slice id)
+{
+    return map_get(&q->messages, id);
+}
+
+/* ---- beginning and end ----------------------------------------------------------- */
+
+struct message *message_new(struct qmgr *q, const struct id *id)
+{
+    struct message *m = xcalloc(1, sizeof *m);
+    m->id = *id;
+    m->ref.fd = -1;
+    m->phase = PHASE_COMMITTING;
+    list_push(&q->all, &m->all);
+    if (map_put(&q->messages, m))
+        panic("ID %s exists twice", id->text);
+    return m;
+}
+
+static void drop_envelope(struct qmgr *q, struct message *m)
+{
+    message_drop_body(q, m);
+    envelope_free(m->env, m->recipient_count);
+    m->env = NULL;
+    if (m->phase == PHASE_LOADED)
+        q->active--;
+}
+
+void message_drop(struct qmgr *q, struct message *m)
+{
+    walks_forget(q, m);
+    map_remove(&q->messages, id_slice(&m->id));
+    list_remove(&m->all);
+    heap_remove(&q->due, &m->due);
+    heap_remove(&q->stubs, &m->due);
+    m->flags &= ~(uint32_t)MESSAGE_HOLD;
+    message_count_held(q, m);
+    drop_envelope(q, m);
+    m->phase = PHASE_GONE;
+    if (m->pins == 0)
+        free(m);
+}
+
+void message_pin(struct message *m)
+{
+    if (m->pins == UINT16_MAX)
+        panic("%s: too many users", m->id.text);
+    m->pins++;
+}
+
+bool message_unpin(struct qmgr *q, struct message *m)
+{
+    (void)q;
+    m->pins--;
+    if (m->phase != PHASE_GONE)
+        return true;
+    if (m->pins == 0)
+        free(m);
+    return false;
+}
+
+void message_count_held(struct qmgr *q, struct message *m)
+{
+    bool held = (m->flags & MESSAGE_HOLD) != 0;
+    if (held && !m->held)
+        q->held++;
+    if (!held && m->held)
+        q->held--;
+    m->held = held;
+}
+
+void message_keep_body(struct qmgr *q, struct message *m, struct body *body)
+{
+    uint64_t len = body->prefix_len + body->body_len;
+    if (q->body_bytes + len > (uint64_t)q->s->config->qmgr_body_memory_limit) {
+        free(body);
+        return;
+    }
+    q->body_bytes += len;
+    m->env->body = body;
+}
+
+void message_drop_body(struct qmgr *q, struct message *m)
+{
+    if (!m->env || !m->env->body)
+        return;
+    q->body_bytes -= m->env->body->prefix_len + m->env->body->body_len;
+    xfree(&m->env->body);
+}
+
+/* ---- recipients -------------------------------------------------------------------- */
+
+void recipient_waits(struct message *m, uint32_t i, uint32_t due)
+{
+    struct recipient *r = &m->env->recipients[i];
+    r->state = RCPT_WAITING;
+    r->due = due;
+    if (due < m->env->next_due)
+        m->env->next_due = due;
+}
+
+void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                     enum spool_status status)
+{
+    for (uint32_t k = 0; k < count; k++)
+        m->env->recipients[rcpts[k]].state = RCPT_DONE;
+    m->env->left -= count;
+    if (m->env->left == 0)
+        return; /* the end of the message says it all */
+    for (uint32_t k = 0; k < count && !m->quarantined; k++)
+        store_mark(q->store, &m->id, &m->ref, rcpts[k], status);
+}
+
+void message_withdraw(struct qmgr *q, struct message *m)
+{
+    list_each_safe(&m->env->jobs, n)
+    {
+        struct job *j = container_of(n, struct job, of_message);
+        if (j->state != JOB_ROUTING && j->state != JOB_QUEUED)
+            continue;
+        for (uint32_t k = 0; k < j->count; k++)
+            recipient_waits(m, j->rcpts[k], 0);
+        m->env->queued -= j->count;
+        job_free(q, j);
+    }
+}
+
+/* ---- becoming active ------------------------------------------------------------------ */
+
+static struct job *job_for(struct qmgr *q, struct message *m, struct route *route, uint32_t bytes,
+                           uint32_t remaining, struct list *jobs)
+{
+    struct job *j = route_open_job(route);
+    if (j && j->count < j->room && j->bytes + bytes <= JOB_RECIPIENT_BYTES)
+        return j;
+    uint32_t limit = (uint32_t)q->s->config->destination_recipient_limit;
+    j = job_new(m, remaining < limit ? remaining : limit);
+    j->route = route;
+    list_push(jobs, &j->link);
+    route_set_open_job(route, j);
+    return j;
+}
+
+/* Every recipient that is due goes into a job of its route. */
+static void make_jobs(struct qmgr *q, struct message *m, struct list *jobs)
+{
+    struct envelope *e = m->env;
+    uint32_t now = queue_seconds(q, q->now);
+    e->next_due = UINT32_MAX;
+    e->more = false;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        struct recipient *r = &e->recipients[i];
+        if (r->state != RCPT_WAITING)
+            continue;
+        if (r->due > now || e->queued >= ACTIVATE_RECIPIENTS_MAX) {
+            if (r->due > now && r->due < e->next_due)
+                e->next_due = r->due;
+            e->more |= r->due <= now;
+            continue;
+        }
+        /* the frame has four numbers a recipient beside the texts */
+        uint32_t bytes = 16u + r->address_len + r->orcpt_len;
+        struct route *route = sites_route(q, recipient_address(m, i));
+        struct job *j = job_for(q, m, route, bytes, m->recipient_count - i, jobs);
+        j->rcpts[j->count++] = i;
+        j->bytes += bytes;
+        r->state = RCPT_QUEUED;
+        e->queued++;
+    }
+}
+
+static void schedule(struct qmgr *q, struct message *m)
+{
+    struct list jobs;
+    list_init(&jobs);
+    make_jobs(q, m, &jobs);
+    list_each(&jobs, n) route_set_open_job(container_of(n, struct job, link)->route, NULL);
+    struct list *n;
+    while ((n = list_pop(&jobs)))
+        sites_submit(q, container_of(n, struct job, link));
+}
+
+void message_activate(struct qmgr *q, struct message *m)
+{
+    if (!(m->flags & MESSAGE_HOLD) && !q->draining && !m->env->deleted) {
+        m->env->activated = q->now;
+        if (!m->env->active_logged)
+            events_active(q, m);
+        m->env->active_logged = true;
+        schedule(q, m);
+    }
+    message_settle(q, m);
+}
+
+static bool room_for_envelope(const struct qmgr *q)
+{
+    return q->active + q->loading < (uint64_t)q->s->config->qmgr_message_active_limit;
+}
+
+static void make_stub(struct qmgr *q, struct message *m, int64_t due)
+{
+    heap_remove(&q->due, &m->due);
+    drop_envelope(q, m);
+    m->phase = PHASE_STUB;
+    if (due < INT64_MAX)
+        heap_set(&q->stubs, &m->due, due);
+}
+
+void message_enter(struct qmgr *q, struct message *m)
+{
+    message_count_held(q, m);
+    if (q->active > (uint64_t)q->s->config->qmgr_message_active_limit)
+        make_stub(q, m, q->now);
+    else
+        message_activate(q, m);
+}
+
+/* ---- after a change --------------------------------------------------------------------- */
+
+static void finish(struct qmgr *q, struct message *m)
+{
+    q->counters.removed++;
+    events_removed(q, m, m->quarantined ? "quarantined" : m->env->deleted ? "deleted" : "done");
+    if (!m->quarantined)
+        store_finish(q->store, &m->id, &m->ref);
+    message_drop(q, m);
+}
+
+static bool idle(const struct message *m)
+{
+    const struct envelope *e = m->env;
+    return e->queued == 0 && e->failing == 0 && e->failed == 0 && e->confirmed == 0 &&
+           !e->noticing && m->pins == 0;
+}
+
+/* When m needs attention next. */
+static int64_t next_due(const struct qmgr *q, const struct message *m)
+{
+    const struct envelope *e = m->env;
+    int64_t due = INT64_MAX;
+    if ((m->flags & MESSAGE_HOLD) == 0) {
+        if (e->more && e->queued < ACTIVATE_RECIPIENTS_MAX / 2)
+            return q->now;
+        if (e->next_due != UINT32_MAX)
+            due = queue_mono(q, e->next_due);
+    }
+    bool owes = e->failed || e->confirmed || e->delay_due;
+    if (owes && !e->noticing && e->notice_at && e->notice_at < due)
+        due = e->notice_at;
+    return due;
+}
+
+void message_settle(struct qmgr *q, struct message *m)
+{
+    struct envelope *e = m->env;
+    if (m->phase != PHASE_LOADED)
+        return;
+    if (m->quarantined && !e->deleted)
+        message_delete(q, m);
+    if (e->left == 0 && e->failing == 0 && !e->noticing) {
+        finish(q, m);
+        return;
+    }
+    notices_start(q, m);
+    if (e->queued == 0)
+        message_drop_body(q, m);
+    int64_t due = next_due(q, m);
+    uint64_t plenty = (uint64_t)q->s->config->qmgr_message_active_limit / 4 * 3;
+    if (q->active > plenty && due > q->now + 5 * CLOCK_SECOND && idle(m))
+        make_stub(q, m, due);
+    else if (due < INT64_MAX)
+        heap_set(&q->due, &m->due, due);
+    else
+        heap_remove(&q->due, &m->due);
+}
+
+/* ---- from the spool -------------------------------------------------------------------------- */
+
+/* A planned wall time on qmgr's clock. A clock that was stepped (F30) must not
+ * put an attempt off for longer than the longest back-off. */
+static uint32_t second_of(int64_t wall, void *arg)
+{
+    struct qmgr *q = arg;
+    int64_t wait = wall - clock_wall();
+    int64_t max = q->s->config->maximal_backoff_time * CLOCK_SECOND;
+    if (wait <= 0)
+        return 0;
+    return queue_seconds(q, q->now + (wait < max + max / 10 ? wait : max)) + 1;
+}
+
+static int load_envelope(struct qmgr *q, struct message *m, const struct store_found *found)
+{
+    if (message_build(m, found, second_of, q) < 0)
+        return -1;
+    m->phase = PHASE_LOADED;
+    q->active++;
+    m->env->active_logged = m->env->next_due != 0;
+    return 0;
+}
+
+/* B77: the operator has it in corrupt/ and in the log; the queue lets it go at
+ * its next message_settle. */
+void queue_quarantined(const struct id *id, const char *why, void *arg)
+{
+    struct message *m = queue_find(arg, id_slice(id));
+    (void)why;
+    if (m)
+        m->quarantined = true;
+}
+
+struct load {
+    struct qmgr *q;
+    struct message *m;
+};
+
+static void on_loaded(const struct store_found *found, const char *error, void *arg)
+{
+    struct load *l = arg;
+    struct qmgr *q = l->q;
+    struct message *m = l->m;
+    free(l);
+    queue_tick(q);
+    q->loading--;
+    if (!message_unpin(q, m))
+        return;
+    m->phase = PHASE_STUB;
+    if (!found || load_envelope(q, m, found) < 0) {
+        if (m->quarantined) {
+            walks_loaded(q, m);
+            message_drop(q, m);
+            return;
+        }
+        /* F25: the sender is not to blame; the operator must know */
+        log_error("%s: cannot be read back, tried again later: %s", m->id.text,
+                  error ? error : "its envelope breaks a limit");
+        m->unreadable = true;
+        heap_set(&q->stubs, &m->due, q->now + q->s->config->minimal_backoff_time * CLOCK_SECOND);
+        walks_loaded(q, m);
+        return;
+    }
+    m->ref = found->ref;
+    m->unreadable = false;
+    for (uint32_t i = 0; m->flushed && i < m->recipient_count; i++)
+        if (m->env->recipients[i].state == RCPT_WAITING)
+            recipient_waits(m, i, 0);
+    m->flushed = false;
+    message_pin(m);
+    walks_loaded(q, m);
+    if (message_unpin(q, m))
+        message_activate(q, m);
+}
+
+void message_load(struct qmgr *q, struct message *m)
+{
+    struct load *l = xmalloc(sizeof *l);
+    *l = (struct load){q, m};
+    heap_remove(&q->stubs, &m->due);
+    m->phase = PHASE_LOADING;
+    message_pin(m);
+    q->loading++;
+    store_load(q->store, &m->id, &m->ref, on_loaded, l);
+}
+
+void queue_found(const struct store_found *found, void *arg)
+{
+    struct qmgr *q = arg;
+    if (queue_find(q, id_slice(&found->id)))
+        return; /* committed meanwhile */
+    queue_tick(q);
+    struct message *m = message_new(q, &found->id);
+    m->ref = found->ref;
+    m->phase = PHASE_STUB;
+    if (load_envelope(q, m, found) < 0) {
+        log_error("%s: its envelope breaks a limit; left alone in the spool", m->id.text);
+        message_drop(q, m);
+        return;
+    }
+    int64_t age = clock_wall() - m->arrival;
+    m->born = q->now - (age > 0 ? age : 0);
+    message_count_held(q, m);
+    if (m->env->left == 0) { /* power failed between its last mark and its end */
+        finish(q, m);
+        return;
+    }
+    int64_t due = next_due(q, m);
+    if (m->env->failed)
+        due = q->now; /* its notice is owed; made when the scan is over */
+    if (!room_for_envelope(q))
+        make_stub(q, m, due);
+    else if (due < INT64_MAX)
+        heap_set(&q->due, &m->due, due);
+}
+
+void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg)
+{
+    struct qmgr *q = arg;
+    q->scanned = true;
+    log_info("spool read: %llu messages, %llu quarantined", (unsigned long long)messages,
+             (unsigned long long)quarantined);
+    list_each_safe(&q->all, n)
+    {
+        struct message *m = container_of(n, struct message, all);
+        if (m->phase == PHASE_LOADED && m->env->failed)
+            message_settle(q, m);
+    }
+}
+
+/* ---- each turn
+ * ----------------------------------------------------------------------------------- */
+
+static bool may_load(const struct qmgr *q)
+{
+    return q->loading < LOADS_MAX && room_for_envelope(q);
+}
+
+void queue_turn(struct qmgr *q)
+{
+    struct heap_node *n;
+    if (q->draining)
+        return;
+    for (int i = 0; i < DUE_PER_TURN && (n = heap_min(&q->due)) && n->key <= q->now; i++) {
+        struct message *m = container_of(n, struct message, due);
+        heap_remove(&q->due, n);
+        message_activate(q, m);
+    }
+    while (may_load(q) && (n = heap_min(&q->stubs)) && n->key <= q->now)
+        message_load(q, container_of(n, struct message, due));
+}
+
+int64_t queue_next_due(const struct qmgr *q)
+{
+    if (q->draining)
+        return INT64_MAX;
+    const struct heap_node *a = heap_min(&q->due), *b = may_load(q) ? heap_min(&q->stubs) : NULL;
+    int64_t due = a ? a->key : INT64_MAX;
+    return b && b->key < due ? b->key : due;
+}

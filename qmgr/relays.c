@@ -1,0 +1,491 @@
+/* Jobs at relay processes: the table of what is under way, contents on their way
+ * out, results on their way in. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+
+enum {
+    RELAY_JOBS_MAX = 100000, /* whatever it says */
+    JOB_RECIPIENTS_MAX = 1000,
+    LOST_AT_ONCE_MAX = 2 /* then a message that kills relay processes waits too */
+};
+
+struct relay {
+    struct qmgr *q;
+    struct channel *channel;
+    struct list jobs;
+    unsigned slot;
+    uint32_t limit, in_flight;
+    bool tells_dot; /* sends ipc_dot, so that its silence means something */
+};
+
+void relays_init(struct qmgr *q)
+{
+    buf_init(&q->relays.rcpts, 2 * JOB_RECIPIENT_BYTES);
+}
+
+/* ---- the table -------------------------------------------------------------------------- */
+
+static void table_grow(struct relays *t)
+{
+    uint32_t size = t->table_size ? t->table_size * 2 : 256;
+    t->table = xreallocarray(t->table, size, sizeof *t->table);
+    t->free_slots = xreallocarray(t->free_slots, size, sizeof *t->free_slots);
+    for (uint32_t i = size; i > t->table_size; i--) {
+        t->table[i - 1] = NULL;
+        t->free_slots[t->free_count++] = i - 1;
+    }
+    t->table_size = size;
+}
+
+static void table_add(struct relays *t, struct job *j)
+{
+    if (t->free_count == 0)
+        table_grow(t);
+    uint32_t slot = t->free_slots[--t->free_count];
+    j->number = (uint64_t)++t->generation << 32 | slot;
+    t->table[slot] = j;
+}
+
+static struct job *table_find(const struct relays *t, uint64_t number)
+{
+    uint32_t slot = (uint32_t)number;
+    struct job *j = slot < t->table_size ? t->table[slot] : NULL;
+    return j && j->number == number ? j : NULL;
+}
+
+void relays_release(struct qmgr *q, struct job *j)
+{
+    if (!j->relay)
+        return;
+    uint32_t slot = (uint32_t)j->number;
+    q->relays.table[slot] = NULL;
+    q->relays.free_slots[q->relays.free_count++] = slot;
+    j->relay->in_flight--;
+    j->relay = NULL;
+}
+
+/* ---- choosing ----------------------------------------------------------------------------- */
+
+static bool has_room(const struct relay *r)
+{
+    return r->in_flight < r->limit;
+}
+
+unsigned relays_ready(const struct qmgr *q)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < q->relays.count; i++)
+        n += has_room(q->relays.list[i]);
+    return n;
+}
+
+struct relay *relays_pick(struct qmgr *q, const struct lane *lane)
+{
+    struct relays *t = &q->relays;
+    struct relay *least = NULL;
+    for (unsigned i = 0; i < t->count; i++)
+        if (has_room(t->list[i]) && (!least || t->list[i]->in_flight < least->in_flight))
+            least = t->list[i];
+    if (!least)
+        return NULL;
+    /* where sessions to the site are open, unless that one is much busier */
+    struct relay *home =
+        t->list[map_hash(slice_make(lane->site->key, lane->site->key_len)) % t->count];
+    return has_room(home) && home->in_flight <= 4 + 2 * least->in_flight ? home : least;
+}
+
+/* ---- sending -------------------------------------------------------------------------------- */
+
+/* Ends a job that could not be sent. */
+static void not_sent(struct qmgr *q, struct job *j, const char *why)
+{
+    struct message *m = j->m;
+    struct attempt t = {
+        .job = j, .site = j->queue->lane->site, .started = j->queued_at, .sent = q->now};
+    log_error("%s: content cannot be read, tried again later: %s", m->id.text, why);
+    struct answer *a = answer_new(0, SLICE("4.3.0"),
+                                  SLICE("mail system trouble: the message cannot "
+                                        "be read at the moment"),
+                                  SLICE(""), SLICE(""));
+    a->local = true;
+    dispatch_over(q, j, SHAPER_NEUTRAL, NULL);
+    outcome_deferred(q, m, j->rcpts, j->count, a, &t, 0, true);
+    answer_unref(a);
+    job_free(q, j);
+    message_settle(q, m);
+}
+
+static struct slice encode_recipients(struct qmgr *q, const struct job *j)
+{
+    struct buf *b = &q->relays.rcpts;
+    buf_clear(b);
+    for (uint32_t k = 0; k < j->count; k++) {
+        uint32_t i = j->rcpts[k];
+        ipc_job_rcpt_add(b, &(struct ipc_job_rcpt){.index = i,
+                                                   .address = recipient_address(j->m, i),
+                                                   .orcpt = recipient_orcpt(j->m, i),
+                                                   .notify = j->m->env->recipients[i].notify});
+    }
+    return buf_slice(b);
+}
+
+static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct slice body, int fd)
+{
+    const struct lane *l = j->queue->lane;
+    const struct config *c = q->s->config;
+    const struct message *m = j->m;
+    bool lmtp = l->site->transport == TRANSPORT_LMTP;
+    struct ipc_deliver out = {
+        .job = j->number,
+        .id = id_slice(&m->id),
+        .site = site_name(l->site),
+        .transport = l->site->transport,
+        .source = slice_make(l->source, l->source_len),
+        .helo = slice_str(lmtp ? c->lmtp_lhlo_name : c->smtp_helo_name),
+        .session_messages = (uint32_t)c->smtp_connection_reuse_count_limit,
+        .flags = m->flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD,
+        .ret = m->env->ret,
+        .envid = message_envid(m),
+        .sender = message_sender(m),
+        .targets = buf_slice(&l->site->targets),
+        .recipients = encode_recipients(q, j),
+        .prefix = prefix,
+        .body = body,
+        .body_at = fd >= 0 ? m->ref.body_at : 0,
+        .body_len = fd >= 0 ? m->ref.body_len : body.len,
+    };
+    ipc_deliver_encode(channel_out(j->relay->channel), &out);
+    if (fd >= 0) {
+        channel_attach(j->relay->channel, fd);
+        close(fd);
+    }
+    j->state = JOB_SENT;
+    j->sent_at = q->now;
+}
+
+static void deliver_large(struct qmgr *q, struct job *j, struct slice prefix)
+{
+    struct err e;
+    int fd = store_reader(q->store, &j->m->id, &j->m->ref, &e);
+    if (fd < 0)
+        not_sent(q, j, e.text);
+    else
+        deliver(q, j, prefix, SLICE(""), fd);
+}
+
+struct reading {
+    struct qmgr *q;
+    struct message *m;
+    uint64_t number;
+};
+
+static void on_content(struct slice prefix, struct slice body, const char *error, void *arg)
+{
+    struct reading *r = arg;
+    struct qmgr *q = r->q;
+    struct message *m = r->m;
+    struct job *j = table_find(&q->relays, r->number);
+    free(r);
+    queue_tick(q);
+    if (!message_unpin(q, m) || !j)
+        return; /* its relay process died meanwhile */
+    if (error)
+        not_sent(q, j, error);
+    else if (m->ref.large)
+        deliver_large(q, j, prefix);
+    else
+        deliver(q, j, prefix, body, -1);
+}
+
+void relays_send(struct qmgr *q, struct relay *r, struct job *j)
+{
+    struct message *m = j->m;
+    const struct body *b = m->env->body;
+    j->relay = r;
+    j->sent_at = q->now;
+    r->in_flight++;
+    table_add(&q->relays, j);
+    list_push(&r->jobs, &j->link);
+    if (b && !m->ref.large) {
+        deliver(q, j, slice_make(b->data, b->prefix_len),
+                slice_make(b->data + b->prefix_len, b->body_len), -1);
+    } else if (m->ref.large && (b || m->ref.prefix_len == 0)) {
+        deliver_large(q, j, b ? slice_make(b->data, b->prefix_len) : SLICE(""));
+    } else {
+        struct reading *reading = xmalloc(sizeof *reading);
+        *reading = (struct reading){q, m, j->number};
+        message_pin(m);
+        store_read(q->store, &m->id, &m->ref, m->ref.large ? 0 : UINT64_MAX, on_content, reading);
+    }
+}
+
+/* ---- results ----------------------------------------------------------------------------------
+ */
+
+static int place_of(const struct job *j, uint32_t index, uint32_t hint)
+{
+    if (hint < j->count && j->rcpts[hint] == index)
+        return (int)hint;
+    uint32_t low = 0, high = j->count; /* they are in ascending order */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (j->rcpts[middle] < index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < j->count && j->rcpts[low] == index ? (int)low : -1;
+}
+
+/* B92, B93: every outcome is of a recipient of this job, and none comes twice.
+ * Marks in `seen` which came. */
+static int check_outcomes(const struct job *j, struct slice list, uint8_t *seen, struct err *e)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(list);
+    struct ipc_outcome o;
+    uint32_t n = 0;
+    while (ipc_outcome_next(&cursor, &o)) {
+        int at = place_of(j, o.index, n++);
+        if (at < 0 || seen[at] || o.status > OUTCOME_FAILED)
+            return err_set(e, "RESULT for recipient %u, which it was not given", o.index);
+        seen[at] = 1;
+    }
+    return cursor.failed ? err_set(e, "malformed RESULT") : 0;
+}
+
+static bool same_words(const struct ipc_outcome *a, const struct ipc_outcome *b)
+{
+    return a->status == b->status && a->code == b->code && a->stage == b->stage &&
+           a->local == b->local && slice_eq(a->enhanced, b->enhanced) && slice_eq(a->text, b->text);
+}
+
+static struct answer *answer_of(const struct ipc_outcome *o, const struct attempt *t)
+{
+    struct answer *a = answer_new(o->code, o->enhanced, o->text, t->host, t->address);
+    a->stage = o->stage;
+    a->local = o->local != 0;
+    a->final = t->lmtp;
+    return a;
+}
+
+struct result {
+    const struct ipc_result *in;
+    struct attempt t;
+    int64_t not_before;
+};
+
+static void report(struct qmgr *q, struct job *j, const struct result *r,
+                   const struct ipc_outcome *o, const uint32_t *rcpts, uint32_t count)
+{
+    struct answer *a = answer_of(o, &r->t);
+    if (o->status == OUTCOME_SENT)
+        outcome_sent(q, j->m, rcpts, count, a, &r->t);
+    else if (o->status == OUTCOME_FAILED)
+        outcome_failed(q, j->m, rcpts, count, a, &r->t);
+    else
+        outcome_deferred(q, j->m, rcpts, count, a, &r->t, r->not_before, true);
+    answer_unref(a);
+}
+
+/* Recipients with the same outcome are reported together. */
+static void report_all(struct qmgr *q, struct job *j, const struct result *r, const uint8_t *seen)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(r->in->outcomes);
+    struct ipc_outcome o, first = {.index = 0};
+    uint32_t group[JOB_RECIPIENTS_MAX], count = 0;
+    while (ipc_outcome_next(&cursor, &o)) {
+        if (count && !same_words(&o, &first)) {
+            report(q, j, r, &first, group, count);
+            count = 0;
+        }
+        if (count == 0)
+            first = o;
+        group[count++] = o.index;
+    }
+    if (count)
+        report(q, j, r, &first, group, count);
+    count = 0;
+    for (uint32_t k = 0; k < j->count; k++)
+        if (!seen[k])
+            group[count++] = j->rcpts[k];
+    struct ipc_outcome missing = {.status = OUTCOME_DEFERRED,
+                                  .local = 1,
+                                  .enhanced = SLICE("4.3.0"),
+                                  .text = SLICE("mail system trouble: no outcome was reported")};
+    if (count)
+        report(q, j, r, &missing, group, count);
+}
+
+static enum shaper_result judge(const struct ipc_result *in, struct ipc_outcome *worst)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(in->outcomes);
+    struct ipc_outcome o;
+    bool sent = false, failed = false;
+    while (ipc_outcome_next(&cursor, &o)) {
+        sent |= o.status == OUTCOME_SENT;
+        if (o.status != OUTCOME_SENT && !failed) {
+            *worst = o;
+            failed = true;
+        }
+    }
+    if (failed && in->scope == SCOPE_SITE)
+        return SHAPER_FAILED;
+    return sent || in->scope == SCOPE_RECIPIENT ? SHAPER_OK : SHAPER_NEUTRAL;
+}
+
+static struct attempt attempt_of(const struct job *j, const struct ipc_result *in)
+{
+    return (struct attempt){
+        .job = j,
+        .site = j->queue->lane->site,
+        .host = in->host,
+        .address = in->address,
+        .tls = in->tls,
+        .port = in->port,
+        .use_count = in->use_count,
+        .started = j->queued_at,
+        .sent = j->sent_at,
+        .wait_us = in->wait_us,
+        .connect_us = in->connect_us,
+        .transfer_us = in->transfer_us,
+        .dsn_taken_over = in->dsn != 0,
+        .lmtp = j->queue->lane->site->transport == TRANSPORT_LMTP,
+    };
+}
+
+static int on_result(struct relay *relay, struct slice body, struct err *e)
+{
+    struct qmgr *q = relay->q;
+    struct ipc_result in;
+    struct ipc_outcome worst = {.index = 0};
+    uint8_t seen[JOB_RECIPIENTS_MAX] = {0};
+    if (ipc_result_decode(body, &in) < 0)
+        return err_set(e, "malformed RESULT");
+    struct job *j = table_find(&q->relays, in.job);
+    if (!j || j->relay != relay || j->state != JOB_SENT)
+        return err_set(e, "RESULT of a job that it does not have");
+    if (check_outcomes(j, in.outcomes, seen, e) < 0)
+        return -1;
+    struct message *m = j->m;
+    struct result r = {.in = &in, .t = attempt_of(j, &in)};
+    if (in.after_dot) {
+        r.not_before = q->now + LOST_RELAY_DELAY;
+        log_warning("%s: possible duplicate: the server may have taken the message, but its "
+                    "answer did not come",
+                    m->id.text);
+    }
+    enum shaper_result verdict = judge(&in, &worst);
+    struct answer *why = verdict == SHAPER_FAILED ? answer_of(&worst, &r.t) : NULL;
+    /* first, while its recipients still hold the message: it may settle others */
+    dispatch_over(q, j, verdict, why);
+    answer_unref(why);
+    report_all(q, j, &r, seen);
+    job_free(q, j);
+    message_settle(q, m);
+    return 0;
+}
+
+static int on_dot(struct relay *r, struct slice body, struct err *e)
+{
+    struct ipc_dot in;
+    if (ipc_dot_decode(body, &in) < 0)
+        return err_set(e, "malformed DOT");
+    struct job *j = table_find(&r->q->relays, in.job);
+    if (!j || j->relay != r)
+        return err_set(e, "DOT of a job that it does not have");
+    j->dot = true;
+    r->tells_dot = true;
+    return 0;
+}
+
+/* ---- the channel --------------------------------------------------------------------------------
+ */
+
+static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
+                    struct err *e)
+{
+    struct relay *r = arg;
+    struct ipc_relay_ready ready;
+    (void)channel;
+    queue_tick(r->q);
+    if (fd >= 0)
+        close(fd);
+    switch (f->number) {
+    case IPC_NUMBER_ipc_result:
+        return on_result(r, f->body, e);
+    case IPC_NUMBER_ipc_dot:
+        return on_dot(r, f->body, e);
+    case IPC_NUMBER_ipc_relay_ready:
+        if (ipc_relay_ready_decode(f->body, &ready) < 0)
+            return err_set(e, "malformed RELAY_READY");
+        r->limit = ready.jobs < RELAY_JOBS_MAX ? ready.jobs : RELAY_JOBS_MAX;
+        return 0;
+    default:
+        return err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    }
+}
+
+/* Its process is gone: what it had goes to another. F12: at once if the end of
+ * data was not sent; F13: after a while if it may have been. */
+static void lost_job(struct qmgr *q, struct job *j, bool tells_dot)
+{
+    struct message *m = j->m;
+    bool maybe_sent = j->state == JOB_SENT && (j->dot || !tells_dot);
+    int64_t due = q->now;
+    if (maybe_sent) {
+        log_warning("%s: possible duplicate: a relay process died while it may have sent the "
+                    "message; tried again in %llds",
+                    m->id.text, (long long)(LOST_RELAY_DELAY / CLOCK_SECOND));
+    }
+    if (maybe_sent || ++m->env->lost > LOST_AT_ONCE_MAX)
+        due += LOST_RELAY_DELAY;
+    dispatch_over(q, j, SHAPER_NEUTRAL, NULL);
+    for (uint32_t k = 0; k < j->count; k++)
+        recipient_waits(m, j->rcpts[k], queue_seconds(q, due) + (due > q->now));
+    m->env->queued -= j->count;
+    job_free(q, j);
+    if (m->env->deleted)
+        queue_act(q, m, QUEUE_DO_DELETE, NULL);
+    else
+        message_settle(q, m);
+}
+
+static void on_closed(struct channel *channel, const char *why, void *arg)
+{
+    struct relay *r = arg;
+    struct qmgr *q = r->q;
+    queue_tick(q);
+    if (r->in_flight)
+        log_warning("channel to %s: %s; %u deliveries were under way", channel_name(channel), why,
+                    r->in_flight);
+    else
+        log_info("channel to %s: %s", channel_name(channel), why);
+    for (unsigned i = 0; i < q->relays.count; i++)
+        if (q->relays.list[i] == r)
+            q->relays.list[i] = q->relays.list[--q->relays.count];
+    while (!list_empty(&r->jobs))
+        lost_job(q, container_of(r->jobs.next, struct job, link), r->tells_dot);
+    free(r);
+}
+
+void relays_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
+{
+    static const struct channel_ops ops = {on_frame, on_closed};
+    char name[64];
+    if (q->relays.count == RELAYS_MAX) {
+        log_error("more than %d relay processes: one stays without work", RELAYS_MAX);
+        close(fd);
+        return;
+    }
+    snprintf(name, sizeof name, "relay %u (process %u)", slot, pid);
+    struct relay *r = xcalloc(1, sizeof *r);
+    r->q = q;
+    r->slot = slot;
+    list_init(&r->jobs);
+    r->channel = channel_new(q->s->base, fd, name, &ops, r);
+    q->relays.list[q->relays.count++] = r;
+}

@@ -1,0 +1,117 @@
+/* The destination of an address in words, for `postern site show`. */
+#include <arpa/inet.h>
+
+#include "core/json.h"
+#include "core/mem.h"
+#include "qmgr/sites.h"
+
+enum { SHOW_MAX = 48 * 1024, SHOWN_ADDRESS = 1024 };
+
+struct show {
+    struct qmgr *q;
+    char address[SHOWN_ADDRESS];
+    size_t address_len;
+    void (*done)(struct slice json, void *arg);
+    void *arg;
+};
+
+static const char *const transports[] = {
+    [TRANSPORT_SMTP] = "smtp",   [TRANSPORT_LMTP] = "lmtp",       [TRANSPORT_ERROR] = "error",
+    [TRANSPORT_RETRY] = "retry", [TRANSPORT_DISCARD] = "discard",
+};
+static const char *const statuses[] = {
+    [RESOLVE_OK] = "ok", [RESOLVE_TEMPORARY] = "temporary", [RESOLVE_PERMANENT] = "permanent"};
+
+static void show_targets(struct slice list, struct buf *b)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(list);
+    struct ipc_target t;
+    char text[INET6_ADDRSTRLEN];
+    json_list(b, "targets");
+    while (ipc_target_next(&cursor, &t)) {
+        struct slice address = t.address;
+        int family = t.address.len == 4 ? AF_INET : t.address.len == 16 ? AF_INET6 : 0;
+        if (family && inet_ntop(family, t.address.ptr, text, sizeof text))
+            address = slice_str(text);
+        json_begin(b);
+        json_str(b, "host", t.host);
+        json_str(b, "address", address);
+        json_int(b, "port", t.port);
+        json_int(b, "preference", t.preference);
+        json_end(b);
+    }
+    json_list_end(b);
+}
+
+static void show_answer(const char *name, const struct answer *a, struct buf *b)
+{
+    if (!a)
+        return;
+    json_member(b, name);
+    json_int(b, "code", a->code);
+    json_str(b, "status", slice_str(a->enhanced));
+    json_str(b, "host", answer_host(a));
+    json_str(b, "text", answer_text(a));
+    json_seconds(b, "time", a->when);
+    json_end(b);
+}
+
+static void show_lane(const struct qmgr *q, const struct lane *l, struct buf *b)
+{
+    json_begin(b);
+    json_str(b, "source", slice_make(l->source, l->source_len));
+    json_int(b, "queued", l->queued);
+    shaper_explain(&l->shaper, q->now, b);
+    show_answer("last_failure", l->last, b);
+    json_end(b);
+}
+
+static void describe(const struct qmgr *q, const struct route *r, struct buf *b)
+{
+    json_begin(b);
+    json_str(b, "for", route_key(r));
+    json_str(b, "status", slice_str(statuses[r->status]));
+    json_str(b, "transport", slice_str(transports[r->transport]));
+    json_str(b, "nexthop", slice_str(r->nexthop));
+    json_seconds(b, "expires_in", r->expires > q->now ? r->expires - q->now : 0);
+    show_answer("answer", r->answer, b);
+    if (r->site) {
+        json_str(b, "site", site_name(r->site));
+        show_targets(buf_slice(&r->site->targets), b);
+        json_list(b, "lanes");
+        list_each(&r->site->lanes, n) show_lane(q, container_of(n, struct lane, of_site), b);
+        json_list_end(b);
+    }
+    json_end(b);
+}
+
+static void on_route(struct route *r, void *arg)
+{
+    struct show *s = arg;
+    if (r->by_address) {
+        /* the domain's addresses differ: this one's own route */
+        struct route *own = sites_route(s->q, slice_make(s->address, s->address_len));
+        if (own != r) {
+            route_watch(s->q, own, on_route, s);
+            return;
+        }
+    }
+    struct buf b = BUF_INIT(SHOW_MAX);
+    describe(s->q, r, &b);
+    s->done(buf_slice(&b), s->arg);
+    buf_free(&b);
+    free(s);
+}
+
+void queue_show_site(struct qmgr *q, struct slice recipient_or_domain,
+                     void (*done)(struct slice json, void *arg), void *arg)
+{
+    struct show *s = xcalloc(1, sizeof *s);
+    *s = (struct show){.q = q, .done = done, .arg = arg};
+    struct buf b = {s->address, 0, sizeof s->address, sizeof s->address};
+    if (slice_chr(recipient_or_domain, '@') == recipient_or_domain.len)
+        buf_addstr(&b, "postmaster@");
+    buf_adds(&b, recipient_or_domain);
+    s->address_len = b.len;
+    route_watch(q, sites_route(q, buf_slice(&b)), on_route, s);
+}

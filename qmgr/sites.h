@@ -1,0 +1,41 @@
+/* Routes: what resolve said about a domain, or about one address of a domain
+ * whose addresses differ. Inside of sites.c, for site_show.c. */
+#ifndef POSTERN_QMGR_SITES_H
+#define POSTERN_QMGR_SITES_H
+
+#include "qmgr/qmgr.h"
+
+enum route_state { ROUTE_NEW, ROUTE_UNSENT, ROUTE_ASKED, ROUTE_READY };
+
+struct route_watcher {
+    struct list link;
+    void (*done)(struct route *r, void *arg);
+    void *arg;
+};
+
+struct route {
+    struct list lru;
+    struct list unsent;    /* in sites.unsent while UNSENT */
+    struct list waiting;   /* struct job */
+    struct list watchers;  /* struct route_watcher */
+    struct job *open;      /* of the message that is being activated */
+    struct site *site;     /* if OK and the transport delivers */
+    struct answer *answer; /* otherwise */
+    char *nexthop;
+    uint64_t tag;
+    int64_t expires; /* monotonic */
+    uint8_t state, status, transport;
+    bool by_address; /* the domain's addresses have routes of their own */
+    uint16_t key_len, sample_len;
+    char text[]; /* key, then the address that resolve is asked about */
+};
+
+static inline struct slice route_key(const struct route *r)
+{
+    return slice_make(r->text, r->key_len);
+}
+/* Calls back when the route is known; maybe at once. */
+void route_watch(struct qmgr *q, struct route *r, void (*done)(struct route *r, void *arg),
+                 void *arg);
+
+#endif
