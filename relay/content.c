@@ -139,6 +139,8 @@ static enum content_status send_file(struct content *c, struct wire *w, size_t *
 {
     const struct job *j = c->job;
     uint64_t in_body = c->at - j->m.prefix.len, left = j->m.body_len - in_body;
+    if (!c->announced)
+        left -= CONTENT_TAIL; /* there is more than that: see is_held */
     size_t want = left < CONTENT_BURST ? (size_t)left : CONTENT_BURST;
     int file_error;
     enum wire_status status =
@@ -151,12 +153,23 @@ static enum content_status send_file(struct content *c, struct wire *w, size_t *
     return status_of(status);
 }
 
+/* One piece never reaches the end from before the tail: it is at most the rest
+ * of the prefix, which is shorter than a frame, and a block or a file's part. */
+_Static_assert(CONTENT_TAIL >= CONTENT_BLOCK + IPC_FRAME_MAX, "a piece may hold the end");
+
+static bool is_held(const struct content *c)
+{
+    return !c->announced && job_size(c->job) - c->at <= CONTENT_TAIL;
+}
+
 enum content_status content_send(struct content *c, struct wire *w)
 {
     size_t total = 0;
     enum content_status status = status_of(wire_flush(w));
     while (status == CONTENT_SENT && !c->gathered) {
         size_t sent = 0;
+        if (is_held(c))
+            return CONTENT_HELD;
         if (total >= CONTENT_BURST) {
             wire_wait(w);
             return CONTENT_AGAIN;

@@ -14,15 +14,18 @@ struct wire;
 
 enum {
     CONTENT_IOV = 64,
-    CONTENT_BLOCK = 128 * 1024,      /* read from a file at a time */
-    CONTENT_BURST = 4 * 1024 * 1024, /* sent before other sessions get their turn */
-    CONTENT_HEAD_MAX = 40            /* "BDAT 18446744073709551615 LAST" and CRLF */
+    CONTENT_BLOCK = 128 * 1024,       /* read from a file at a time */
+    CONTENT_TAIL = 2 * CONTENT_BLOCK, /* of the content is held back until `announced` */
+    CONTENT_BURST = 4 * 1024 * 1024,  /* sent before other sessions get their turn */
+    CONTENT_HEAD_MAX = 40             /* "BDAT 18446744073709551615 LAST" and CRLF */
 };
 
 struct content {
     const struct job *job;
     bool bdat;
-    bool gathered; /* all of it, the end mark included, is sent or in wire.out */
+    bool told;      /* qmgr has been sent the word that the end is coming, */
+    bool announced; /* and the kernel has taken it */
+    bool gathered;  /* all of it, the end mark included, is sent or in wire.out */
     uint8_t head_len;
     uint64_t at; /* bytes of prefix and body that are gathered */
     struct stuffer stuffer;
@@ -31,6 +34,7 @@ struct content {
 
 enum content_status {
     CONTENT_SENT,      /* the last byte has been handed to the kernel */
+    CONTENT_HELD,      /* the tail is next, and not announced yet; call again when it is */
     CONTENT_AGAIN,     /* the rest waits for the socket */
     CONTENT_LOST,      /* the connection is gone; errno as in wire.h */
     CONTENT_UNREADABLE /* the file cannot be read, or is shorter than it should be */

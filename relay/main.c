@@ -125,6 +125,7 @@ static int start(struct service *s, struct err *e)
     relay.service = s;
     s->state = &relay;
     list_init(&relay.jobs);
+    list_init(&relay.held);
     list_init(&relay.dead);
     pool_init(&relay.pool);
     timers_init(&relay.timers, s->base, session_expired);
@@ -169,6 +170,7 @@ static void drain(struct service *s, unsigned seconds)
 static void turn(struct service *s)
 {
     struct list *n;
+    session_release_held(&relay);
     while ((n = list_pop(&relay.dead)))
         session_free(container_of(n, struct session, link));
     if (relay.draining && relay.job_count == 0 && relay.session_count == 0)

@@ -11,6 +11,7 @@ struct relay {
     struct service *service;
     struct channel *qmgr; /* NULL: none, there are no jobs then */
     struct list jobs;
+    struct list held; /* sessions whose end of data is to be announced to qmgr */
     struct list dead; /* sessions closed in this turn, freed at its end */
     unsigned job_count, session_count;
     struct pool pool;

@@ -251,6 +251,10 @@ static void flush_content(struct session *s)
         if (s->tx.content.at > before || s->wire.out.len < waiting)
             session_enter(s, SESSION_CONTENT);
         break;
+    case CONTENT_HELD:
+        list_remove(&s->link);
+        list_push(&s->relay->held, &s->link);
+        break;
     case CONTENT_LOST:
         lost(s, errno);
         break;
@@ -269,6 +273,32 @@ void session_flush(struct session *s)
         flush_content(s);
     else if (wire_flush(&s->wire) == WIRE_LOST)
         lost(s, errno);
+}
+
+static void tell_qmgr(struct session *s)
+{
+    struct content *c = &s->tx.content;
+    if (c->told || !s->relay->qmgr)
+        return;
+    c->told = true;
+    ipc_dot_encode(channel_out(s->relay->qmgr), &(struct ipc_dot){.job = s->job->m.job});
+}
+
+void session_release_held(struct relay *relay)
+{
+    struct list *n;
+    if (list_empty(&relay->held))
+        return;
+    list_each(&relay->held, at) tell_qmgr(container_of(at, struct session, link));
+    channel_flush_all();
+    /* what qmgr has not been told yet waits: the channel's next write is a turn */
+    if (relay->qmgr && channel_pending(relay->qmgr) > 0)
+        return;
+    while ((n = list_pop(&relay->held))) {
+        struct session *s = container_of(n, struct session, link);
+        s->tx.content.announced = true;
+        session_flush(s);
+    }
 }
 
 static void on_connected(struct session *s)

@@ -43,7 +43,8 @@ struct transaction {
 };
 
 struct session {
-    struct list link, site_link; /* in the pool's lists, or the graveyard */
+    struct list link;      /* among the idle, the held or the dead */
+    struct list site_link; /* among the idle of its site */
     struct relay *relay;
     struct pool_site *site;
     struct job *job; /* NULL while idle */
@@ -76,6 +77,9 @@ void session_enter(struct session *s, enum session_state state);
 struct buf *session_queue(struct session *s);
 /* Sends what is queued, then content. Ends the session if that fails. */
 void session_flush(struct session *s);
+/* Tells qmgr which messages are about to be completed, and completes them (F12,
+ * F13). Once a turn, for all sessions together: one system call. */
+void session_release_held(struct relay *relay);
 /* The job is over: reports it, and the session becomes idle or ends. */
 void session_finish_job(struct session *s);
 /* The connection has failed its job: the job tries elsewhere if nothing had

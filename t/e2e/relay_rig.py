@@ -212,7 +212,7 @@ class Relay:
         return job
 
     def result(self, timeout=20):
-        return self.qmgr.expect("ipc_result", timeout)
+        return self.qmgr.expect("ipc_result", timeout, skip=("ipc_dot",))
 
 
 def statuses(result):

@@ -6,7 +6,8 @@ import pytest
 from ipc import Closed
 from postern import free_port, wait_until
 from relay_rig import (CONNECT, CONTENT, DATA, DEFERRED, DOT, EHLO, FAILED, GREETING, LMTP, MAIL,
-                       MESSAGE, RCPT, RECIPIENT, SENT, SITE, Relay, Script, content_file, statuses)
+                       MESSAGE, RCPT, RECIPIENT, SENT, SITE, Hangup, Relay, Script, content_file,
+                       statuses)
 
 
 def plain(*keywords, **options):
@@ -294,6 +295,41 @@ def test_F13_content_cut_before_the_dot_is_not_in_doubt():
         os.close(fd)
         result = relay.result()
         assert statuses(result) == [DEFERRED] and result.after_dot == 0
+
+
+@pytest.mark.parametrize("size", [100, 30000000])
+@pytest.mark.parametrize("keywords", [(), ("CHUNKING",)])
+def test_F12_F13_the_end_of_data_is_announced_before_it_is_sent(size, keywords):
+    def handler(c):
+        c.hello(*keywords)
+        for verb in ("MAIL", "RCPT"):
+            c.expect(verb)
+            c.send("250 ok")
+        if not keywords:
+            c.expect("DATA")
+            c.send("354 go")
+        c.exactly(size // 2)
+        try:
+            early.append(relay.qmgr.receive(timeout=0.5 if size > 1000 else 10))
+            if keywords:
+                c.exactly(size - size // 2)
+            else:
+                c.until_dot()
+            c.send("250 ok")
+        except Hangup:
+            pass
+    early = []
+    fd = content_file(b"y" * size)
+    with Script(handler) as server, Relay() as relay:
+        job = relay.deliver(server, ["r@dst.test"], fd=fd, body_len=size)
+        os.close(fd)
+        wait_until(lambda: early, 20, "the middle of the content")
+        if size < 1000:
+            assert early[0].name == "ipc_dot" and early[0].job == job
+        else:
+            assert early[0] is None
+            assert relay.qmgr.expect("ipc_dot").job == job
+        assert statuses(relay.result()) == [SENT]
 
 
 @pytest.mark.parametrize("stage", [CONNECT, GREETING, EHLO, MAIL, RCPT, DATA, DOT])

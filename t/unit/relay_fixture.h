@@ -45,6 +45,7 @@ static inline void rig_start(void)
     rig_service = (struct service){.base = event_base_new(), .config = &rig_config};
     rig = (struct relay){.service = &rig_service};
     list_init(&rig.jobs);
+    list_init(&rig.held);
     list_init(&rig.dead);
     pool_init(&rig.pool);
     timers_init(&rig.timers, rig_service.base, session_expired);
@@ -123,6 +124,7 @@ static inline int rig_session(struct job *j, struct session **out)
 static inline void rig_turn(void)
 {
     event_base_loop(rig_service.base, EVLOOP_NONBLOCK);
+    session_release_held(&rig);
     rig_bury();
 }
 

@@ -44,7 +44,9 @@ static enum content_status send_all(const struct job *j, bool bdat, struct buf *
     setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     wire_open(&w, rig_service.base, fds[0], ignore, writable, &w);
     content_init(&c, j, bdat);
-    while ((status = content_send(&c, &w)) == CONTENT_AGAIN) {
+    while ((status = content_send(&c, &w)) == CONTENT_AGAIN || status == CONTENT_HELD) {
+        assert_false(c.gathered && !c.announced);
+        c.announced = status == CONTENT_HELD || c.announced;
         drain_into(fds[1], got);
         event_base_loop(rig_service.base, EVLOOP_NONBLOCK);
     }
