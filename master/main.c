@@ -106,6 +106,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     supervise_tick(arg);
 }
 
+/* The system log was restarted: the tick connects to it again. */
+static void on_log_broken(void *arg)
+{
+    struct master *m = arg;
+    m->logs.degraded = !*m->plan->config->maillog_file;
+}
+
 /* Everything that can fail because of the system, before any service starts. */
 static int set_up(struct master *m, struct err *e)
 {
@@ -126,6 +133,7 @@ static int set_up(struct master *m, struct err *e)
         return -1;
     prepare_limits();
     logs_use(&m->logs, m->plan->config);
+    log_on_broken(on_log_broken, m);
     for (size_t i = 0; i < m->plan->count; i++)
         if (m->plan->services[i].line->command == command_find(SLICE("resolve")))
             tables_set(&m->tables, m->plan->services[i].config->transport_maps);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/mem.h"
 #include "service/control.h"
 #include "service/jail.h"
@@ -87,11 +88,16 @@ void service_open_log(const struct service *s)
             log_set_level(levels[i]);
 }
 
+/* Called at every flush that fails: master is asked once a second. */
 static void on_log_broken(void *arg)
 {
+    static int64_t asked;
     struct service *s = arg;
-    if (s->master)
-        ipc_log_broken_encode(channel_out(s->master), &(struct ipc_log_broken){.which = 0});
+    int64_t now = clock_mono();
+    if (!s->master || now - asked < CLOCK_SECOND)
+        return;
+    asked = now;
+    ipc_log_broken_encode(channel_out(s->master), &(struct ipc_log_broken){.which = 0});
 }
 
 /* ---- life ------------------------------------------------------------------- */

@@ -14,6 +14,7 @@ ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 @pytest.fixture
 def relay(place):
     with Postern(place, relayhost="[127.0.0.1]:1") as p:
+        p.wait_log(r"master\[\d+\]: ready: ")
         yield p
 
 
