@@ -115,7 +115,7 @@ static bool expire(struct qmgr *q, struct message *m)
 }
 
 /* What a relay has cannot be called back; it is dropped when it returns. */
-static void delete (struct qmgr *q, struct message *m)
+void message_delete(struct qmgr *q, struct message *m)
 {
     static const enum recipient_state states[] = {RCPT_WAITING, RCPT_FAILED, RCPT_CONFIRMED};
     uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
@@ -190,7 +190,7 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         changed = expire(q, m);
         break;
     case QUEUE_DO_DELETE:
-        delete (q, m);
+        message_delete(q, m);
         break;
     }
     if (changed && by)

@@ -35,7 +35,8 @@ static void on_store_state(int state, const char *why, void *arg)
 
 static int open_spool(struct qmgr *q, struct err *e)
 {
-    static const struct store_ops ops = {queue_found, queue_scanned, on_store_state};
+    static const struct store_ops ops = {queue_found, queue_scanned, on_store_state,
+                                         queue_quarantined};
     const struct config *c = q->s->config;
     struct store_config sc = {
         .sync_threads = (unsigned)c->qmgr_sync_threads,

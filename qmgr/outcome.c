@@ -80,7 +80,7 @@ static int write_record(struct qmgr *q, struct message *m, struct spool_record *
     r->text = answer_text(a);
     r->host = answer_host(a);
     int rc = spool_record_encode(&out, &m->id, r);
-    if (rc == 0)
+    if (rc == 0 && !m->quarantined)
         store_record(q->store, &m->id, &m->ref, buf_slice(&out), done, arg);
     buf_free(&indices);
     buf_free(&out);
@@ -236,7 +236,8 @@ static void fail(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint3
     if (nobody)
         log_warning("%s: cannot be delivered or returned, and is dropped", m->id.text);
     for (uint32_t k = 0; k < count; k++) {
-        if (nobody || m->env->deleted || no_notice_on_failure(&m->env->recipients[rcpts[k]]))
+        if (nobody || m->env->deleted || m->quarantined ||
+            no_notice_on_failure(&m->env->recipients[rcpts[k]]))
             quiet[n_quiet++] = rcpts[k];
         else
             told[n_told++] = rcpts[k];

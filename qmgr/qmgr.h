@@ -216,6 +216,8 @@ void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, u
 void recipient_waits(struct message *m, uint32_t i, uint32_t due);
 /* Takes the recipients of all jobs that no relay has back into waiting. */
 void message_withdraw(struct qmgr *q, struct message *m);
+/* Drops all recipients that no relay has, without a notice. */
+void message_delete(struct qmgr *q, struct message *m);
 /* Keeps q->held right after m->flags changed. */
 void message_count_held(struct qmgr *q, struct message *m);
 /* The due heap and load queue; called each turn. */
@@ -226,6 +228,7 @@ void queue_sweep(struct qmgr *q);
 int64_t queue_next_due(const struct qmgr *q);
 /* The found callbacks of the store. */
 void queue_found(const struct store_found *found, void *arg);
+void queue_quarantined(const struct id *id, const char *why, void *arg);
 void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg);
 
 /* walk.c */
