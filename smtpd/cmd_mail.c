@@ -1,11 +1,11 @@
 /* MAIL: the sender and what the transaction asks for. */
 #include "core/clock.h"
 #include "core/log.h"
+#include "smtpd/content.h"
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
 
 static const struct refusal no_helo = {503, "5.5.1", "Error: send HELO/EHLO first"};
-static const struct refusal too_large = {552, "5.3.4", "Message size exceeds fixed limit"};
 
 /* Path and parameters; 0, or -1 when it was answered. */
 static int parse(struct session *s, struct slice argument, struct smtp_path *sender,
@@ -43,7 +43,7 @@ void cmd_mail(struct session *s, struct slice argument)
         return;
     uint64_t limit = (uint64_t)sv->config->message_size_limit;
     if (limit && params.size > limit) {
-        reject(s, SLICE(""), &too_large);
+        reject(s, SLICE(""), &content_too_large);
         return;
     }
     const struct refusal *no = link_refuses(&sv->link);

@@ -11,6 +11,7 @@
 #include "smtpd/prefix.h"
 #include "smtpd/reply.h"
 
+const struct refusal content_too_large = {552, "5.3.4", "Message size exceeds fixed limit"};
 static const struct refusal need_mail = {503, "5.5.1", "Error: need MAIL command"};
 static const struct refusal need_rcpt = {503, "5.5.1", "Error: need RCPT command"};
 static const struct refusal no_recipients = {554, "5.5.1", "Error: no valid recipients"};
@@ -177,7 +178,7 @@ static void scan_header(struct session *s, struct buf *b, size_t from)
     if (header_scan_feed(&c->header, slice_from(buf_slice(b), from)))
         separate_header(c, b);
     if (c->header.problem != HEADER_OK)
-        drop(s);
+        refuse(s, header_refusal(&c->header));
 }
 
 /* The first bytes tell how much room a small message needs. */
@@ -204,8 +205,8 @@ static enum data_status feed(struct session *s, struct slice in, size_t *used)
         status = data_feed(&c->data, slice_from(in, *used), &n, out);
         *used += n;
         scan_header(s, out, before);
-        if (c->data.discard)
-            drop(s);
+        if (c->data.discard && !c->dropped)
+            refuse(s, data_refusal(&c->data));
         if (c->large >= 0)
             write_out(s, out);
         else if (status == DATA_FULL && *used < in.len && !c->dropped)
@@ -321,6 +322,12 @@ size_t content_take(struct session *s, struct slice in)
     return used;
 }
 
+static bool is_beyond_limit(const struct session *s, uint64_t more)
+{
+    uint64_t limit = (uint64_t)s->server->config->message_size_limit;
+    return limit && s->tx.content->received + more > limit; /* more is at most CHUNK_MAX */
+}
+
 void content_chunk(struct session *s, uint64_t size, bool last)
 {
     bool no_transaction = s->state == STATE_GREETED || s->state == STATE_READY;
@@ -330,6 +337,8 @@ void content_chunk(struct session *s, uint64_t size, bool last)
         refuse(s, &need_mail);
     else if (s->state == STATE_MAIL)
         refuse(s, s->tx.refused ? &no_recipients : &need_rcpt);
+    else if (is_beyond_limit(s, size))
+        refuse(s, &content_too_large);
     if (!no_transaction)
         s->state = STATE_BDAT;
     s->tx.content->chunk_left = size;

@@ -29,6 +29,9 @@ struct content {
     struct XXH3_state_s *large_sum; /* of what was written */
 };
 
+/* Said at MAIL (SIZE), at BDAT, or at the end. */
+extern const struct refusal content_too_large;
+
 /* Starts collecting in the session's transaction. */
 void content_begin(struct session *s, enum data_framing framing);
 /* Takes input in the modes INPUT_DATA and INPUT_CHUNK; returns how much. At the
