@@ -13,7 +13,7 @@ struct dns {
     struct ub_ctx *context;
     struct list waiting; /* of dns_query.queue: not asked yet */
     unsigned outstanding;
-    bool ending;
+    struct list retired;
 };
 
 struct dns_query {
@@ -179,27 +179,21 @@ void dns_turn(struct dns *d)
     }
 }
 
-bool dns_retire(struct dns *d)
+void dns_retire(struct dns *d, struct list *retired)
 {
-    dns_turn(d);
-    if (d->outstanding || !list_empty(&d->waiting))
-        return false;
-    dns_free(d);
-    return true;
+    list_push(retired, &d->retired);
 }
 
-void dns_free(struct dns *d)
+void dns_turn_retired(struct list *retired)
 {
-    if (!d)
-        return;
-    list_each_safe(&d->waiting, n)
+    list_each_safe(retired, n)
     {
-        struct dns_query *q = container_of(n, struct dns_query, queue);
-        list_remove(&q->owned);
-        free(q);
+        struct dns *d = container_of(n, struct dns, retired);
+        dns_turn(d);
+        if (d->outstanding || !list_empty(&d->waiting))
+            continue;
+        list_remove(&d->retired);
+        ub_ctx_delete(d->context);
+        free(d);
     }
-    /* Questions under way are freed with the process: libunbound tells nothing
-     * about them once its context is gone. */
-    ub_ctx_delete(d->context);
-    free(d);
 }

@@ -30,10 +30,10 @@ void dns_ask(struct dns *d, const char *name, enum dns_type type, struct list *o
 void dns_abandon(struct list *owner);
 /* Once per turn of the loop: sends what waits for a place. */
 void dns_turn(struct dns *d);
-/* Replaced by another: answers what is under way, then frees itself in
- * dns_turn. True: it is gone. */
-bool dns_retire(struct dns *d);
-/* Ends it at once; callbacks do not come any more. */
-void dns_free(struct dns *d);
+/* Replaced by another: puts d into the list `retired`. Lookups that began with
+ * it may go on to use it for as long as they have open questions. */
+void dns_retire(struct dns *d, struct list *retired);
+/* dns_turn for those in the list; frees the ones that have no open questions. */
+void dns_turn_retired(struct list *retired);
 
 #endif

@@ -11,6 +11,7 @@
 struct lookup {
     struct list link;
     struct lookups *all;
+    struct dns *dns; /* for the whole lookup: another one may know other zones */
     struct entry *entry;
     struct destination destination;
     int64_t deadline;
@@ -145,9 +146,12 @@ static void refuse_address(struct lookup *l, const struct objections *found)
     struct verdict v;
     char text[INET6_ADDRSTRLEN];
     inet_ntop(found->address.len == 4 ? AF_INET : AF_INET6, found->address.raw, text, sizeof text);
-    verdict_set(&v, 550, "5.4.6", "mail for %s would go to %s[%s], which is %s",
-                l->destination.name.text[0] ? l->destination.name.text : text, found->host.text,
-                text, found->own ? "this relay itself" : "no public address");
+    const char *why = found->own ? "this relay itself" : "no public address";
+    if (l->destination.kind == DESTINATION_ADDRESS)
+        verdict_set(&v, 550, "5.4.6", "[%s] is %s", text, why);
+    else
+        verdict_set(&v, 550, "5.4.6", "mail for %s would go to %s[%s], which is %s",
+                    l->destination.name.text, found->host.text, text, why);
     refuse(l, &v, clamp_ttl(l, l->ttl));
 }
 
@@ -267,10 +271,9 @@ static void ask_addresses(struct lookup *l)
     for (size_t i = 0; i < l->host_count; i++) {
         const char *name = l->hosts[i].name.text;
         if (strcmp(protocols, "ipv6") != 0)
-            dns_ask(l->all->dns, name, DNS_TYPE_A, &l->questions, (unsigned)i, address_answered, l);
+            dns_ask(l->dns, name, DNS_TYPE_A, &l->questions, (unsigned)i, address_answered, l);
         if (strcmp(protocols, "ipv4") != 0)
-            dns_ask(l->all->dns, name, DNS_TYPE_AAAA, &l->questions, (unsigned)i, address_answered,
-                    l);
+            dns_ask(l->dns, name, DNS_TYPE_AAAA, &l->questions, (unsigned)i, address_answered, l);
     }
 }
 
@@ -410,6 +413,7 @@ void lookup_start(struct lookups *all, struct entry *e, const struct destination
     struct lookup *l = xcalloc(1, sizeof *l);
     struct verdict v;
     l->all = all;
+    l->dns = all->dns;
     l->entry = e;
     l->destination = *d;
     l->ttl = UINT32_MAX;
@@ -429,7 +433,7 @@ void lookup_start(struct lookups *all, struct entry *e, const struct destination
     }
     start_tick(all);
     if (d->kind == DESTINATION_MX)
-        dns_ask(all->dns, d->name.text, DNS_TYPE_MX, &l->questions, 0, mx_answered, l);
+        dns_ask(l->dns, d->name.text, DNS_TYPE_MX, &l->questions, 0, mx_answered, l);
     else {
         use_own_name(l);
         ask_addresses(l);
@@ -466,17 +470,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 int lookups_init(struct lookups *all, struct event_base *base, struct err *e)
 {
-    all->base = base;
     list_init(&all->active);
     all->tick = evtimer_new(base, on_tick, all);
     return all->tick ? 0 : err_set(e, "no timer");
-}
-
-void lookups_free(struct lookups *all)
-{
-    while (!list_empty(&all->active))
-        lookup_free(container_of(all->active.next, struct lookup, link));
-    if (all->tick)
-        event_free(all->tick);
-    all->tick = NULL;
 }

@@ -10,7 +10,6 @@
 #include "resolve/policy.h"
 
 struct lookups {
-    struct event_base *base;
     struct dns *dns;
     const struct config *config;
     const struct policy *policy;
@@ -21,7 +20,5 @@ struct lookups {
 int lookups_init(struct lookups *all, struct event_base *base, struct err *e);
 /* Starts to find d; completes `e`, perhaps at once. */
 void lookup_start(struct lookups *all, struct entry *e, const struct destination *d);
-/* Drops all lookups; their entries are never completed. */
-void lookups_free(struct lookups *all);
 
 #endif

@@ -26,8 +26,7 @@ struct resolver {
     struct cache cache;
     struct lookups lookups;
     struct requests requests;
-    struct dns *retired; /* after a reload, until its questions are answered */
-    struct channel *qmgr;
+    struct list retired;  /* of struct dns: after a reload, until their lookups are over */
     struct event *unhold; /* pending while requests may wait for tables */
     char *system_servers; /* those of /etc/resolv.conf */
     char *servers;        /* in use */
@@ -78,9 +77,8 @@ static int use_servers(struct service *s, struct err *e)
     struct dns *d = dns_new(s->base, wanted, e);
     if (!d)
         return -1;
-    if (r->retired)
-        dns_free(r->retired);
-    r->retired = r->lookups.dns;
+    if (r->lookups.dns)
+        dns_retire(r->lookups.dns, &r->retired);
     r->lookups.dns = d;
     free(r->servers);
     r->servers = xstrdup(wanted);
@@ -101,6 +99,7 @@ static int start(struct service *s, struct err *e)
     struct resolver *r = s->state;
     struct timeval wait = {TABLES_WAIT + 1, 0};
     cache_init(&r->cache);
+    list_init(&r->retired);
     r->lookups.policy = &r->policy;
     r->lookups.config = s->config;
     if (lookups_init(&r->lookups, s->base, e) < 0 || use_servers(s, e) < 0 ||
@@ -132,14 +131,11 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     if (!s->draining)
         log_debug("channel to %s closed: %s", channel_name(c), why);
     requests_forget(&r->requests, c);
-    if (r->qmgr == c)
-        r->qmgr = NULL;
 }
 
 static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
 {
     static const struct channel_ops ops = {.frame = on_frame, .closed = on_closed};
-    struct resolver *r = s->state;
     (void)slot;
     (void)pid;
     if (!slice_eq(name, SLICE("qmgr"))) {
@@ -147,7 +143,7 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         close(fd);
         return;
     }
-    r->qmgr = channel_new(s->base, fd, "qmgr", &ops, s);
+    channel_new(s->base, fd, "qmgr", &ops, s);
 }
 
 static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
@@ -179,8 +175,16 @@ static void turn(struct service *s)
 {
     struct resolver *r = s->state;
     dns_turn(r->lookups.dns);
-    if (r->retired && dns_retire(r->retired))
-        r->retired = NULL;
+    dns_turn_retired(&r->retired);
+    if (s->draining && r->requests.count == 0)
+        service_stop(s);
+}
+
+/* What is under way is answered; turn() stops when it is. */
+static void drain(struct service *s, unsigned seconds)
+{
+    (void)s;
+    (void)seconds;
 }
 
 static const struct service_ops ops = {.program = "resolve",
@@ -192,6 +196,7 @@ static const struct service_ops ops = {.program = "resolve",
                                        .peer = peer,
                                        .table = table,
                                        .reload = reload,
+                                       .drain = drain,
                                        .turn = turn};
 
 int main(int argc, char **argv)

@@ -83,8 +83,8 @@ int policy_open(struct policy *p, struct err *e)
         struct own_address *own = &p->own[p->own_count];
         if (!raw_address(i->ifa_addr, own))
             continue;
-        bool loopback = own->len == 4 ? own->raw[0] == 127
-                                      : memcmp(own->raw, &in6addr_loopback, 16) == 0;
+        bool loopback =
+            own->len == 4 ? own->raw[0] == 127 : memcmp(own->raw, &in6addr_loopback, 16) == 0;
         bool link_local = own->len == 16 && own->raw[0] == 0xfe && (own->raw[1] & 0xc0) == 0x80;
         if (loopback || link_local)
             continue;

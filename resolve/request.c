@@ -59,6 +59,23 @@ static void answer_targets(struct channel *channel, uint64_t tag, const struct r
     ipc_resolve_reply_encode(channel_out(channel), &m);
 }
 
+/* As if delivered; the text goes into the log. */
+static void answer_discard(struct channel *channel, uint64_t tag, const struct route *route)
+{
+    struct ipc_resolve_reply m = {.tag = tag,
+                                  .status = RESOLVE_OK,
+                                  .scope = route->individual,
+                                  .ttl = route->ttl,
+                                  .transport = TRANSPORT_DISCARD,
+                                  .nexthop = slice_str(route->nexthop),
+                                  .code = 250,
+                                  .enhanced = SLICE("2.0.0"),
+                                  .text = route->nexthop[0]
+                                              ? slice_str(route->nexthop)
+                                              : SLICE("discarded, as transport_maps says")};
+    ipc_resolve_reply_encode(channel_out(channel), &m);
+}
+
 /* Seconds that entry and route may be used from now on; at least one, so that
  * qmgr does not ask again for each message of a burst. */
 static uint32_t remaining(const struct entry *e, const struct route *route, int64_t now)
@@ -100,8 +117,7 @@ static uint32_t append_targets(struct buf *out, struct slice targets, uint32_t b
 
 static void answer_several(const struct request *q, int64_t now)
 {
-    struct buf targets = BUF_INIT(TARGETS_BYTES_MAX),
-               site = BUF_INIT(DESTINATIONS_MAX * 3 * SITE_NAME_MAX);
+    struct buf targets = BUF_INIT(TARGETS_BYTES_MAX), site = BUF_INIT(NEXTHOP_MAX + 16);
     const struct entry *refused = NULL;
     uint32_t ttl = q->route.ttl, base = 0;
     for (int i = 0; i < q->route.count; i++) {
@@ -110,10 +126,10 @@ static void answer_several(const struct request *q, int64_t now)
         ttl = left < ttl ? left : ttl;
         if (e->result.status == RESOLVE_OK) {
             base = append_targets(&targets, buf_slice(&e->result.targets), base);
-            (void)buf_printf(&site, "%s%s", site.len ? ";" : "", e->result.site);
         } else if (!refused || e->result.status == RESOLVE_TEMPORARY)
             refused = e;
     }
+    (void)buf_printf(&site, "list:%s", q->route.nexthop); /* configured, so it can be trusted */
     if (targets.len)
         answer_targets(q->channel, q->tag, &q->route, ttl, buf_slice(&site), buf_slice(&targets));
     else
@@ -215,7 +231,7 @@ static void take(struct requests *all, struct channel *channel, uint64_t tag,
         return;
     }
     if (route.transport == TRANSPORT_DISCARD) {
-        answer_targets(channel, tag, &route, route.ttl, SLICE("discard"), SLICE(""));
+        answer_discard(channel, tag, &route);
         return;
     }
     int64_t now = clock_mono();
@@ -277,13 +293,13 @@ void requests_forget(struct requests *all, const struct channel *channel)
     list_each_safe(&all->open, n)
     {
         struct request *q = container_of(n, struct request, link);
-        if (!channel || q->channel == channel)
+        if (q->channel == channel)
             request_free(q);
     }
     list_each_safe(&all->held, m)
     {
         struct held *h = container_of(m, struct held, link);
-        if (!channel || h->channel == channel)
+        if (h->channel == channel)
             held_free(all, h);
     }
 }
@@ -296,10 +312,4 @@ void requests_init(struct requests *all, struct routes *routes, struct cache *ca
     list_init(&all->held);
     buf_init(&all->scratch, 1024);
     all->hold_until = clock_mono() + TABLES_WAIT * CLOCK_SECOND;
-}
-
-void requests_free(struct requests *all)
-{
-    requests_forget(all, NULL);
-    buf_free(&all->scratch);
 }

@@ -26,6 +26,5 @@ void request_take(struct requests *all, struct channel *channel, uint64_t tag,
 void requests_unhold(struct requests *all);
 /* The channel is gone: nobody wants its answers. */
 void requests_forget(struct requests *all, const struct channel *channel);
-void requests_free(struct requests *all);
 
 #endif

@@ -98,15 +98,6 @@ bool routes_complete(const struct routes *r)
     return true;
 }
 
-void routes_free(struct routes *r)
-{
-    for (size_t i = 0; i < r->table_count; i++)
-        table_close(r->tables[i]);
-    xfree(&r->tables);
-    xfree(&r->relayhost_problem);
-    r->table_count = 0;
-}
-
 /* ---- searching the tables -------------------------------------------------- */
 
 struct search {
@@ -276,8 +267,10 @@ static bool apply_value(struct routes *r, struct slice value, struct slice domai
                error ? "mail to this address is refused" : "mail to this address has to wait");
         return true;
     }
-    if (out->transport == TRANSPORT_DISCARD)
+    if (out->transport == TRANSPORT_DISCARD) {
+        set_nexthop(out, slice_str(log_esc(nexthop)));
         return true;
+    }
     struct destination_defaults defaults = smtp_defaults(r->config);
     if (out->transport == TRANSPORT_LMTP) {
         defaults.lmtp = true;

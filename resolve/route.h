@@ -47,6 +47,5 @@ void routes_table(struct routes *r, unsigned position, struct slice spec, int fd
 /* Whether every table has come. */
 bool routes_complete(const struct routes *r);
 void route_find(struct routes *r, struct slice recipient, struct route *out);
-void routes_free(struct routes *r);
 
 #endif

@@ -1,11 +1,12 @@
 """resolve against a DNS server that behaves, and one that does not."""
+import os
 import socket
 import time
 
 import pytest
 
 from dnsserver import DnsServer
-from ipc import FakeMaster
+from ipc import FakeMaster, expand, parameters
 
 OK, TEMPORARY, PERMANENT = 0, 1, 2
 
@@ -16,6 +17,7 @@ class Resolve:
         values = {"resolver_nameservers": dns.address, "resolver_permit_networks": "127.0.0.0/8",
                   "resolver_timeout": "3", "inet_protocols": "ipv4"}
         values.update(config)
+        self.config = values
         self.master = FakeMaster("resolve", values, directory=directory)
         self.qmgr = self.master.peer("qmgr")
         self.tag = 0
@@ -24,6 +26,14 @@ class Resolve:
         self.tag += 1
         self.qmgr.send("ipc_resolve_request", tag=self.tag, recipient=recipient)
         return self.tag
+
+    def reload(self, **changes):
+        values = {**parameters(), "myhostname": "relay.test", **self.config, **changes}
+        fd = os.memfd_create("config")
+        os.write(fd, "".join(f"{k} = {v}\n" for k, v in expand(values).items()).encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+        self.master.master.send("ipc_config", fd, generation=2)
+        os.close(fd)
 
     def ask(self, recipient, timeout=10):
         tag = self.send(recipient)
@@ -395,3 +405,36 @@ def test_stop_while_lookups_are_under_way(dns, start):
         r.send(f"u@dead.test")
         r.send(f"u@sub{i}.dead.test")
     time.sleep(0.2)
+
+
+def test_reload_takes_new_servers_and_answers_what_was_asked(dns, start):
+    dns.add("old.test", "MX", "10 mx1.test")
+    dns.delay("old.test", 0.5)
+    other = DnsServer()
+    other.add("new.test", "A", "127.0.0.77")
+    try:
+        r = start()
+        r.send("u@old.test")
+        while not dns.asked("old.test"):
+            time.sleep(0.01)
+        r.reload(resolver_nameservers=other.address, resolver_permit_networks="127.0.0.0/8")
+        assert hosts(r.qmgr.expect("ipc_resolve_reply")) == ["mx1.test"]
+        assert addresses(r.ask("u@new.test")) == ["127.0.0.77"]
+        r.reload(resolver_nameservers=other.address, resolver_permit_networks="")
+        end = time.monotonic() + 5
+        while r.ask("u@new.test").code != 550:
+            assert time.monotonic() < end
+    finally:
+        other.stop()
+
+
+def test_drain_answers_what_was_asked(dns, start):
+    dns.add("slow.test", "MX", "10 mx1.test")
+    dns.delay("slow.test", 0.5)
+    r = start()
+    r.send("u@slow.test")
+    while not dns.asked("slow.test"):
+        time.sleep(0.01)
+    r.master.master.send("ipc_drain", seconds=10)
+    assert hosts(r.qmgr.expect("ipc_resolve_reply")) == ["mx1.test"]
+    assert r.master.process.wait(5) == 0

@@ -1,11 +1,7 @@
 """Where mail goes by relayhost and transport_maps."""
-import socket
 import time
 
-import pytest
-
-from dnsserver import DnsServer
-from test_resolve_dns import OK, Resolve, addresses, dns, hosts, refused, start  # noqa: F401
+from test_resolve_dns import OK, addresses, dns, refused, start  # noqa: F401
 
 SMTP, LMTP, ERROR, RETRY, DISCARD = range(5)
 MAP = """
@@ -58,6 +54,7 @@ def test_transport_maps(dns, start):
     reply = r.ask("x@list.test")
     assert where(reply) == ["127.0.0.51:26", "127.0.0.11:25", "127.0.0.12:25", "127.0.0.52:25"]
     assert sorted({t.preference for t in reply.targets}) == [t.preference for t in reply.targets]
+    assert reply.site == b"list:[127.0.0.51]:26, mxdomain.test [127.0.0.52]"
 
 
 def test_transports_that_deliver_nowhere(start):
@@ -71,6 +68,7 @@ def test_transports_that_deliver_nowhere(start):
     assert (reply.text, reply.transport) == (b"come back", RETRY)
     reply = r.ask("x@void.test")
     assert (reply.status, reply.transport, reply.targets) == (OK, DISCARD, [])
+    assert reply.code == 250 and reply.text
 
 
 def test_a_wrong_entry_defers_and_is_reported(start):
