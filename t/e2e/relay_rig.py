@@ -7,6 +7,7 @@
 import itertools
 import os
 import socket
+import tempfile
 import threading
 
 from ipc import FakeMaster
@@ -175,7 +176,8 @@ class Relay:
 
     def __init__(self, wrapper=(), **config):
         config.setdefault("smtp_connection_cache_time_limit", "0s")
-        self.master = FakeMaster("relay", config, wrapper=wrapper)
+        self.place = tempfile.TemporaryDirectory(prefix="postern-", ignore_cleanup_errors=True)
+        self.master = FakeMaster("relay", config, directory=self.place.name, wrapper=wrapper)
         self.jobs = itertools.count(1)
         self.connect_qmgr()
 
@@ -190,6 +192,7 @@ class Relay:
         if kind:
             print(self.master.log())
         self.master.stop(expect=0 if kind is None else None)
+        self.place.cleanup()
 
     def deliver(self, targets, recipients, body=CONTENT, prefix=b"", fd=-1, body_at=0,
                 body_len=None, **fields):
