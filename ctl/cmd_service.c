@@ -178,7 +178,7 @@ static void print_figures(struct ctl *ctl, const json_t *line)
     printf("%-12s %s%s%s, %s free\n", "spool:", colour(ctl, good ? COLOUR_GREEN : COLOUR_RED),
            spool ? spool : "?", colour(ctl, COLOUR_OFF), free_space);
     print_counters(line, "last minute:", "last_minute");
-    print_counters(line, "since then:", "total");
+    print_counters(line, "since start:", "total");
 }
 
 static void print_services(struct ctl *ctl, const json_t *services)

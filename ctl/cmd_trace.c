@@ -165,7 +165,9 @@ static void print_event(struct trace *t, json_t *event)
            colour(t->ctl, COLOUR_OFF));
     json_object_foreach(event, key, member)
     {
-        bool empty = json_is_string(member) && json_string_length(member) == 0;
+        bool empty = (json_is_string(member) && json_string_length(member) == 0) ||
+                     (json_is_number(member) && json_number_value(member) == 0) ||
+                     json_is_false(member);
         if (!empty && strcmp(key, "id") && strcmp(key, "event") && strcmp(key, "time"))
             print_member(key, member);
     }

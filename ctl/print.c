@@ -167,7 +167,7 @@ void table_end(struct table *t)
 
 void print_json_line(const json_t *value)
 {
-    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(16));
     putchar('\n');
 }
 
@@ -213,7 +213,7 @@ static void print_object_table(struct ctl *ctl, const json_t *list)
     table_end(t);
 }
 
-static void print_list(struct ctl *ctl, const json_t *list, int indent)
+static void print_list(struct ctl *ctl, const json_t *list)
 {
     const json_t *value;
     size_t i;
@@ -223,7 +223,6 @@ static void print_list(struct ctl *ctl, const json_t *list, int indent)
         print_object_table(ctl, list);
         return;
     }
-    (void)indent;
     json_array_foreach(list, i, value)
     {
         scalar(text, sizeof text, value);
@@ -239,7 +238,7 @@ void print_json(struct ctl *ctl, const json_t *value, int indent)
     json_t *member;
     char text[2048];
     if (json_is_array(value)) {
-        print_list(ctl, value, indent);
+        print_list(ctl, value);
         return;
     }
     if (!json_is_object(value)) {
@@ -254,9 +253,10 @@ void print_json(struct ctl *ctl, const json_t *value, int indent)
         printf("%*s", indent, "");
         print_safe(stdout, key);
         putchar(':');
+        bool table = json_is_object(json_array_get(member, 0));
         if (json_is_object(member))
             putchar('\n');
-        else
+        else if (!table)
             printf("%*s ", width > 0 ? width : 0, "");
         print_json(ctl, member, indent + 2);
     }
