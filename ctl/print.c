@@ -103,7 +103,7 @@ static void put_cell(const struct table *t, size_t column, const char *text, int
             room = LEAST_LAST_COLUMN;
         size_t cut = strlen(text);
         if (columns_of(text) > room)
-            for (cut = 0; room >= 0 && text[cut]; cut++)
+            for (cut = 0; room > 0 && text[cut]; cut++)
                 room -= ((unsigned char)text[cut + 1] & 0xc0) != 0x80;
         printf("%*s%.*s\n", right && pad > 0 ? pad : 0, "", (int)cut, text);
         return;
