@@ -1,5 +1,6 @@
 """The main job: what is accepted is delivered, byte for byte, or bounced."""
 import email
+import os
 import re
 import smtplib
 import subprocess
@@ -12,7 +13,7 @@ from sink import Sink
 BODIES = {
     "plain": b"Subject: plain\r\n\r\nhello\r\n",
     "dots": b"Subject: dots\r\n\r\n.\r\n..\r\n.a\r\nb.\r\n...\r\n",
-    "empty": b"",
+    "empty line": b"\r\n",
     "no separator": b"Subject: only a header\r\n",
     "no header": b"\r\njust a body\r\n",
     "long line": b"Subject: long\r\n\r\n" + b"x" * 20000 + b"\r\n",
@@ -144,7 +145,8 @@ def test_queue_survives_a_stop(place):
 
 def test_swaks_and_smtp_source_submit_and_smtp_sink_receives(place):
     port = free_port()
-    sink = subprocess.Popen(["smtp-sink", "-c", f"127.0.0.1:{port}", "100"],
+    user = ["-u", "nobody"] if os.getuid() == 0 else []
+    sink = subprocess.Popen(["smtp-sink", "-c", *user, f"127.0.0.1:{port}", "100"],
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with Postern(place, relayhost=f"[127.0.0.1]:{port}", minimal_backoff_time="1s") as p:
