@@ -123,6 +123,16 @@ void dirty_unload(struct store *s, const struct id *id, int fd)
         store_fd_close(s, fd);
 }
 
+void dirty_synced(struct store *s)
+{
+    struct disk *d = &s->disk;
+    struct dirty *entry;
+    for (size_t cursor = 0; (entry = map_next(&d->dirty, &cursor)) != NULL;)
+        if (entry->owned)
+            store_fd_close(s, entry->fd);
+    map_clear(&d->dirty, free);
+}
+
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
@@ -137,10 +147,7 @@ void dirty_sync(struct store *s)
                 disk_bad(s, jobs[i].error, "fsync of a message");
     }
     free(jobs);
-    for (cursor = 0; (entry = map_next(&d->dirty, &cursor)) != NULL;)
-        if (entry->owned)
-            store_fd_close(s, entry->fd);
-    map_clear(&d->dirty, free);
+    dirty_synced(s);
     int error = buckets_sync(s, true);
     if (error)
         disk_bad(s, error, "fsync of a directory of new/");

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/statvfs.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -209,6 +210,10 @@ void *disk_main(void *store)
      * before it is overwritten (see the crash argument). */
     if (syncfs(d->new_fd) < 0)
         disk_bad(s, errno, "syncfs");
+    struct utsname kernel;
+    unsigned major = 0, minor = 0;
+    if (uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2)
+        d->syncfs_reports = major > 5 || (major == 5 && minor >= 8);
     d->last_commit = store_now();
     tick(s);
     for (bool stop = false; !stop;) {

@@ -149,6 +149,14 @@ int buckets_sync(struct store *s, bool all)
     return error;
 }
 
+void buckets_synced(struct store *s)
+{
+    struct disk *d = &s->disk;
+    d->new_dirty = false;
+    while (!list_empty(&d->dirty_buckets))
+        bucket_synced(s, container_of(d->dirty_buckets.next, struct bucket, link));
+}
+
 /* Removes directories of times gone by that are empty. */
 void buckets_sweep(struct store *s)
 {

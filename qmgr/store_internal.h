@@ -32,11 +32,16 @@ enum {
     STORE_BUCKET_SYNC_FREED = 32,   /* a batch also syncs directories with that many freed files */
     STORE_RECYCLE_MAX = 256 * 1024, /* larger files are unlinked */
     STORE_SCRATCH_KEEP = 1024 * 1024, /* larger buffers are given back */
-    STORE_SYNC_DELAY_US = 500000, /* marks and finishes wait at most this long for their fsync */
-    STORE_TICK_US = 1000000,      /* free space is looked at */
-    STORE_SWEEP_US = 60000000,    /* empty old buckets are removed */
-    STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
-    STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
+    STORE_SYNC_DELAY_US = 500000,    /* marks and finishes wait at most this long for their fsync */
+    STORE_SYNCFS_MIN = 4,            /* a batch of so many files is synced by one syncfs... */
+    STORE_SYNCFS_SLOW_US = 50000,    /* ...unless that took longer than this lately: others write
+                                      * much to this file system */
+    STORE_SYNCFS_PAUSE_US = 1000000, /* then not for this long, doubling up to... */
+    STORE_SYNCFS_PAUSE_MAX_US = 60000000,
+    STORE_TICK_US = 1000000,   /* free space is looked at */
+    STORE_SWEEP_US = 60000000, /* empty old buckets are removed */
+    STORE_IDLE_US = 60000000,  /* then free/ is trimmed... */
+    STORE_TRIM_FILES = 32,     /* ...by so many files a tick */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -194,6 +199,8 @@ struct disk {
     struct sync_job *jobs;
     size_t job_capacity;
     struct buf scratch, trailer;
+    bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
+    int64_t syncfs_after, syncfs_pause;
     int64_t now, dirty_since, next_tick, next_sweep, last_commit;
     int state;
     bool bad; /* latched */
@@ -277,6 +284,8 @@ void bucket_changed(struct store *s, struct bucket *b);
 /* fsyncs new/ if needed and the dirty buckets (all, or those that commits wait
  * for and those with many freed files); 0, or an errno value. */
 int buckets_sync(struct store *s, bool all);
+/* All names are durable by other means. */
+void buckets_synced(struct store *s);
 void buckets_sweep(struct store *s);
 /* A file to write into: recycled or made. -1 and errno. */
 struct free_file *file_take(struct store *s);
@@ -301,6 +310,8 @@ void dirty_unload(struct store *s, const struct id *id, int fd);
 /* All that waits becomes durable. */
 void dirty_sync(struct store *s);
 bool dirty_any(const struct store *s);
+/* All that waited is durable by other means. */
+void dirty_synced(struct store *s);
 
 /* store_commit.c */
 /* Writes the message and gives it its name; the rest happens in batch_sync. */

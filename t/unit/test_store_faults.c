@@ -193,6 +193,14 @@ static void count_refused(struct store_commit *c, const char *error, int code, v
     refused++;
 }
 
+static void count_done(struct store_commit *c, const char *error, int code, void *arg)
+{
+    (void)c;
+    (void)code;
+    assert_null(error);
+    ++*(unsigned *)arg;
+}
+
 static void check_batch_fails(const char *point)
 {
     enum { MANY = 5 };
@@ -202,6 +210,7 @@ static void check_batch_fails(const char *point)
     open_spool(s, default_config());
     assert_int_equal(commit_one(s, &kept, body, 1), 0);
     struct store_ref ref = s->ref;
+    fault_set("store.syncfs", EIO, 0, 1); /* then each file is asked */
     fault_set(point, EIO, 0, 1);
     refused = 0;
     for (int i = 0; i < MANY; i++) {
@@ -232,6 +241,30 @@ static void test_F24_EIO_on_fsync(void **state)
     (void)state;
     check_batch_fails("store.file_fsync");
     check_batch_fails("store.dir_fsync");
+}
+
+/* A failed write of somebody else's file on this file system harms nobody. */
+static void test_syncfs_failure_of_others(void **state)
+{
+    enum { MANY = 5 };
+    struct spool *s = new_spool();
+    struct store_commit c[MANY];
+    unsigned done = 0;
+    (void)state;
+    open_spool(s, default_config());
+    fault_set("store.syncfs", EIO, 0, 1);
+    for (int i = 0; i < MANY; i++) {
+        struct id id = id_new();
+        fill_commit(s, &c[i], &id, body, 1);
+        c[i].done = count_done;
+        c[i].arg = &done;
+        store_commit(s->store, &c[i]);
+    }
+    while (done < MANY)
+        event_base_loop(s->base, EVLOOP_ONCE);
+    assert_int_equal(count_messages(), MANY);
+    assert_int_equal(s->state, SPOOL_OK);
+    end_spool(s);
 }
 
 static void test_F25_EIO_on_read(void **state)
@@ -299,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_F21_F23_no_space),
         cmocka_unit_test(test_F22_no_space_for_a_record),
         cmocka_unit_test(test_F24_EIO_on_fsync),
+        cmocka_unit_test(test_syncfs_failure_of_others),
         cmocka_unit_test(test_F25_EIO_on_read),
         cmocka_unit_test(test_F26_read_only),
         cmocka_unit_test(test_large_fsync_fails),
