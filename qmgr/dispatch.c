@@ -240,6 +240,22 @@ static void defer_all(struct qmgr *q, struct lane *l)
     }
 }
 
+/* Recipients of one message whose domains share the site go in one job. */
+static bool merge(struct qmgr *q, struct queue *k, struct job *j)
+{
+    if (k->count == 0)
+        return false;
+    struct job *last = container_of(k->jobs.prev, struct job, link);
+    if (last->m != j->m || last->room - last->count < j->count ||
+        last->bytes + j->bytes > JOB_RECIPIENT_BYTES || last->rcpts[last->count - 1] > j->rcpts[0])
+        return false;
+    memcpy(last->rcpts + last->count, j->rcpts, j->count * sizeof j->rcpts[0]);
+    last->count += j->count;
+    last->bytes += j->bytes;
+    job_free(q, j);
+    return true;
+}
+
 void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
 {
     int64_t when;
@@ -250,6 +266,8 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
         return;
     }
     struct queue *k = queue_get(q, l, j->m);
+    if (merge(q, k, j))
+        return;
     list_push(&k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;

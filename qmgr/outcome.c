@@ -14,8 +14,10 @@ enum { RECORD_RECIPIENTS_MAX = 1024 };
 static void take_back(struct message *m, uint32_t i, struct answer *a, bool attempt)
 {
     struct recipient *r = &m->env->recipients[i];
-    if (r->state == RCPT_QUEUED)
+    if (r->state == RCPT_QUEUED) {
         m->env->queued--;
+        r->state = RCPT_WAITING;
+    }
     if (attempt && r->attempts < UINT8_MAX)
         r->attempts++;
     if (a && a != r->answer) {

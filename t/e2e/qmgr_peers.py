@@ -1,0 +1,140 @@
+"""qmgr alone, with stand-ins for smtpd, relay, resolve and bounce."""
+import ctypes
+import itertools
+import os
+import re
+import secrets
+import tempfile
+import time
+
+from ipc import FakeMaster
+
+DIGITS = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
+OK, TEMPORARY, PERMANENT = 0, 1, 2
+SENT, DEFERRED, FAILED = 0, 1, 2
+RECIPIENT, MESSAGE, SITE = 0, 1, 2
+TARGET = dict(host="mx.test", address=b"\x7f\x00\x00\x01", port=25, preference=10)
+
+
+def checksum(data):
+    """XXH3-64, as ipc_commit.large_sum wants it."""
+    lib = ctypes.CDLL("libxxhash.so.0")
+    lib.XXH3_64bits.restype = ctypes.c_uint64
+    return lib.XXH3_64bits(ctypes.c_char_p(data), ctypes.c_size_t(len(data)))
+
+
+def new_id(counter=itertools.count(secrets.randbelow(51 ** 3))):
+    """A queue ID of this second."""
+    def digits(n, width, base):
+        out = ""
+        for _ in range(width):
+            out, n = DIGITS[n % base] + out, n // base
+        return out
+    now = time.time_ns() // 1000
+    return (digits(now // 1000000, 6, 52) + digits(now % 1000000, 4, 52) + "z" +
+            digits(next(counter), 4, 51))
+
+
+class Qmgr:
+    """qmgr and its peers. `sites` answers what resolve is asked: a function of
+    the recipient that returns the fields of ipc_resolve_reply."""
+
+    def __init__(self, config=None, directory=None, relays=1, bounce=True, listen=()):
+        values = dict(event_log_file="/dev/null", minimal_backoff_time="300",
+                      queue_minfree="0", queue_minfree_inodes="0")
+        values.update(config or {})
+        self.directory = directory or tempfile.mkdtemp(prefix="postern-")
+        spool = os.path.join(self.directory, "spool")
+        os.makedirs(spool, exist_ok=True)
+        os.chmod(spool, 0o777)  # qmgr runs as its own user
+        self.master = FakeMaster("qmgr", values, directory=self.directory, listen=listen)
+        self.smtpd = self.master.peer("smtpd")
+        self.state = self.smtpd.expect("ipc_spool_state")
+        self.resolve = self.master.peer("resolve")
+        self.bounce = self.master.peer("bounce") if bounce else None
+        self.relays = []
+        for slot in range(relays):
+            self.add_relay(slot)
+        self.tag = 0
+
+    def add_relay(self, slot=0, jobs=100):
+        relay = self.master.peer("relay", slot)
+        relay.send("ipc_relay_ready", jobs=jobs)
+        self.relays.append(relay)
+        return relay
+
+    @property
+    def relay(self):
+        return self.relays[-1]
+
+    def commit(self, recipients=("a@example.com",), sender="s@client.test", body=b"Subject: x\r\n\r\nHello\r\n",
+               answer="ipc_committed", smtpd=None, **fields):
+        """Sends COMMIT and awaits the answer; returns the queue ID."""
+        self.tag += 1
+        smtpd = smtpd or self.smtpd
+        values = dict(tag=self.tag, id=new_id(), arrival=time.time_ns() // 1000, sender=sender,
+                      client="c[192.0.2.1]", message_id="<m@client.test>",
+                      recipient_count=len(recipients),
+                      recipients=[r if isinstance(r, dict) else dict(address=r)
+                                  for r in recipients],
+                      prefix=b"Received: by test\r\n", body=body)
+        values.update(fields)
+        smtpd.send("ipc_commit", **values)
+        if answer:
+            got = smtpd.expect(answer)
+            assert got.tag == values["tag"]
+            self.answer = got
+        return values["id"]
+
+    def resolved(self, **fields):
+        """Answers the next question of qmgr."""
+        ask = self.resolve.expect("ipc_resolve_request")
+        values = dict(tag=ask.tag, status=OK, scope=0, ttl=300, transport=0,
+                      nexthop=ask.recipient.split(b"@")[-1],
+                      site=b"mx." + ask.recipient.split(b"@")[-1], targets=[TARGET])
+        values.update(fields)
+        self.resolve.send("ipc_resolve_reply", **values)
+        return ask
+
+    def job(self, relay=None, timeout=10.0):
+        return (relay or self.relay).expect("ipc_deliver", timeout)
+
+    def result(self, job, relay=None, outcomes=None, **fields):
+        """Reports a job; outcomes: a dict that holds for all recipients, or a list."""
+        if outcomes is None:
+            outcomes = dict(status=SENT, code=250, enhanced="2.0.0", text="2.0.0 Ok", stage=9)
+        if isinstance(outcomes, dict):
+            outcomes = [dict(outcomes, index=r.index) for r in job.recipients]
+        values = dict(job=job.job, host="mx.test", address="127.0.0.1", port=25, use_count=1,
+                      outcomes=outcomes)
+        values.update(fields)
+        (relay or self.relay).send("ipc_result", **values)
+
+    def noticed(self, content=b"From: <>\r\n\r\nsorry\r\n", **fields):
+        """Answers the next notice request; returns the request."""
+        ask = self.bounce.expect("ipc_notice_request")
+        self.bounce.send("ipc_notice", tag=ask.tag, content=content, **fields)
+        return ask
+
+    def wait_log(self, pattern, timeout=10.0):
+        return self.master.wait_log(pattern, timeout)
+
+    def log(self):
+        return self.master.log()
+
+    def files(self):
+        """IDs of the messages in the spool."""
+        new = os.path.join(self.directory, "spool", "new")
+        return sorted(name for _, _, names in os.walk(new) for name in names)
+
+    def kill(self):
+        self.master.process.kill()
+        self.master.process.wait()
+
+    def stop(self, expect=0):
+        for peer in [self.smtpd, self.resolve, *self.relays, *([self.bounce] if self.bounce else [])]:
+            peer.close()
+        self.master.stop(expect)
+
+    def count(self, pattern):
+        return len(re.findall(pattern, self.log(), re.M))
