@@ -6,7 +6,7 @@
 
 struct listeners;
 
-/* Watches the sockets; they stay the caller's. */
+/* Watches the sockets and takes them over. */
 struct listeners *listeners_new(struct server *sv, const int *sockets, unsigned count);
 /* Goes on accepting after a pause for want of descriptors (F27). */
 void listeners_tick(struct listeners *ls, int64_t now);
