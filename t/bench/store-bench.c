@@ -140,6 +140,7 @@ static double cpu_us(void)
 static void measure(struct bench *b, double seconds, struct buf *out)
 {
     struct store_stats before, after;
+    store_scan(b->store); /* as qmgr does: until it ends IDs are remembered */
     b->until = INT64_MAX;
     for (unsigned i = 0; i < b->concurrency + b->depth; i++)
         start_one(b, &b->slots[i]);
@@ -174,6 +175,7 @@ static void measure_scan(struct bench *b, struct buf *out)
     run(b);
     store_close(b->store);
     open_store(b);
+    b->scanned = false;
     int64_t start = clock_mono();
     store_scan(b->store);
     while (!b->scanned)
