@@ -8,8 +8,6 @@
 #include "core/fault.h"
 #include "store_harness.h"
 
-static const struct slice body = SLICE("Subject: x\r\n\r\nhello\r\n");
-
 static void on_create(int fd, const char *error, int code, void *arg)
 {
     struct spool *s = arg;
@@ -38,6 +36,8 @@ static void test_F21_reserve(void **state)
 }
 
 #ifdef POSTERN_FAULTS
+
+static const struct slice body = SLICE("Subject: x\r\n\r\nhello\r\n");
 
 /* A child commits a message and is killed at the fault point; returns the ID. */
 static struct id killed_at(struct spool *s, const char *point)
