@@ -49,13 +49,19 @@ static void on_connection(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-void listeners_tick(struct listeners *ls, int64_t now)
+void listeners_resume(struct listeners *ls)
 {
-    if (ls->paused_until == 0 || now < ls->paused_until || ls->closed)
+    if (ls->paused_until == 0 || ls->closed)
         return;
     ls->paused_until = 0;
     for (unsigned i = 0; i < ls->count; i++)
         event_add(ls->events[i], NULL);
+}
+
+void listeners_tick(struct listeners *ls, int64_t now)
+{
+    if (now >= ls->paused_until)
+        listeners_resume(ls);
 }
 
 struct listeners *listeners_new(struct server *sv, const int *sockets, unsigned count)
@@ -63,13 +69,14 @@ struct listeners *listeners_new(struct server *sv, const int *sockets, unsigned 
     struct listeners *ls = xcalloc(1, sizeof *ls + count * sizeof ls->events[0]);
     ls->server = sv;
     ls->count = count;
+    ls->paused_until = clock_mono() + LISTENERS_WAIT_SECONDS * CLOCK_SECOND;
     for (unsigned i = 0; i < count; i++) {
         int on = 1;
         /* accepted connections inherit it, which saves a call for each */
         setsockopt(sockets[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         evutil_make_socket_nonblocking(sockets[i]);
         ls->events[i] = event_new(sv->base, sockets[i], EV_READ | EV_PERSIST, on_connection, ls);
-        if (!ls->events[i] || event_add(ls->events[i], NULL) < 0)
+        if (!ls->events[i])
             panic("cannot watch a listener");
     }
     return ls;

@@ -52,6 +52,16 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         close(fd);
 }
 
+static void turn(struct service *s)
+{
+    static bool heard;
+    (void)s;
+    if (heard || !server.link.known)
+        return;
+    heard = true;
+    listeners_resume(server.listeners);
+}
+
 static void reload(struct service *s)
 {
     struct err e;
@@ -82,6 +92,7 @@ int main(int argc, char **argv)
         .peer = peer,
         .reload = reload,
         .drain = drain,
+        .turn = turn,
     };
     return service_main(argc, argv, &ops);
 }
