@@ -233,40 +233,12 @@ static void commit_failed(struct store *s, struct op *op)
     op->u.commit.code = 451;
 }
 
-/* One syncfs: the device's cache is flushed once for the batch instead of once
- * for each file, which on a disk with a cache is four times as fast. It also
- * writes what others have dirty on this file system: when that shows, files are
- * synced one by one for a while. True: all is durable. */
-static bool sync_whole(struct store *s)
-{
-    struct disk *d = &s->disk;
-    int64_t start = store_now();
-    if (!d->syncfs_reports || d->batch_count < STORE_SYNCFS_MIN || start < d->syncfs_after)
-        return false;
-    /* A failure may be of another's file. Each file's fsync then tells its own:
-     * the kernel keeps a failed write for every descriptor until it was told. */
-    if (fault_point("store.syncfs") || syncfs(d->new_fd) < 0)
-        return false;
-    int64_t end = store_now();
-    if (end - start <= STORE_SYNCFS_SLOW_US) {
-        d->syncfs_pause = 0;
-        return true;
-    }
-    d->syncfs_pause = d->syncfs_pause ? d->syncfs_pause * 2 : STORE_SYNCFS_PAUSE_US;
-    if (d->syncfs_pause > STORE_SYNCFS_PAUSE_MAX_US)
-        d->syncfs_pause = STORE_SYNCFS_PAUSE_MAX_US;
-    d->syncfs_after = end + d->syncfs_pause;
-    return true;
-}
-
 /* Files side by side, then directories; 0 or an errno value. */
 static int make_durable(struct store *s)
 {
     struct disk *d = &s->disk;
     int error = 0;
-    if (sync_whole(s)) {
-        buckets_synced(s);
-        dirty_synced(s);
+    if (disk_sync_whole(s, d->batch_count)) {
         fault_point("store.dirs_synced");
         return 0;
     }

@@ -137,6 +137,8 @@ void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
     size_t count = d->dirty.count, cursor = 0, n = 0;
+    if (disk_sync_whole(s, count))
+        return;
     struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
     struct dirty *entry;
     while ((entry = map_next(&d->dirty, &cursor)) != NULL)

@@ -273,6 +273,10 @@ void disk_set_state(struct store *s, int state, const char *format, ...)
  * SPOOL_BAD. */
 void disk_bad(struct store *s, int error, const char *what);
 
+/* Makes everything durable at once, if that is worth it for so many files; false:
+ * they have to be synced one by one. */
+bool disk_sync_whole(struct store *s, size_t files);
+
 /* store_files.c */
 int files_open(struct store *s, struct err *e);
 void files_close(struct store *s);
