@@ -181,10 +181,10 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         changed = release(q, m);
         break;
     case QUEUE_DO_FLUSH:
-        changed = make_due(m);
+        changed = m->env->forced = make_due(m);
         break;
     case QUEUE_DO_REQUEUE:
-        changed = requeue(q, m);
+        changed = m->env->forced = requeue(q, m);
         break;
     case QUEUE_DO_EXPIRE:
         changed = expire(q, m);
@@ -199,17 +199,26 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
     return changed;
 }
 
-void queue_flush_all(struct qmgr *q)
+void queue_wake_all(struct qmgr *q, bool force)
 {
-    dispatch_unsuspend_all(q);
     list_each(&q->all, at)
     {
         struct message *m = container_of(at, struct message, all);
-        if (m->phase == PHASE_STUB && !(m->flags & MESSAGE_HOLD)) {
+        if (m->flags & MESSAGE_HOLD)
+            continue;
+        if (m->phase == PHASE_STUB) {
             m->flushed = true;
+            m->forced = force;
             heap_set(&q->stubs, &m->due, q->now);
-        } else if (m->phase == PHASE_LOADED && !(m->flags & MESSAGE_HOLD) && make_due(m)) {
+        } else if (m->phase == PHASE_LOADED && make_due(m)) {
+            m->env->forced = force;
             heap_set(&q->due, &m->due, q->now);
         }
     }
+}
+
+void queue_flush_all(struct qmgr *q)
+{
+    dispatch_unsuspend_all(q);
+    queue_wake_all(q, true);
 }

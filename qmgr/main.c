@@ -104,6 +104,8 @@ static void reload(struct service *s)
     queue_tick(q);
     events_reload(q);
     dispatch_reload(q);
+    if (sites_reload(q))
+        queue_wake_all(q, false);
     intake_state(q);
 }
 

@@ -101,6 +101,7 @@ struct envelope {
     bool active_logged, delay_sent, delay_due, expiry_logged;
     bool more;         /* recipients are due that did not fit into the active ones */
     bool noticing;     /* a notice about it is being made */
+    bool forced;       /* flushed by the operator: defer_transports does not hold it up */
     bool deleted;      /* by the operator; only what relay has is waited for */
     int64_t notice_at; /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
@@ -126,11 +127,12 @@ struct message {
     uint32_t recipient_count;
     struct id id;
     uint8_t phase;
-    bool held;       /* is in the count of held messages */
+    bool held;        /* is in the count of held messages */
     bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */
-    bool unreadable; /* the last attempt to read its envelope failed */
-    bool flushed;    /* a stub that is to be tried whatever its records say */
-    uint16_t pins;   /* store calls with a callback and other users */
+    bool unreadable;  /* the last attempt to read its envelope failed */
+    bool flushed;     /* a stub that is to be tried whatever its records say */
+    bool forced;      /* with it: also what defer_transports holds up */
+    uint16_t pins;    /* store calls with a callback and other users */
 };
 
 /* Room for an envelope with that many recipients and bytes of strings. */

@@ -117,6 +117,8 @@ struct sites {
     struct channel *channel;
     uint64_t next_tag;
     uint32_t outstanding;
+    uint8_t deferred_transports; /* bits by enum transport: defer_transports */
+    struct answer *deferred;     /* what their recipients are told */
 };
 
 struct relays {
@@ -218,6 +220,9 @@ void recipient_waits(struct message *m, uint32_t i, uint32_t due);
 void message_withdraw(struct qmgr *q, struct message *m);
 /* Drops all recipients that no relay has, without a notice. */
 void message_delete(struct qmgr *q, struct message *m);
+/* Everything that waits is due now; with `force` also what defer_transports
+ * holds up. */
+void queue_wake_all(struct qmgr *q, bool force);
 /* Keeps q->held right after m->flags changed. */
 void message_count_held(struct qmgr *q, struct message *m);
 /* The due heap and load queue; called each turn. */
@@ -251,6 +256,8 @@ int intake_current_state(const struct qmgr *q);
 /* ---- sites.c --------------------------------------------------------------------- */
 
 void sites_init(struct qmgr *q);
+/* Reads defer_transports; true if it changed. */
+bool sites_reload(struct qmgr *q);
 void sites_peer(struct qmgr *q, int fd);
 /* Finds (or makes) the route of an address. */
 struct route *sites_route(struct qmgr *q, struct slice address);

@@ -283,8 +283,10 @@ void message_settle(struct qmgr *q, struct message *m)
         return;
     }
     notices_start(q, m);
-    if (e->queued == 0)
+    if (e->queued == 0) {
         message_drop_body(q, m);
+        e->forced = false;
+    }
     int64_t due = next_due(q, m);
     uint64_t plenty = (uint64_t)q->s->config->qmgr_message_active_limit / 4 * 3;
     if (q->active > plenty && due > q->now + 5 * CLOCK_SECOND && idle(m))
@@ -364,7 +366,8 @@ static void on_loaded(const struct store_found *found, const char *error, void *
     for (uint32_t i = 0; m->flushed && i < m->recipient_count; i++)
         if (m->env->recipients[i].state == RCPT_WAITING)
             recipient_waits(m, i, 0);
-    m->flushed = false;
+    m->env->forced = m->flushed && m->forced;
+    m->flushed = m->forced = false;
     message_pin(m);
     walks_loaded(q, m);
     if (message_unpin(q, m))

@@ -40,6 +40,24 @@ void sites_init(struct qmgr *q)
     list_init(&q->sites.lru);
     list_init(&q->sites.all);
     list_init(&q->sites.unsent);
+    q->sites.deferred =
+        answer_new(0, SLICE("4.3.2"), SLICE("deferred transport"), SLICE(""), SLICE(""));
+    q->sites.deferred->local = true;
+    sites_reload(q);
+}
+
+bool sites_reload(struct qmgr *q)
+{
+    struct slice list = slice_str(q->s->config->defer_transports), name;
+    uint8_t bits = 0, before = q->sites.deferred_transports;
+    while (config_list_next(&list, &name)) {
+        if (slice_eq(name, SLICE("smtp")))
+            bits |= 1u << TRANSPORT_SMTP;
+        else if (slice_eq(name, SLICE("lmtp")))
+            bits |= 1u << TRANSPORT_LMTP;
+    }
+    q->sites.deferred_transports = bits;
+    return bits != before;
 }
 
 /* ---- sites -------------------------------------------------------------------------- */
@@ -227,10 +245,21 @@ static void end_job(struct qmgr *q, struct route *r, struct job *j)
     job_free(q, j);
 }
 
+/* Waits until it is flushed or the list changes; looked at again now and then. */
+static void hold_up(struct qmgr *q, struct job *j)
+{
+    struct attempt t = {.started = q->now, .sent = q->now};
+    int64_t again = q->now + q->s->config->maximal_backoff_time * CLOCK_SECOND;
+    outcome_deferred(q, j->m, j->rcpts, j->count, q->sites.deferred, &t, again, false);
+    job_free(q, j);
+}
+
 static void apply(struct qmgr *q, struct route *r, struct job *j)
 {
     j->route = NULL;
-    if (r->site)
+    if (r->site && (q->sites.deferred_transports & 1u << r->transport) && !j->m->env->forced)
+        hold_up(q, j);
+    else if (r->site)
         dispatch_add(q, dispatch_lane(q, r->site), j);
     else
         end_job(q, r, j);

@@ -127,6 +127,13 @@ class Qmgr:
         new = os.path.join(self.directory, "spool", "new")
         return sorted(name for _, _, names in os.walk(new) for name in names)
 
+    def wait_files(self, expected, timeout=10.0):
+        """Awaits that the spool holds exactly these messages."""
+        end = time.monotonic() + timeout
+        while self.files() != sorted(expected):
+            assert time.monotonic() < end, f"{self.files()} instead of {sorted(expected)}"
+            time.sleep(0.01)
+
     def kill(self):
         self.master.process.kill()
         self.master.process.wait()

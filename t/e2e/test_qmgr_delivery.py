@@ -35,7 +35,7 @@ def test_delivered(q):
     assert q.count(rf"relay\[\d+\]: {id}: to=<a@example.com>, relay=mx.test\[127.0.0.1\]:25, "
                    r"delay=[\d.]+, delays=[\d.]+/[\d.]+/0/0, dsn=2.0.0, status=sent "
                    r"\(250 2.0.0 Ok\)$") == 1
-    assert id not in q.files()
+    q.wait_files([])
 
 
 def test_second_message_needs_no_question(q):
@@ -87,7 +87,7 @@ def test_partial_failure(q):
     q.result(notice)
     q.wait_log(rf"{id}F0: removed")
     q.wait_log(rf"{id}: to=<late@example.com>.*status=deferred \(host mx.test")
-    assert q.files() == [id]
+    q.wait_files([id])
 
 
 def test_missing_outcome_is_deferred(q):
@@ -95,7 +95,7 @@ def test_missing_outcome_is_deferred(q):
     q.resolved()
     q.result(q.job(), outcomes=[dict(index=0, status=SENT, code=250, text="Ok")])
     q.wait_log(rf"{id}: to=<b@example.com>.*dsn=4.3.0, status=deferred")
-    assert q.files() == [id]
+    q.wait_files([id])
 
 
 def test_retried_after_the_backoff():
@@ -205,7 +205,7 @@ def test_F13_lost_after_the_dot_waits(q):
     q.wait_log(rf"{id}: possible duplicate.*again in 60s")
     q.add_relay()
     assert q.relay.receive(0.5) is None
-    assert q.files() == [id]
+    q.wait_files([id])
 
 
 def test_B92_index_out_of_range(q):
@@ -216,7 +216,7 @@ def test_B92_index_out_of_range(q):
     q.wait_log("RESULT for recipient 7, which it was not given")
     with pytest.raises(Closed):
         q.relay.receive()
-    assert q.files() == [id]
+    q.wait_files([id])
 
 
 def test_B93_result_of_another_ones_job(q):
@@ -228,7 +228,7 @@ def test_B93_result_of_another_ones_job(q):
     with pytest.raises(Closed):
         thief.receive()
     q.wait_log("RESULT of a job that it does not have")
-    assert q.files() == [id]
+    q.wait_files([id])
     q.result(job, relay=q.relays[0])
     q.wait_log(rf"{id}: removed")
 
@@ -329,4 +329,16 @@ def test_large_message(q):
     os.close(job.fd)
     q.result(job)
     q.wait_log(rf"{id}: removed")
-    assert q.files() == []
+    q.wait_files([])
+
+
+def test_defer_transports():
+    q = Qmgr(dict(defer_transports="smtp"))
+    id = q.commit()
+    q.resolved()
+    q.wait_log(rf"{id}: to=<a@example.com>, relay=none, .*dsn=4.3.2, status=deferred \(deferred transport\)")
+    assert q.relay.receive(0.2) is None
+    lmtp = q.commit(["a@lmtp.test"])
+    q.resolved(transport=1)
+    assert q.job().id == lmtp.encode()
+    q.stop()

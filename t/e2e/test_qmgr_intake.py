@@ -53,7 +53,7 @@ def test_id_collision_is_refused(q):
     id = q.commit()
     q.commit(id=id, answer="ipc_refused")
     assert q.answer.code == 451
-    assert q.files() == [id]
+    q.wait_files([id])
 
 
 def test_refused_when_the_queue_is_full():
@@ -90,7 +90,7 @@ def test_B89_commits_that_break_the_rules(q, fields):
     innocent = q.master.peer("smtpd", 1)
     q.commit(answer=None, **fields)
     assert closed(q.smtpd)
-    assert q.files() == []
+    q.wait_files([])
     innocent.expect("ipc_spool_state")
     q.commit(smtpd=innocent)
 
@@ -107,7 +107,7 @@ def test_B91_commit_of_another_id(q):
     os.close(q.smtpd.expect("ipc_large_fd").fd)
     q.commit(tag=5, body=b"", large_len=10, answer=None)
     assert closed(q.smtpd)
-    assert q.files() == []
+    q.wait_files([])
 
 
 def test_B91_commit_twice(q):
@@ -181,5 +181,5 @@ def test_wrong_length_of_a_large_message(q):
     os.close(fd)
     q.commit(id=id, tag=1, body=b"", large_len=2000, large_sum=checksum(b"x" * 1000),
              answer="ipc_refused")
-    assert q.files() == []
+    q.wait_files([])
     q.commit(id=id)  # the ID is free again

@@ -85,7 +85,7 @@ def test_attempts_and_schedule_survive(place):
     q = again(q)
     q.wait_log("spool read: 1 messages")
     assert q.resolve.receive(0.5) is None  # not due yet
-    assert q.files() == [id]
+    q.wait_files([id])
     q.stop()
 
 
@@ -186,7 +186,7 @@ def test_B77_content_damaged_on_disk(place):
         f.write(b"J")
     q.resolved()
     q.wait_log(rf"{id}: removed")
-    assert q.files() == []
+    q.wait_files([])
     assert len(glob.glob(f"{place}/spool/corrupt/*")) == 1
     assert q.bounce.receive(0.2) is None and q.relay.receive(0.2) is None
     q.commit()
