@@ -58,14 +58,21 @@ static int change(struct store *s, const struct op *op, struct slice bytes, uint
     return error;
 }
 
+static void limit_dirty(struct store *s)
+{
+    if (s->disk.dirty.count < DIRTY_MAX)
+        return;
+    batch_sync(s); /* it may use descriptors that dirty_sync closes */
+    dirty_sync(s);
+}
+
 void dirty_mark(struct store *s, struct op *op)
 {
     struct dirty *entry;
     change(s, op, slice_make(&op->u.mark.status, 1), op->ref.status_at + op->u.mark.recipient,
            &entry);
     op_free(op);
-    if (s->disk.dirty.count >= DIRTY_MAX)
-        dirty_sync(s);
+    limit_dirty(s);
 }
 
 static void shift_records(struct disk *d, struct shift *shift, const struct op *op)
@@ -98,10 +105,7 @@ void dirty_record(struct store *s, struct op *op)
     } else {
         op_free(op);
     }
-    if (d->dirty.count >= DIRTY_MAX) {
-        batch_sync(s); /* it may use descriptors that dirty_sync closes */
-        dirty_sync(s);
-    }
+    limit_dirty(s);
 }
 
 void dirty_forget(struct store *s, const struct id *id)
