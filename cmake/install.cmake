@@ -23,7 +23,7 @@ foreach(file main.cf master.cf)
 endforeach()
 install(FILES etc/postern.logrotate DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES README.md INSTALL doc/operators-guide.md doc/ARCHITECTURE.md doc/control-protocol.md
-  DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  doc/spool-crash-argument.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # Manual pages: postern(8) from the command's own help, main.cf(5) from the
 # table of parameters, so that neither can say anything else than the code.
