@@ -88,7 +88,7 @@ void cmd_rcpt(struct session *s, struct slice argument)
     }
     if (!has_room(s, address))
         return;
-    if (tx_add_recipient(&s->tx, address, &params) < 0) {
+    if (tx_add_recipient(s, address, &params) < 0) {
         reject(s, address, &too_many);
         return;
     }

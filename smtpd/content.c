@@ -24,7 +24,7 @@ static const struct refusal no_queue = {451, "4.3.0", "Error: queue file write e
 static void account(struct session *s)
 {
     struct content *c = s->tx.content;
-    s->server->content_bytes += c->body.cap - c->counted;
+    s->server->memory += c->body.cap - c->counted;
     c->counted = c->body.cap;
 }
 
@@ -81,7 +81,7 @@ void content_begin(struct session *s, enum data_framing framing)
     buf_init(&c->body, (size_t)config->message_memory_limit + DATA_ROOM_MIN);
     c->large = -1;
     c->began = clock_mono();
-    if (s->server->content_bytes >= (uint64_t)config->smtpd_memory_limit)
+    if (s->server->memory >= (uint64_t)config->smtpd_memory_limit)
         refuse(s, &no_memory);
 }
 
@@ -147,10 +147,11 @@ void content_large_refused(struct session *s, int code)
 /* Memory is full: the message goes on in a file, which qmgr opens for us. */
 static void grow_large(struct session *s)
 {
-    if (link_open_large(&s->server->link, s))
-        s->wait = WAIT_LARGE;
+    const struct refusal *no = link_open_large(&s->server->link, s);
+    if (no)
+        refuse(s, no);
     else
-        refuse(s, &no_queue);
+        s->wait = WAIT_LARGE;
 }
 
 /* ---- taking -------------------------------------------------------------- */
@@ -214,7 +215,7 @@ static enum data_status feed(struct session *s, struct slice in, size_t *used)
         buf_clear(&s->server->slice);
     } while (status == DATA_FULL && *used < in.len && s->wait == WAIT_NOTHING);
     account(s);
-    if (s->server->content_bytes > (uint64_t)s->server->config->smtpd_memory_limit)
+    if (s->server->memory > (uint64_t)s->server->config->smtpd_memory_limit)
         refuse(s, &no_memory);
     c->received += *used;
     return status;

@@ -16,7 +16,7 @@ struct content {
     struct data_machine data;
     struct header_scan header;
     struct buf body;   /* what is in memory */
-    size_t counted;    /* of server->content_bytes */
+    size_t counted;    /* of server->memory */
     int64_t began;     /* monotonic microseconds */
     uint64_t received; /* bytes as they came in */
     uint64_t chunk_left;

@@ -16,7 +16,8 @@ enum {
     OUTPUT_HIGH = 16 * 1024,
     OUTPUT_MAX = 64 * 1024,
     PREFIX_MAX = 8 * 1024,    /* the header lines that we add */
-    RCPTS_MAX = 64 << 20,     /* encoded recipients of one message */
+    RCPTS_MAX = 8 << 20,      /* encoded recipients of one message; within qmgr's credit */
+    COMMIT_OVERHEAD = 4096,   /* of a COMMIT at most, besides content and recipients */
     COMMIT_RCPTS = 32 * 1024, /* encoded recipients in one frame */
     RCPT_OVERSHOOT = 1000,    /* RCPTs past the limit that are no errors yet */
     ACCEPTS_PER_TURN = 64,    /* then sessions get their turn */

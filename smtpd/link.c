@@ -11,6 +11,8 @@
 #include "smtpd/session.h"
 
 static const struct refusal no_queue = {451, "4.3.0", "Error: the queue is not available"};
+static const struct refusal many_large = {452, "4.3.1",
+                                          "Error: too many large messages, try later"};
 static const struct refusal states[] = {
     [SPOOL_OK] = {0, NULL, NULL},
     [SPOOL_FULL] = {452, "4.3.1", "Insufficient system storage"},
@@ -47,11 +49,13 @@ static void close_message(struct link *l, struct link_message *m)
     if (m->committing) {
         l->commits--;
         l->bytes -= m->bytes;
+    } else if (m->large) {
+        l->larges--;
     }
     list_remove(&m->waiting);
     map_remove(&l->messages, message_key(m));
     m->tag = m->bytes = 0;
-    m->committing = false;
+    m->large = m->committing = false;
 }
 
 static struct link_message *message_of(const struct link *l, uint64_t tag)
@@ -113,12 +117,14 @@ static void send_commit(struct link *l, struct session *s)
     content_drop_memory(s);
 }
 
-/* One message alone may always go, however large: otherwise it would never. */
+/* qmgr counts what it holds of us: commits, and files that wait for theirs. One
+ * message alone may always go: otherwise it never would. */
 static bool has_credit(const struct link *l, const struct link_message *m)
 {
+    uint32_t others = l->commits + l->larges - (m->large ? 1 : 0);
     if (l->commits == 0)
         return l->commit_credit > 0;
-    return l->commits < l->commit_credit && l->bytes + m->bytes <= l->byte_credit;
+    return others < l->commit_credit && l->bytes + m->bytes <= l->byte_credit;
 }
 
 static void send_waiting(struct link *l)
@@ -128,6 +134,8 @@ static void send_waiting(struct link *l)
         if (!has_credit(l, m))
             return;
         list_remove(&m->waiting);
+        if (m->large)
+            l->larges--;
         m->committing = true;
         l->commits++;
         l->bytes += m->bytes;
@@ -143,21 +151,26 @@ bool link_commit(struct link *l, struct session *s)
     if (!l->channel || !l->known || (c->large_len && !m->tag))
         return false;
     open_message(l, m);
-    m->bytes = c->body.len + s->tx.rcpts.len;
+    m->bytes = c->body.len + s->tx.rcpts.len + COMMIT_OVERHEAD;
     list_push(&l->waiting, &m->waiting);
     send_waiting(l);
     return true;
 }
 
-bool link_open_large(struct link *l, struct session *s)
+const struct refusal *link_open_large(struct link *l, struct session *s)
 {
     struct link_message *m = &s->tx.at_qmgr;
     if (!l->channel || !l->known)
-        return false;
+        return &no_queue;
+    /* uploads that take their time must not use up the credit of all others */
+    if (l->larges >= (l->commit_credit + 1) / 2)
+        return &many_large;
     open_message(l, m);
+    m->large = true;
+    l->larges++;
     struct ipc_large_open open = {.tag = m->tag, .id = id_slice(&s->tx.id)};
     ipc_large_open_encode(channel_out(l->channel), &open);
-    return true;
+    return NULL;
 }
 
 void link_abort(struct link *l, struct session *s)
@@ -165,7 +178,7 @@ void link_abort(struct link *l, struct session *s)
     struct link_message *m = &s->tx.at_qmgr;
     if (!m->tag)
         return;
-    if (l->channel) {
+    if (l->channel && (m->large || m->committing)) {
         struct ipc_abort abort_message = {.tag = m->tag};
         ipc_abort_encode(channel_out(l->channel), &abort_message);
     }

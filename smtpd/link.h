@@ -21,7 +21,8 @@ struct link {
     struct event_base *base;
     bool known; /* the first ipc_spool_state has come */
     uint8_t state;
-    uint32_t commit_credit, commits; /* allowed, outstanding */
+    uint32_t commit_credit, commits; /* allowed; at qmgr, without an answer */
+    uint32_t larges;                 /* files of large messages that are not committed yet */
     uint64_t byte_credit, bytes;
     uint64_t next_tag;
     struct map messages; /* struct link_message by tag */
@@ -33,7 +34,8 @@ struct link_message {
     struct list waiting;
     uint64_t tag; /* 0: qmgr knows nothing of it */
     uint64_t bytes;
-    bool committing; /* COMMIT was sent and counts against the credit */
+    bool large;      /* LARGE_OPEN was sent */
+    bool committing; /* COMMIT was sent */
 };
 
 void link_init(struct link *l, struct event_base *base);
@@ -44,8 +46,8 @@ void link_attach(struct link *l, int fd);
 /* NULL when a message may begin, otherwise the reply to MAIL. */
 const struct refusal *link_refuses(const struct link *l);
 /* Asks for a file for the session's message; session_large_ready or
- * session_refused is called with the answer. false: qmgr is gone. */
-bool link_open_large(struct link *l, struct session *s);
+ * session_refused is called with the answer. NULL, or why it cannot be asked. */
+const struct refusal *link_open_large(struct link *l, struct session *s);
 /* Hands the session's message over, now or when there is credit;
  * session_committed or session_refused is called with the answer. false: qmgr is
  * gone. */

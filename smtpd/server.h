@@ -32,8 +32,8 @@ struct server {
     char *input;                 /* see session.c */
     struct list sessions;
     size_t session_count;
-    struct buf slice;       /* large content on its way into its file */
-    uint64_t content_bytes; /* message content in memory, all sessions */
+    struct buf slice; /* large content on its way into its file */
+    uint64_t memory;  /* content and recipients of all sessions, see smtpd_memory_limit */
     bool draining;
     bool closing;            /* draining in a hurry: sessions end between messages */
     void (*idle)(void *arg); /* draining, and the last session is gone */

@@ -15,6 +15,7 @@
 #include "smtpd/verbs.h"
 
 static void pump(struct session *s, struct slice in);
+static void watch(struct session *s);
 
 /* ---- the end -------------------------------------------------------------- */
 
@@ -44,6 +45,7 @@ static bool linger(struct session *s)
         return false;
     s->phase = PHASE_LINGERS;
     timeout_start(&s->server->timeouts, &s->timeout, TIMEOUT_LINGER, clock_mono());
+    watch(s);
     return true;
 }
 

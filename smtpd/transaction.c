@@ -5,6 +5,8 @@
 #include "smtpd/limits.h"
 #include "smtpd/session.h"
 
+enum { RCPT_OVERHEAD = 16 }; /* of ipc_rcpt: two lengths and a byte */
+
 void tx_init(struct transaction *tx)
 {
     *tx = (struct transaction){
@@ -29,11 +31,16 @@ void tx_begin(struct transaction *tx, const struct smtp_path *sender, const stru
         tx->flags |= MESSAGE_8BIT;
 }
 
-int tx_add_recipient(struct transaction *tx, struct slice address, const struct rcpt_params *p)
+int tx_add_recipient(struct session *s, struct slice address, const struct rcpt_params *p)
 {
+    struct transaction *tx = &s->tx;
+    struct server *sv = s->server;
     struct ipc_rcpt r = {.address = address, .orcpt = rcpt_orcpt(p), .notify = p->notify};
-    if (buf_reserve(&tx->rcpts, address.len + r.orcpt.len + 16) < 0)
+    size_t before = tx->rcpts.cap;
+    if (sv->memory > (uint64_t)sv->config->smtpd_memory_limit ||
+        buf_reserve(&tx->rcpts, address.len + r.orcpt.len + RCPT_OVERHEAD) < 0)
         return -1;
+    sv->memory += tx->rcpts.cap - before;
     ipc_rcpt_add(&tx->rcpts, &r);
     tx->rcpt_count++;
     return 0;
@@ -53,10 +60,12 @@ void tx_reset(struct session *s)
     struct transaction *tx = &s->tx;
     link_abort(&s->server->link, s);
     content_free(s);
+    s->server->memory -= tx->rcpts.cap;
     buf_free(&tx->sender);
     buf_free(&tx->envid);
     buf_free(&tx->rcpts);
     tx_init(tx);
+    s->mode = INPUT_COMMAND;
     s->state = s->helo ? STATE_READY : STATE_GREETED;
 }
 

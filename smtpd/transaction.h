@@ -32,8 +32,8 @@ struct transaction {
 void tx_init(struct transaction *tx);
 /* MAIL was accepted. */
 void tx_begin(struct transaction *tx, const struct smtp_path *sender, const struct mail_params *p);
-/* RCPT was accepted; 0, or -1 when the list is full. */
-int tx_add_recipient(struct transaction *tx, struct slice address, const struct rcpt_params *p);
+/* RCPT was accepted; 0, or -1 when there is no room for one more. */
+int tx_add_recipient(struct session *s, struct slice address, const struct rcpt_params *p);
 /* The only recipient's address; empty if there are more or none. */
 struct slice tx_single_recipient(const struct transaction *tx);
 /* Ends the session's transaction: qmgr forgets what it has of it, nothing of it

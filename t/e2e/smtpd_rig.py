@@ -91,10 +91,10 @@ class Client:
 
 
 class Smtpd:
-    def __init__(self, state=OK, commits=1000, size=1 << 24, connect=True, **config):
-        wrapper = ()
+    def __init__(self, state=OK, commits=1000, size=1 << 24, connect=True, wrapper=(),
+                 **config):
         if os.geteuid() == 0:
-            wrapper = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+            wrapper = (*wrapper, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         config.setdefault("mynetworks", "127.0.0.1/32")
         self.master = FakeMaster("smtpd", config, ["127.0.0.1:0"], wrapper=wrapper)
         self.port = self.master.ports[0]

@@ -65,10 +65,10 @@ def test_credits_hold_commits_back():
 
 
 def test_credit_for_bytes():
-    with Smtpd(size=100) as s:
+    with Smtpd(size=20000) as s:
         clients = [s.client() for _ in range(3)]
         for c in clients:
-            c.transaction(MESSAGE * 10)
+            c.transaction(MESSAGE * 200)
         for _ in clients:
             m = s.commit()
             assert s.qmgr.receive(0.1) is None
@@ -190,3 +190,48 @@ def test_two_connections_do_not_share_a_reply():
         assert b.reply()[1].endswith(second.id.decode())
         s.qmgr.send("ipc_committed", tag=first.tag)
         assert a.reply()[1].endswith(first.id.decode())
+
+
+def test_large_uploads_leave_credit_to_others():
+    """Files that wait for slow clients do not keep small messages out."""
+    with Smtpd(commits=4) as s:
+        uploads = [s.client() for _ in range(3)]
+        codes = []
+        for c in uploads:
+            c.envelope()
+            c.expect("DATA", "354")
+            c.send(MESSAGE + (b"x" * 98 + b"\r\n") * 2000)
+        tags = [s.qmgr.expect("ipc_large_open").tag for _ in range(2)]
+        with s.client() as small:
+            small.transaction()
+            s.accept(small)
+        fd = os.memfd_create("large")
+        for tag in tags:
+            s.qmgr.send("ipc_large_fd", fd, tag=tag)
+        os.close(fd)
+        for c in uploads:
+            c.send(b".\r\n")
+        for _ in tags:
+            s.qmgr.send("ipc_committed", tag=s.commit().tag)
+        codes = sorted(c.reply()[0] for c in uploads)
+        assert codes == [250, 250, 452]
+        for c in uploads:
+            c.sock.close()
+
+
+def test_F27_no_descriptors_left():
+    """Accepting pauses without spinning, and goes on."""
+    with Smtpd(wrapper=("prlimit", "--nofile=40:40")) as s:
+        clients = [s.client(greet=False) for _ in range(60)]
+        s.wait_log("cannot accept connections: Too many open files")
+        with open(f"/proc/{s.master.process.pid}/stat", encoding="ascii") as f:
+            before = sum(map(int, f.read().split()[13:15]))
+        for c in clients[:20]:
+            assert c.reply()[0] == 220
+            c.sock.close()
+        for c in clients[20:40]:
+            assert c.reply()[0] == 220
+        with open(f"/proc/{s.master.process.pid}/stat", encoding="ascii") as f:
+            assert sum(map(int, f.read().split()[13:15])) - before < 20
+        for c in clients:
+            c.sock.close()

@@ -124,7 +124,7 @@ static void check_invariants(void)
 {
     const struct session *s = world_session(&world);
     if (!s) {
-        must(world.server.content_bytes == 0, "content is counted that nobody has");
+        must(world.server.memory == 0, "content is counted that nobody has");
         must(world.server.link.messages.count == 0, "qmgr's part outlives its session");
         return;
     }
