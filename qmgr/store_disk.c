@@ -168,25 +168,50 @@ static void run(struct store *s, struct op *op)
 
 /* ---- once a second ---------------------------------------------------------------- */
 
-static void look_at_space(struct store *s)
+struct space {
+    uint64_t bytes, inodes; /* free; inodes are UINT64_MAX where they are not counted */
+    bool read_only;
+};
+
+static bool get_space(const struct store *s, struct space *out)
 {
     struct statvfs v;
-    if (s->disk.bad || fstatvfs(s->disk.new_fd, &v) < 0)
+    if (fstatvfs(s->disk.new_fd, &v) < 0)
+        return false;
+    /* btrfs has no fixed number of inodes */
+    *out = (struct space){.bytes = (uint64_t)v.f_bavail * v.f_frsize,
+                          .inodes = v.f_files ? (uint64_t)v.f_favail : UINT64_MAX,
+                          .read_only = v.f_flag & ST_RDONLY};
+    return true;
+}
+
+static bool below_reserve(const struct store *s, const struct space *space)
+{
+    return space->bytes < s->config.reserve_bytes || space->inodes < s->config.reserve_inodes;
+}
+
+static void look_at_space(struct store *s)
+{
+    struct space space;
+    if (s->disk.bad || !get_space(s, &space))
         return;
-    uint64_t bytes = (uint64_t)v.f_bavail * v.f_frsize;
-    uint64_t inodes = (uint64_t)v.f_favail;
-    bool counted = v.f_files != 0; /* btrfs has no fixed number of inodes */
-    s->stat_bytes = bytes;
-    s->stat_inodes = counted ? inodes : UINT64_MAX;
-    if (v.f_flag & ST_RDONLY)
+    /* finished files that wait for reuse are room, too */
+    if (below_reserve(s, &space) && !list_empty(&s->disk.ready)) {
+        files_trim(s, 0, UINT32_MAX);
+        if (!get_space(s, &space))
+            return;
+    }
+    s->stat_bytes = space.bytes;
+    s->stat_inodes = space.inodes;
+    if (space.read_only)
         disk_bad(s, EROFS, "writing");
-    else if (bytes < s->config.reserve_bytes)
+    else if (space.bytes < s->config.reserve_bytes)
         disk_set_state(s, SPOOL_FULL, "%llu MB free, less than queue_minfree: mail is refused",
-                       (unsigned long long)(bytes >> 20));
-    else if (counted && inodes < s->config.reserve_inodes)
+                       (unsigned long long)(space.bytes >> 20));
+    else if (space.inodes < s->config.reserve_inodes)
         disk_set_state(s, SPOOL_FULL,
                        "%llu inodes free, less than queue_minfree_inodes: mail is refused",
-                       (unsigned long long)inodes);
+                       (unsigned long long)space.inodes);
     else
         disk_set_state(s, SPOOL_OK, "enough free space: mail is taken");
 }
@@ -200,7 +225,7 @@ static void tick(struct store *s)
     if (d->now >= d->next_tick) {
         look_at_space(s);
         if (d->now - d->last_commit > STORE_IDLE_US)
-            files_trim(s);
+            files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES);
         d->next_tick = d->now + STORE_TICK_US;
     }
     if (d->now >= d->next_sweep) {

@@ -330,14 +330,11 @@ static void file_remove(struct store *s, struct free_file *f)
     count_free(s, -1);
 }
 
-void files_trim(struct store *s)
+void files_trim(struct store *s, uint32_t keep, uint32_t most)
 {
     struct disk *d = &s->disk;
-    for (int i = 0; i < STORE_TRIM_FILES && !list_empty(&d->ready); i++) {
-        if (d->free_count <= s->config.free_max / 4)
-            return;
+    for (uint32_t i = 0; i < most && d->free_count > keep && !list_empty(&d->ready); i++)
         file_remove(s, container_of(d->ready.prev, struct free_file, link));
-    }
 }
 
 /* ---- quarantine ------------------------------------------------------------------ */

@@ -301,7 +301,8 @@ int file_used(struct store *s, struct free_file *f);
 /* new/BUCKET/ID becomes a free file, or is unlinked. fd: cached, or -1. */
 void file_retire(struct store *s, const struct id *id, uint32_t bucket, int fd, bool unlink_it);
 void file_quarantine(struct store *s, const struct op *op);
-void files_trim(struct store *s);
+/* Removes up to `most` files that wait for reuse, as long as more than `keep` are free. */
+void files_trim(struct store *s, uint32_t keep, uint32_t most);
 void store_fd_opened(struct store *s);
 void store_fd_close(struct store *s, int fd);
 
