@@ -91,6 +91,11 @@ enum client_verdict clients_connect(struct clients *c, struct slice address, int
     return CLIENT_OK;
 }
 
+unsigned clients_count(const struct client *cl, enum client_verdict verdict)
+{
+    return verdict == CLIENT_TOO_MANY ? cl->open : cl->connections;
+}
+
 void clients_disconnect(struct clients *c, struct client *cl)
 {
     if (!cl)

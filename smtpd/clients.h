@@ -38,6 +38,9 @@ void clients_free(struct clients *c);
  * when no more can be counted. `now`: monotonic microseconds. */
 enum client_verdict clients_connect(struct clients *c, struct slice address, int64_t now,
                                     struct client **out);
+/* How many connections were counted, for the log: at a time (CLIENT_TOO_MANY) or
+ * in this period (CLIENT_TOO_FAST). */
+unsigned clients_count(const struct client *cl, enum client_verdict verdict);
 /* The connection is over; cl may be NULL. */
 void clients_disconnect(struct clients *c, struct client *cl);
 /* One more message or recipient; false when that passes the rate. cl may be NULL. */

@@ -10,10 +10,11 @@ static int greet(struct session *s, struct slice name)
         reply(s, 501, "5.5.4", "Syntax: %s hostname", s->where);
         return -1;
     }
+    bool again = s->helo != NULL;
     free(s->helo);
     s->helo = slice_dup(name);
     tx_reset(s);
-    return 0;
+    return again && reply_to_flood(s) ? -1 : 0;
 }
 
 void cmd_ehlo(struct session *s, struct slice argument)

@@ -3,16 +3,6 @@
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
 
-/* Commands that get nowhere are free up to a limit (B38). */
-static bool is_flood(struct session *s)
-{
-    if (++s->junk <= s->server->config->smtpd_junk_command_limit)
-        return false;
-    log_info("too many %s commands from %s", s->where, s->peer);
-    reply_goodbye(s, "4.7.0", "Error: too many commands without a message");
-    return true;
-}
-
 void cmd_rset(struct session *s, struct slice argument)
 {
     if (argument.len) {
@@ -20,20 +10,20 @@ void cmd_rset(struct session *s, struct slice argument)
         return;
     }
     tx_reset(s);
-    if (!is_flood(s))
+    if (!reply_to_flood(s))
         reply_ready(s, 250, SLICE("250 2.0.0 Ok\r\n"));
 }
 
 void cmd_noop(struct session *s, struct slice argument)
 {
     (void)argument; /* RFC 5321 section 4.1.1.9: ignored */
-    if (!is_flood(s))
+    if (!reply_to_flood(s))
         reply_ready(s, 250, SLICE("250 2.0.0 Ok\r\n"));
 }
 
 void cmd_vrfy(struct session *s, struct slice argument)
 {
-    if (is_flood(s))
+    if (reply_to_flood(s))
         return;
     if (argument.len == 0)
         reply(s, 501, "5.5.4", "Syntax: VRFY address");
@@ -44,7 +34,7 @@ void cmd_vrfy(struct session *s, struct slice argument)
 void cmd_help(struct session *s, struct slice argument)
 {
     (void)argument;
-    if (!is_flood(s))
+    if (!reply_to_flood(s))
         reply(s, 214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT; see RFC 5321");
 }
 

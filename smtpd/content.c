@@ -67,13 +67,10 @@ void content_begin(struct session *s, enum data_framing framing)
 {
     const struct config *config = s->server->config;
     struct content *c = s->tx.content = xcalloc(1, sizeof *c);
-    enum data_mode mode =
-        strcmp(config->smtpd_forbid_bare_newline, "reject") == 0 ||
-                (strcmp(config->smtpd_forbid_bare_newline, "no") == 0 && !s->may_relay)
-            ? DATA_REJECT
-            : DATA_NORMALIZE;
-    data_init(&c->data, framing, mode, (uint64_t)config->message_size_limit,
-              (uint64_t)config->line_length_limit);
+    /* Postfix's "no" exists because its end of data was lax; ours never is */
+    bool strict = strcmp(config->smtpd_forbid_bare_newline, "reject") == 0;
+    data_init(&c->data, framing, strict ? DATA_REJECT : DATA_NORMALIZE,
+              (uint64_t)config->message_size_limit, (uint64_t)config->line_length_limit);
     header_scan_init(&c->header,
                      &(struct header_limits){.size = (uint64_t)config->header_size_limit,
                                              .lines = (uint32_t)config->header_line_limit,

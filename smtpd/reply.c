@@ -85,6 +85,15 @@ void reject_text(struct session *s, struct slice to, int code, const char *enhan
     log_reject(s, to, code, enhanced, text);
 }
 
+bool reply_to_flood(struct session *s)
+{
+    if (++s->junk <= s->server->config->smtpd_junk_command_limit)
+        return false;
+    log_info("too many %s commands from %s", s->where, s->peer);
+    reply_goodbye(s, "4.7.0", "Error: too many commands without a message");
+    return true;
+}
+
 void reply_goodbye(struct session *s, const char *enhanced, const char *text)
 {
     buf_printf(&s->out, "421 %s %s %s\r\n", enhanced, s->server->config->myhostname, text);

@@ -19,6 +19,9 @@ void reply_refusal(struct session *s, const struct refusal *r);
 void reject(struct session *s, struct slice to, const struct refusal *r);
 void reject_text(struct session *s, struct slice to, int code, const char *enhanced,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Counts a command that gets nowhere; these are free up to a limit. True when it
+ * is passed: 421 was said (B38). */
+bool reply_to_flood(struct session *s);
 /* 421 with our name before the text, and the end of the session. */
 void reply_goodbye(struct session *s, const char *enhanced, const char *text);
 

@@ -37,7 +37,7 @@ def test_B01_normalized_for_old_devices(trick):
         assert not re.search(rb"[^\r]\n|\r[^\n]", body)
 
 
-def test_bare_newline_no_means_own_networks_only():
+def test_bare_newline_no_is_normalize():
     with Smtpd(smtpd_forbid_bare_newline="no") as s, s.client() as c:
         c.transaction(HEADER + b"a\nb\r\n")
         assert s.accept(c).body == HEADER + b"a\r\nb\r\n"

@@ -267,6 +267,24 @@ def test_B38_flood_of_commands_without_a_message(smtpd):
         assert c.closed()
 
 
+def test_B38_flood_of_greetings(smtpd):
+    with smtpd.client() as c:
+        c.send("EHLO x\r\n" * 100)
+        assert [c.reply()[0] for _ in range(52)] == [250] * 51 + [421]
+
+
+def test_replies_wait_for_a_client_that_does_not_read():
+    with Smtpd(smtpd_junk_command_limit="100000") as s, s.client() as c:
+        sender = threading.Thread(target=c.send, args=(f"EHLO {'x' * 240}\r\n" * 60000,))
+        sender.start()
+        sender.join(0.5)
+        assert sender.is_alive(), "more replies were taken in than buffers hold"
+        with open(f"/proc/{s.master.process.pid}/status", encoding="ascii") as f:
+            assert int(re.search(r"VmHWM:\s+(\d+)", f.read())[1]) < 100000
+        assert {c.reply()[0] for _ in range(60000)} == {250}
+        sender.join()
+
+
 def test_B38_error_budget():
     with Smtpd(smtpd_soft_error_limit="3", smtpd_hard_error_limit="5",
                smtpd_error_sleep_time="1s") as s, s.client() as c:
@@ -295,7 +313,7 @@ def test_connections_per_client_are_limited():
                 assert c.closed()
             with s.client(source="127.0.0.2"):
                 pass
-        s.wait_log("Connection concurrency limit exceeded")
+        s.wait_log(r"Connection concurrency limit exceeded: 3 from unknown\[127.0.0.1\]")
         s.wait_log(r"(?s)(disconnect.*){3}")
         with s.client():
             pass

@@ -132,6 +132,28 @@ static void test_a_late_answer_is_ignored(void **state)
     buf_free(&out);
 }
 
+/* F34: content that dribbles in; the first minute is free. */
+static void test_F34_content_that_is_too_slow(void **state)
+{
+    struct world *w = *state;
+    envelope(w);
+    assert_int_equal(say(w, "DATA\r\n"), 354);
+    world_session(w)->tx.content->began -= 59 * CLOCK_SECOND;
+    assert_int_equal(say(w, "Subject: x\r\n"), 0);
+    world_session(w)->tx.content->began -= 2 * CLOCK_SECOND;
+    assert_int_equal(say(w, "X: y\r\n"), 421);
+}
+
+static void test_a_session_ends_between_messages_after_its_time(void **state)
+{
+    struct world *w = *state;
+    envelope(w);
+    world_session(w)->started -= 86401 * CLOCK_SECOND;
+    assert_int_equal(say(w, "RCPT TO:<c@dst.test>\r\n"), 250);
+    assert_int_equal(say(w, "RSET\r\n"), 250);
+    assert_int_equal(world_reply(w), 421);
+}
+
 /* After QUIT's 221 or a 421 the session takes nothing more, however much came. */
 static void test_nothing_is_taken_behind_quit(void **state)
 {
@@ -173,6 +195,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_idle_session_is_small, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_silent_qmgr_is_given_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_late_answer_is_ignored, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_F34_content_that_is_too_slow, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_session_ends_between_messages_after_its_time, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_is_taken_behind_quit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_content_memory_is_given_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_B07_long_command_does_not_grow_the_session, set_up,
