@@ -259,6 +259,8 @@ void *disk_main(void *store)
 {
     struct store *s = store;
     struct disk *d = &s->disk;
+    d->last_commit = store_now();
+    tick(s);
     /* What an earlier process renamed to free/ may not be durable: it must be,
      * before it is overwritten (see the crash argument). */
     if (syncfs(d->new_fd) < 0)
@@ -267,8 +269,6 @@ void *disk_main(void *store)
     unsigned major = 0, minor = 0;
     if (uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2)
         d->syncfs_reports = major > 5 || (major == 5 && minor >= 8);
-    d->last_commit = store_now();
-    tick(s);
     for (bool stop = false; !stop;) {
         struct list work;
         list_init(&work);
