@@ -1,7 +1,19 @@
-/* Figures for `postern status`, and the chores of every minute. */
+/* Figures for `postern status`, what ends a channel, and the chores of every minute. */
+#include "core/log.h"
 #include "qmgr/qmgr.h"
 
 enum { SWEEP_SECONDS = 60 };
+
+void peer_gone(struct qmgr *q, const struct channel *c, const char *why, bool broke_rules)
+{
+    if (!broke_rules) {
+        log_info("channel to %s: %s", channel_name(c), why);
+        return;
+    }
+    q->counters.bad_peers++;
+    log_error("channel to %s closed: %s; if this comes again, the process should be looked at",
+              channel_name(c), why);
+}
 
 void queue_figures(struct qmgr *q, struct queue_figures *out)
 {

@@ -14,6 +14,7 @@ struct smtpd {
     size_t bytes;
     uint32_t count;
     int told_state;
+    bool broke_rules;
 };
 
 /* ---- answers ------------------------------------------------------------------------ */
@@ -290,14 +291,8 @@ static int on_abort(struct smtpd *s, struct slice body, struct err *e)
 /* ---- the channel
  * --------------------------------------------------------------------------------- */
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
+static int take_frame(struct smtpd *s, const struct ipc_frame *f, struct err *e)
 {
-    struct smtpd *s = arg;
-    (void)channel;
-    queue_tick(s->q);
-    if (fd >= 0)
-        close(fd);
     switch (f->number) {
     case IPC_NUMBER_ipc_commit:
         return on_commit(s, f->body, e);
@@ -312,11 +307,24 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     }
 }
 
+static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
+                    struct err *e)
+{
+    struct smtpd *s = arg;
+    (void)channel;
+    queue_tick(s->q);
+    if (fd >= 0)
+        close(fd);
+    int rc = take_frame(s, f, e);
+    s->broke_rules = rc < 0;
+    return rc;
+}
+
 static void on_closed(struct channel *channel, const char *why, void *arg)
 {
     struct smtpd *s = arg;
     struct qmgr *q = s->q;
-    log_info("channel to %s: %s", channel_name(channel), why);
+    peer_gone(q, channel, why, s->broke_rules);
     while (!list_empty(&s->open)) {
         struct commit *c = container_of(s->open.next, struct commit, link);
         if (c->state == COMMIT_COMMITTING)

@@ -434,13 +434,16 @@ static int on_notice(struct qmgr *q, struct slice body, struct err *e)
 static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
                     struct err *e)
 {
+    struct qmgr *q = arg;
     (void)channel;
     if (fd >= 0)
         close(fd);
-    if (f->number != IPC_NUMBER_ipc_notice)
-        return err_set(e, "%s is not for qmgr", ipc_name(f->number));
-    queue_tick(arg);
-    return on_notice(arg, f->body, e);
+    queue_tick(q);
+    int rc = f->number == IPC_NUMBER_ipc_notice
+                 ? on_notice(q, f->body, e)
+                 : err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    q->notices.broke_rules = rc < 0;
+    return rc;
 }
 
 static void on_closed(struct channel *channel, const char *why, void *arg)
@@ -448,7 +451,8 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     struct qmgr *q = arg;
     if (q->notices.channel != channel)
         return;
-    log_info("channel to %s: %s", channel_name(channel), why);
+    peer_gone(q, channel, why, q->notices.broke_rules);
+    q->notices.broke_rules = false;
     q->notices.channel = NULL;
     q->notices.outstanding -= (uint32_t)q->notices.asked.count;
     size_t cursor = 0;

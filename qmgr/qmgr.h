@@ -115,6 +115,7 @@ struct sites {
     struct list all;
     struct list unsent; /* routes whose question waits for room or a channel */
     struct channel *channel;
+    bool broke_rules; /* the frame of it that came last was refused */
     uint64_t next_tag;
     uint32_t outstanding;
     uint8_t deferred_transports; /* bits by enum transport: defer_transports */
@@ -132,6 +133,7 @@ struct relays {
 
 struct notices {
     struct channel *channel;
+    bool broke_rules;   /* the frame of it that came last was refused */
     struct list wanted; /* struct notice, not sent yet */
     struct map asked;   /* by tag */
     uint64_t next_tag;
@@ -180,6 +182,10 @@ static inline void queue_tick(struct qmgr *q)
 {
     q->now = clock_mono();
 }
+
+/* A channel ended: says so, and counts and alarms if the peer broke the rules
+ * (its frame was refused). */
+void peer_gone(struct qmgr *q, const struct channel *c, const char *why, bool broke_rules);
 
 /* qmgr's clock in seconds, for struct recipient.due. */
 static inline uint32_t queue_seconds(const struct qmgr *q, int64_t mono)

@@ -19,6 +19,7 @@ struct relay {
     struct list jobs;
     unsigned slot;
     uint32_t limit, in_flight;
+    bool broke_rules;
     bool tells_dot; /* sends ipc_dot, so that its silence means something */
 };
 
@@ -405,15 +406,9 @@ static int on_dot(struct relay *r, struct slice body, struct err *e)
 /* ---- the channel --------------------------------------------------------------------------------
  */
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
+static int take_frame(struct relay *r, const struct ipc_frame *f, struct err *e)
 {
-    struct relay *r = arg;
     struct ipc_relay_ready ready;
-    (void)channel;
-    queue_tick(r->q);
-    if (fd >= 0)
-        close(fd);
     switch (f->number) {
     case IPC_NUMBER_ipc_result:
         return on_result(r, f->body, e);
@@ -427,6 +422,19 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     default:
         return err_set(e, "%s is not for qmgr", ipc_name(f->number));
     }
+}
+
+static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
+                    struct err *e)
+{
+    struct relay *r = arg;
+    (void)channel;
+    queue_tick(r->q);
+    if (fd >= 0)
+        close(fd);
+    int rc = take_frame(r, f, e);
+    r->broke_rules = rc < 0;
+    return rc;
 }
 
 /* Its process is gone: what it had goes to another. F12: at once if the end of
@@ -459,11 +467,9 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     struct relay *r = arg;
     struct qmgr *q = r->q;
     queue_tick(q);
+    peer_gone(q, channel, why, r->broke_rules);
     if (r->in_flight)
-        log_warning("channel to %s: %s; %u deliveries were under way", channel_name(channel), why,
-                    r->in_flight);
-    else
-        log_info("channel to %s: %s", channel_name(channel), why);
+        log_warning("%u deliveries were under way in %s", r->in_flight, channel_name(channel));
     for (unsigned i = 0; i < q->relays.count; i++)
         if (q->relays.list[i] == r)
             q->relays.list[i] = q->relays.list[--q->relays.count];

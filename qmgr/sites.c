@@ -433,13 +433,16 @@ static int on_reply(struct qmgr *q, struct slice body, struct err *e)
 static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
                     struct err *e)
 {
+    struct qmgr *q = arg;
     (void)channel;
     if (fd >= 0)
         close(fd);
-    if (f->number != IPC_NUMBER_ipc_resolve_reply)
-        return err_set(e, "%s is not for qmgr", ipc_name(f->number));
-    queue_tick(arg);
-    return on_reply(arg, f->body, e);
+    queue_tick(q);
+    int rc = f->number == IPC_NUMBER_ipc_resolve_reply
+                 ? on_reply(q, f->body, e)
+                 : err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    q->sites.broke_rules = rc < 0;
+    return rc;
 }
 
 /* F33: what was asked waits for the next resolve process. */
@@ -448,7 +451,8 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     struct qmgr *q = arg;
     if (q->sites.channel != channel)
         return;
-    log_info("channel to %s: %s", channel_name(channel), why);
+    peer_gone(q, channel, why, q->sites.broke_rules);
+    q->sites.broke_rules = false;
     q->sites.channel = NULL;
     size_t cursor = 0;
     struct route *r;
