@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "core/list.h"
-#include "core/log.h"
 #include "core/mem.h"
 
 enum {
@@ -36,7 +35,9 @@ struct channel {
     struct buf out;
     size_t flushed;       /* bytes of `out` that have been sent */
     struct list attached; /* in order of `end` */
+    char *failure;        /* why it failed inside a callback; told when that is over */
     bool closing, freed, in_callback, blocked;
+    bool unable; /* a descriptor could not be passed on */
 };
 
 static struct list dirty_channels = {&dirty_channels, &dirty_channels};
@@ -55,6 +56,7 @@ static void release(struct channel *c)
     event_free(c->writable);
     close(c->fd);
     buf_free(&c->out);
+    free(c->failure);
     free(c->name);
     free(c);
 }
@@ -68,24 +70,39 @@ void channel_free(struct channel *c)
         release(c);
 }
 
+static void tell_closed(struct channel *c, const char *why)
+{
+    c->in_callback = true;
+    c->ops->closed(c, why, c->arg);
+    release(c);
+}
+
+/* A channel may fail while a frame of its own is being dealt with (its owner
+ * flushes for latency): its end is told when that callback has returned. */
 static void fail(struct channel *c, const char *why)
 {
     if (c->closing)
         return;
     c->closing = true;
-    c->in_callback = true;
-    c->ops->closed(c, why, c->arg);
-    release(c);
+    if (c->in_callback)
+        c->failure = xstrdup(why);
+    else
+        tell_closed(c, why);
 }
 
 /* ---- reading ------------------------------------------------------------- */
 
 static int receive(struct channel *c, size_t *len, int *fd)
 {
-    char control[CMSG_SPACE(sizeof(int) * 4)];
+    union {
+        char bytes[CMSG_SPACE(sizeof(int) * 4)];
+        struct cmsghdr align;
+    } control;
     struct iovec iov = {packet, sizeof packet};
-    struct msghdr m = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof control.bytes};
     ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     *fd = -1;
     if (n < 0)
@@ -181,6 +198,8 @@ static void on_readable(evutil_socket_t socket, short what, void *arg)
     c->in_callback = false;
     if (c->freed)
         release(c);
+    else if (c->failure)
+        tell_closed(c, c->failure);
     else if (why)
         fail(c, why);
 }
@@ -287,22 +306,36 @@ void channel_flush_all(void)
         struct channel *c = container_of(n, struct channel, dirty);
         if (c->closing)
             continue;
-        if (c->out.len > OUT_MAX)
+        if (c->unable)
+            fail(c, "out of descriptors, one could not be passed on");
+        else if (channel_pending(c) > OUT_MAX)
             fail(c, "the peer does not read");
         else if (!c->blocked)
             flush(c);
     }
 }
 
+/* Drops what has been sent from the front of `out`. */
+static void forget_sent(struct channel *c)
+{
+    list_each(&c->attached, n)
+    {
+        struct attached *a = container_of(n, struct attached, link);
+        a->begin -= c->flushed;
+        a->end -= c->flushed;
+    }
+    buf_consume(&c->out, c->flushed);
+    c->flushed = 0;
+}
+
 struct buf *channel_out(struct channel *c)
 {
     if (list_empty(&c->dirty) && !c->closing)
         list_push(&dirty_channels, &c->dirty);
-    /* what has been sent makes room before the buffer grows */
-    if (c->flushed > OUT_KEEP && list_empty(&c->attached)) {
-        buf_consume(&c->out, c->flushed);
-        c->flushed = 0;
-    }
+    /* what has been sent makes room before the buffer grows; what is moved is at
+     * most as much as that, so that a long backlog is not moved again and again */
+    if (c->flushed > OUT_KEEP && c->flushed >= channel_pending(c))
+        forget_sent(c);
     return &c->out;
 }
 
@@ -319,7 +352,8 @@ void channel_attach(struct channel *c, int fd)
     a->end = c->out.len;
     a->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (a->fd < 0) {
-        log_error("%s: cannot pass a descriptor: out of descriptors", c->name);
+        /* a message that never comes would be waited for: better start afresh */
+        c->unable = true;
         c->out.len = at;
         free(a);
         return;

@@ -36,13 +36,16 @@ void channel_free(struct channel *c);
  * end of the turn. Encode whole frames only. Never NULL, also when the channel
  * is closing (then the frames go nowhere). */
 struct buf *channel_out(struct channel *c);
-/* Says that the frame encoded last goes with `fd`, which is duplicated. */
+/* Says that the frame encoded last goes with `fd`, which is duplicated. If there
+ * are no descriptors left the channel is closed at the end of the turn, for what
+ * hangs on the frame must not wait for ever. */
 void channel_attach(struct channel *c, int fd);
 /* Bytes that the peer has not taken yet. */
 size_t channel_pending(const struct channel *c);
 const char *channel_name(const struct channel *c);
 /* Sends what can be sent now, on all channels; never blocks. Within a turn a
- * service may call it early for latency. */
+ * service may call it early for latency; the `closed` of a channel that fails
+ * then comes at once, or after its `frame` callback if we are inside it. */
 void channel_flush_all(void);
 
 /* A connected pair with room for large frames; 0 or -1. Both ends are

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -227,6 +228,146 @@ static void a_frame_the_owner_refuses_closes_the_channel(void **state)
     event_base_free(base);
 }
 
+/* A channel whose owner flushes from within a frame's callback, and which fails
+ * at that moment, must not be freed under the callback. */
+struct flusher {
+    struct end end;
+    int peer;
+    bool closed_inside, inside;
+};
+
+static int flush_in_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg,
+                          struct err *e)
+{
+    struct flusher *t = arg;
+    (void)f;
+    (void)fd;
+    (void)e;
+    t->inside = true;
+    t->end.frames++;
+    if (t->peer >= 0)
+        close(t->peer);
+    t->peer = -1;
+    ipc_committed_encode(channel_out(c), &(struct ipc_committed){1});
+    channel_flush_all(); /* EPIPE */
+    assert_int_equal(channel_pending(c), IPC_HEADER + 8);
+    t->inside = false;
+    return 0;
+}
+
+static void flusher_closed(struct channel *c, const char *why, void *arg)
+{
+    struct flusher *t = arg;
+    t->closed_inside = t->inside;
+    on_closed(c, why, &t->end);
+}
+
+static void a_channel_that_fails_inside_its_callback_ends_after_it(void **state)
+{
+    static const struct channel_ops flusher_ops = {flush_in_frame, flusher_closed};
+    struct event_base *base = event_base_new();
+    struct flusher t = {.end = {0}};
+    struct buf two = BUF_INIT(4096);
+    int fds[2];
+    struct err e;
+    (void)state;
+    assert_int_equal(channel_pair(fds, &e), 0);
+    t.peer = fds[0];
+    channel_new(base, fds[1], "b", &flusher_ops, &t);
+    ipc_committed_encode(&two, &(struct ipc_committed){1});
+    ipc_committed_encode(&two, &(struct ipc_committed){2});
+    assert_int_equal(send(fds[0], two.data, two.len, 0), two.len);
+    turn(base);
+    assert_int_equal(t.end.frames, 1);
+    assert_int_equal(t.end.closed, 1);
+    assert_false(t.closed_inside);
+    assert_non_null(strstr(t.end.why, "send"));
+    buf_free(&two);
+    event_base_free(base);
+}
+
+/* A peer that is always a little behind, with descriptors under way all the
+ * time, is not one that does not read: memory stays bounded and it goes on. */
+static void a_slow_peer_with_descriptors_is_not_given_up(void **state)
+{
+    enum { ROUNDS = 1500, BYTES = 60 * 1024 };
+    static char text[BYTES];
+    static char block[IPC_FRAME_MAX];
+    struct event_base *base = event_base_new();
+    struct end a = {0};
+    struct slice large = slice_make(text, sizeof text);
+    int fds[2], passed;
+    struct err e;
+    (void)state;
+    assert_int_equal(channel_pair(fds, &e), 0);
+    a.channel = channel_new(base, fds[0], "a", &ops, &a);
+    pipe_with_x(&passed);
+    for (int i = 0; i < ROUNDS; i++) {
+        ipc_refused_encode(channel_out(a.channel), &(struct ipc_refused){.tag = 1, .text = large});
+        ipc_large_fd_encode(channel_out(a.channel), &(struct ipc_large_fd){1});
+        channel_attach(a.channel, passed);
+        if (i >= 100) /* one packet of text, one with a descriptor */
+            for (int k = 0; k < 2; k++)
+                assert_true(recv(fds[1], block, sizeof block, MSG_DONTWAIT) > 0);
+        turn(base);
+        assert_int_equal(a.closed, 0);
+    }
+    assert_true(channel_pending(a.channel) > BYTES);
+    assert_true(channel_out(a.channel)->len < 200 * (size_t)BYTES);
+    channel_free(a.channel);
+    close(passed);
+    close(fds[1]);
+    event_base_free(base);
+}
+
+static void test_B94_a_peer_that_does_not_read_is_given_up(void **state)
+{
+    enum { BYTES = 120 * 1024, ENOUGH = 70 * 1024 * 1024 / BYTES };
+    static char text[BYTES];
+    struct event_base *base = event_base_new();
+    struct end a = {0};
+    int fds[2];
+    struct err e;
+    (void)state;
+    assert_int_equal(channel_pair(fds, &e), 0);
+    a.channel = channel_new(base, fds[0], "a", &ops, &a);
+    for (int i = 0; i < ENOUGH && !a.closed; i++) {
+        ipc_refused_encode(channel_out(a.channel),
+                           &(struct ipc_refused){.tag = 1, .text = slice_make(text, sizeof text)});
+        turn(base);
+    }
+    assert_int_equal(a.closed, 1);
+    assert_string_equal(a.why, "the peer does not read");
+    close(fds[1]);
+    event_base_free(base);
+}
+
+static void a_descriptor_that_cannot_be_passed_closes_the_channel(void **state)
+{
+    struct event_base *base = event_base_new();
+    struct end a = {0};
+    struct rlimit old, none;
+    int fds[2], passed;
+    struct err e;
+    (void)state;
+    assert_int_equal(channel_pair(fds, &e), 0);
+    pipe_with_x(&passed);
+    a.channel = channel_new(base, fds[0], "a", &ops, &a);
+    ipc_large_fd_encode(channel_out(a.channel), &(struct ipc_large_fd){1});
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){0, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    channel_attach(a.channel, passed);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(a.closed, 0);
+    turn(base);
+    assert_int_equal(a.closed, 1);
+    assert_non_null(strstr(a.why, "out of descriptors"));
+    close(passed);
+    close(fds[1]);
+    event_base_free(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +377,10 @@ int main(void)
         cmocka_unit_test(test_B89_a_bad_frame_closes_the_channel),
         cmocka_unit_test(test_B90_a_descriptor_where_none_is_declared_or_missing),
         cmocka_unit_test(a_frame_the_owner_refuses_closes_the_channel),
+        cmocka_unit_test(a_channel_that_fails_inside_its_callback_ends_after_it),
+        cmocka_unit_test(a_slow_peer_with_descriptors_is_not_given_up),
+        cmocka_unit_test(test_B94_a_peer_that_does_not_read_is_given_up),
+        cmocka_unit_test(a_descriptor_that_cannot_be_passed_closes_the_channel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
