@@ -2,22 +2,26 @@
 
 #ifdef POSTERN_FAULTS
 
-#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-enum { FAULTS_MAX = 16 };
+enum { FAULTS_MAX = 16, FAULT_NAME_MAX = 48 };
 
+/* Also the format of a shared file, which t/e2e/postern.py writes. */
 struct fault {
-    const char *name;
-    int action;
-    unsigned skip, count;
+    char name[FAULT_NAME_MAX];
+    int32_t action;
+    uint32_t skip, count, unused;
 };
 
-static struct fault faults[FAULTS_MAX];
+static struct fault own[FAULTS_MAX];
+static struct fault *faults = own;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 int fault_point(const char *name)
@@ -25,7 +29,7 @@ int fault_point(const char *name)
     int action = 0;
     pthread_mutex_lock(&mutex);
     for (struct fault *f = faults; f < faults + FAULTS_MAX && action == 0; f++) {
-        if (f->name == NULL || f->count == 0 || strcmp(f->name, name) != 0)
+        if (f->count == 0 || strncmp(f->name, name, FAULT_NAME_MAX) != 0)
             continue;
         if (f->skip > 0) {
             f->skip--;
@@ -44,34 +48,28 @@ void fault_set(const char *name, int action, unsigned skip, unsigned count)
 {
     pthread_mutex_lock(&mutex);
     if (name == NULL)
-        memset(faults, 0, sizeof faults);
+        memset(faults, 0, FAULTS_MAX * sizeof *faults);
     for (struct fault *f = faults; name && f < faults + FAULTS_MAX; f++) {
-        if (f->name == NULL || f->count == 0) {
-            *f = (struct fault){name, action, skip, count};
+        if (f->count == 0) {
+            *f = (struct fault){.action = action, .skip = skip, .count = count};
+            snprintf(f->name, sizeof f->name, "%s", name);
             break;
         }
     }
     pthread_mutex_unlock(&mutex);
 }
 
-int fault_parse(char *spec, struct err *e)
+int fault_share(const char *path, struct err *e)
 {
-    static const struct {
-        const char *name;
-        int action;
-    } actions[] = {{"kill", FAULT_KILL},
-                   {"EIO", EIO},
-                   {"ENOSPC", ENOSPC},
-                   {"EROFS", EROFS},
-                   {"EDQUOT", EDQUOT}};
-    char *rest = spec, *name = strsep(&rest, ":"), *action = strsep(&rest, ":");
-    for (size_t i = 0; action && i < sizeof actions / sizeof *actions; i++) {
-        if (strcmp(action, actions[i].name) == 0) {
-            fault_set(name, actions[i].action, rest ? (unsigned)strtoul(rest, NULL, 10) : 0, 1);
-            return 0;
-        }
-    }
-    return err_set(e, "fault: expected NAME:ACTION[:SKIP] with a known action");
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    void *map = mmap(NULL, FAULTS_MAX * sizeof *faults, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (map == MAP_FAILED)
+        return err_sys(e, "mmap %s", path);
+    faults = map;
+    return 0;
 }
 
 #else

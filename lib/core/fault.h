@@ -15,11 +15,12 @@ enum { FAULT_KILL = -1 /* SIGKILL to ourselves */ };
  * any thread. */
 int fault_point(const char *name);
 /* From the (skip+1)-th visit on, `count` visits of the point get the action: an
- * errno value or FAULT_KILL. name must stay valid; NULL forgets all faults. */
+ * errno value or FAULT_KILL. NULL forgets all faults. */
 void fault_set(const char *name, int action, unsigned skip, unsigned count);
-/* The same from "NAME:ACTION[:SKIP]"; ACTION is kill, EIO, ENOSPC, EROFS or
- * EDQUOT. spec must stay valid. */
-int fault_parse(char *spec, struct err *e);
+/* Takes the faults from this file from now on: a test sets them while the
+ * service runs, and one that killed the process does not kill its successor.
+ * The file is an array of FAULTS_MAX struct fault (fault.c). */
+int fault_share(const char *path, struct err *e);
 #else
 static inline int fault_point(const char *name)
 {

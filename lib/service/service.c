@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/fault.h"
 #include "core/mem.h"
 #include "service/control.h"
 #include "service/jail.h"
@@ -157,6 +158,18 @@ static void ignore_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Test builds only: see fault_share. */
+static int share_faults(struct err *e)
+{
+#ifdef POSTERN_FAULTS
+    const char *path = getenv("POSTERN_FAULT_FILE");
+    if (path)
+        return fault_share(path, e);
+#endif
+    (void)e;
+    return 0;
+}
+
 static int set_up(struct service *s, int argc, char **argv, struct err *e)
 {
     if (parse_arguments(s, argc, argv, e) < 0)
@@ -177,6 +190,8 @@ static int set_up(struct service *s, int argc, char **argv, struct err *e)
         return err_set(e, "cannot make an event loop");
     service_control_open(s);
     s->privileged = geteuid() == 0;
+    if (share_faults(e) < 0)
+        return -1;
     if (s->ops->open && s->ops->open(s, e) < 0)
         return -1;
     if (jail_enter(s->ops, s->config, e) < 0)
