@@ -11,6 +11,8 @@ enum {
     MESSAGE_ID_MAX = 255
 };
 
+#define ARRIVAL_AGE_MAX (7 * 86400 * CLOCK_SECOND)
+
 struct commit *commit_new(struct qmgr *q)
 {
     struct list *n = list_pop(&q->commits_free);
@@ -169,9 +171,11 @@ int commit_build(struct commit *c, const struct ipc_commit *in, struct err *e)
         return err_set(e, "COMMIT with a malformed recipient");
     if (count != in->recipient_count)
         return err_set(e, "COMMIT of %u recipients came with %u", in->recipient_count, count);
-    m->arrival = in->arrival;
-    int64_t age = clock_wall() - in->arrival;
-    m->born = c->q->now - (age > 0 ? age : 0);
+    /* smtpd is believed within reason: a wrong arrival would expire the message */
+    int64_t now = clock_wall();
+    bool sane = in->arrival <= now && in->arrival > now - ARRIVAL_AGE_MAX;
+    m->arrival = sane ? in->arrival : now;
+    m->born = c->q->now - (now - m->arrival);
     m->flags = in->flags;
     m->recipient_count = count;
     m->env = envelope_new(count, bytes);

@@ -304,7 +304,9 @@ void message_settle(struct qmgr *q, struct message *m)
 static uint32_t second_of(int64_t wall, void *arg)
 {
     struct qmgr *q = arg;
-    int64_t wait = wall - clock_wall();
+    int64_t wait;
+    if (__builtin_sub_overflow(wall, clock_wall(), &wait))
+        return 0;
     int64_t max = q->s->config->maximal_backoff_time * CLOCK_SECOND;
     if (wait <= 0)
         return 0;
@@ -399,8 +401,10 @@ void queue_found(const struct store_found *found, void *arg)
         message_drop(q, m);
         return;
     }
-    int64_t age = clock_wall() - m->arrival;
-    m->born = q->now - (age > 0 ? age : 0);
+    int64_t age;
+    if (__builtin_sub_overflow(clock_wall(), m->arrival, &age) || age < 0)
+        age = 0;
+    m->born = q->now - age;
     message_count_held(q, m);
     if (m->env->left == 0) { /* power failed between its last mark and its end */
         finish(q, m);
