@@ -147,13 +147,16 @@ static void print_content(const struct ctl *ctl, struct slice s)
         fwrite(s.ptr, 1, s.len, stdout);
         return;
     }
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.ptr[i];
-        bool line_end = c == '\r' && i + 1 < s.len && s.ptr[i + 1] == '\n';
-        if ((c < 0x20 && c != '\n' && c != '\t' && !line_end) || c == 0x7f)
-            printf("\\x%02x", c);
-        else if (!line_end)
-            putchar(c);
+    while (s.len) {
+        bool line_end = slice_starts(s, SLICE("\r\n"));
+        size_t n = *s.ptr == '\n' || *s.ptr == '\t' ? 0 : print_control(s);
+        if (line_end)
+            n = 0;
+        else if (n == 0)
+            putchar(*s.ptr);
+        for (size_t i = 0; i < n; i++)
+            printf("\\x%02x", (unsigned char)s.ptr[i]);
+        s = slice_from(s, n ? n : 1);
     }
 }
 

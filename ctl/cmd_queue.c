@@ -124,7 +124,7 @@ static int run_list(struct ctl *ctl, json_t *selections, json_t *request, json_t
     table_end(l.table);
     if (status == CTL_OK && !ctl->json && l.messages == 0 &&
         json_integer_value(json_object_get(sums, "missing")) == 0)
-        puts("No messages.");
+        fputs("No messages.\n", ctl->terminal ? stdout : stderr);
     if (status == CTL_OK && json_integer_value(json_object_get(sums, "missing")) > 0)
         status = CTL_NOT_FOUND;
     return status;

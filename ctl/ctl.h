@@ -15,6 +15,7 @@
 
 #include "conf/config.h"
 #include "core/err.h"
+#include "core/slice.h"
 
 /* Exit statuses; the help lists them. */
 enum ctl_status {
@@ -89,7 +90,11 @@ long master_pid(struct ctl *ctl);
 
 /* ---- output: print.c ------------------------------------------------------------------ */
 
-/* Text from elsewhere, with control bytes replaced so that a terminal obeys none. */
+/* Bytes of the control character at the front of s, 0 if there is none: ASCII's
+ * and, in UTF-8, those above it that terminals obey. */
+size_t print_control(struct slice s);
+/* Text from elsewhere, with control characters replaced so that a terminal obeys
+ * none. */
 void print_safe(FILE *out, const char *text);
 /* "2024-11-21 20:29:46" in local time. */
 void print_time(char *out, size_t size, double when);

@@ -11,15 +11,31 @@
 enum { NAME_WIDTH = 18, TIME_SIZE = 64, LEAST_LAST_COLUMN = 20 };
 static const double A_TIMESTAMP = 1e8; /* larger numbers of seconds are points in time */
 
-static bool is_control(unsigned char c)
+size_t print_control(struct slice s)
 {
-    return c < 0x20 || c == 0x7f;
+    const unsigned char *u = (const unsigned char *)s.ptr;
+    if (s.len == 0)
+        return 0;
+    if (u[0] < 0x20 || u[0] == 0x7f)
+        return 1;
+    /* U+0080 to U+009F in UTF-8; U+009B does what ESC [ does */
+    return s.len > 1 && u[0] == 0xc2 && u[1] >= 0x80 && u[1] < 0xa0 ? 2 : 0;
+}
+
+/* Replaces control characters in place. */
+static void make_safe(char *text)
+{
+    for (size_t n; *text; text++)
+        if ((n = print_control(slice_make(text, text[1] ? 2 : 1))) > 0)
+            memset(text, '?', n);
 }
 
 void print_safe(FILE *out, const char *text)
 {
-    for (; *text; text++)
-        putc(is_control((unsigned char)*text) ? '?' : *text, out);
+    char *copy = xstrdup(text);
+    make_safe(copy);
+    fputs(copy, out);
+    free(copy);
 }
 
 void print_time(char *out, size_t size, double when)
@@ -145,9 +161,7 @@ void table_row(struct table *t, const char *const *cells)
         flush_rows(t);
     for (size_t i = 0; i < t->columns; i++) {
         char *cell = xstrdup(cells[i] && *cells[i] ? cells[i] : "-");
-        for (char *p = cell; *p; p++)
-            if (is_control((unsigned char)*p))
-                *p = '?';
+        make_safe(cell);
         int width = columns_of(cell);
         if (width > t->width[i])
             t->width[i] = width;

@@ -29,14 +29,15 @@ static int add_id(const struct ctl_command *c, json_t *ids, const char *text)
     return 0;
 }
 
+/* The first word of each line; what `queue list` prints will do, its titles too. */
 static int ids_from_input(const struct ctl_command *c, json_t *ids)
 {
     char *line = NULL;
     size_t size = 0;
     int rc = 0;
-    while (rc == 0 && getline(&line, &size, stdin) > 0) {
+    for (bool first = true; rc == 0 && getline(&line, &size, stdin) > 0; first = false) {
         line[strcspn(line, " \t\r\n")] = '\0';
-        if (*line)
+        if (*line && !(first && strcmp(line, "ID") == 0))
             rc = add_id(c, ids, line);
     }
     free(line);
@@ -74,9 +75,22 @@ static int set_age(const struct ctl_command *c, json_t *select, const char *name
     return 0;
 }
 
+/* An empty value is most likely an unset variable in a script. */
+static bool is_empty(const struct ctl_command *c, const char *option, const char *value)
+{
+    if (!value || *value)
+        return false;
+    ctl_usage(c, "%s is empty%s", option,
+              strcmp(option, "--sender") == 0 ? "; for the null sender say '<>'" : "");
+    return true;
+}
+
 /* All selectors but IDs. NULL after telling what is wrong. */
 static json_t *filters(const struct ctl_command *c, const struct select_args *s)
 {
+    if (is_empty(c, "--site", s->site) || is_empty(c, "--sender", s->sender) ||
+        is_empty(c, "--recipient", s->recipient) || is_empty(c, "--reply", s->reply))
+        return NULL;
     json_t *select = json_object();
     set_text(select, "site", s->site);
     set_text(select, "sender", s->sender && strcmp(s->sender, "<>") == 0 ? "" : s->sender);

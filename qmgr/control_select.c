@@ -70,6 +70,15 @@ static int take_string(struct slice *out, const char *name, const json_t *value,
     return 0;
 }
 
+/* An empty pattern selects nothing, and left out it would select everything: a
+ * script with an unset variable must not delete the queue. */
+static int take_pattern(struct slice *out, const char *name, const json_t *value, struct err *e)
+{
+    if (take_string(out, name, value, e) < 0)
+        return -1;
+    return out->len > 0 ? 0 : err_set(e, "\"%s\" is empty", name);
+}
+
 static int take_age(int64_t *out, const char *name, const json_t *value, struct err *e)
 {
     if (!json_is_integer(value) || json_integer_value(value) <= 0 ||
@@ -121,11 +130,11 @@ static int take_member(struct selection *s, const char *name, json_t *value, str
         return take_string(&s->sender, name, value, e);
     }
     if (slice_eq(key, SLICE("recipient")))
-        return take_string(&s->recipient, name, value, e);
+        return take_pattern(&s->recipient, name, value, e);
     if (slice_eq(key, SLICE("site")))
-        return take_string(&s->site, name, value, e);
+        return take_pattern(&s->site, name, value, e);
     if (slice_eq(key, SLICE("reply")))
-        return take_string(&s->reply, name, value, e);
+        return take_pattern(&s->reply, name, value, e);
     if (slice_eq(key, SLICE("older_than")))
         return take_age(&s->older_than, name, value, e);
     if (slice_eq(key, SLICE("newer_than")))

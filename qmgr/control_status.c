@@ -63,11 +63,16 @@ void control_ping(struct control_client *c)
 void control_status(struct control_client *c)
 {
     struct control_request *r = &c->request;
+    struct channel *master = c->control->service->master;
     queue_line(c);
+    if (!master) { /* gone, and we are about to follow (F17) */
+        control_done(c, NULL);
+        return;
+    }
     r->status_tag = ++c->control->next_tag;
     r->status_deadline = clock_mono() + CONTROL_STATUS_SECONDS * CLOCK_SECOND;
     const struct ipc_status_request ask = {.tag = r->status_tag};
-    ipc_status_request_encode(channel_out(c->control->service->master), &ask);
+    ipc_status_request_encode(channel_out(master), &ask);
 }
 
 static void site_known(struct slice json, void *arg)

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import termios
+import threading
 
 import pytest
 
@@ -43,7 +44,7 @@ def deferred(p):
 def rows(p, *args):
     """The rows of a table, each a dict by the titles."""
     lines = p.ctl(*args).splitlines()
-    if "\t" not in lines[0]:
+    if not lines:
         return []
     titles = lines[0].split("\t")
     return [dict(zip(titles, line.split("\t"))) for line in lines[1:] if "\t" in line]
@@ -88,8 +89,41 @@ def test_selection_by_id_and_from_standard_input(stuck):
                           check=True)
     assert done.stdout == "2 messages held.\n"
     assert [r["ID"] for r in rows(stuck, "queue", "list", "--status", "hold")] == stuck.ids[:2]
+    listed = stuck.ctl("queue", "list", "--recipient", "b3@*")
+    done = subprocess.run([os.path.join(BIN, "postern"), "-c", stuck.directory, "queue", "hold",
+                           "-"], input=listed, text=True, capture_output=True, check=True)
+    assert done.stdout == "1 message held.\n"
+    nothing = stuck.ctl("queue", "list", "--recipient", "nobody@*", check=False)
+    assert (nothing.stdout, nothing.stderr) == ("", "No messages.\n")
     missing = stuck.ctl("queue", "hold", "0000000000z0000", check=False)
     assert missing.returncode == 5 and "no message 0000000000z0000" in missing.stderr
+
+
+def test_an_empty_selector_is_refused(stuck):
+    for option in ("--recipient", "--sender", "--site", "--reply"):
+        done = stuck.ctl("queue", "delete", "--older-than", "1s", option, "", "--yes", check=False)
+        assert done.returncode == 2 and f"{option} is empty" in done.stderr
+    assert len(rows(stuck, "queue", "list")) == 4
+
+
+def test_a_server_that_hangs_up_at_once_is_heard(place):
+    """As qmgr does when it has too many clients; no SIGPIPE in between."""
+    p = Postern(place, start=False)
+    os.makedirs(p.path("spool/public"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(p.path("spool/public/control"))
+        listener.listen()
+
+        def refuse():
+            for _ in range(30):
+                c, _ = listener.accept()
+                c.sendall(b'{"error":"Too many clients."}\n')
+                c.close()
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        done = [p.ctl("queue", "list", check=False) for _ in range(30)]
+        thread.join()
+    assert all((d.returncode, d.stderr) == (1, "postern: Too many clients.\n") for d in done), done
 
 
 def test_hold_keeps_and_release_lets_go(place):

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -123,6 +124,44 @@ static void test_numbers_for_people(void **state)
     }
 }
 
+static void test_empty_values_select_nothing(void **state)
+{
+    (void)state;
+    static const struct ctl_command command = {.family = "queue", .name = "delete"};
+    static const struct select_args rows[] = {
+        {.site = "", .all = true},      {.sender = "", .older_than = "1h"},
+        {.recipient = "", .all = true}, {.reply = "", .status = "hold"},
+        {.site = "", .sender = "<>"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        assert_null(select_build(&command, &rows[i], (char *[]){NULL}, true));
+}
+
+/* B44: what a terminal would obey is replaced, what it shows stays. */
+static void test_B44_text_is_safe_for_a_terminal(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *shown;
+    } rows[] = {{"plain", "plain"},
+                {"a\033[2Jb\r\n", "a?[2Jb??"},
+                {"\xc2\x9b"
+                 "2J",
+                 "??2J"}, /* U+009B, the same as ESC [ */
+                {"\xc3\x9b", "\xc3\x9b"},
+                {"caf\xc3\xa9\xc2", "caf\xc3\xa9\xc2"},
+                {"\x7f", "?"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char *text = NULL;
+        size_t len;
+        FILE *out = open_memstream(&text, &len);
+        print_safe(out, rows[i].text);
+        fclose(out);
+        assert_string_equal(text, rows[i].shown);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +169,8 @@ int main(void)
         cmocka_unit_test(test_options_and_positionals_mix),
         cmocka_unit_test(test_selection_is_never_all_by_mistake),
         cmocka_unit_test(test_numbers_for_people),
+        cmocka_unit_test(test_empty_values_select_nothing),
+        cmocka_unit_test(test_B44_text_is_safe_for_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -349,6 +349,12 @@ static void test_slips_select_nothing(void **state)
         "{\"request\":\"queue.action\",\"action\":\"remove\",\"select\":{\"all\":true}}\n",
         "{\"request\":\"queue.action\",\"action\":\"delete\",\"select\":{\"older_than\":-1}}\n",
         "{\"request\":\"queue.action\",\"action\":\"delete\",\"select\":{\"ids\":[1]}}\n",
+        "{\"request\":\"queue.action\",\"action\":\"delete\",\"select\":{\"all\":true,"
+        "\"recipient\":\"\"}}\n",
+        "{\"request\":\"queue.action\",\"action\":\"delete\",\"select\":{\"older_than\":1,"
+        "\"site\":\"\"}}\n",
+        "{\"request\":\"queue.action\",\"action\":\"delete\",\"select\":{\"older_than\":1,"
+        "\"reply\":\"\"}}\n",
         "{\"request\":\"queue.list\",\"select\":{\"status\":\"lost\"}}\n",
         "{\"request\":\"queue.list\",\"select\":{\"all\":true},\"limit\":0}\n",
         "{\"request\":\"message.show\",\"id\":\"../etc/passwd\"}\n",
@@ -433,6 +439,19 @@ static void test_message_show(void **state)
     assert_int_equal(count_in(lines, "content_bytes"), 35);
     json_decref(lines);
     expect_error(b, "{\"request\":\"message.show\",\"id\":\"0000000000z0000\"}\n");
+    bench_close(b);
+}
+
+/* F17: master has died, qmgr is about to follow, and somebody asks. */
+static void test_F17_status_without_master(void **state)
+{
+    (void)state;
+    struct bench *b = bench_open(5);
+    assert_null(b->service.master);
+    json_t *lines = ask(b, "{\"request\":\"status\"}\n");
+    assert_int_equal(json_array_size(lines), 2);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(lines, 0), "messages")), 5);
+    json_decref(lines);
     bench_close(b);
 }
 
@@ -544,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_actions),
         cmocka_unit_test(test_summary),
         cmocka_unit_test(test_message_show),
+        cmocka_unit_test(test_F17_status_without_master),
         cmocka_unit_test(test_pipelined_requests_are_answered_in_order),
         cmocka_unit_test(test_B95_random_bytes_hurt_that_client_only),
         cmocka_unit_test(test_B95_endless_line_is_refused),
