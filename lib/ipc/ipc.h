@@ -142,6 +142,13 @@ enum failure_scope {
     SCOPE_MESSAGE,   /* replies to MAIL, DATA, the dot */
     SCOPE_SITE       /* connect, greeting, EHLO, lost connection: the whole site */
 };
+/* What is known about a client's name. */
+enum name_status {
+    NAME_FOUND,    /* the address has the name, and the name has the address */
+    NAME_NONE,     /* no PTR record, or none with a host name */
+    NAME_MISMATCH, /* the names that it has do not have the address */
+    NAME_TEMPORARY /* no answer in time, SERVFAIL, too many questions */
+};
 enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
 
 #endif
