@@ -217,7 +217,7 @@ void job_free(struct qmgr *q, struct job *j)
  * back-off, so that mail flows as soon as the site is back. */
 static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
 {
-    struct attempt t = {.job = j, .site = l->site, .started = j->queued_at, .sent = q->now};
+    struct attempt t = {.site = l->site, .sent = q->now};
     int64_t until = l->shaper.suspended_until;
     until += retry_jitter((until - q->now) / 10 + CLOCK_SECOND);
     struct answer *a = answer_ref(l->suspended);

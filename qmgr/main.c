@@ -146,6 +146,7 @@ static void turn(struct service *s)
     walks_turn(q);
     queue_sweep(q);
     intake_state(q);
+    channel_flush_all(); /* before the logs: somebody waits for what is in there */
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0)

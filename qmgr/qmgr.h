@@ -86,11 +86,11 @@ struct job {
     struct list link; /* of a route's waiting, a queue's jobs or a relay's jobs */
     struct list of_message;
     struct message *m;
-    struct route *route;        /* until it is submitted */
-    struct queue *queue;        /* once routed */
-    struct relay *relay;        /* once chosen */
-    uint64_t number;            /* once chosen: in the job table */
-    int64_t queued_at, sent_at; /* monotonic */
+    struct route *route; /* until it is submitted */
+    struct queue *queue; /* once routed */
+    struct relay *relay; /* once chosen */
+    uint64_t number;     /* once chosen: in the job table */
+    int64_t sent_at;     /* monotonic */
     uint32_t count, room, bytes;
     uint8_t state;
     bool dot; /* its end of data is being sent */
@@ -162,7 +162,7 @@ struct qmgr {
     uint64_t active; /* envelopes in memory */
     uint64_t held, body_bytes, loading;
     uint64_t open_commits, open_records;
-    bool scanned, draining, busy, stopped;
+    bool scanned, draining;
     int store_state;
     struct smtpd *smtpds[SMTPDS_MAX];
     unsigned smtpd_count;
@@ -328,12 +328,11 @@ unsigned relays_ready(const struct qmgr *q);
 
 /* What a job (or the lack of one) came to, for log lines. */
 struct attempt {
-    const struct job *job;
     const struct site *site; /* or NULL */
     struct slice host, address, tls;
     uint16_t port;
     uint32_t use_count;
-    int64_t started, sent; /* monotonic */
+    int64_t sent; /* monotonic: handed to relay; 0: now */
     uint64_t wait_us, connect_us, transfer_us;
     bool dsn_taken_over, lmtp;
 };

@@ -105,8 +105,7 @@ struct relay *relays_pick(struct qmgr *q, const struct lane *lane)
 static void not_sent(struct qmgr *q, struct job *j, const char *why)
 {
     struct message *m = j->m;
-    struct attempt t = {
-        .job = j, .site = j->queue->lane->site, .started = j->queued_at, .sent = q->now};
+    struct attempt t = {.site = j->queue->lane->site, .sent = q->now};
     log_error("%s: content cannot be read, tried again later: %s", m->id.text, why);
     struct answer *a = answer_new(0, SLICE("4.3.0"),
                                   SLICE("mail system trouble: the message cannot "
@@ -341,14 +340,12 @@ static enum shaper_result judge(const struct ipc_result *in, struct ipc_outcome 
 static struct attempt attempt_of(const struct job *j, const struct ipc_result *in)
 {
     return (struct attempt){
-        .job = j,
         .site = j->queue->lane->site,
         .host = in->host,
         .address = in->address,
         .tls = in->tls,
         .port = in->port,
         .use_count = in->use_count,
-        .started = j->queued_at,
         .sent = j->sent_at,
         .wait_us = in->wait_us,
         .connect_us = in->connect_us,

@@ -230,7 +230,7 @@ void sites_forget(struct qmgr *q, struct slice address)
 
 static void end_job(struct qmgr *q, struct route *r, struct job *j)
 {
-    struct attempt t = {.started = j->queued_at, .sent = q->now};
+    struct attempt t = {.sent = q->now};
     enum resolve_status status = r->status;
     if (status == RESOLVE_OK && r->transport == TRANSPORT_RETRY)
         status = RESOLVE_TEMPORARY;
@@ -248,7 +248,7 @@ static void end_job(struct qmgr *q, struct route *r, struct job *j)
 /* Waits until it is flushed or the list changes; looked at again now and then. */
 static void hold_up(struct qmgr *q, struct job *j)
 {
-    struct attempt t = {.started = q->now, .sent = q->now};
+    struct attempt t = {.sent = q->now};
     int64_t again = q->now + q->s->config->maximal_backoff_time * CLOCK_SECOND;
     outcome_deferred(q, j->m, j->rcpts, j->count, q->sites.deferred, &t, again, false);
     job_free(q, j);
@@ -276,7 +276,6 @@ static void ask(struct qmgr *q, struct route *r)
 void sites_submit(struct qmgr *q, struct job *j)
 {
     struct route *r = j->route;
-    j->queued_at = q->now;
     if (r->state == ROUTE_READY && !r->by_address) {
         apply(q, r, j);
         return;
