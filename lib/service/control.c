@@ -27,6 +27,17 @@ static int take_table(struct service *s, const struct ipc_frame *f, int fd, stru
     return 0;
 }
 
+static int take_client_counts(struct service *s, const struct ipc_frame *f, int fd, struct err *e)
+{
+    struct ipc_client_counts m;
+    if (ipc_client_counts_decode(f->body, &m) < 0 || !s->ops->client_counts) {
+        close(fd);
+        return err_set(e, "an unexpected table of client counts");
+    }
+    s->ops->client_counts(s, m.region, fd);
+    return 0;
+}
+
 static int take_config(struct service *s, const struct ipc_frame *f, int fd, struct err *e)
 {
     struct ipc_config m;
@@ -80,6 +91,8 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         return take_peer(s, f, fd, e);
     case IPC_NUMBER_ipc_table:
         return take_table(s, f, fd, e);
+    case IPC_NUMBER_ipc_client_counts:
+        return take_client_counts(s, f, fd, e);
     case IPC_NUMBER_ipc_config:
         return take_config(s, f, fd, e);
     case IPC_NUMBER_ipc_log_fd:

@@ -71,6 +71,9 @@ struct service_ops {
     /* A lookup table's content; takes over fd. NULL: no tables. */
     void (*table)(struct service *s, struct slice parameter, unsigned position, struct slice spec,
                   int fd);
+    /* The table of client counts (service/client_counts.h) and the region of this
+     * process; takes over fd. Comes before the first peer. NULL: not for us. */
+    void (*client_counts)(struct service *s, unsigned region, int fd);
     /* s->config is the new configuration. May be NULL. */
     void (*reload)(struct service *s);
     /* Take nothing new, finish what is under way, then service_stop(). `seconds`
