@@ -70,11 +70,11 @@ def in_namespace(directory, argv):
 class Postern:
     """Configuration, process and tools of one running relay."""
 
-    def __init__(self, directory, master_cf=None, start=True, **config):
+    def __init__(self, directory, master_cf=None, start=True, environment=None, **config):
         self.directory = str(directory)
         self.port = free_port()
         self.process = None
-        self.environment = dict(os.environ)
+        self.environment = {**os.environ, **(environment or {})}
         os.makedirs(self.directory, exist_ok=True)
         # service users must be able to reach the directory before their chroot
         path = self.directory

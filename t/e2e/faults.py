@@ -1,0 +1,54 @@
+"""Faults of a running relay: named points in its code (lib/core/fault.h) that a
+test makes fail. Builds with -DPOSTERN_FAULTS=ON have them, others have not.
+
+    faults = Faults(place)
+    with Postern(place, environment=faults.environment) as p:
+        faults.set("store.rename", KILL)        # the next visit dies there
+        faults.set("store.change", errno.ENOSPC, count=1000)
+        faults.clear()
+"""
+import errno
+import os
+import struct
+
+from postern import BIN
+
+KILL = -1
+RECORD = "=48siIII"  # struct fault of lib/core/fault.c
+RECORDS_MAX = 16
+
+
+def available():
+    """Whether this build has fault points."""
+    with open(os.path.join(BIN, "qmgr"), "rb") as f:
+        return b"POSTERN_FAULT_FILE" in f.read()
+
+
+class Faults:
+    def __init__(self, directory):
+        self.path = os.path.join(directory, "faults")
+        self.used = 0
+        with open(self.path, "wb") as f:
+            f.write(bytes(RECORDS_MAX * struct.calcsize(RECORD)))
+        self.environment = {"POSTERN_FAULT_FILE": self.path}
+
+    def _write(self, at, data):
+        with open(self.path, "r+b") as f:
+            f.seek(at * struct.calcsize(RECORD))
+            f.write(data)
+
+    def set(self, point, action=errno.EIO, skip=0, count=1):
+        """After `skip` visits of the point, `count` visits fail with this errno."""
+        assert self.used < RECORDS_MAX
+        self._write(self.used, struct.pack(RECORD, point.encode(), action, skip, count, 0))
+        self.used += 1
+
+    def left(self, index=0):
+        """How many visits are still to fail."""
+        with open(self.path, "rb") as f:
+            f.seek(index * struct.calcsize(RECORD))
+            return struct.unpack(RECORD, f.read(struct.calcsize(RECORD)))[3]
+
+    def clear(self):
+        self._write(0, bytes(RECORDS_MAX * struct.calcsize(RECORD)))
+        self.used = 0
