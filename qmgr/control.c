@@ -75,10 +75,12 @@ bool control_unpin(struct control_client *c)
 /* ---- output ------------------------------------------------------------------- */
 
 /* Output is sent by the event alone: a request's code may add lines without the
- * client ending under its feet. */
+ * client ending under its feet. While a request makes more, little waits: else
+ * a long list is sent line by line. */
 static void want_to_write(struct control_client *c)
 {
-    event_add(c->writable, NULL);
+    if (c->out.len > 0 && (!c->busy || c->out.len >= CONTROL_OUTPUT_LOW))
+        event_add(c->writable, NULL);
 }
 
 struct buf *control_line_begin(struct control_client *c)
@@ -107,6 +109,7 @@ void control_done(struct control_client *c, void (*members)(struct control_clien
         members(c, b);
     control_line_end(c);
     request_reset(c);
+    want_to_write(c);
 }
 
 void control_fail(struct control_client *c, const char *format, ...)
@@ -120,6 +123,7 @@ void control_fail(struct control_client *c, const char *format, ...)
     control_line_end(c);
     buf_free(&text);
     request_reset(c);
+    want_to_write(c);
 }
 
 /* ---- input -------------------------------------------------------------------- */
@@ -223,7 +227,7 @@ static void settle(struct control_client *c)
     }
     serve_next(c);
     bool over = c->at_end && !c->busy && c->out.len == 0;
-    if (!over && c->out.len)
+    if (!over)
         want_to_write(c);
     if (!over && !c->at_end && c->in.len < CONTROL_LINE_MAX)
         event_add(c->readable, NULL);
@@ -275,7 +279,8 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
     client_new(control, fd);
 }
 
-/* Once a second: ends clients that neither read nor write, and waiting for master. */
+/* Once a second: sends what has waited for more, ends clients that neither read
+ * nor write, and waiting for master. */
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct control *control = arg;
@@ -291,6 +296,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
             control_done(c, NULL);
         else if (waits_for_client && now - c->last_moved >= CONTROL_IDLE_SECONDS * CLOCK_SECOND)
             client_end(c);
+        else if (c->out.len > 0)
+            event_add(c->writable, NULL);
     }
 }
 

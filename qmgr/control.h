@@ -17,6 +17,7 @@
 enum {
     CONTROL_CLIENTS_MAX = 32,
     CONTROL_LINE_MAX = 64 * 1024,    /* bytes of a request */
+    CONTROL_OUTPUT_LOW = 16 * 1024,  /* unsent results that wait for more, for a second at most */
     CONTROL_OUTPUT_HIGH = 64 * 1024, /* unsent results at which making more is paused */
     CONTROL_RESULT_MAX = 64 * 1024,  /* of a result line, recipients beyond are counted only */
     CONTROL_OUTPUT_MAX = 512 * 1024, /* of one client; never reached in practice */

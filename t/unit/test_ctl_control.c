@@ -19,7 +19,7 @@
 #include "core/mem.h"
 #include "qmgr/control.h"
 
-enum { MESSAGES = 2000, VISITS_A_TURN = 64, TURNS_MAX = 100000 };
+enum { MESSAGES = 2000, VISITS_A_TURN = 8, TURNS_MAX = 100000 };
 
 /* ---- a queue ------------------------------------------------------------------- */
 
@@ -208,6 +208,7 @@ struct bench {
     int client;
     char *text; /* what the client has read */
     size_t len;
+    unsigned reads;
 };
 
 static int client_connect(const struct bench *b)
@@ -258,6 +259,7 @@ static bool client_read(struct bench *b)
     ssize_t n = recv(b->client, piece, sizeof piece, 0);
     if (n <= 0)
         return n < 0;
+    b->reads++;
     b->text = xrealloc(b->text, b->len + (size_t)n + 1);
     memcpy(b->text + b->len, piece, (size_t)n);
     b->len += (size_t)n;
@@ -442,6 +444,17 @@ static void test_message_show(void **state)
     bench_close(b);
 }
 
+/* A system call for each message of a long queue would be the most of its cost. */
+static void test_a_long_list_travels_in_large_pieces(void **state)
+{
+    (void)state;
+    struct bench *b = bench_open(MESSAGES);
+    json_decref(ask(b, "{\"request\":\"queue.list\",\"select\":{\"all\":true}}\n"));
+    assert_true(b->len > 10 * CONTROL_OUTPUT_LOW);
+    assert_true(b->reads <= b->len / CONTROL_OUTPUT_LOW + 1);
+    bench_close(b);
+}
+
 /* F17: master has died, qmgr is about to follow, and somebody asks. */
 static void test_F17_status_without_master(void **state)
 {
@@ -563,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_actions),
         cmocka_unit_test(test_summary),
         cmocka_unit_test(test_message_show),
+        cmocka_unit_test(test_a_long_list_travels_in_large_pieces),
         cmocka_unit_test(test_F17_status_without_master),
         cmocka_unit_test(test_pipelined_requests_are_answered_in_order),
         cmocka_unit_test(test_B95_random_bytes_hurt_that_client_only),
