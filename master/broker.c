@@ -1,9 +1,10 @@
-/* Who talks to whom: a star round qmgr. */
+/* Who talks to whom: a star round qmgr; and resolve tells smtpd clients' names. */
 #include <signal.h>
 #include <unistd.h>
 
 #include "core/mem.h"
 #include "master/master.h"
+#include "service/client_counts.h"
 
 static bool is_qmgr(const struct process *p)
 {
@@ -36,14 +37,67 @@ static void introduce(struct process *a, struct process *b)
     close(pair[1]);
 }
 
+/* smtpd processes are as old as their configuration: a reload replaces them. */
+static bool asks_names(const struct process *smtpd, const struct process *resolve)
+{
+    return smtpd->asks_names && resolve->command == command_find(SLICE("resolve"));
+}
+
 void broker_connect(struct process *p)
 {
     list_each(&p->master->processes, n)
     {
         struct process *other = container_of(n, struct process, link);
-        if (other != p && other->connected && other->channel && is_qmgr(other) != is_qmgr(p))
+        if (other == p || !other->connected || !other->channel)
+            continue;
+        if (is_qmgr(other) != is_qmgr(p) || asks_names(p, other) || asks_names(other, p))
             introduce(other, p);
     }
+}
+
+static int free_region(const struct master *m)
+{
+    bool taken[CLIENT_COUNTS_REGIONS] = {false};
+    list_each(&m->processes, n)
+    {
+        const struct process *p = container_of(n, struct process, link);
+        if (p->region >= 0)
+            taken[p->region] = true;
+    }
+    for (int i = 0; i < CLIENT_COUNTS_REGIONS; i++)
+        if (!taken[i])
+            return i;
+    return -1;
+}
+
+void broker_client_counts(struct process *p)
+{
+    struct err e;
+    struct master *m = p->master;
+    if (p->command != command_find(SLICE("smtpd")))
+        return;
+    int region = free_region(m);
+    if (region < 0)
+        err_set(&e, "there are more than %d smtpd processes", CLIENT_COUNTS_REGIONS);
+    if (region < 0 || client_counts_set(m->client_counts, (unsigned)region, true, &e) < 0) {
+        log_warning("%s (process %d): the limits per client hold for it alone: %s", p->label,
+                    (int)p->pid, e.text);
+        return;
+    }
+    p->region = region;
+    ipc_client_counts_encode(channel_out(p->channel),
+                             &(struct ipc_client_counts){.region = (uint32_t)region});
+    channel_attach(p->channel, m->client_counts);
+}
+
+void broker_clear_counts(struct process *p)
+{
+    struct err e;
+    if (p->region < 0)
+        return;
+    if (client_counts_set(p->master->client_counts, (unsigned)p->region, false, &e) < 0)
+        log_warning("%s (process %d): %s", p->label, (int)p->pid, e.text);
+    p->region = -1;
 }
 
 void broker_tables(struct process *p)

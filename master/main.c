@@ -28,6 +28,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "master/master.h"
+#include "service/client_counts.h"
 
 enum { DAEMON_START_MS = 60000 };
 
@@ -131,6 +132,9 @@ static int set_up(struct master *m, struct err *e)
     m->control = listen_control(m->plan, m->privileged, e);
     if (m->control < 0 || logs_open(&m->logs, m->plan->config, e) < 0)
         return -1;
+    m->client_counts = client_counts_make(e);
+    if (m->client_counts < 0)
+        return -1;
     prepare_limits();
     logs_use(&m->logs, m->plan->config);
     log_on_broken(on_log_broken, m);
@@ -202,7 +206,8 @@ static int start(struct master *m, bool in_background, struct err *e)
 
 int main(int argc, char **argv)
 {
-    static struct master master = {.control = -1, .pid_file = {NULL, -1}, .ready_pipe = -1};
+    static struct master master = {
+        .control = -1, .client_counts = -1, .pid_file = {NULL, -1}, .ready_pipe = -1};
     struct master *m = &master;
     struct options o;
     struct err e = {0, ""};

@@ -29,7 +29,9 @@ struct process {
     enum process_state state;
     bool replaced;       /* draining because a newer process has its place */
     bool connected;      /* sent ipc_ready, so it has its peers */
+    bool asks_names;     /* smtpd with smtpd_peername_lookup */
     uint32_t generation; /* of the configuration it was started with */
+    int region;          /* of the table of client counts, or -1 */
     int signalled;       /* the signal that the watchdog sent, or 0 */
     int64_t started;     /* microseconds, wall clock */
     int64_t born;        /* the same, monotonic */
@@ -64,6 +66,7 @@ struct master {
     struct tables tables;
     struct list listeners; /* struct listener */
     int control;           /* listening socket for `postern` */
+    int client_counts;     /* the table that smtpd processes share */
     struct pid_file pid_file;
     struct list members, processes;
     uint32_t generation;
@@ -101,6 +104,10 @@ extern const struct channel_ops supervise_channel_ops;
 void broker_connect(struct process *p);
 /* Sends a process all lookup tables, if it takes any. */
 void broker_tables(struct process *p);
+/* Gives an smtpd process its region of the table of client counts. */
+void broker_client_counts(struct process *p);
+/* A process is gone: what it counted is no more. */
+void broker_clear_counts(struct process *p);
 /* Sends the log descriptors to one process. */
 void broker_logs(struct process *p);
 

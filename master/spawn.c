@@ -124,6 +124,9 @@ static void add_process(struct member *member, pid_t pid, int channel)
                    ? xstrdup(member->name)
                    : xasprintf("%s %s", member->command->name, member->name);
     p->slot = member->slot;
+    p->region = -1;
+    p->asks_names = p->command == command_find(SLICE("smtpd")) &&
+                    member->service->config->smtpd_peername_lookup;
     p->generation = m->generation;
     p->pid = pid;
     p->started = clock_wall();
@@ -174,6 +177,7 @@ int spawn(struct member *member, struct err *e)
     close(pair[1]);
     add_process(member, pid, pair[0]);
     broker_tables(member->process);
+    broker_client_counts(member->process);
     return 0;
 failed:
     close(config);

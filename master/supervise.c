@@ -279,6 +279,7 @@ static void bury(struct process *p, int status)
         if (!m->stopping)
             start_later(member);
     }
+    broker_clear_counts(p);
     list_remove(&p->link);
     channel_free(p->channel);
     free(p->name);

@@ -24,7 +24,6 @@ enum {
     LINGER_BYTES = 1 << 20,   /* read and dropped so that the last reply arrives */
     LINGER_SECONDS = 5,
     COMMIT_SECONDS = 300,       /* without qmgr's answer the client gets 451 */
-    CLIENTS_MAX = 200000,       /* addresses that are counted at a time */
     LISTENERS_WAIT_SECONDS = 3, /* at a start, for qmgr */
     ACCEPT_PAUSE_SECONDS = 1,
     RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */

@@ -41,6 +41,17 @@ static int start(struct service *s, struct err *e)
     return 0;
 }
 
+/* Sessions hold on to the table they are counted in. They begin when qmgr is
+ * there, and master sends the table before that. */
+static void client_counts(struct service *s, unsigned region, int fd)
+{
+    struct err e = {0, "there are sessions already"};
+    (void)s;
+    if (server.session_count || clients_share(&server.clients, fd, region, &e) < 0)
+        log_warning("the limits per client hold for each smtpd process alone: %s", e.text);
+    close(fd);
+}
+
 static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
 {
     (void)s;
@@ -90,6 +101,7 @@ int main(int argc, char **argv)
         .open = open_zone,
         .start = start,
         .peer = peer,
+        .client_counts = client_counts,
         .reload = reload,
         .drain = drain,
         .turn = turn,

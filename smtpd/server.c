@@ -99,7 +99,6 @@ static void on_expired(struct timeout *t, enum timeout_kind kind)
 static void on_second(void *arg, int64_t now)
 {
     struct server *sv = arg;
-    clients_sweep(&sv->clients, now);
     if (sv->listeners)
         listeners_tick(sv->listeners, now);
 }
@@ -112,10 +111,11 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     buf_init(&sv->ehlo, TEXT_MAX);
     buf_init(&sv->slice, 4 * INPUT_SLICE);
     list_init(&sv->sessions);
-    clients_init(&sv->clients, config);
     link_init(&sv->link, base);
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
+    if (clients_init(&sv->clients, config, e) < 0)
+        return -1;
     return server_configure(sv, config, e);
 }
 

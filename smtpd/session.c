@@ -307,9 +307,10 @@ static bool is_welcome(struct session *s, enum client_verdict verdict)
 {
     struct server *sv = s->server;
     if (s->limited && verdict != CLIENT_OK) {
-        log_warning("Connection %s limit exceeded: %u from %s for service smtpd",
-                    verdict == CLIENT_TOO_MANY ? "concurrency" : "rate",
-                    clients_count(s->client, verdict), s->peer);
+        uint64_t count = clients_count(&sv->clients, s->client, verdict, s->started);
+        log_warning("Connection %s limit exceeded: %llu from %s for service smtpd",
+                    verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", (unsigned long long)count,
+                    s->peer);
         reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
         return false;
     }

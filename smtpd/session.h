@@ -69,15 +69,15 @@ struct session {
     uint8_t verb;  /* enum smtp_verb: the command that replies answer */
     uint8_t address_len;
     bool esmtp, may_relay;
-    bool limited;          /* the limits per client hold */
-    bool watched, writing; /* the event is added; is for writing */
-    bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
-    bool goodbye;          /* QUIT: the client closes by itself */
-    char address[16];      /* address_len bytes, network order */
-    char *peer;            /* "name[address]", for logs */
-    char *helo;            /* or NULL */
-    const char *where;     /* for logs: the last command, or CONNECT */
-    struct client *client;
+    bool limited;                /* the limits per client hold */
+    bool watched, writing;       /* the event is added; is for writing */
+    bool penalty;                /* smtpd_error_sleep_time is due before the reply leaves */
+    bool goodbye;                /* QUIT: the client closes by itself */
+    char address[16];            /* address_len bytes, network order */
+    char *peer;                  /* "name[address]", for logs */
+    char *helo;                  /* or NULL */
+    const char *where;           /* for logs: the last command, or CONNECT */
+    struct client_count *client;
     struct line_reader line;
     size_t behind; /* input that has come behind the command being handled */
     struct buf in, out;
