@@ -1,9 +1,13 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,10 +15,21 @@
 
 enum { GATHER_MAX = 256 * 1024, GATHER_FLUSH = 32 * 1024, LINE_MAX_BYTES = 4096 };
 
+/* What the descriptor is, which decides how to write without ever waiting. */
+enum medium {
+    MEDIUM_UNKNOWN, /* to be looked at before the next write */
+    MEDIUM_FILE,
+    MEDIUM_SOCKET,
+    MEDIUM_PIPE,   /* several processes share it: at most PIPE_BUF at a time, or lines mix */
+    MEDIUM_WAITING /* a pipe or terminal that cannot be written without waiting */
+};
+
 static struct {
     char name[64], host[256];
     enum log_kind kind;
     enum log_level level;
+    enum medium medium;
+    bool blocked; /* the receiver did not take all the last time */
     int fd;
     pid_t pid;
     struct buf lines;
@@ -38,12 +53,26 @@ static const struct {
     [LOG_LEVEL_INFO] = {"", 16 + 6},         [LOG_LEVEL_DEBUG] = {"", 16 + 7},
 };
 
+/* The lines that have not been written are given up. */
+static void drop_lines(void)
+{
+    for (size_t i = 0; i < logger.lines.len; i++)
+        logger.dropped += logger.lines.data[i] == '\n';
+    buf_clear(&logger.lines);
+}
+
 void log_open(const char *name, const char *hostname, enum log_kind kind, int fd)
 {
+    if (kind != logger.kind) {
+        log_flush();
+        drop_lines(); /* they are framed for the other kind */
+    }
     snprintf(logger.name, sizeof logger.name, "%s", name);
     snprintf(logger.host, sizeof logger.host, "%s", hostname);
     logger.kind = kind;
     logger.fd = fd;
+    logger.medium = MEDIUM_UNKNOWN;
+    logger.blocked = false;
     logger.pid = getpid();
 }
 
@@ -52,6 +81,8 @@ int log_set_fd(int fd)
     int old = logger.fd;
     log_flush();
     logger.fd = fd;
+    logger.medium = MEDIUM_UNKNOWN;
+    logger.blocked = false;
     return old;
 }
 
@@ -125,7 +156,7 @@ static void add_line(enum log_level level, const char *name, struct slice text)
         if ((unsigned char)b->data[i] < 0x20 || b->data[i] == 0x7f)
             b->data[i] = '?';
     buf_addc(b, '\n');
-    if (b->len > GATHER_FLUSH || level < LOG_LEVEL_INFO)
+    if ((b->len > GATHER_FLUSH && !logger.blocked) || level < LOG_LEVEL_INFO)
         log_flush();
 }
 
@@ -162,41 +193,82 @@ void log_info_as(const char *name, struct slice text)
         add_line(LOG_LEVEL_INFO, name, text);
 }
 
-static bool send_lines(struct slice rest)
+static enum medium look_at(int fd)
 {
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return MEDIUM_FILE; /* the write will tell */
+    if (S_ISSOCK(st.st_mode))
+        return MEDIUM_SOCKET;
+    bool waits = (fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+    if (S_ISFIFO(st.st_mode))
+        return waits ? MEDIUM_WAITING : MEDIUM_PIPE;
+    return S_ISCHR(st.st_mode) && waits ? MEDIUM_WAITING : MEDIUM_FILE;
+}
+
+/* What goes out with one call: a line to syslog, whole lines to a pipe. */
+static struct slice next_piece(struct slice rest)
+{
+    if (logger.kind == LOG_KIND_SYSLOG)
+        return slice_first(rest, slice_chr(rest, '\n'));
+    bool whole =
+        rest.len <= PIPE_BUF || logger.medium == MEDIUM_FILE || logger.medium == MEDIUM_SOCKET;
+    if (whole)
+        return rest;
+    size_t newline = slice_rchr(slice_first(rest, PIPE_BUF), '\n');
+    return slice_first(rest, newline < PIPE_BUF ? newline + 1 : PIPE_BUF);
+}
+
+static ssize_t put(struct slice piece)
+{
+    struct pollfd room = {.fd = logger.fd, .events = POLLOUT};
+    if (logger.medium == MEDIUM_SOCKET)
+        return send(logger.fd, piece.ptr, piece.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (logger.medium == MEDIUM_WAITING && poll(&room, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(logger.fd, piece.ptr, piece.len);
+}
+
+/* Sends what is taken without waiting; returns its length. *error is 0 if that
+ * is all. */
+static size_t send_lines(struct slice all, int *error)
+{
+    struct slice rest = all;
+    *error = 0;
+    if (logger.medium == MEDIUM_UNKNOWN)
+        logger.medium = look_at(logger.fd);
     while (rest.len) {
-        size_t nl = slice_chr(rest, '\n');
-        struct slice line = logger.kind == LOG_KIND_SYSLOG ? slice_first(rest, nl) : rest;
-        ssize_t n = logger.kind == LOG_KIND_SYSLOG
-                        ? send(logger.fd, line.ptr, line.len, MSG_DONTWAIT | MSG_NOSIGNAL)
-                        : write(logger.fd, line.ptr, line.len);
+        struct slice piece = next_piece(rest);
+        ssize_t n = put(piece);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            for (size_t i = 0; i < rest.len; i++)
-                logger.dropped += rest.ptr[i] == '\n';
-            return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS;
+            *error = errno;
+            break;
         }
-        rest = slice_from(rest, logger.kind == LOG_KIND_SYSLOG ? nl + 1 : (size_t)n);
+        /* a datagram goes as a whole, without its line end */
+        rest = slice_from(rest, logger.kind == LOG_KIND_SYSLOG ? piece.len + 1 : (size_t)n);
     }
-    return true;
+    return all.len - rest.len;
 }
 
 void log_flush(void)
 {
-    if (logger.lines.len == 0 || logger.fd < 0) {
+    int saved = errno, error;
+    if (logger.fd < 0)
         buf_clear(&logger.lines);
+    if (logger.lines.len == 0)
         return;
-    }
-    int saved = errno;
-    uint64_t dropped = logger.dropped;
-    bool usable = send_lines(buf_slice(&logger.lines));
-    buf_clear(&logger.lines);
-    if (logger.lines.cap > 2 * GATHER_FLUSH)
-        buf_free(&logger.lines);
-    if (!usable && logger.broken)
+    buf_consume(&logger.lines, send_lines(buf_slice(&logger.lines), &error));
+    logger.blocked = error != 0;
+    if (error && error != EAGAIN && error != EWOULDBLOCK && error != ENOBUFS && logger.broken)
         logger.broken(logger.broken_arg);
-    if (dropped && dropped == logger.dropped) {
+    if (!error && logger.lines.cap > 2 * GATHER_FLUSH)
+        buf_free(&logger.lines);
+    if (!error && logger.dropped) {
+        uint64_t dropped = logger.dropped;
         logger.dropped = 0;
         log_warning("%llu log lines dropped: the log receiver did not take them",
                     (unsigned long long)dropped);

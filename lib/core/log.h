@@ -1,7 +1,8 @@
 /*
  * Logging. Lines are gathered and written together at the end of an event loop
  * turn (log_flush), each file write whole, so that processes can share one
- * O_APPEND file. A blocked receiver never blocks mail: what it does not take is
+ * O_APPEND file. A receiver that takes nothing, for whatever reason, never blocks
+ * mail (F43): lines wait for it in a bounded buffer; what does not fit in there is
  * dropped and counted, and the count is logged when it takes lines again.
  *
  * Text from peers must have passed buf_add_escaped or log_esc; the log adds no
@@ -54,8 +55,8 @@ void log_info_as(const char *name, struct slice text);
 
 /* Writes what has been gathered. */
 void log_flush(void);
-/* Called when the receiver refuses lines for good (a restarted syslog):
- * the owner may then ask master for a new descriptor. */
+/* Called at a flush when the receiver is broken and not just slow (a restarted
+ * syslog, a full disk): the owner may then ask master for a new descriptor. */
 void log_on_broken(void (*callback)(void *arg), void *arg);
 
 /* Escaped peer text for a "%s" argument: one of 8 static buffers in turn, so
