@@ -98,7 +98,8 @@ enum queue_action {
     QUEUE_DO_DELETE   /* drop without a notice */
 };
 /* Acts on m, whose envelope must be there (as in a walk). True if it changed
- * anything. m may be gone afterwards. `by` names who asked, for the log. */
+ * anything. m may be gone afterwards. `by` names who asked, for the log; NULL: do
+ * not log. */
 bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, const char *by);
 /* As QUEUE_DO_FLUSH for the whole queue, and ends all suspensions of sites. */
 void queue_flush_all(struct qmgr *q);

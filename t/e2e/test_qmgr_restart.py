@@ -3,12 +3,13 @@ import glob
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
-import time
 
 import pytest
 
-from qmgr_peers import SENT, Qmgr, checksum, new_id
+from postern import wait_until
+from qmgr_peers import SENT, TARGET, Qmgr, checksum, new_id
 from test_qmgr_delivery import GREYLISTED, NO_SUCH_USER
 
 
@@ -24,6 +25,16 @@ def copy_spool(place, to):
     for path in pathlib.Path(place).glob("spool/new/*/*"):
         copy = f"{to}/spool/new/{path.parent.name}/{path.name}"
         os.chown(copy, path.stat().st_uid, path.stat().st_gid)
+
+
+def wait_file(q, id, content):
+    """Awaits that the message's file has these bytes."""
+    [path] = glob.glob(f"{q.directory}/spool/new/*/{id}")
+
+    def there():
+        with open(path, "rb") as f:
+            return content in f.read()
+    wait_until(there, what=f"{content!r} in {path}")
 
 
 def again(q, config=None):
@@ -66,8 +77,7 @@ def test_delivered_recipients_are_not_sent_again(place):
     id = q.commit(["a@example.com", "b@example.com"])
     q.resolved()
     q.result(q.job(), outcomes=[dict(index=0, status=SENT, code=250), dict(GREYLISTED, index=1)])
-    q.wait_log(rf"{id}: to=<b@example.com>.*deferred")
-    time.sleep(1.2)  # marks are durable within a second
+    wait_file(q, id, b"SP")  # the status bytes
     q = again(q, dict(minimal_backoff_time="1", maximal_backoff_time="1"))
     q.resolved()
     job = q.job()
@@ -80,8 +90,7 @@ def test_attempts_and_schedule_survive(place):
     id = q.commit()
     q.resolved()
     q.result(q.job(), outcomes=GREYLISTED)
-    q.wait_log(rf"{id}: to=.*deferred")
-    time.sleep(1.2)
+    wait_file(q, id, b"greylisted")  # the record
     q = again(q)
     q.wait_log("spool read: 1 messages")
     assert q.resolve.receive(0.5) is None  # not due yet
@@ -118,8 +127,7 @@ def test_F10_notice_made_original_not_finished(place):
     q.kill()
     q = Qmgr(directory=place)
     q.noticed()
-    q.wait_log(f"{id}: removed")
-    time.sleep(1.2)
+    q.wait_files([id + "F0"])
     q.kill()
     for path in pathlib.Path(kept).glob("spool/new/*/*"):
         back = f"{place}/spool/new/{path.parent.name}/{path.name}"
@@ -153,8 +161,7 @@ def test_more_than_fits_into_memory(place):
         assert job.body.endswith(b"Hello\r\n")
         got.add(job.id.decode())
         q.result(job)
-    while q.files():
-        time.sleep(0.02)
+    q.wait_files([])
     q.stop()
 
 
@@ -193,3 +200,44 @@ def test_B77_content_damaged_on_disk(place):
     q.resolved()
     q.job()
     q.stop()
+
+
+def test_F25_unreadable_content_is_deferred_not_bounced(place):
+    q = Qmgr(dict(qmgr_body_memory_limit="0"), directory=place)
+    id = q.commit()
+    [path] = glob.glob(f"{place}/spool/new/*/{id}")
+    q = again(q, dict(qmgr_body_memory_limit="0"))
+    q.wait_log("spool read: 1 messages")
+    ask = q.resolve.expect("ipc_resolve_request")
+    os.rename(path, place + "/away")
+    q.resolve.send("ipc_resolve_reply", tag=ask.tag, ttl=300, site="s", targets=[TARGET])
+    q.wait_log(rf"error: {id}: content cannot be read, tried again later")
+    q.wait_log(rf"{id}: to=<a@example.com>, relay=none, .*dsn=4.3.0, status=deferred")
+    assert q.bounce.receive(0.2) is None
+    os.rename(place + "/away", path)
+    q.stop()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a small file system")
+def test_F22_no_room_for_a_notice(place):
+    os.mkdir(place + "/spool")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "tmpfs", place + "/spool"],
+                   check=True)
+    try:
+        q = Qmgr(directory=place)
+        id = q.commit()
+        q.resolved()
+        job = q.job()
+        with open(place + "/spool/filler", "wb") as f:
+            with pytest.raises(OSError):
+                while True:
+                    os.write(f.fileno(), b"x" * 4096)
+        q.result(job, outcomes=NO_SUCH_USER)
+        # the record lies in the message's own block; the notice finds no room
+        q.noticed(content=b"From: <>\r\n\r\n" + b"sorry\r\n" * 4000)
+        q.wait_log(rf"error: {id}: notice {id}F0 could not be stored, made again in 60s")
+        assert id in q.files()
+        assert q.count(rf"{id}: removed") == 0
+        q.stop()
+    finally:
+        subprocess.run(["umount", "-l", place + "/spool"], check=True)
