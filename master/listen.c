@@ -120,18 +120,48 @@ static int bind_here(int fd, const struct plan *plan, bool privileged)
     return rc;
 }
 
+/* queue_directory/public. The spool belongs to qmgr's user, who could put a link
+ * or a directory of its own there: root does nothing behind one. */
+static int open_public(const char *path, bool privileged, struct err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        err_sys(e, "%s", path);
+    else if (!privileged || st.st_uid == 0)
+        return fd;
+    else
+        err_set(e, "%s: must belong to root", path);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+void listen_remove_control(const struct plan *plan, bool privileged)
+{
+    char *path = xasprintf("%s/public", plan->config->queue_directory);
+    struct err e;
+    int directory = open_public(path, privileged, &e);
+    if (directory < 0)
+        log_warning("the control socket is not removed: %s", e.text);
+    else if (unlinkat(directory, "control", 0) < 0 && errno != ENOENT)
+        log_warning("%s/control: cannot remove: %m", path);
+    if (directory >= 0)
+        close(directory);
+    free(path);
+}
+
 int listen_control(const struct plan *plan, bool privileged, struct err *e)
 {
     char *path = xasprintf("%s/public", plan->config->queue_directory);
     int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int directory = open_public(path, privileged, e);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct stat st;
     int rc = -1;
-    if (directory < 0 || here < 0 || fd < 0 || fstat(directory, &st) < 0)
+    if (here < 0 || fd < 0)
         err_sys(e, "%s", path);
-    else if (privileged && st.st_uid != 0)
-        err_set(e, "%s: must belong to root", path);
+    else if (directory < 0)
+        rc = -1; /* told already */
     else if (fchdir(directory) < 0 || bind_here(fd, plan, privileged) < 0 ||
              listen(fd, CONTROL_BACKLOG) < 0)
         err_sys(e, "%s/control: cannot listen", path);

@@ -21,5 +21,7 @@ void listen_close(struct list *listeners);
 int listen_find(const struct list *listeners, const char *text);
 /* The control socket: queue_directory/public/control. A descriptor, or -1. */
 int listen_control(const struct plan *plan, bool privileged, struct err *e);
+/* Takes its name away, at the end. */
+void listen_remove_control(const struct plan *plan, bool privileged);
 
 #endif

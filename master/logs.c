@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -28,6 +29,19 @@ static int open_file(const char *parameter, const char *path, struct err *e)
     return fd;
 }
 
+/* A pipe or terminal whose reader stalls must not hold anybody up (F43). Its own
+ * O_NONBLOCK belongs to whoever started us too; opened anew it has ours. */
+static int open_stderr(struct err *e)
+{
+    struct stat st;
+    int fd = -1;
+    if (fstat(STDERR_FILENO, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+        fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    return fd < 0 ? err_sys(e, "standard error, for the log") : fd;
+}
+
 static int open_log(struct logs *l, const struct config *config, struct err *e)
 {
     l->degraded = false;
@@ -37,8 +51,7 @@ static int open_log(struct logs *l, const struct config *config, struct err *e)
     if (fd >= 0)
         return fd;
     l->degraded = !*config->maillog_file;
-    fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-    return fd < 0 ? err_sys(e, "standard error, for the log") : fd;
+    return open_stderr(e);
 }
 
 int logs_open(struct logs *l, const struct config *config, struct err *e)

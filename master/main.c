@@ -197,9 +197,7 @@ static int start(struct master *m, bool in_background, struct err *e)
     if (!m->privileged)
         log_info("not started as root: the services keep this user and have no chroot");
     run(m);
-    char *control = xasprintf("%s/public/control", m->plan->config->queue_directory);
-    unlink(control);
-    free(control);
+    listen_remove_control(m->plan, m->privileged);
     prepare_remove_pid_file(&m->pid_file);
     return 0;
 }

@@ -142,16 +142,36 @@ static int already_running(const struct pid_file *f, struct err *e)
                    f->path);
 }
 
+/* Whether the name still leads to the file: the master that had it may have
+ * removed it between our open and our lock. */
+static bool is_current(const struct pid_file *f)
+{
+    struct stat ours, named;
+    return fstat(f->fd, &ours) == 0 && lstat(f->path, &named) == 0 && ours.st_dev == named.st_dev &&
+           ours.st_ino == named.st_ino;
+}
+
+static int lock_pid_file(struct pid_file *f, struct err *e)
+{
+    for (;;) {
+        f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (f->fd < 0)
+            return err_sys(e, "%s: cannot create", f->path);
+        if (flock(f->fd, LOCK_EX | LOCK_NB) < 0)
+            return errno == EWOULDBLOCK ? already_running(f, e) : err_sys(e, "%s: lock", f->path);
+        if (is_current(f))
+            return 0;
+        close(f->fd);
+    }
+}
+
 int prepare_pid_file(struct pid_file *f, const struct config *config, struct err *e)
 {
     char text[32];
     int len = snprintf(text, sizeof text, "%d\n", (int)getpid());
     f->path = xasprintf("%s/master.pid", config->pid_directory);
-    f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
-    if (f->fd < 0)
-        return err_sys(e, "%s: cannot create", f->path);
-    if (flock(f->fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? already_running(f, e) : err_sys(e, "%s: lock", f->path);
+    if (lock_pid_file(f, e) < 0)
+        return -1;
     if (fchmod(f->fd, 0644) < 0 || ftruncate(f->fd, 0) < 0 ||
         pwrite(f->fd, text, (size_t)len, 0) != len)
         return err_sys(e, "%s: cannot write", f->path);

@@ -98,9 +98,23 @@ int table_open(struct table *t, struct err *e)
         close(fd);
         fd = -1;
     }
-    if (fd >= 0)
+    if (fd >= 0) {
         t->missing = false;
+        t->latest = t->seen;
+    }
     return fd;
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* The status time too: what could not be opened may be repaired by chmod. */
+static bool same_state(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
 }
 
 bool table_changed(struct table *t)
@@ -115,8 +129,11 @@ bool table_changed(struct table *t)
         t->missing = true;
         return false;
     }
-    const struct stat *seen = &t->seen;
-    return t->missing || now.st_dev != seen->st_dev || now.st_ino != seen->st_ino ||
-           now.st_size != seen->st_size || now.st_mtim.tv_sec != seen->st_mtim.tv_sec ||
-           now.st_mtim.tv_nsec != seen->st_mtim.tv_nsec;
+    bool still = same_state(&now, &t->latest);
+    t->latest = now;
+    if (!still || (!t->missing && same_state(&now, &t->seen)))
+        return false;
+    t->missing = false;
+    t->seen = now; /* told once, also if it cannot be opened */
+    return true;
 }

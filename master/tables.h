@@ -11,11 +11,12 @@
 enum { TABLES_MAX = 100 };
 
 struct table {
-    char *spec;        /* "texthash:/etc/postern/transport" */
-    char *path;        /* NULL: the type has no file (inline) */
-    unsigned position; /* in the list */
-    struct stat seen;  /* of the file that was handed over last */
-    bool missing;      /* it was reported as gone */
+    char *spec;         /* "texthash:/etc/postern/transport" */
+    char *path;         /* NULL: the type has no file (inline) */
+    unsigned position;  /* in the list */
+    struct stat seen;   /* of the file that was handed over last */
+    struct stat latest; /* at the last look */
+    bool missing;       /* it was reported as gone */
 };
 
 struct tables {
@@ -30,7 +31,9 @@ void tables_set(struct tables *t, const char *list);
 void tables_free(struct tables *t);
 /* Opens the table's file: a descriptor, or -1 with the reason. */
 int table_open(struct table *t, struct err *e);
-/* Whether the file differs from the one that was opened last. */
+/* Whether the file differs from the one that was opened last, and has kept still
+ * since the look before: half a file is not handed over while it is being written.
+ * Each difference is told once. */
 bool table_changed(struct table *t);
 
 #endif
