@@ -10,10 +10,16 @@
  * It keeps nothing: when it dies, qmgr asks again, and the same request gives
  * a notice of the same ID (F14).
  */
+#include <unistd.h>
+
 #include "bounce/notice.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "ipc/absence.h"
 #include "service/service.h"
+
+static struct channel *qmgr;
+static struct absence qmgr_absence;
 
 static struct notice_identity identity(const struct config *c)
 {
@@ -22,7 +28,7 @@ static struct notice_identity identity(const struct config *c)
                                     .contact = slice_str(c->notice_contact)};
 }
 
-static int answer(struct service *s, struct channel *qmgr, struct slice body, struct err *e)
+static int answer(struct service *s, struct channel *asker, struct slice body, struct err *e)
 {
     struct ipc_notice_request request;
     if (ipc_notice_request_decode(body, &request) < 0)
@@ -34,7 +40,7 @@ static int answer(struct service *s, struct channel *qmgr, struct slice body, st
     int rc = notice_compose(&request, &who, clock_wall(), &content, &reply.flags, e);
     if (rc == 0) {
         reply.content = buf_slice(&content);
-        ipc_notice_encode(channel_out(qmgr), &reply);
+        ipc_notice_encode(channel_out(asker), &reply);
     }
     buf_free(&content);
     return rc;
@@ -51,7 +57,11 @@ static int frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg
 static void closed(struct channel *c, const char *why, void *arg)
 {
     (void)arg;
-    log_debug("channel to %s closed: %s", channel_name(c), why);
+    log_warning("channel to %s closed: %s", channel_name(c), why);
+    if (c != qmgr)
+        return; /* a newer one has replaced it */
+    qmgr = NULL;
+    absence_begins(&qmgr_absence);
 }
 
 static const struct channel_ops qmgr_ops = {.frame = frame, .closed = closed};
@@ -59,16 +69,28 @@ static const struct channel_ops qmgr_ops = {.frame = frame, .closed = closed};
 static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
 {
     (void)slot, (void)pid;
-    if (!slice_eq(name, SLICE("qmgr")))
+    if (!slice_eq(name, SLICE("qmgr"))) {
         log_warning("master sent a channel to %s, of which bounce has no need", log_esc(name));
-    channel_new(s->base, fd, "qmgr", &qmgr_ops, s);
+        close(fd);
+        return;
+    }
+    absence_ends(&qmgr_absence);
+    qmgr = channel_new(s->base, fd, "qmgr", &qmgr_ops, s);
+}
+
+static void without_qmgr(void *arg)
+{
+    log_error("no channel to qmgr for %d seconds: this process ends, a new one takes its place",
+              ABSENCE_SECONDS);
+    service_stop(arg);
 }
 
 /* Every request is answered within its turn of the loop: there is nothing to
- * set up and nothing to finish. */
+ * finish. */
 static int start(struct service *s, struct err *e)
 {
-    (void)s, (void)e;
+    (void)e;
+    absence_init(&qmgr_absence, s->base, without_qmgr, s);
     return 0;
 }
 

@@ -96,6 +96,7 @@ static void fail_all(struct session *s, enum rcpt_outcome status, const struct v
 
 static void fail_unreadable(struct session *s)
 {
+    outcome_log_unreadable(s->job);
     struct verdict v = verdict_local(STAGE_MAIL, "4.3.0", "the message cannot be read back");
     fail_all(s, OUTCOME_DEFERRED, &v);
 }

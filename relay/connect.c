@@ -41,22 +41,34 @@ static void complain(struct relay *relay, int error)
                 strerror(error), relay->session_count);
 }
 
+/* Idle connections must not take the descriptors that jobs need (F28): for a
+ * large message's content one comes with the job, and if that cannot be had the
+ * channel to qmgr is lost. */
+static void make_room(struct relay *relay)
+{
+    struct session *spare;
+    while (relay->session_limit && relay->session_count >= relay->session_limit &&
+           (spare = pool_spare(&relay->pool)))
+        session_close(spare);
+}
+
 /* A socket on its way to the target, or -1 with errno. When descriptors run out
- * an idle connection gives way (F28). */
+ * all the same a spare connection gives way. */
 static int start(struct relay *relay, const struct job *j, const struct ipc_target *t,
                  bool *connected)
 {
     struct slice source = source_for(relay, j, t);
+    make_room(relay);
     int fd = net_connect(t->address, t->port, source, connected);
     while (fd < 0 && lacks_descriptors(errno)) {
         int error = errno;
-        struct session *idle = pool_oldest(&relay->pool);
-        if (!idle) {
+        struct session *spare = pool_spare(&relay->pool);
+        if (!spare) {
             complain(relay, error);
             errno = error;
             break;
         }
-        session_close(idle);
+        session_close(spare);
         fd = net_connect(t->address, t->port, source, connected);
     }
     return fd;

@@ -52,10 +52,16 @@ void content_init(struct content *c, const struct job *j, bool bdat)
     buf_free(&head);
 }
 
+/* Stuffed content that has more dots than there are iovecs, copied. Stuffing
+ * makes three bytes four at most; stuff_copy wants the double. */
+static struct buf dense = BUF_INIT(2 * CONTENT_BLOCK);
+_Static_assert((int)CONTENT_BLOCK >= (int)IPC_FRAME_MAX, "a span in memory fits as well");
+
 struct gather {
     struct iovec iov[CONTENT_IOV];
     unsigned count;
-    bool file_used; /* the shared block is taken */
+    bool file_used;  /* the shared block is taken */
+    bool dense_used; /* and the buffer for dense dots */
 };
 
 static void gather_bytes(struct gather *g, struct slice s)
@@ -70,6 +76,19 @@ static bool in_file(const struct content *c)
     return c->job->fd >= 0 && c->at >= c->job->m.prefix.len;
 }
 
+/* Content with its dots stuffed: by pointing at it, but copied where lines with
+ * dots are so dense that a system call would carry but a few of them. */
+static void gather_stuffed(struct content *c, struct gather *g, struct slice *span)
+{
+    g->count += stuff_iov(&c->stuffer, span, g->iov + g->count, CONTENT_IOV - 2 - g->count);
+    if (span->len == 0)
+        return;
+    buf_clear(&dense);
+    stuff_copy(&c->stuffer, span, &dense);
+    g->dense_used = true;
+    gather_bytes(g, buf_slice(&dense));
+}
+
 /* The next bytes as iovecs. 0, or -1 if the file cannot be read. */
 static int gather(struct content *c, struct gather *g)
 {
@@ -77,7 +96,8 @@ static int gather(struct content *c, struct gather *g)
     int rc = 1;
     gather_bytes(g, slice_make(c->head, c->head_len));
     c->head_len = 0;
-    while (g->count + 2 < CONTENT_IOV && !(in_file(c) && (c->bdat || g->file_used))) {
+    while (g->count + 4 <= CONTENT_IOV && !g->dense_used &&
+           !(in_file(c) && (c->bdat || g->file_used))) {
         g->file_used = in_file(c);
         rc = next_span(c->job, c->at, &span);
         if (rc <= 0)
@@ -87,8 +107,7 @@ static int gather(struct content *c, struct gather *g)
             gather_bytes(g, span);
             span.len = 0;
         } else {
-            g->count +=
-                stuff_iov(&c->stuffer, &span, g->iov + g->count, CONTENT_IOV - 1 - g->count);
+            gather_stuffed(c, g, &span);
         }
         c->at += before - span.len;
     }

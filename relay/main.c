@@ -18,6 +18,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "ipc/absence.h"
 #include "relay/connect.h"
 #include "relay/session.h"
 
@@ -27,6 +28,7 @@ enum {
 };
 
 static struct relay relay;
+static struct absence qmgr_absence;
 
 /* ---- jobs ------------------------------------------------------------------ */
 
@@ -93,26 +95,42 @@ static void on_closed(struct channel *c, const char *why, void *arg)
                 relay.job_count);
     relay.qmgr = NULL;
     drop_jobs();
+    absence_begins(&qmgr_absence);
+}
+
+static void without_qmgr(void *arg)
+{
+    if (!relay.draining)
+        log_error("no channel to qmgr for %d seconds: this process ends, a new one takes its place",
+                  ABSENCE_SECONDS);
+    service_stop(arg);
 }
 
 static const struct channel_ops qmgr_ops = {on_frame, on_closed};
 
-/* Jobs at a time: what is configured, as far as descriptors suffice. */
-static uint32_t job_limit(void)
+/* Sets how many sessions may be open and returns how many jobs may: what is
+ * configured, as far as descriptors suffice; each may hold that of its content.
+ * The others are for sessions, idle ones too. */
+static uint32_t set_limits(void)
 {
     uint64_t limit = (uint64_t)relay.service->config->relay_job_limit;
     struct rlimit files;
+    relay.session_limit = 0;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == RLIM_INFINITY)
         return (uint32_t)limit;
-    uint64_t share =
-        files.rlim_cur > FDS_OTHER + FDS_PER_JOB ? (files.rlim_cur - FDS_OTHER) / FDS_PER_JOB : 1;
-    return (uint32_t)(share < limit ? share : limit);
+    uint64_t left =
+        files.rlim_cur > FDS_OTHER + FDS_PER_JOB ? files.rlim_cur - FDS_OTHER : FDS_PER_JOB;
+    if (limit > left / FDS_PER_JOB)
+        limit = left / FDS_PER_JOB;
+    uint64_t sessions = left - limit;
+    relay.session_limit = sessions < UINT32_MAX ? (unsigned)sessions : 0;
+    return (uint32_t)limit;
 }
 
 /* 0 jobs: no more of them. */
 static void say_ready(void)
 {
-    struct ipc_relay_ready m = {.jobs = relay.draining ? 0 : job_limit()};
+    struct ipc_relay_ready m = {.jobs = relay.draining ? 0 : set_limits()};
     if (relay.qmgr)
         ipc_relay_ready_encode(channel_out(relay.qmgr), &m);
 }
@@ -128,6 +146,7 @@ static int start(struct service *s, struct err *e)
     list_init(&relay.held);
     list_init(&relay.dead);
     pool_init(&relay.pool);
+    absence_init(&qmgr_absence, s->base, without_qmgr, s);
     timers_init(&relay.timers, s->base, session_expired);
     return 0;
 }
@@ -144,6 +163,7 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         drop_jobs();
         channel_free(relay.qmgr);
     }
+    absence_ends(&qmgr_absence);
     relay.qmgr = channel_new(s->base, fd, "qmgr", &qmgr_ops, NULL);
     say_ready();
 }

@@ -2,6 +2,8 @@
 
 #include <stdarg.h>
 
+#include "core/log.h"
+
 static struct buf words = BUF_INIT(4 * JOB_TEXT_MAX);
 
 struct verdict verdict_of_reply(enum smtp_stage stage, const struct smtp_reply *r)
@@ -23,6 +25,12 @@ struct verdict verdict_local(enum smtp_stage stage, const char *enhanced, const 
     va_end(args);
     return (struct verdict){
         .stage = stage, .local = true, .enhanced = slice_str(enhanced), .text = buf_slice(&words)};
+}
+
+void outcome_log_unreadable(const struct job *j)
+{
+    log_error("%s: the content cannot be read from its spool file; the delivery is deferred",
+              log_esc(j->m.id));
 }
 
 enum rcpt_outcome outcome_of_code(uint16_t code)

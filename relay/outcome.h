@@ -9,6 +9,8 @@ struct verdict verdict_of_reply(enum smtp_stage stage, const struct smtp_reply *
 /* Our own words; text borrows from a static buffer. `enhanced` is static. */
 struct verdict verdict_local(enum smtp_stage stage, const char *enhanced, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* For the operator: the content's file cannot be read (F25). */
+void outcome_log_unreadable(const struct job *j);
 /* 2xx, 4xx, 5xx. */
 enum rcpt_outcome outcome_of_code(uint16_t code);
 /* 452 or 552 to RCPT that speaks of the number of recipients, not of this one

@@ -14,6 +14,7 @@ void pool_init(struct pool *p)
 {
     map_init(&p->sites, site_key);
     list_init(&p->idle);
+    list_init(&p->leaving);
 }
 
 void pool_free(struct pool *p)
@@ -106,4 +107,15 @@ struct session *pool_oldest(struct pool *p)
     struct session *s = container_of(p->idle.next, struct session, link);
     pool_remove(s);
     return s;
+}
+
+void pool_leaving(struct pool *p, struct session *s)
+{
+    list_push(&p->leaving, &s->link);
+}
+
+struct session *pool_spare(struct pool *p)
+{
+    struct list *n = list_pop(&p->leaving);
+    return n ? container_of(n, struct session, link) : pool_oldest(p);
 }

@@ -22,7 +22,8 @@ struct pool_site {
 
 struct pool {
     struct map sites;
-    struct list idle; /* all, the longest idle first */
+    struct list idle;    /* all, the longest idle first */
+    struct list leaving; /* those that wait for the reply to QUIT, in order */
 };
 
 void pool_init(struct pool *p);
@@ -37,7 +38,12 @@ struct session *pool_take(struct pool *p, const struct job *j);
 void pool_put(struct pool *p, struct session *s);
 /* The session that has been idle longest, taken out; or NULL. */
 struct session *pool_oldest(struct pool *p);
-/* Takes an idle session out; harmless if it is not idle. */
+/* A session has said QUIT. */
+void pool_leaving(struct pool *p, struct session *s);
+/* The session that is missed least, taken out: one that is leaving or else the
+ * one that has been idle longest; or NULL. */
+struct session *pool_spare(struct pool *p);
+/* Takes an idle or leaving session out; harmless if it is neither. */
 void pool_remove(struct session *s);
 
 #endif

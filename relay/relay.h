@@ -14,6 +14,7 @@ struct relay {
     struct list held; /* sessions whose end of data is to be announced to qmgr */
     struct list dead; /* sessions closed in this turn, freed at its end */
     unsigned job_count, session_count;
+    unsigned session_limit; /* above it spare sessions give way to new ones; 0: none */
     struct pool pool;
     struct timers timers;
     bool draining;

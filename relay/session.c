@@ -49,12 +49,19 @@ static const struct config *config_of(const struct session *s)
     return s->relay->service->config;
 }
 
+/* Whether a reply is awaited that tells what became of content: to leave before
+ * it comes means a duplicate. */
+static bool in_doubt(const struct session *s, enum session_state state)
+{
+    return state == SESSION_DOT && !s->tx.empty;
+}
+
 void session_enter(struct session *s, enum session_state state)
 {
     int64_t limit;
     memcpy(&limit, (const char *)config_of(s) + rows[state].timeout, sizeof limit);
     int64_t at = clock_mono() + limit * CLOCK_SECOND;
-    if (s->job && s->job->connected && s->job->deadline < at)
+    if (s->job && s->job->connected && s->job->deadline < at && !in_doubt(s, state))
         at = s->job->deadline;
     s->state = state;
     deadline_set(&s->relay->timers, &s->deadline, at);
@@ -108,6 +115,7 @@ void session_quit(struct session *s)
         return;
     }
     session_enter(s, SESSION_QUIT);
+    pool_leaving(&s->relay->pool, s);
     session_flush(s);
 }
 
@@ -149,7 +157,7 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
     struct relay *relay = s->relay;
     struct job *j = s->job;
     enum session_state state = s->state;
-    bool stale = j && was_stale(s), empty = s->tx.empty;
+    bool stale = j && was_stale(s), doubt = in_doubt(s, state) && !answered;
     if (!j) {
         session_close(s);
         return;
@@ -173,7 +181,7 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
         connect_restart(relay, j);
         return;
     }
-    j->after_dot = j->after_dot || (state == SESSION_DOT && !empty && !answered);
+    j->after_dot = j->after_dot || doubt;
     job_widen(j, SCOPE_SITE);
     job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, v);
     relay_job_done(relay, j);
@@ -229,8 +237,7 @@ static void unreadable(struct session *s)
 {
     struct relay *relay = s->relay;
     struct job *j = s->job;
-    log_error("%.*s: the content cannot be read from its spool file; the delivery is deferred",
-              SLICE_ARG(j->m.id));
+    outcome_log_unreadable(j);
     struct verdict v = verdict_local(STAGE_NONE, "4.3.0", "the message cannot be read back");
     s->job = NULL;
     session_close(s);

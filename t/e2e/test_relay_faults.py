@@ -411,6 +411,38 @@ def test_total_time_of_a_transaction():
         assert only(relay.result()).text.endswith(b"timed out while sending RCPT TO")
 
 
+def test_the_answer_to_the_content_is_waited_for_beyond_that_time():
+    """To leave before it comes would make a duplicate."""
+    dot, over = [], []
+
+    def patient(c):
+        c.hello()
+        for verb in ("MAIL", "RCPT"):
+            c.expect(verb)
+            c.send("250 ok")
+        c.expect("DATA")
+        c.send("354 go")
+        c.until_dot()
+        dot.append(True)
+        wait_until(lambda: over, 20, "the other one's time-out")
+        c.send("250 ok")
+        c.expect("QUIT")
+
+    def silent(c):
+        c.hello()
+        c.expect("MAIL")
+        c.line()
+    with Script(patient, silent) as server, Relay(smtp_transaction_time_limit="1s") as relay:
+        first = relay.deliver(server, ["r@dst.test"])
+        wait_until(lambda: dot, 20, "the end of data")
+        second = relay.deliver(server, ["r@dst.test"])
+        result = relay.result()
+        assert (result.job, statuses(result)) == (second, [DEFERRED])
+        over.append(True)
+        result = relay.result()
+        assert (result.job, statuses(result)) == (first, [SENT])
+
+
 @pytest.mark.parametrize("end", ["reset", "close"])
 def test_F37_F39_gone_after_its_250(end):
     def handler(c):
@@ -502,6 +534,14 @@ def test_B89_malformed_job_closes_the_channel_only():
         assert statuses(relay.result()) == [SENT]
 
 
+def test_B89_without_qmgr_the_process_ends_and_makes_room_for_another():
+    """Both live on when qmgr closes the channel: nobody would bring them together."""
+    with Relay() as relay:
+        relay.qmgr.sock.close()
+        assert relay.master.process.wait(40) == 0
+        relay.master.wait_log("error: no channel to qmgr")
+
+
 @pytest.mark.parametrize("keywords", [(), ("CHUNKING",)])
 def test_F25_file_shorter_than_it_should_be(keywords):
     fd = content_file(b"x" * 1000)
@@ -535,6 +575,24 @@ def test_F28_out_of_descriptors():
         assert all(statuses(r) == [DEFERRED] for r in early + late)
         assert any(b"Too many open files" in r.outcomes[0].text for r in early)
         relay.master.wait_log("warning: cannot make a socket")
+
+
+def test_F28_idle_connections_leave_descriptors_for_jobs():
+    """Without one for a large message's content the channel to qmgr would be lost."""
+    limit = ("prlimit", "--nofile=94:94")  # for 10 jobs
+    with Script(plain()) as server, \
+            Relay(wrapper=limit, smtp_connection_cache_time_limit="100s") as relay:
+        assert relay.ready.jobs == 10
+        for i in range(120):
+            relay.deliver(server, ["r@dst.test"], site=f"site{i}.test")
+            assert statuses(relay.result()) == [SENT]
+        fd = content_file(CONTENT)
+        for i in range(10):
+            relay.deliver(server, ["r@dst.test"], site=f"large{i}.test", fd=fd,
+                          body_len=len(CONTENT))
+        os.close(fd)
+        assert all(statuses(relay.result()) == [SENT] for _ in range(10))
+        relay.master.master.send("ipc_drain", seconds=20)
 
 
 def test_drain_finishes_what_is_under_way():

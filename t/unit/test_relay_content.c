@@ -165,6 +165,54 @@ static void test_8bit_bytes_are_found(void **state)
     }
 }
 
+/* Lines of dots only: each would be two iovecs. They must not make a system
+ * call, and a read of the file, for every few lines. */
+static void test_dense_dots_do_not_multiply_the_work(void **state)
+{
+    (void)state;
+    enum { LINES = 200000, AT_ONCE = 64 * 1024 };
+    for (int in_memory = 0; in_memory < 2; in_memory++) {
+        int lines = in_memory ? 20000 : LINES, calls = 0;
+        struct buf content = BUF_INIT(1 << 20), got = BUF_INIT(1 << 20);
+        rig_start();
+        for (int i = 0; i < lines; i++)
+            buf_addstr(&content, i % 5 ? ".\r\n" : "..\r\n");
+        struct job *j = in_memory ? rig_job(1, TRANSPORT_SMTP, buf_slice(&content), -1, content.len)
+                                  : rig_job(1, TRANSPORT_SMTP, SLICE(""),
+                                            file_with(buf_slice(&content)), content.len);
+        int fds[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds), 0);
+        struct wire w;
+        struct content c;
+        wire_open(&w, rig_service.base, fds[0], ignore, writable, &w);
+        content_init(&c, j, false);
+        c.announced = true;
+        enum content_status status;
+        static char packet[4 * CONTENT_BLOCK];
+        do {
+            ssize_t n;
+            status = content_send(&c, &w);
+            for (; (n = recv(fds[1], packet, sizeof packet, 0)) > 0; calls++)
+                assert_int_equal(buf_add(&got, packet, (size_t)n), 0);
+            event_base_loop(rig_service.base, EVLOOP_NONBLOCK);
+        } while (status == CONTENT_AGAIN);
+        assert_int_equal(status, CONTENT_SENT);
+        assert_int_equal(got.len, content.len + (size_t)lines + 3);
+        for (size_t at = 0, k = 0; k < (size_t)lines; k++) {
+            struct slice line = k % 5 ? SLICE("..\r\n") : SLICE("...\r\n");
+            assert_memory_equal(got.data + at, line.ptr, line.len);
+            at += line.len;
+        }
+        assert_true((size_t)calls <= got.len / AT_ONCE + 2);
+        wire_close(&w);
+        close(fds[1]);
+        job_free(j);
+        buf_free(&content);
+        buf_free(&got);
+        rig_stop();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_bdat_sends_the_bytes_as_they_are),
         cmocka_unit_test(test_F25_a_short_file_is_noticed),
         cmocka_unit_test(test_8bit_bytes_are_found),
+        cmocka_unit_test(test_dense_dots_do_not_multiply_the_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
