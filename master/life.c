@@ -140,21 +140,29 @@ void life_reload(struct master *m)
 
 /* ---- stop ------------------------------------------------------------------------- */
 
-/* Who is drained in a phase: smtpd takes no new mail first, relay finishes its
- * deliveries next, then those that both of them need. */
+/* However long sessions took, qmgr, which has all results by then, writes them
+ * down: a delivery that it forgets is made again. */
+enum { STOP_REST_SECONDS = 10 };
+
+/* Who is drained in a phase: those who talk to the world first, at the same time,
+ * as each may need all the time there is; then those that both of them need. */
 static bool is_due(const struct process *p, enum stop_phase phase)
 {
-    if (phase == STOP_SMTPD)
-        return p->command->inet;
-    if (phase == STOP_RELAY)
-        return p->command == command_find(SLICE("relay"));
-    return true;
+    return phase == STOP_REST || p->command->inet || p->command == command_find(SLICE("relay"));
+}
+
+static int64_t time_left(const struct master *m)
+{
+    int64_t left = (m->stop_deadline - clock_mono()) / CLOCK_SECOND;
+    int64_t least = m->stopping == STOP_REST ? STOP_REST_SECONDS : 0;
+    if (m->stop_at_once)
+        return 0;
+    return left < least ? least : left;
 }
 
 static unsigned drain_phase(struct master *m, bool send)
 {
-    int64_t left = (m->stop_deadline - clock_mono()) / CLOCK_SECOND;
-    int64_t seconds = m->stop_at_once || left < 0 ? 0 : left;
+    int64_t seconds = time_left(m);
     unsigned count = 0;
     list_each(&m->processes, n)
     {
@@ -170,8 +178,8 @@ static unsigned drain_phase(struct master *m, bool send)
 
 void life_stop_next(struct master *m)
 {
-    while (m->stopping != STOP_REST && drain_phase(m, false) == 0) {
-        m->stopping++;
+    if (m->stopping == STOP_EDGES && drain_phase(m, false) == 0) {
+        m->stopping = STOP_REST;
         drain_phase(m, true);
     }
     if (list_empty(&m->processes))
@@ -180,13 +188,14 @@ void life_stop_next(struct master *m)
 
 void life_stop(struct master *m, bool again)
 {
-    int64_t limit = m->plan->config->service_drain_time;
+    int64_t limit = m->plan->config->service_stop_time;
     if (m->stopping && !again)
         return;
     if (!m->stopping) {
-        log_info("stopping; sessions under way may finish, for %lld s at most", (long long)limit);
+        log_info("stopping; sessions and deliveries under way may finish, for %lld s at most",
+                 (long long)limit);
         sd_notify(0, "STOPPING=1");
-        m->stopping = STOP_SMTPD;
+        m->stopping = STOP_EDGES;
         m->stop_deadline = clock_mono() + limit * CLOCK_SECOND;
     } else if (!m->stop_at_once) {
         log_info("told to stop again: stopping at once");

@@ -55,7 +55,7 @@ struct member {
     bool kept; /* during a reload: still in the configuration */
 };
 
-enum stop_phase { NOT_STOPPING, STOP_SMTPD, STOP_RELAY, STOP_REST };
+enum stop_phase { NOT_STOPPING, STOP_EDGES, STOP_REST };
 
 struct master {
     struct event_base *base;

@@ -118,7 +118,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     (void)c;
     s->master = NULL;
     log_warning("master is gone (%s); finishing what is under way", why);
-    service_drain(s, (unsigned)s->config->service_drain_time, false);
+    service_drain(s, (unsigned)s->config->service_stop_time, false);
 }
 
 void service_control_open(struct service *s)

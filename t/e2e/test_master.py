@@ -223,3 +223,23 @@ def test_directory_of_somebody_else_is_not_taken(relay):
     assert done.returncode == 1
     assert "give a directory of its own" in done.stderr
     assert os.stat(relay.path("home")).st_uid == 0
+
+
+def test_stop_waits_for_a_session_and_not_longer_than_service_stop_time(relay):
+    """A message under way is taken; a client that dawdles is cut off."""
+    relay.stop()
+    relay.write_config(service_stop_time="3s")
+    relay.start()
+    quick, slow = relay.client(), relay.client()
+    for c in (quick, slow):
+        c.ehlo()
+        assert c.mail("a@src.test")[0] == 250
+        assert c.rcpt("b@dst.test")[0] == 250
+    relay.process.send_signal(signal.SIGTERM)
+    relay.wait_log(r"master\[\d+\]: stopping; .* for 3 s at most")
+    assert quick.data(b"Subject: x\r\n\r\nbody\r\n")[0] == 250
+    assert relay.process.wait(20) == 0
+    quick.close()
+    slow.close()
+    assert len(relay.spool_files()) == 1
+    relay.wait_log(r"smtpd\[\d+\]: warning: not everything under way was finished in time")
