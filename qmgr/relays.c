@@ -20,7 +20,6 @@ struct relay {
     unsigned slot;
     uint32_t limit, in_flight;
     bool broke_rules;
-    bool tells_dot; /* sends ipc_dot, so that its silence means something */
 };
 
 void relays_init(struct qmgr *q)
@@ -396,7 +395,6 @@ static int on_dot(struct relay *r, struct slice body, struct err *e)
     if (!j || j->relay != r)
         return err_set(e, "DOT of a job that it does not have");
     j->dot = true;
-    r->tells_dot = true;
     return 0;
 }
 
@@ -435,11 +433,12 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
 }
 
 /* Its process is gone: what it had goes to another. F12: at once if the end of
- * data was not sent; F13: after a while if it may have been. */
-static void lost_job(struct qmgr *q, struct job *j, bool tells_dot)
+ * data was not sent, which is told before (ipc_dot); F13: after a while if it may
+ * have been. */
+static void lost_job(struct qmgr *q, struct job *j)
 {
     struct message *m = j->m;
-    bool maybe_sent = j->state == JOB_SENT && (j->dot || !tells_dot);
+    bool maybe_sent = j->state == JOB_SENT && j->dot;
     int64_t due = q->now;
     if (maybe_sent) {
         log_warning("%s: possible duplicate: a relay process died while it may have sent the "
@@ -471,7 +470,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
         if (q->relays.list[i] == r)
             q->relays.list[i] = q->relays.list[--q->relays.count];
     while (!list_empty(&r->jobs))
-        lost_job(q, container_of(r->jobs.next, struct job, link), r->tells_dot);
+        lost_job(q, container_of(r->jobs.next, struct job, link));
     free(r);
 }
 

@@ -186,13 +186,23 @@ def test_F12_lost_before_the_dot_is_retried_at_once(q):
     id = q.commit()
     q.resolved()
     job = q.job()
+    q.relay.close()  # it has not announced the end of data, of this job or any
+    q.add_relay()
+    again = q.job()
+    assert again.id == id.encode() and again.job != job.job
+    assert q.count("possible duplicate") == 0
+
+
+def test_F12_F13_only_the_job_whose_end_was_announced_waits(q):
+    id = q.commit()
+    q.resolved()
+    q.job()
     other = q.commit()
     q.relay.send("ipc_dot", job=q.job().job)
     q.relay.close()
     q.wait_log(rf"{other}: possible duplicate")
     q.add_relay()
-    again = q.job()
-    assert again.id == id.encode() and again.job != job.job
+    assert q.job().id == id.encode()
     assert q.relay.receive(0.3) is None
     assert q.count(rf"{id}: possible duplicate") == 0
 
@@ -200,8 +210,8 @@ def test_F12_lost_before_the_dot_is_retried_at_once(q):
 def test_F13_lost_after_the_dot_waits(q):
     id = q.commit()
     q.resolved()
-    q.job()
-    q.relay.close()  # this one never told of dots: nobody knows
+    q.relay.send("ipc_dot", job=q.job().job)
+    q.relay.close()
     q.wait_log(rf"{id}: possible duplicate.*again in 60s")
     q.add_relay()
     assert q.relay.receive(0.5) is None
