@@ -16,7 +16,7 @@ enum { TARGETS_BYTES_MAX = 100 * 1024 }; /* leaves room for the reply's other fi
 struct result {
     uint8_t status;          /* enum resolve_status */
     struct verdict *verdict; /* unless status is ok */
-    char *site;
+    char *site;         /* of a client's address: its name (names.h), status is enum name_status */
     struct buf targets; /* encoded ipc_target records */
 };
 

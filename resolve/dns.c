@@ -80,6 +80,19 @@ static int set_forwarders(struct ub_ctx *context, const char *nameservers, struc
     return loopback ? option(context, "do-not-query-localhost:", "no", e) : 0;
 }
 
+/* libunbound answers for "test." and for the names of loopback and private
+ * addresses by itself (RFC 6761, RFC 6303). Where there are servers to ask, they
+ * may know those zones. What 127.0.0.1 is called needs no server. */
+static int leave_local_zones(struct ub_ctx *context, struct err *e)
+{
+    if (option(context, "unblock-lan-zones:", "yes", e) < 0)
+        return -1;
+    (void)ub_ctx_zone_remove(context, "test.");
+    (void)ub_ctx_zone_remove(context, "127.in-addr.arpa.");
+    int rc = ub_ctx_data_add(context, "1.0.0.127.in-addr.arpa. 10800 IN PTR localhost.");
+    return rc == 0 ? 0 : err_set(e, "libunbound: local data: %s", ub_strerror(rc));
+}
+
 struct dns *dns_new(struct event_base *base, const char *nameservers, struct err *e)
 {
     struct ub_ctx *context = ub_ctx_create_event(base);
@@ -91,10 +104,10 @@ struct dns *dns_new(struct event_base *base, const char *nameservers, struct err
         ub_ctx_delete(context);
         return NULL;
     }
-    /* libunbound answers "test." by itself (RFC 6761); where an operator named
-     * the servers, they may know that zone. */
-    if (nameservers[0])
-        (void)ub_ctx_zone_remove(context, "test.");
+    if (nameservers[0] && leave_local_zones(context, e) < 0) {
+        ub_ctx_delete(context);
+        return NULL;
+    }
     struct dns *d = xcalloc(1, sizeof *d);
     d->context = context;
     list_init(&d->waiting);

@@ -126,10 +126,23 @@ static int read_mx(const struct reader *r, const struct rr *rr, struct dns_recor
     return domain_parse(slice_make(text, len), &out->host);
 }
 
+static int read_ptr(const struct reader *r, const struct rr *rr, struct dns_record *out)
+{
+    char text[DNS_NAME_MAX + 2];
+    size_t len;
+    out->preference = 0;
+    out->address_len = 0;
+    if (expand_name(r, rr->data, rr->data + rr->data_len, text, &len) < 0)
+        return -1;
+    return domain_parse(slice_make(text, len), &out->host);
+}
+
 static int read_record(const struct reader *r, const struct rr *rr, struct dns_record *out)
 {
     if (rr->type == DNS_TYPE_MX)
         return read_mx(r, rr, out);
+    if (rr->type == DNS_TYPE_PTR)
+        return read_ptr(r, rr, out);
     size_t want = rr->type == DNS_TYPE_A ? 4 : 16;
     if (rr->data_len != want)
         return -1;

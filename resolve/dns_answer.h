@@ -4,7 +4,13 @@
 
 #include "resolve/domain.h"
 
-enum dns_type { DNS_TYPE_A = 1, DNS_TYPE_SOA = 6, DNS_TYPE_MX = 15, DNS_TYPE_AAAA = 28 };
+enum dns_type {
+    DNS_TYPE_A = 1,
+    DNS_TYPE_SOA = 6,
+    DNS_TYPE_PTR = 12,
+    DNS_TYPE_MX = 15,
+    DNS_TYPE_AAAA = 28
+};
 
 enum dns_result {
     DNS_FOUND,    /* records are there, count > 0 */
@@ -15,9 +21,9 @@ enum dns_result {
 
 struct dns_record {
     uint16_t preference;
-    uint8_t address_len; /* 4, 16, or 0 for an MX record */
+    uint8_t address_len; /* 4, 16, or 0 for an MX or PTR record */
     uint8_t address[16];
-    struct domain host; /* MX: empty text for the root, "no mail" (RFC 7505) */
+    struct domain host; /* MX: empty text for the root, "no mail" (RFC 7505); PTR */
 };
 
 struct dns_answer {
@@ -29,7 +35,7 @@ struct dns_answer {
     const struct dns_record *records;
 };
 
-/* Reads the answer to a question for `type` (A, AAAA or MX) out of a message
+/* Reads the answer to a question for `type` (A, AAAA, MX or PTR) out of a message
  * into records[max]. What cannot be read as a message at all gives DNS_FAILED. */
 void dns_answer_parse(struct slice message, enum dns_type type, struct dns_record *records,
                       size_t max, struct dns_answer *out);

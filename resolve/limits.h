@@ -22,6 +22,14 @@ enum {
     NEXTHOP_MAX = 600,    /* bytes of such a list */
     UNIX_PATH_MAX = 107,  /* sun_path without its NUL */
 
+    /* names of clients: a flood of connections must not keep mail from being
+     * resolved, so they get a part of the questions only */
+    NAME_LOOKUPS_MAX = 64,     /* under way; each has one question at a time */
+    NAME_WAITING_MAX = 2000,   /* lookups that wait for a place; beyond: unknown */
+    NAME_REQUESTS_MAX = 20000, /* of smtpd, at a time; beyond: unknown */
+    NAMES_PER_ADDRESS_MAX = 4, /* names that are asked for the address, one after another */
+    NAME_SECONDS = 10,         /* for one address; smtpd waits less, but the answer is kept */
+
     /* the service */
     CACHE_ENTRIES_MAX = 20000, /* destinations remembered; the least recently used go */
     REQUESTS_MAX = 20000,      /* questions of qmgr at a time */

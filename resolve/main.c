@@ -6,17 +6,19 @@
  * Files    none; lookup tables come as descriptors from master
  * Network  questions to DNS servers only
  * Secrets  none
- * Sees     recipients' addresses; never mail
+ * Sees     recipients' addresses, clients' addresses; never mail
  *
  * A question of qmgr goes through route.c (tables, relayhost), cache.c (known
  * destinations), lookup.c (MX and addresses over dns.c), and comes back from
- * request.c. policy.c says which addresses may be used.
+ * request.c. policy.c says which addresses may be used. smtpd's questions for the
+ * names of its clients are names.c.
  */
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "resolve/names.h"
 #include "resolve/request.h"
 #include "service/service.h"
 
@@ -26,6 +28,7 @@ struct resolver {
     struct cache cache;
     struct lookups lookups;
     struct requests requests;
+    struct names names;
     struct list retired;  /* of struct dns: after a reload, until their lookups are over */
     struct event *unhold; /* pending while requests may wait for tables */
     char *system_servers; /* those of /etc/resolv.conf */
@@ -102,7 +105,8 @@ static int start(struct service *s, struct err *e)
     list_init(&r->retired);
     r->lookups.policy = &r->policy;
     r->lookups.config = s->config;
-    if (lookups_init(&r->lookups, s->base, e) < 0 || use_servers(s, e) < 0 ||
+    if (lookups_init(&r->lookups, s->base, e) < 0 ||
+        names_init(&r->names, s->base, &r->lookups, e) < 0 || use_servers(s, e) < 0 ||
         policy_permit(&r->policy, s->config->resolver_permit_networks, e) < 0)
         return -1;
     requests_init(&r->requests, &r->routes, &r->cache, &r->lookups);
@@ -131,13 +135,33 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     if (!s->draining)
         log_debug("channel to %s closed: %s", channel_name(c), why);
     requests_forget(&r->requests, c);
+    names_forget(&r->names, c);
+}
+
+/* smtpd may ask for names, and for nothing else. */
+static int on_name_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg,
+                         struct err *e)
+{
+    struct service *s = arg;
+    struct resolver *r = s->state;
+    struct ipc_name_request m;
+    (void)fd; /* no message of smtpd's has one */
+    if (f->number != IPC_NUMBER_ipc_name_request || ipc_name_request_decode(f->body, &m) < 0 ||
+        names_take(&r->names, c, m.tag, m.address) < 0)
+        return err_set(e, "bad %s", ipc_name(f->number));
+    return 0;
 }
 
 static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
 {
     static const struct channel_ops ops = {.frame = on_frame, .closed = on_closed};
+    static const struct channel_ops name_ops = {.frame = on_name_frame, .closed = on_closed};
     (void)slot;
     (void)pid;
+    if (slice_eq(name, SLICE("smtpd"))) {
+        channel_new(s->base, fd, "smtpd", &name_ops, s);
+        return;
+    }
     if (!slice_eq(name, SLICE("qmgr"))) {
         log_warning("a channel to %s is of no use here", log_esc(name));
         close(fd);
@@ -167,6 +191,7 @@ static void reload(struct service *s)
         policy_permit(&r->policy, s->config->resolver_permit_networks, &e) < 0)
         log_error("%s; the old value stays in use", e.text);
     cache_clear(&r->cache);
+    names_clear(&r->names);
     routes_configure(&r->routes, s->config);
     requests_unhold(&r->requests);
 }
@@ -176,7 +201,7 @@ static void turn(struct service *s)
     struct resolver *r = s->state;
     dns_turn(r->lookups.dns);
     dns_turn_retired(&r->retired);
-    if (s->draining && r->requests.count == 0)
+    if (s->draining && r->requests.count == 0 && r->names.count == 0)
         service_stop(s);
 }
 
