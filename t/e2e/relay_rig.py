@@ -232,3 +232,13 @@ def content_file(content, before=b""):
     reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
     os.close(fd)
     return reader
+
+
+def plain(*keywords, **options):
+    """A server that takes everything."""
+    return lambda c: c.mail_session(*keywords, **options)
+
+
+def only(result):
+    assert len(result.outcomes) == 1
+    return result.outcomes[0]

@@ -6,14 +6,11 @@ import subprocess
 import pytest
 from postern import free_port, wait_until
 from relay_rig import (CONTENT, DEFERRED, DOT, FAILED, FLAG_8BIT, FLAG_UTF8, LMTP, LOOPBACK,
-                       MESSAGE, RCPT, RECIPIENT, SENT, Relay, Script, content_file, statuses)
+                       MESSAGE, RCPT, RECIPIENT, SENT, Relay, Script, content_file, plain,
+                       statuses)
 from sink import Sink
 
 TRICKY = b"Subject: dots\r\n\r\n.\r\n..\r\n.line\r\nend\r\n"
-
-
-def plain(*keywords, **options):
-    return lambda c: c.mail_session(*keywords, **options)
 
 
 @pytest.mark.parametrize("keywords", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING"),
