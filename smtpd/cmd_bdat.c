@@ -19,6 +19,10 @@ void cmd_bdat(struct session *s, struct slice argument)
 {
     uint64_t size;
     bool last;
-    if (parse(s, argument, &size, &last) == 0)
-        content_chunk(s, size, last);
+    if (parse(s, argument, &size, &last) < 0)
+        return;
+    /* an empty chunk is a NOOP (B38) */
+    if (size == 0 && !last && reply_to_flood(s))
+        return;
+    content_chunk(s, size, last);
 }

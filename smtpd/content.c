@@ -230,6 +230,17 @@ static bool is_too_slow(struct session *s)
            c->received / (uint64_t)seconds < (uint64_t)config->smtpd_min_data_rate;
 }
 
+/* Ends the session if it is. */
+static bool give_up_slow(struct session *s)
+{
+    if (!is_too_slow(s))
+        return false;
+    log_info("timeout after %s (%llu bytes) from %s", s->where,
+             (unsigned long long)s->tx.content->received, s->peer);
+    reply_goodbye(s, "4.4.2", "Error: timeout exceeded");
+    return true;
+}
+
 static void log_message_id(struct session *s)
 {
     const struct header_scan *h = &s->tx.content->header;
@@ -301,12 +312,8 @@ static void chunk_over(struct session *s)
 size_t content_take(struct session *s, struct slice in)
 {
     size_t used;
-    if (is_too_slow(s)) {
-        log_info("timeout after %s (%llu bytes) from %s", s->where,
-                 (unsigned long long)s->tx.content->received, s->peer);
-        reply_goodbye(s, "4.4.2", "Error: timeout exceeded");
+    if (give_up_slow(s))
         return 0;
-    }
     if (s->mode == INPUT_CHUNK) {
         struct content *c = s->tx.content;
         feed(s, slice_first(in, c->chunk_left < in.len ? (size_t)c->chunk_left : in.len), &used);
@@ -331,6 +338,8 @@ void content_chunk(struct session *s, uint64_t size, bool last)
     bool no_transaction = s->state == STATE_GREETED || s->state == STATE_READY;
     if (!s->tx.content)
         content_begin(s, DATA_BDAT);
+    else if (give_up_slow(s))
+        return;
     if (no_transaction)
         refuse(s, &need_mail);
     else if (s->state == STATE_MAIL)

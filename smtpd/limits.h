@@ -8,10 +8,15 @@ enum {
     INPUT_SLICE = 256 * 1024,
     /* one read of a session that sends commands or a small message */
     INPUT_READ = 64 * 1024,
+    /* one read when half of smtpd_memory_limit is in use */
+    INPUT_TIGHT = 4096,
     /* the process's input buffer: room for what a session kept of an earlier read
      * (an unfinished command line), then for one read */
     INPUT_AT = 4096,
     SERVER_INPUT = INPUT_AT + INPUT_SLICE,
+    /* a client's name */
+    HOST_NAME_LIMIT = 253, /* RFC 1035 section 2.3.4 */
+    HOST_LABEL_LIMIT = 63,
     /* replies that a session may gather before it has to send them */
     OUTPUT_HIGH = 16 * 1024,
     OUTPUT_MAX = 64 * 1024,
@@ -24,7 +29,7 @@ enum {
     LINGER_BYTES = 1 << 20,   /* read and dropped so that the last reply arrives */
     LINGER_SECONDS = 5,
     COMMIT_SECONDS = 300,       /* without qmgr's answer the client gets 451 */
-    LISTENERS_WAIT_SECONDS = 3, /* at a start, for qmgr */
+    LISTENERS_WAIT_SECONDS = 3, /* at a start, for qmgr and resolve */
     ACCEPT_PAUSE_SECONDS = 1,
     RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */
 };

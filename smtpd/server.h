@@ -12,6 +12,7 @@
 #include "conf/nets.h"
 #include "smtpd/clients.h"
 #include "smtpd/link.h"
+#include "smtpd/names.h"
 #include "smtpd/timeouts.h"
 
 struct listeners;
@@ -26,6 +27,7 @@ struct server {
     struct buf domain;           /* what our Received lines and replies call us */
     bool submission;             /* smtpd_service_kind */
     struct link link;
+    struct names names;
     struct clients clients;
     struct timeouts timeouts;
     struct listeners *listeners; /* NULL: sessions come from elsewhere (tests) */
@@ -33,7 +35,7 @@ struct server {
     struct list sessions;
     size_t session_count;
     struct buf slice; /* large content on its way into its file */
-    uint64_t memory;  /* content and recipients of all sessions, see smtpd_memory_limit */
+    uint64_t memory;  /* content, recipients, kept input of all sessions: smtpd_memory_limit */
     bool draining;
     bool closing;            /* draining in a hurry: sessions end between messages */
     void (*idle)(void *arg); /* draining, and the last session is gone */

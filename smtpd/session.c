@@ -19,6 +19,17 @@ static void watch(struct session *s);
 
 /* ---- the end -------------------------------------------------------------- */
 
+/* Keeps what cannot be handled yet, and counts it: clients may send as far ahead
+ * as they like. */
+static void keep(struct session *s, struct slice in)
+{
+    s->server->memory -= s->in.cap;
+    buf_free(&s->in);
+    if (in.len && s->phase == PHASE_OPEN && buf_adds(&s->in, in) < 0)
+        panic("%zu bytes of input to keep", in.len);
+    s->server->memory += s->in.cap;
+}
+
 static void session_free(struct session *s)
 {
     struct server *sv = s->server;
@@ -27,7 +38,8 @@ static void session_free(struct session *s)
     timeout_stop(&s->timeout);
     list_remove(&s->link);
     clients_disconnect(&sv->clients, s->client);
-    buf_free(&s->in);
+    names_forget(&sv->names, &s->name);
+    keep(s, SLICE(""));
     buf_free(&s->out);
     free(s->helo);
     free(s->peer);
@@ -54,7 +66,7 @@ static void finish(struct session *s)
     report_disconnect(s);
     tx_reset(s);
     s->wait = WAIT_NOTHING;
-    buf_free(&s->in);
+    keep(s, SLICE(""));
     if (!linger(s))
         session_free(s);
 }
@@ -122,9 +134,11 @@ static void start_timeout(struct session *s)
     static const enum timeout_kind kinds[] = {
         [WAIT_NOTHING] = TIMEOUT_CLIENT, [WAIT_OUTPUT] = TIMEOUT_CLIENT,
         [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
-        [WAIT_SLEEP] = TIMEOUT_SLEEP,
+        [WAIT_SLEEP] = TIMEOUT_SLEEP,    [WAIT_NAME] = TIMEOUT_NAME,
     };
-    timeout_start(&s->server->timeouts, &s->timeout, kinds[s->wait], clock_mono());
+    /* a command has its time as a whole, however slowly its bytes come in (F34) */
+    if (s->wait != WAIT_NOTHING || s->taken)
+        timeout_start(&s->server->timeouts, &s->timeout, kinds[s->wait], clock_mono());
 }
 
 /* After input was handled: replies leave, unless a later one joins them soon;
@@ -169,6 +183,7 @@ static size_t take_command(struct session *s, struct slice in)
     case LINE_MORE:
         return used;
     case LINE_READY:
+        s->taken = true;
         verbs_handle(s, line);
         break;
     case LINE_TOO_LONG:
@@ -198,18 +213,13 @@ static void check_age(struct session *s)
         reply_goodbye(s, "4.3.2", "Error: the session is too long, connect again");
 }
 
-static void keep(struct session *s, struct slice in)
-{
-    buf_free(&s->in);
-    if (in.len && s->phase == PHASE_OPEN && buf_adds(&s->in, in) < 0)
-        panic("%zu bytes of input to keep", in.len);
-}
-
 /* Handles input, which lies in the process's buffer. May free the session. */
 static void pump(struct session *s, struct slice in)
 {
     while (in.len && s->wait == WAIT_NOTHING && s->phase == PHASE_OPEN) {
-        size_t used = s->mode == INPUT_COMMAND ? take_command(s, in) : content_take(s, in);
+        bool command = s->mode == INPUT_COMMAND;
+        size_t used = command ? take_command(s, in) : content_take(s, in);
+        s->taken = s->taken || !command;
         check_errors(s);
         if (used == 0)
             break;
@@ -228,6 +238,7 @@ void session_resume(struct session *s)
     char *at = s->server->input;
     size_t len = s->in.len;
     s->wait = WAIT_NOTHING;
+    s->taken = true; /* the wait that is over had its own time */
     if (len)
         memcpy(at, s->in.data, len);
     pump(s, slice_make(at, len));
@@ -242,12 +253,21 @@ static void drop_input(struct session *s)
         session_free(s);
 }
 
+/* How much to read at a time. What is read and cannot be handled yet has to be
+ * kept, so that little is read when memory is short. */
+static size_t reading_size(const struct session *s)
+{
+    const struct server *sv = s->server;
+    if (sv->memory > (uint64_t)sv->config->smtpd_memory_limit / 2)
+        return INPUT_TIGHT;
+    return s->tx.content && s->tx.content->large >= 0 ? INPUT_SLICE : INPUT_READ;
+}
+
 static void read_input(struct session *s)
 {
     /* what the session kept from before is put right in front of it */
     char *at = s->server->input + INPUT_AT;
-    bool large = s->tx.content && s->tx.content->large >= 0;
-    ssize_t n = recv(s->fd, at, large ? INPUT_SLICE : INPUT_READ, 0);
+    ssize_t n = recv(s->fd, at, reading_size(s), 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -260,6 +280,7 @@ static void read_input(struct session *s)
         panic("%zu bytes kept while reading", kept);
     if (kept)
         memcpy(at - kept, s->in.data, kept);
+    s->taken = false;
     pump(s, slice_make(at - kept, kept + (size_t)n));
 }
 
@@ -287,7 +308,6 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 static void set_address(struct session *s, const struct sockaddr *from)
 {
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    char text[INET6_ADDRSTRLEN] = "";
     if (from->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const void *)from;
         bool is4 = memcmp(&in6->sin6_addr, mapped, sizeof mapped) == 0;
@@ -298,15 +318,32 @@ static void set_address(struct session *s, const struct sockaddr *from)
         s->address_len = 4;
         memcpy(s->address, &in4->sin_addr, 4);
     }
+}
+
+static void set_name(struct session *s, struct slice name)
+{
+    char text[INET6_ADDRSTRLEN] = "";
     inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, text, sizeof text);
-    s->peer = xasprintf("unknown[%s]", text);
+    free(s->peer);
+    s->peer = xasprintf("%.*s[%s]", SLICE_ARG(name.len ? name : SLICE("unknown")), text);
+}
+
+struct slice session_client_name(const struct session *s)
+{
+    struct slice peer = slice_str(s->peer);
+    return slice_first(peer, slice_chr(peer, '['));
 }
 
 /* Whether the client may have a session; otherwise 421 is the greeting. */
 static bool is_welcome(struct session *s, enum client_verdict verdict)
 {
     struct server *sv = s->server;
-    if (s->limited && verdict != CLIENT_OK) {
+    bool crowded = sv->session_count > (size_t)sv->config->smtpd_connection_limit;
+    bool excessive = s->limited && verdict != CLIENT_OK;
+    if (!crowded && !excessive)
+        return true;
+    report_connect(s);
+    if (excessive) {
         uint64_t count = clients_count(&sv->clients, s->client, verdict, s->started);
         log_warning("Connection %s limit exceeded: %llu from %s for service smtpd",
                     verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", (unsigned long long)count,
@@ -314,8 +351,6 @@ static bool is_welcome(struct session *s, enum client_verdict verdict)
         reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
         return false;
     }
-    if (sv->session_count <= (size_t)sv->config->smtpd_connection_limit)
-        return true;
     log_warning("more than smtpd_connection_limit sessions: %s is sent away", s->peer);
     reply_goodbye(s, "4.3.2", "Error: too many sessions, try later");
     return false;
@@ -334,12 +369,31 @@ static bool talks_first(struct session *s)
     return true;
 }
 
+static void greet(struct session *s)
+{
+    report_connect(s);
+    if (!talks_first(s))
+        check_age(s);
+    if (s->phase == PHASE_OPEN)
+        buf_adds(&s->out, buf_slice(&s->server->greeting));
+    settle(s);
+}
+
+void session_named(struct session *s, struct slice name)
+{
+    s->wait = WAIT_NOTHING;
+    if (name.len)
+        set_name(s, name);
+    greet(s);
+}
+
 void session_open(struct server *sv, int fd, const struct sockaddr *from)
 {
     struct session *s = xcalloc(1, sizeof *s);
     s->server = sv;
     s->fd = fd;
     s->where = "CONNECT";
+    s->taken = true;
     s->started = clock_mono();
     buf_init(&s->in, SERVER_INPUT);
     buf_init(&s->out, OUTPUT_MAX);
@@ -350,15 +404,20 @@ void session_open(struct server *sv, int fd, const struct sockaddr *from)
     sv->session_count++;
     tx_init(&s->tx);
     set_address(s, from);
+    set_name(s, SLICE(""));
     struct slice address = slice_make(s->address, s->address_len);
     s->may_relay = nets_match(&sv->relay_networks, address);
     s->limited = !nets_match(&sv->exempt_networks, address);
     event_assign(&s->event, sv->base, fd, EV_READ | EV_PERSIST, on_event, s);
-    report_connect(s);
     enum client_verdict verdict = clients_connect(&sv->clients, address, s->started, &s->client);
-    if (is_welcome(s, verdict) && !talks_first(s))
-        buf_adds(&s->out, buf_slice(&sv->greeting));
-    settle(s);
+    if (!is_welcome(s, verdict)) {
+        settle(s);
+    } else if (sv->config->smtpd_peername_lookup && names_ask(&sv->names, s)) {
+        s->wait = WAIT_NAME;
+        settle(s);
+    } else {
+        greet(s);
+    }
 }
 
 /* ---- what others tell it ------------------------------------------------------------ */
@@ -381,6 +440,10 @@ void session_expired(struct session *s, enum timeout_kind kind)
         log_warning("%s: no answer from qmgr in %d s", s->tx.id.text, COMMIT_SECONDS);
         link_abort(&s->server->link, s);
         session_refused(s, 451, SLICE("4.3.0"), late);
+        break;
+    case TIMEOUT_NAME:
+        names_forget(&s->server->names, &s->name);
+        session_named(s, SLICE(""));
         break;
     case TIMEOUT_SLEEP:
         session_resume(s);

@@ -15,6 +15,7 @@
 
 #include "core/buf.h"
 #include "smtp/command.h"
+#include "smtpd/names.h"
 #include "smtpd/server.h"
 #include "smtpd/transaction.h"
 
@@ -38,6 +39,7 @@ enum input_mode {
 /* Why no input is taken. */
 enum session_wait {
     WAIT_NOTHING,
+    WAIT_NAME,   /* for the client's host name, before the greeting */
     WAIT_LARGE,  /* for the file of a large message */
     WAIT_COMMIT, /* for COMMITTED */
     WAIT_SLEEP,  /* smtpd_error_sleep_time */
@@ -69,15 +71,17 @@ struct session {
     uint8_t verb;  /* enum smtp_verb: the command that replies answer */
     uint8_t address_len;
     bool esmtp, may_relay;
-    bool limited;                /* the limits per client hold */
-    bool watched, writing;       /* the event is added; is for writing */
-    bool penalty;                /* smtpd_error_sleep_time is due before the reply leaves */
-    bool goodbye;                /* QUIT: the client closes by itself */
-    char address[16];            /* address_len bytes, network order */
-    char *peer;                  /* "name[address]", for logs */
-    char *helo;                  /* or NULL */
-    const char *where;           /* for logs: the last command, or CONNECT */
+    bool limited;          /* the limits per client hold */
+    bool watched, writing; /* the event is added; is for writing */
+    bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
+    bool goodbye;          /* QUIT: the client closes by itself */
+    bool taken;            /* more than a part of a command has come since the last wait */
+    char address[16];      /* address_len bytes, network order */
+    char *peer;            /* "name[address]", for logs */
+    char *helo;            /* or NULL */
+    const char *where;     /* for logs: the last command, or CONNECT */
     struct client_count *client;
+    struct name_question name;
     struct line_reader line;
     size_t behind; /* input that has come behind the command being handled */
     struct buf in, out;
@@ -100,6 +104,12 @@ void session_end(struct session *s);
 void session_expired(struct session *s, enum timeout_kind kind);
 /* If it is between transactions and waits for the client: 421, and the end. */
 void session_drain(struct session *s);
+
+/* The client's host name, or empty if it has none that can be trusted; called by
+ * names.c. */
+void session_named(struct session *s, struct slice name);
+/* Its name, or "unknown". */
+struct slice session_client_name(const struct session *s);
 
 /* ---- qmgr's answers, called by link.c ------------------------------------ */
 

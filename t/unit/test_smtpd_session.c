@@ -144,6 +144,72 @@ static void test_F34_content_that_is_too_slow(void **state)
     assert_int_equal(say(w, "X: y\r\n"), 421);
 }
 
+/* F34: a command that comes byte by byte has one time-out, not one for each. */
+static void test_F34_command_that_is_too_slow(void **state)
+{
+    struct world *w = *state;
+    const struct session *s = world_session(w);
+    envelope(w);
+    int64_t since = s->timeout.since;
+    assert_int_equal(say(w, "RCPT TO:<"), 0);
+    assert_int_equal(say(w, "c@dst"), 0);
+    assert_true(s->timeout.since == since);
+    assert_int_equal(say(w, ".test>\r\n"), 250);
+    assert_true(s->timeout.since > since);
+    since = s->timeout.since;
+    assert_int_equal(say(w, "DATA\r\nSub"), 554); /* whatever ends it has its own time */
+    assert_true(s->timeout.since > since);
+}
+
+/* F34, B38: neither empty chunks nor one now and then keep a transaction for ever. */
+static void test_F34_chunks_without_content(void **state)
+{
+    struct world *w = *state;
+    envelope(w);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(say(w, "BDAT 0\r\n"), 250);
+    assert_int_equal(say(w, "BDAT 0\r\n"), 421);
+    world_disconnect(w);
+    world_connect(w);
+    world_run(w);
+    assert_int_equal(world_reply(w), 220);
+    envelope(w);
+    assert_int_equal(say(w, "BDAT 0\r\n"), 250);
+    world_session(w)->tx.content->began -= 61 * CLOCK_SECOND;
+    assert_int_equal(say(w, "BDAT 0\r\n"), 421);
+}
+
+/* What is sent ahead while the answer is awaited is memory, too. */
+static void test_input_sent_ahead_is_counted(void **state)
+{
+    struct world *w = *state;
+    char ahead[20000];
+    for (size_t i = 0; i < sizeof ahead; i++)
+        ahead[i] = "NOOP\n"[i % 5];
+    envelope(w);
+    assert_int_equal(say(w, "DATA\r\n"), 354);
+    struct buf all = BUF_INIT(100000);
+    buf_addstr(&all, "Subject: x\r\n\r\nbody\r\n.\r\n");
+    buf_add(&all, ahead, sizeof ahead);
+    uint64_t others = (uint64_t)w->config->smtpd_memory_limit - 10000;
+    w->server.memory += others;
+    assert_true(send(w->client, all.data, all.len, 0) == (ssize_t)all.len);
+    world_run(w);
+    assert_int_equal(seen.commits, 1);
+    const struct session *s = world_session(w);
+    assert_in_range(s->in.cap, 1, 2 * INPUT_TIGHT);
+    assert_true(w->server.memory - others >= s->in.cap);
+    w->server.memory -= others;
+    buf_clear(&all);
+    ipc_committed_encode(&all, &(struct ipc_committed){.tag = seen.tag});
+    world_answer(w, &all, -1);
+    buf_free(&all);
+    world_run(w);
+    assert_int_equal(world_reply(w), 250);
+    world_disconnect(w);
+    assert_int_equal(w->server.memory, 0);
+}
+
 static void test_a_session_ends_between_messages_after_its_time(void **state)
 {
     struct world *w = *state;
@@ -196,6 +262,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_silent_qmgr_is_given_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_late_answer_is_ignored, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_F34_content_that_is_too_slow, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_F34_command_that_is_too_slow, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_F34_chunks_without_content, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_input_sent_ahead_is_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_session_ends_between_messages_after_its_time, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_is_taken_behind_quit, set_up, tear_down),
