@@ -125,6 +125,7 @@ def test_F34_slow_client_is_put_out_and_leaves_nothing(place):
         start_data(sock, file, CONTENT[:20])
         assert file.readline().startswith(b"421 4.4.2 ")
         assert file.readline() == b""
+        file.close()
         sock.close()
         p.send("a@src.test", ["last@dst.test"], CONTENT)
         sink.wait(1)
@@ -360,6 +361,7 @@ def test_F01_F02_smtpd_killed_before_the_end_leaves_nothing(place, size):
         (pid,) = p.pids("smtpd")
         os.kill(pid, signal.SIGKILL)
         assert not file.readline()
+        file.close()
         sock.close()
         wait_until(lambda: not p.spool_files("tmp"), 20, "an empty tmp/")
         wait_until(p._answers, 20, "a new smtpd")

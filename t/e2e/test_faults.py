@@ -51,7 +51,7 @@ def test_F01_F14_a_killed_service_is_replaced_and_mail_goes_on(place, service):
         wait_until(lambda: received(sink) >= first | second, 90, "the delivery of all")
 
 
-def test_F04_F08_killing_everything_under_load_loses_nothing(place):
+def test_F04_F08_F29_killing_everything_under_load_loses_nothing(place):
     """Everything dies at once, again and again, while clients submit."""
     rng = random.Random(20261121)
     with Sink() as sink:

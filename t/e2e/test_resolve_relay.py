@@ -42,6 +42,6 @@ def relay(tmp_path_factory):
 
 
 @pytest.mark.parametrize("recipient,line", OUTCOMES)
-def test_outcome(relay, recipient, line):
+def test_B62_B63_B66_outcome(relay, recipient, line):
     queue_id = relay.send("s@src.test", [recipient], b"Subject: x\r\n\r\nhello\r\n")
     relay.wait_log(f"{queue_id}: to=<{recipient.replace('[', '.').replace(']', '.')}>, .*{line}")

@@ -45,7 +45,7 @@ def test_refused_commit():
         s.accept(c)
 
 
-def test_credits_hold_commits_back():
+def test_F46_credits_hold_commits_back():
     with Smtpd(commits=2) as s:
         clients = [s.client() for _ in range(5)]
         for c in clients:

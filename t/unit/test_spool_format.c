@@ -139,7 +139,7 @@ static void test_large_round_trip(void **state)
 }
 
 /* Every single bit of header and envelope; a status byte and content excepted. */
-static void test_B77_every_flipped_bit_shows(void **state)
+static void test_B77_F40_every_flipped_bit_shows(void **state)
 {
     struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
     struct spool_layout l, again;
@@ -329,7 +329,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_round_trip),
         cmocka_unit_test(test_large_round_trip),
-        cmocka_unit_test(test_B77_every_flipped_bit_shows),
+        cmocka_unit_test(test_B77_F40_every_flipped_bit_shows),
         cmocka_unit_test(test_B76_every_truncation_shows),
         cmocka_unit_test(test_other_id_and_B79_newer_version),
         cmocka_unit_test(test_B83_unknown_status),
