@@ -9,6 +9,7 @@
  *
  * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
  * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
+ * names.c asks resolve what a client is called.
  */
 #include <sys/socket.h>
 #include <time.h>
@@ -34,9 +35,6 @@ static int start(struct service *s, struct err *e)
 {
     if (server_init(&server, s->base, s->config, e) < 0)
         return -1;
-    if (s->config->smtpd_peername_lookup)
-        log_warning("smtpd_peername_lookup: smtpd has no access to DNS; clients are logged as "
-                    "unknown[address]");
     server.listeners = listeners_new(&server, s->listeners, s->listener_count);
     return 0;
 }
@@ -59,6 +57,8 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     (void)pid;
     if (slice_eq(name, SLICE("qmgr")))
         link_attach(&server.link, fd);
+    else if (slice_eq(name, SLICE("resolve")))
+        names_attach(&server.names, fd);
     else
         close(fd);
 }
@@ -66,8 +66,7 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
 static void turn(struct service *s)
 {
     static bool heard;
-    (void)s;
-    if (heard || !server.link.known)
+    if (heard || !server.link.known || (s->config->smtpd_peername_lookup && !server.names.channel))
         return;
     heard = true;
     listeners_resume(server.listeners);

@@ -15,7 +15,7 @@ static void add_received(struct session *s, struct buf *out)
     inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, address, sizeof address);
     struct received r = {
         .helo = slice_str(s->helo),
-        .client_name = SLICE("unknown"),
+        .client_name = session_client_name(s),
         .client_addr = slice_str(address),
         .myhostname = slice_str(s->server->config->myhostname),
         .protocol = utf8       ? SLICE("UTF8SMTP")

@@ -83,6 +83,7 @@ int server_configure(struct server *sv, const struct config *config, struct err 
     make_ehlo(&sv->ehlo, config);
     clients_configure(&sv->clients, config);
     sv->timeouts.lasts[TIMEOUT_CLIENT] = config->smtpd_timeout * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_NAME] = config->smtpd_peername_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_SLEEP] = config->smtpd_error_sleep_time * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_COMMIT] = COMMIT_SECONDS * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_LINGER] = LINGER_SECONDS * CLOCK_SECOND;
@@ -112,6 +113,7 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     buf_init(&sv->slice, 4 * INPUT_SLICE);
     list_init(&sv->sessions);
     link_init(&sv->link, base);
+    names_init(&sv->names, base);
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
     if (clients_init(&sv->clients, config, e) < 0)
@@ -137,6 +139,7 @@ void server_free(struct server *sv)
 {
     timeouts_free(&sv->timeouts);
     link_free(&sv->link);
+    names_free(&sv->names);
     clients_free(&sv->clients);
     nets_free(&sv->relay_networks);
     nets_free(&sv->exempt_networks);
