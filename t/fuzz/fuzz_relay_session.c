@@ -2,18 +2,44 @@
 /*
  * A server that says anything at all, in any pieces (0xFE in the input is a
  * pause in which relay acts). Whatever it says: each job ends exactly once, every
- * recipient has an outcome, and no session is left.
+ * recipient has an outcome, no session is left, and nobody is reported as having
+ * got a message of which the server has not got the end.
  */
 #include <stdio.h>
 
 #include "../unit/relay_fixture.h"
 #include "relay/connect.h"
 
-static void empty(int fd)
+static struct buf heard = BUF_INIT(1 << 20); /* all that the server was sent */
+
+static void listen_to(int fd)
 {
     char block[65536];
-    while (recv(fd, block, sizeof block, 0) > 0)
-        continue;
+    ssize_t n;
+    while ((n = recv(fd, block, sizeof block, 0)) > 0)
+        if (buf_add(&heard, block, (size_t)n) < 0)
+            panic("a megabyte for a message of 22 bytes");
+}
+
+static bool heard_this(struct slice s)
+{
+    return heard.len > 0 && memmem(heard.data, heard.len, s.ptr, s.len);
+}
+
+/* Of the job that ended last. */
+static bool reported_as_sent(void)
+{
+    struct ipc_result m;
+    struct ipc_outcome o;
+    bool sent = false;
+    if (rig_result.len == 0)
+        return false;
+    if (ipc_result_decode(slice_from(buf_slice(&rig_result), IPC_HEADER), &m) < 0)
+        panic("a result that cannot be decoded");
+    struct ipc_cursor cursor = ipc_list_cursor(m.outcomes);
+    while (ipc_outcome_next(&cursor, &o))
+        sent = sent || o.status == OUTCOME_SENT;
+    return sent;
 }
 
 static struct job *new_job(const uint8_t *options)
@@ -46,7 +72,7 @@ static void play(int fd, const uint8_t *options, struct slice script, unsigned *
         if (piece.len > 0 && send(fd, piece.ptr, piece.len, MSG_NOSIGNAL) < 0)
             return;
         rig_turn();
-        empty(fd);
+        listen_to(fd);
         rig_turn();
         reuse(options, jobs);
     }
@@ -62,8 +88,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     rig_results = 0;
+    buf_clear(&heard);
+    buf_clear(&rig_result);
     int fd = rig_session(new_job(data), NULL);
     play(fd, data, slice_make(data + 2, size - 2), &jobs);
+    listen_to(fd);
+    if (reported_as_sent() && !heard_this(SLICE("\r\n\r\n..\r\nend\r\n.\r\n")) &&
+        !heard_this(SLICE(" LAST\r\nSubject: x\r\n\r\n.\r\nend\r\n")))
+        panic("a message that the server has not got is reported as sent");
     close(fd);
     for (int i = 0; i < 10 && rig.session_count > 0; i++)
         rig_turn();
