@@ -28,6 +28,8 @@ static void forget(struct cache *c, struct entry *e)
 {
     map_remove(&c->entries, entry_key(e));
     list_remove(&e->recent);
+    c->bytes -= e->bytes;
+    e->cache = NULL;
     entry_release(e);
 }
 
@@ -46,18 +48,31 @@ struct entry *cache_find(struct cache *c, struct slice key, int64_t now)
 }
 
 /* A pending entry may go too: who waits for it holds it. */
-static void make_room(struct cache *c)
+static void forget_oldest(struct cache *c)
 {
-    while (c->entries.count >= CACHE_ENTRIES_MAX) {
-        struct entry *oldest = container_of(c->recent.prev, struct entry, recent);
-        forget(c, oldest);
-    }
+    forget(c, container_of(c->recent.prev, struct entry, recent));
+}
+
+/* Answers differ in size by a factor of a hundred, and who owns a domain chooses. */
+static void count_bytes(struct entry *e)
+{
+    const struct result *r = &e->result;
+    struct cache *c = e->cache;
+    if (!c)
+        return;
+    e->bytes = sizeof *e + e->key_len + r->targets.cap + (r->site ? strlen(r->site) : 0) +
+               (r->verdict ? sizeof *r->verdict : 0);
+    c->bytes += e->bytes;
+    while (c->bytes > CACHE_BYTES_MAX && c->recent.prev != &e->recent)
+        forget_oldest(c);
 }
 
 struct entry *cache_add(struct cache *c, struct slice key)
 {
-    make_room(c);
+    while (c->entries.count >= CACHE_ENTRIES_MAX)
+        forget_oldest(c);
     struct entry *e = xcalloc(1, sizeof *e + key.len);
+    e->cache = c;
     e->references = 2; /* the cache's and the caller's */
     e->key_len = key.len;
     memcpy(e->key, key.ptr, key.len);
@@ -78,6 +93,7 @@ void entry_complete(struct entry *e, int64_t now, int64_t ttl)
 {
     e->done = true;
     e->expires = now + ttl;
+    count_bytes(e);
     struct list *n;
     while ((n = list_pop(&e->waiters)) != NULL) {
         struct waiter *w = container_of(n, struct waiter, link);

@@ -23,6 +23,8 @@ struct result {
 struct entry {
     struct list recent;  /* in cache.recent, the one used last at the front */
     struct list waiters; /* of waiter.link, until done */
+    struct cache *cache; /* NULL: forgotten, for its holders only */
+    size_t bytes;        /* of cache->bytes */
     unsigned references;
     bool done;
     int64_t expires; /* clock_mono */
@@ -38,6 +40,7 @@ struct waiter {
 
 struct cache {
     struct map entries;
+    size_t bytes; /* of all answers */
     struct list recent;
 };
 

@@ -12,7 +12,8 @@
 struct dns {
     struct ub_ctx *context;
     struct list waiting; /* of dns_query.queue: not asked yet */
-    unsigned outstanding;
+    size_t waiting_count;
+    unsigned outstanding, abandoned; /* asked: with and without somebody who waits */
     struct list retired;
 };
 
@@ -40,14 +41,15 @@ static int option(struct ub_ctx *context, const char *name, const char *value, s
 static int set_options(struct ub_ctx *context, struct err *e)
 {
     static const char *const options[][2] = {
-        {"outgoing-range:", "300"}, /* sockets: a little more than DNS_OUTSTANDING_MAX */
-        {"num-queries-per-thread:", "1024"},
+        {"outgoing-range:", "1100"}, /* sockets: a little more than DNS_ASKED_MAX */
+        {"num-queries-per-thread:", "2048"},
         {"outgoing-num-tcp:", "16"},
         {"msg-cache-size:", "4m"},
         {"rrset-cache-size:", "8m"},
         /* Local servers that were down answer again after seconds, not after
          * a quarter of an hour. */
         {"infra-host-ttl:", "60"},
+        {"infra-keep-probing:", "yes"},
         {"cache-max-negative-ttl:", "300"},
         {"use-syslog:", "no"},
     };
@@ -135,7 +137,10 @@ static void answered(void *arg, int rcode, void *packet, int len, int secure, ch
     (void)ratelimited;
     struct dns_query *q = arg;
     struct dns_answer answer = {.result = DNS_FAILED, .records = records};
-    q->dns->outstanding--;
+    if (q->callback)
+        q->dns->outstanding--;
+    else
+        q->dns->abandoned--;
     if (rcode == RCODE_NXDOMAIN) {
         answer.result = DNS_NXDOMAIN;
         answer.ttl = DNS_NEGATIVE_TTL;
@@ -159,6 +164,12 @@ void dns_ask(struct dns *d, const char *name, enum dns_type type, struct list *o
     memcpy(q->name.text, name, len);
     list_push(owner, &q->owned);
     list_push(&d->waiting, &q->queue);
+    d->waiting_count++;
+}
+
+bool dns_is_busy(const struct dns *d)
+{
+    return d->waiting_count >= DNS_WAITING_MAX;
 }
 
 void dns_abandon(struct list *owner)
@@ -170,18 +181,25 @@ void dns_abandon(struct list *owner)
         q->callback = NULL;
         if (!list_empty(&q->queue)) { /* not asked yet: nobody will answer it */
             list_remove(&q->queue);
+            q->dns->waiting_count--;
             free(q);
+            continue;
         }
+        /* libunbound goes on with it, perhaps for a minute. Domains whose servers
+         * are dead must not take all the places (F32). */
+        q->dns->outstanding--;
+        q->dns->abandoned++;
     }
 }
 
 void dns_turn(struct dns *d)
 {
-    while (d->outstanding < DNS_OUTSTANDING_MAX) {
+    while (d->outstanding < DNS_OUTSTANDING_MAX && d->outstanding + d->abandoned < DNS_ASKED_MAX) {
         struct list *n = list_pop(&d->waiting);
         if (!n)
             break;
         struct dns_query *q = container_of(n, struct dns_query, queue);
+        d->waiting_count--;
         d->outstanding++;
         int rc =
             ub_resolve_event(d->context, q->name.text, (int)q->type, CLASS_IN, q, answered, NULL);
@@ -203,7 +221,7 @@ void dns_turn_retired(struct list *retired)
     {
         struct dns *d = container_of(n, struct dns, retired);
         dns_turn(d);
-        if (d->outstanding || !list_empty(&d->waiting))
+        if (d->outstanding || d->abandoned || !list_empty(&d->waiting))
             continue;
         list_remove(&d->retired);
         ub_ctx_delete(d->context);

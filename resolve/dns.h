@@ -26,6 +26,8 @@ struct dns *dns_new(struct event_base *base, const char *nameservers, struct err
  * it is answered. */
 void dns_ask(struct dns *d, const char *name, enum dns_type type, struct list *owner, unsigned tag,
              dns_callback *callback, void *arg);
+/* Whether so many questions wait that no lookup should begin. */
+bool dns_is_busy(const struct dns *d);
 /* The caller does not want the answers to the questions in its list any more. */
 void dns_abandon(struct list *owner);
 /* Once per turn of the loop: sends what waits for a place. */

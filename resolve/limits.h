@@ -12,6 +12,8 @@ enum {
     DNS_NEGATIVE_TTL = 60,      /* s: a negative answer without SOA */
     DNS_NEGATIVE_TTL_MAX = 300, /* s: a new domain starts to work within this */
     DNS_OUTSTANDING_MAX = 256,  /* questions at a time */
+    DNS_ASKED_MAX = 1024,       /* those included that nobody waits for any more */
+    DNS_WAITING_MAX = 65536,    /* questions that wait to be asked; lookups are refused then */
     DNS_CNAME_MAX = 11,         /* what libunbound follows; beyond it fails (B64) */
 
     /* destinations */
@@ -31,13 +33,14 @@ enum {
     NAME_SECONDS = 10,         /* for one address; smtpd waits less, but the answer is kept */
 
     /* the service */
-    CACHE_ENTRIES_MAX = 20000, /* destinations remembered; the least recently used go */
-    REQUESTS_MAX = 20000,      /* questions of qmgr at a time */
-    FAILURE_TTL = 15,          /* s: a failed lookup is not repeated within this (F32) */
-    TABLES_TTL = 30,           /* s: use of an answer when transport_maps may change it */
-    DECIDED_TTL = 3600,        /* s: an answer that depends on nothing */
-    BUSY_TTL = 1,              /* s: a refusal for want of room */
-    TABLES_WAIT = 10,          /* s that requests wait for tables after a start */
+    CACHE_ENTRIES_MAX = 20000,  /* destinations remembered; the least recently used go */
+    CACHE_BYTES_MAX = 64 << 20, /* of the answers remembered */
+    REQUESTS_MAX = 20000,       /* questions of qmgr at a time */
+    FAILURE_TTL = 15,           /* s: a failed lookup is not repeated within this (F32) */
+    TABLES_TTL = 30,            /* s: use of an answer when transport_maps may change it */
+    DECIDED_TTL = 3600,         /* s: an answer that depends on nothing */
+    BUSY_TTL = 1,               /* s: a refusal for want of room */
+    TABLES_WAIT = 10,           /* s that requests wait for tables after a start */
     DEADLINE_TICK_MS = 200,
     RESOLV_CONF_MAX = 64 * 1024,
     OWN_ADDRESSES_MAX = 1024

@@ -301,6 +301,8 @@ static void keep_hosts(struct lookup *l, const struct dns_answer *a, size_t *nul
         h->preference = a->records[i].preference;
     }
     l->host_count = mx_hosts_sort(l->hosts, l->host_count);
+    /* of a thousand that a domain may have, few are kept, and for a while */
+    l->hosts = xreallocarray(l->hosts, l->host_count ? l->host_count : 1, sizeof *l->hosts);
 }
 
 /* Hosts that are no better than ourselves by name. */
@@ -428,6 +430,12 @@ void lookup_start(struct lookups *all, struct entry *e, const struct destination
     if (all->config->disable_dns_lookups && !d->configured) {
         verdict_set(&v, 451, "4.3.5",
                     "DNS lookups are disabled, and no next hop is configured for %s", d->name.text);
+        refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
+        return;
+    }
+    if (dns_is_busy(l->dns)) {
+        verdict_set(&v, 451, "4.4.3", "too many DNS lookups at a time; %s is looked up later",
+                    d->name.text);
         refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
         return;
     }

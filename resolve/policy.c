@@ -11,7 +11,7 @@ static const char forbidden_networks[] =
     "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
     "192.0.2.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 "
     "240.0.0.0/4 [::]/128 [::1]/128 [100::]/64 [2001:db8::]/32 [fc00::]/7 [fe80::]/10 [fec0::]/10 "
-    "[ff00::]/8";
+    "[ff00::]/8 [64:ff9b:1::]/48 [2001::]/32 [3fff::]/20";
 
 /* The IPv4 address inside a mapped, NAT64 (RFC 6052) or 6to4 address. */
 static bool embedded(struct slice address, struct slice *inner)

@@ -375,6 +375,21 @@ def test_F32_dead_dns_defers_all_and_good_answers_come_again(dns, start):
         time.sleep(1)
 
 
+def test_F32_slow_domains_do_not_take_all_the_places(dns, start):
+    """Their questions stay with libunbound when nobody waits for them any more."""
+    for i in range(300):
+        dns.delay(f"s{i}.test", 8)
+    for i in range(20):
+        dns.add(f"good{i}.test", "MX", "10 mx1.test")
+    r = start(resolver_timeout="2")
+    assert r.ask("u@good0.test").status == OK
+    for i in range(300):
+        r.send(f"u@s{i}.test")
+    for _ in range(300):
+        refused(r.qmgr.expect("ipc_resolve_reply", 10), 451, "4.4.3")
+    assert [r.ask(f"u@good{i}.test").status for i in range(1, 20)] == [OK] * 19
+
+
 # ---- the process ---------------------------------------------------------------------------
 
 def test_B89_garbage_closes_that_channel_only(dns, start):
