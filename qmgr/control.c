@@ -85,6 +85,8 @@ static void want_to_write(struct control_client *c)
 
 struct buf *control_line_begin(struct control_client *c)
 {
+    if (c->out.len == 0)
+        c->last_moved = clock_mono(); /* from now on the client is waited for */
     json_begin(&c->out);
     return &c->out;
 }
