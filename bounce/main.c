@@ -14,6 +14,7 @@
 
 #include "bounce/notice.h"
 #include "core/clock.h"
+#include "core/fault.h"
 #include "core/log.h"
 #include "ipc/absence.h"
 #include "service/service.h"
@@ -39,6 +40,7 @@ static int answer(struct service *s, struct channel *asker, struct slice body, s
     struct ipc_notice reply = {.tag = request.tag};
     int rc = notice_compose(&request, &who, clock_wall(), &content, &reply.flags, e);
     if (rc == 0) {
+        fault_point("bounce.notice");
         reply.content = buf_slice(&content);
         ipc_notice_encode(channel_out(asker), &reply);
     }

@@ -2,6 +2,7 @@
  * durable goes COMMITTED back. */
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/commit.h"
@@ -192,6 +193,7 @@ static void on_committed(struct store_commit *sc, const char *error, int code, v
     queue_tick(q);
     q->open_commits--;
     detach(c);
+    fault_point("qmgr.committed");
     if (error) {
         log_warning("%s: not taken: %s", m->id.text, error);
         if (s)

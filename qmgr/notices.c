@@ -5,6 +5,7 @@
  */
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
@@ -360,6 +361,7 @@ static void complete(struct notice *n)
     struct qmgr *q = n->q;
     struct message *m = n->m;
     struct envelope *e = m->env;
+    fault_point("qmgr.noticed");
     e->notice_at = 0;
     q->counters.notices++;
     events_notice(q, m, &n->id, n->kind, n->count);
@@ -427,6 +429,7 @@ static int on_notice(struct qmgr *q, struct slice body, struct err *e)
     }
     struct slice to = n->kind == NOTICE_DOUBLE ? slice_str(q->s->config->double_bounce_recipient)
                                                : message_sender(n->m);
+    fault_point("qmgr.notice");
     intake_commit_notice(q, &n->id, n->m, to, in.flags, in.content, on_committed, n);
     return 0;
 }

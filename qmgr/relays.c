@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
@@ -380,6 +381,7 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
     /* first, while its recipients still hold the message: it may settle others */
     dispatch_over(q, j, verdict, why);
     answer_unref(why);
+    fault_point("qmgr.result");
     report_all(q, j, &r, seen);
     job_free(q, j);
     message_settle(q, m);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/fault.h"
 #include "core/mem.h"
 #include "ipc/absence.h"
 #include "relay/connect.h"
@@ -34,6 +35,7 @@ static struct absence qmgr_absence;
 
 void relay_job_done(struct relay *r, struct job *j)
 {
+    fault_point("relay.result");
     if (r->qmgr)
         job_encode_result(j, channel_out(r->qmgr));
     r->job_count--;

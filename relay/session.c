@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "core/log.h"
+#include "core/fault.h"
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/outcome.h"
@@ -301,11 +302,13 @@ void session_release_held(struct relay *relay)
     /* what qmgr has not been told yet waits: the channel's next write is a turn */
     if (relay->qmgr && channel_pending(relay->qmgr) > 0)
         return;
+    fault_point("relay.dot_told");
     while ((n = list_pop(&relay->held))) {
         struct session *s = container_of(n, struct session, link);
         s->tx.content.announced = true;
         session_flush(s);
     }
+    fault_point("relay.dot_sent");
 }
 
 static void on_connected(struct session *s)

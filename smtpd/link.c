@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "smtpd/content.h"
@@ -115,6 +116,7 @@ static void send_commit(struct link *l, struct session *s)
     };
     ipc_commit_encode(channel_out(l->channel), &m);
     content_drop_memory(s);
+    fault_point("smtpd.commit");
 }
 
 /* qmgr counts what it holds of us: commits, and files that wait for theirs. One
@@ -213,6 +215,7 @@ static void on_committed(struct link *l, uint64_t tag)
     struct link_message *m = message_of(l, tag);
     if (!m || !m->committing)
         return;
+    fault_point("smtpd.committed");
     close_message(l, m);
     session_committed(session_of(m));
     send_waiting(l);
