@@ -36,7 +36,7 @@ static bool no_notice_on_failure(const struct recipient *r)
 void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
                   struct answer *a, const struct attempt *t)
 {
-    uint32_t *done = xmalloc(count * sizeof *done), n = 0;
+    uint32_t few[16], *done = count <= 16 ? few : xmalloc(count * sizeof *done), n = 0;
     for (uint32_t k = 0; k < count; k++) {
         struct recipient *r = &m->env->recipients[rcpts[k]];
         take_back(m, rcpts[k], a, true);
@@ -55,7 +55,8 @@ void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint
     q->counters.delivered += count;
     if (n)
         recipients_done(q, m, done, n, SPOOL_SENT);
-    free(done);
+    if (done != few)
+        free(done);
 }
 
 /* ---- records ------------------------------------------------------------------------------ */
