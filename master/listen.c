@@ -67,6 +67,19 @@ static int open_socket(const struct plan_address *a, struct err *e)
     return -1;
 }
 
+/* Our own listener on this port, which a wildcard address keeps from being opened
+ * beside it; NULL if there is none. */
+static const struct listener *find_port(const struct list *listeners, const char *text)
+{
+    list_each(listeners, n)
+    {
+        const struct listener *l = container_of(n, struct listener, link);
+        if (strcmp(strrchr(l->text, ':'), strrchr(text, ':')) == 0)
+            return l;
+    }
+    return NULL;
+}
+
 static int add_listener(struct list *fresh, const struct list *current,
                         const struct plan_address *a, struct err *e)
 {
@@ -77,6 +90,14 @@ static int add_listener(struct list *fresh, const struct list *current,
     if (fd < 0 && a->optional && (e->number == EAFNOSUPPORT || e->number == EADDRNOTAVAIL)) {
         log_info("%s: the system does not have this address family; not listening there", a->text);
         return 0;
+    }
+    if (fd < 0 && e->number == EADDRINUSE) {
+        const struct listener *ours = find_port(current, a->text);
+        return ours ? err_set(e,
+                              "%s: cannot be opened while Postern itself listens on %s; stop and "
+                              "start instead of reloading",
+                              a->text, ours->text)
+                    : -1;
     }
     if (fd < 0)
         return -1;

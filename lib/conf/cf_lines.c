@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/log.h"
+
 void cf_open(struct cf_reader *r, const char *file, struct slice text)
 {
     *r = (struct cf_reader){.rest = text, .file = file};
@@ -120,6 +122,10 @@ int cf_read_file(const char *path, struct buf *out, struct err *e)
     if (fd < 0)
         return err_sys(e, "%s: cannot open", path);
     int rc = cf_check_owner(fd, path, e);
+    struct stat st;
+    if (rc == 0 && geteuid() == 0 && fstat(fd, &st) == 0 && st.st_uid != 0)
+        log_warning("%s: belongs to user %u, who could take over the relay; run: chown root %s",
+                    path, st.st_uid, path);
     if (rc == 0)
         rc = read_all(fd, path, out, e);
     close(fd);

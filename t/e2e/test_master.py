@@ -117,6 +117,15 @@ def test_port_that_is_taken_is_named(relay):
     assert f"127.0.0.1:{port}: another program listens there" in done.stderr
 
 
+def test_reload_that_would_need_our_own_port_says_so(relay):
+    relay.master_cf = f"0.0.0.0:{relay.port} inet n - y - 1 smtpd\n"
+    relay.write_config()
+    relay.process.send_signal(signal.SIGHUP)
+    relay.wait_log(rf"reload: 0.0.0.0:{relay.port}: cannot be opened while Postern itself listens "
+                   rf"on 127.0.0.1:{relay.port}; .*the old configuration stays")
+    assert greets(relay.port)
+
+
 def test_reload_changes_listeners_and_names(relay):
     old, new = relay.port, free_port()
     relay.master_cf = f"127.0.0.1:{new} inet n - y - 2 smtpd\n"
