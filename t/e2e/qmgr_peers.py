@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 
@@ -44,6 +45,7 @@ class Qmgr:
                       queue_minfree="0", queue_minfree_inodes="0")
         values.update(config or {})
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
+        self.own_directory = not directory
         spool = os.path.join(self.directory, "spool")
         os.makedirs(spool, exist_ok=True)
         os.chmod(spool, 0o777)  # qmgr runs as its own user
@@ -142,6 +144,8 @@ class Qmgr:
         for peer in [self.smtpd, self.resolve, *self.relays, *([self.bounce] if self.bounce else [])]:
             peer.close()
         self.master.stop(expect)
+        if self.own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def count(self, pattern):
         return len(re.findall(pattern, self.log(), re.M))
