@@ -5,7 +5,7 @@ import socket
 import subprocess
 
 import pytest
-from postern import BIN, Postern, free_port, pause, wait_until
+from postern import BIN, Postern, free_port, wait_until
 
 SERVICES = ("smtpd", "qmgr", "relay", "resolve", "bounce")
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
@@ -181,7 +181,7 @@ def test_F18_a_stopped_service_does_not_keep_the_relay_from_stopping(relay):
     (pid,) = relay.pids("bounce")
     os.kill(pid, signal.SIGSTOP)
     relay.process.send_signal(signal.SIGTERM)
-    pause(0.2)
+    relay.wait_log(r"master\[\d+\]: stopping; ")
     relay.process.send_signal(signal.SIGTERM)  # at once
     assert relay.process.wait(30) == 0
     assert not os.path.exists(f"/proc/{pid}")
