@@ -50,6 +50,11 @@ static char kind_of(const struct id *id)
     return strlen(id->text) == ID_NOTICE_LEN ? id->text[ID_LEN] : 0;
 }
 
+bool notices_is_one(const struct message *m)
+{
+    return kind_of(&m->id) != 0;
+}
+
 bool notices_has_reader(const struct qmgr *q, const struct message *m)
 {
     if (message_sender(m).len)
@@ -99,6 +104,16 @@ static bool is_late(const struct recipient *r, uint8_t number)
     return wants_delay(r);
 }
 
+static struct id failure_id(const struct message *m, unsigned number)
+{
+    if (message_sender(m).len)
+        return id_notice(&m->id, 'F', number);
+    /* a notice that fails has one recipient: its own number tells its double apart */
+    if (kind_of(&m->id))
+        number = (unsigned)m->id.text[ID_LEN + 1] % (NOTICE_LAST + 1);
+    return id_notice(&m->id, 'B', number);
+}
+
 static struct notice *failure_notice(struct qmgr *q, struct message *m)
 {
     struct envelope *e = m->env;
@@ -112,11 +127,7 @@ static struct notice *failure_notice(struct qmgr *q, struct message *m)
     bool doubled = message_sender(m).len == 0;
     struct notice *n =
         notice_new(q, m, doubled ? NOTICE_DOUBLE : NOTICE_FAILURE, is_failed, number);
-    /* a notice that fails has one recipient: its own number tells its double apart */
-    unsigned ours = number;
-    if (doubled && kind_of(&m->id))
-        ours = (unsigned)m->id.text[ID_LEN + 1] % (NOTICE_LAST + 1);
-    n->id = id_notice(&m->id, doubled ? 'B' : 'F', ours);
+    n->id = failure_id(m, number);
     if (e->notice_next <= number && number < NOTICE_LAST) {
         e->notice_next = (uint8_t)(number + 1);
         e->notice_bytes = 0;
@@ -174,6 +185,26 @@ bool notices_start(struct qmgr *q, struct message *m)
     message_pin(m);
     list_push(&q->notices.wanted, &n->link);
     return true;
+}
+
+void notices_found(struct qmgr *q, struct message *m)
+{
+    struct envelope *e = m->env;
+    enum notice_kind kind = message_sender(m).len ? NOTICE_FAILURE : NOTICE_DOUBLE;
+    uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
+    for (uint8_t number = 0; number <= NOTICE_LAST && e->failed; number++) {
+        struct id id = failure_id(m, number);
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < m->recipient_count; i++)
+            if (is_failed(&e->recipients[i], number))
+                rcpts[count++] = i;
+        if (count == 0 || !queue_find(q, id_slice(&id)))
+            continue;
+        e->failed -= count;
+        events_notice(q, m, &id, kind, count);
+        recipients_done(q, m, rcpts, count, SPOOL_BOUNCED);
+    }
+    free(rcpts);
 }
 
 /* ---- asking bounce --------------------------------------------------------------------------- */

@@ -365,6 +365,12 @@ void notices_peer(struct qmgr *q, int fd);
 /* Starts the notices that m owes, if none is under way. True if one is under way. */
 bool notices_start(struct qmgr *q, struct message *m);
 void notices_turn(struct qmgr *q);
+/* Whether m is a notice of ours. */
+bool notices_is_one(const struct message *m);
+/* When the scan is over, before a notice that it found is delivered: recipients
+ * of m whose notice is in the queue, made before a crash, are done (F10). The
+ * caller settles m. */
+void notices_found(struct qmgr *q, struct message *m);
 /* Whether anybody hears of a failure of m: its sender, or for a notice whoever
  * gets double bounces. */
 bool notices_has_reader(const struct qmgr *q, const struct message *m);

@@ -201,9 +201,16 @@ static void schedule(struct qmgr *q, struct message *m)
         sites_submit(q, container_of(n, struct job, link));
 }
 
+/* F10: a notice that was delivered and forgotten before the scan came to its
+ * original, which a crash left unmarked, would be made again. */
+static bool waits_for_scan(const struct qmgr *q, const struct message *m)
+{
+    return !q->scanned && notices_is_one(m);
+}
+
 void message_activate(struct qmgr *q, struct message *m)
 {
-    if (!(m->flags & MESSAGE_HOLD) && !q->draining && !m->env->deleted) {
+    if (!(m->flags & MESSAGE_HOLD) && !q->draining && !m->env->deleted && !waits_for_scan(q, m)) {
         m->env->activated = q->now;
         if (!m->env->active_logged)
             events_active(q, m);
@@ -216,6 +223,14 @@ void message_activate(struct qmgr *q, struct message *m)
 static bool room_for_envelope(const struct qmgr *q)
 {
     return q->active + q->loading < (uint64_t)q->s->config->qmgr_message_active_limit;
+}
+
+/* Idle messages take three quarters of the room at most: what is due must find
+ * some. */
+static bool better_as_stub(const struct qmgr *q, int64_t due)
+{
+    uint64_t plenty = (uint64_t)q->s->config->qmgr_message_active_limit / 4 * 3;
+    return q->active > plenty && due > q->now + 5 * CLOCK_SECOND;
 }
 
 static void make_stub(struct qmgr *q, struct message *m, int64_t due)
@@ -259,6 +274,8 @@ static int64_t next_due(const struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
     int64_t due = INT64_MAX;
+    if (waits_for_scan(q, m))
+        return due;
     if ((m->flags & MESSAGE_HOLD) == 0) {
         if (e->more && e->queued < ACTIVATE_RECIPIENTS_MAX / 2)
             return q->now;
@@ -288,8 +305,7 @@ void message_settle(struct qmgr *q, struct message *m)
         e->forced = false;
     }
     int64_t due = next_due(q, m);
-    uint64_t plenty = (uint64_t)q->s->config->qmgr_message_active_limit / 4 * 3;
-    if (q->active > plenty && due > q->now + 5 * CLOCK_SECOND && idle(m))
+    if (better_as_stub(q, due) && idle(m))
         make_stub(q, m, due);
     else if (due < INT64_MAX)
         heap_set(&q->due, &m->due, due);
@@ -412,8 +428,8 @@ void queue_found(const struct store_found *found, void *arg)
     }
     int64_t due = next_due(q, m);
     if (m->env->failed)
-        due = q->now; /* its notice is owed; made when the scan is over */
-    if (!room_for_envelope(q))
+        due = q->now; /* its notice is owed; made when the scan is over, if it is not there */
+    if (!m->env->failed && (!room_for_envelope(q) || better_as_stub(q, due)))
         make_stub(q, m, due);
     else if (due < INT64_MAX)
         heap_set(&q->due, &m->due, due);
@@ -428,7 +444,12 @@ void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg)
     list_each_safe(&q->all, n)
     {
         struct message *m = container_of(n, struct message, all);
-        if (m->phase == PHASE_LOADED && m->env->failed)
+        bool owes = m->phase == PHASE_LOADED && m->env->failed;
+        if (owes)
+            notices_found(q, m);
+        if (m->phase == PHASE_STUB && notices_is_one(m))
+            heap_set(&q->stubs, &m->due, q->now);
+        else if (owes || (m->phase == PHASE_LOADED && notices_is_one(m)))
             message_settle(q, m);
     }
 }

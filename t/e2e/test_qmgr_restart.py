@@ -115,33 +115,69 @@ def test_F09_failure_recorded_notice_not_made(place):
     q.stop()
 
 
-def test_F10_notice_made_original_not_finished(place):
-    """The original is still in the spool beside its notice: one notice goes out."""
+def unmarked_original(place, fillers=0):
+    """A spool in which a message and its notice are both, as if qmgr had died
+    between the two; and messages that wait. Their IDs."""
     q = Qmgr(directory=place)
+    waiting = []
+    for _ in range(fillers):
+        waiting.append(q.commit(["late@late.test"]))
+        if len(waiting) == 1:
+            q.resolved()
+        q.result(q.job(), outcomes=GREYLISTED)
     id = q.commit()
     kept = tempfile.mkdtemp(prefix="postern-")
     q.resolved()
     q.result(q.job(), outcomes=NO_SUCH_USER)
     q.bounce.expect("ipc_notice_request")
     copy_spool(place, kept)  # with the failure, before the notice
-    q.kill()
-    q = Qmgr(directory=place)
+    q = again(q)
     q.noticed()
-    q.wait_files([id + "F0"])
+    q.wait_files([id + "F0", *waiting])
     q.kill()
-    for path in pathlib.Path(kept).glob("spool/new/*/*"):
-        back = f"{place}/spool/new/{path.parent.name}/{path.name}"
-        shutil.copy2(path, back)
-        os.chown(back, path.stat().st_uid, path.stat().st_gid)
-    assert sorted([id, id + "F0"]) == Qmgr.files(q)
-    q = Qmgr(directory=place)
+    [path] = pathlib.Path(kept).glob(f"spool/new/*/{id}")
+    back = f"{place}/spool/new/{path.parent.name}/{id}"
+    shutil.copy2(path, back)
+    os.chown(back, path.stat().st_uid, path.stat().st_gid)
+    shutil.rmtree(kept)
+    assert sorted([id, id + "F0", *waiting]) == Qmgr.files(q)
+    return id, waiting
+
+
+@pytest.mark.parametrize("fillers,config", [(0, {}), (8, {"qmgr_message_active_limit": "1"})])
+def test_F10_notice_made_original_not_finished(place, fillers, config):
+    """One notice goes out, also when the original does not fit into memory."""
+    id, waiting = unmarked_original(place, fillers)
+    q = Qmgr(config, directory=place)
     q.wait_log(rf"{id}: sender non-delivery notification: {id}F0")
     q.wait_log(f"{id}: removed")
-    assert q.bounce.receive(0.3) is None
     q.resolved()
-    assert q.job().id == (id + "F0").encode()
-    assert q.relay.receive(0.2) is None
-    shutil.rmtree(kept)
+    job = q.job()
+    assert job.id == (id + "F0").encode()
+    q.result(job)
+    q.wait_files(waiting)
+    assert q.bounce.receive(0.3) is None and q.relay.receive(0.1) is None
+    q.stop()
+
+
+def test_what_waits_leaves_room_for_what_is_due(place):
+    """A queue of messages that are not due, longer than memory, and then new mail."""
+    config = dict(qmgr_message_active_limit="4")
+    q = Qmgr(directory=place)
+    for i in range(12):
+        q.commit(["late@late.test"])
+        if i == 0:
+            q.resolved()
+        q.result(q.job(), outcomes=GREYLISTED)
+    q = again(q, config)
+    q.wait_log("spool read: 12 messages")
+    ids = {q.commit(["a@now.test"]) for _ in range(6)}
+    q.resolved()
+    got = set()
+    while got != ids:
+        job = q.job()
+        got.add(job.id.decode())
+        q.result(job)
     q.stop()
 
 
