@@ -83,7 +83,7 @@ class Session(asyncio.Protocol):
         self.input = bytearray()
         self.chunking = books.random.random() < 0.5
         self.transport = None
-        self.waiting = False
+        self.waiting = self.cut = False
         self.reset()
 
     def reset(self):
@@ -117,8 +117,10 @@ class Session(asyncio.Protocol):
                 return
 
     def hang_up(self):
-        self.transport.abort()
+        self.cut = True
         self.input.clear()
+        if self.transport:
+            self.transport.abort()
 
     # ---- content
 
@@ -180,7 +182,7 @@ class Session(asyncio.Protocol):
         self.work()
 
     def take(self, content, now):
-        drop = self.books.happens(Manners.after_taking)
+        drop = self.cut or self.books.happens(Manners.after_taking)
         fate = "dropped" if drop else "gone"
         if not drop and not self.transport.is_closing():
             self.transport.write(b"250 2.0.0 taken\r\n")
@@ -308,8 +310,7 @@ class Server:
             self.second.close()
             self.second = None
         for s in self.sessions:
-            if s.transport:
-                s.transport.abort()
+            s.hang_up()
         self.sessions.clear()
 
     async def run(self):
