@@ -11,7 +11,7 @@
 #include "core/mem.h"
 #include "ctl/ctl.h"
 
-enum { POLL_MILLISECONDS = 20, START_SECONDS = 60, STOP_MARGIN_SECONDS = 15 };
+enum { POLL_MILLISECONDS = 20, START_SECONDS = 60, STOP_MARGIN_SECONDS = 30 };
 
 static void pause_a_little(void)
 {
@@ -115,7 +115,7 @@ int cmd_stop(struct ctl *ctl, const struct ctl_command *self, int argc, char **a
     if (!pid)
         return not_running(ctl);
     int status = send_signal(pid, SIGTERM);
-    int64_t end = clock_mono() + (c->service_drain_time + STOP_MARGIN_SECONDS) * CLOCK_SECOND;
+    int64_t end = clock_mono() + (c->service_stop_time + STOP_MARGIN_SECONDS) * CLOCK_SECOND;
     while (status == CTL_OK && master_pid(ctl) == pid) {
         if (clock_mono() > end)
             return ctl_error(CTL_FAILED, "process %ld has not stopped yet; look into the log", pid);

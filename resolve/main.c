@@ -18,6 +18,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "ipc/absence.h"
 #include "resolve/names.h"
 #include "resolve/request.h"
 #include "service/service.h"
@@ -34,6 +35,9 @@ struct resolver {
     char *system_servers; /* those of /etc/resolv.conf */
     char *servers;        /* in use */
 };
+
+static struct channel *qmgr;
+static struct absence qmgr_absence;
 
 /* The name servers of /etc/resolv.conf; empty if there are none. */
 static char *read_resolv_conf(void)
@@ -97,9 +101,17 @@ static void on_unhold(evutil_socket_t fd, short what, void *arg)
     requests_unhold(&r->requests);
 }
 
+static void without_qmgr(void *arg)
+{
+    log_error("no channel to qmgr for %d seconds: this process ends, a new one takes its place",
+              ABSENCE_SECONDS);
+    service_stop(arg);
+}
+
 static int start(struct service *s, struct err *e)
 {
     struct resolver *r = s->state;
+    absence_init(&qmgr_absence, s->base, without_qmgr, s);
     struct timeval wait = {TABLES_WAIT + 1, 0};
     cache_init(&r->cache);
     list_init(&r->retired);
@@ -134,6 +146,10 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     struct resolver *r = s->state;
     if (!s->draining)
         log_debug("channel to %s closed: %s", channel_name(c), why);
+    if (c == qmgr) {
+        qmgr = NULL;
+        absence_begins(&qmgr_absence);
+    }
     requests_forget(&r->requests, c);
     names_forget(&r->names, c);
 }
@@ -167,7 +183,8 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         close(fd);
         return;
     }
-    channel_new(s->base, fd, "qmgr", &ops, s);
+    absence_ends(&qmgr_absence);
+    qmgr = channel_new(s->base, fd, "qmgr", &ops, s);
 }
 
 static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,

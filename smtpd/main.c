@@ -16,11 +16,13 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "ipc/absence.h"
 #include "service/service.h"
 #include "smtpd/listeners.h"
 #include "smtpd/server.h"
 
 static struct server server;
+static struct absence qmgr_absence;
 
 /* The local zone, for Received and Date, cannot be read in the jail. */
 static int open_zone(struct service *s, struct err *e)
@@ -31,10 +33,18 @@ static int open_zone(struct service *s, struct err *e)
     return 0;
 }
 
+static void without_qmgr(void *arg)
+{
+    log_error("no channel to qmgr for %d seconds: this process ends, a new one takes its place",
+              ABSENCE_SECONDS);
+    service_stop(arg);
+}
+
 static int start(struct service *s, struct err *e)
 {
     if (server_init(&server, s->base, s->config, e) < 0)
         return -1;
+    absence_init(&qmgr_absence, s->base, without_qmgr, s);
     server.listeners = listeners_new(&server, s->listeners, s->listener_count);
     return 0;
 }
@@ -63,9 +73,22 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         close(fd);
 }
 
+static void watch_qmgr(void)
+{
+    static bool linked;
+    if (linked == (server.link.channel != NULL))
+        return;
+    linked = !linked;
+    if (linked)
+        absence_ends(&qmgr_absence);
+    else
+        absence_begins(&qmgr_absence);
+}
+
 static void turn(struct service *s)
 {
     static bool heard;
+    watch_qmgr();
     if (heard || !server.link.known || (s->config->smtpd_peername_lookup && !server.names.channel))
         return;
     heard = true;
