@@ -450,10 +450,15 @@ def test_F32_dead_DNS_defers_without_a_storm_of_lookups(place):
                      resolver_permit_networks="127.0.0.0/8", **FAST) as p:
             for i in range(100):
                 p.send("a@src.test", [f"r{i}@dead.test"], CONTENT)
-            wait_until(lambda: len(set(re.findall(r"to=<(r\d+)@dead.test>.*status=deferred",
-                                                  p.log()))) == 100, 30, "100 deferrals")
+
+            def rounds():
+                """How often the message that was tried least has been deferred."""
+                tried = re.findall(r"to=<(r\d+)@dead.test>.*status=deferred", p.log())
+                return min(tried.count(f"r{i}") for i in range(100))
+            wait_until(lambda: rounds() >= 3, 30, "three deferrals of each message")
             asked = dns.asked("dead.test")
-            assert 0 < asked < 40, f"{asked} queries for 100 messages"
+            # one lookup: the resolver library asks several times before it gives up
+            assert 0 < asked <= 10, f"{asked} queries for 300 attempts"
             assert "bounced" not in p.log()
             assert len(p.spool_files("new")) == 100
     finally:
