@@ -72,7 +72,7 @@ static void set_flags(struct qmgr *q, struct message *m, uint32_t flags)
     struct spool_record r = {.type = SPOOL_RECORD_FLAGS, .flags = flags, .when = clock_wall()};
     m->flags = flags;
     message_count_held(q, m);
-    if (spool_record_encode(&out, &m->id, &r) == 0)
+    if (spool_record_encode(&out, &m->id, &r) == 0 && !m->quarantined)
         store_record(q->store, &m->id, &m->ref, buf_slice(&out), NULL, NULL);
     buf_free(&out);
 }

@@ -399,7 +399,8 @@ static void complete(struct notice *n)
     if (n->kind == NOTICE_DELAY) {
         struct buf out = BUF_INIT(SPOOL_RECORD_MAX);
         e->delay_sent = true;
-        if (spool_record_encode(
+        if (!m->quarantined &&
+            spool_record_encode(
                 &out, &m->id,
                 &(struct spool_record){.type = SPOOL_RECORD_DELAY_SENT, .when = clock_wall()}) == 0)
             store_record(q->store, &m->id, &m->ref, buf_slice(&out), NULL, NULL);

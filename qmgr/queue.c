@@ -52,8 +52,7 @@ void message_drop(struct qmgr *q, struct message *m)
     walks_forget(q, m);
     map_remove(&q->messages, id_slice(&m->id));
     list_remove(&m->all);
-    heap_remove(&q->due, &m->due);
-    heap_remove(&q->stubs, &m->due);
+    heap_remove(m->phase == PHASE_STUB ? &q->stubs : &q->due, &m->due);
     m->flags &= ~(uint32_t)MESSAGE_HOLD;
     message_count_held(q, m);
     drop_envelope(q, m);
@@ -296,7 +295,10 @@ void message_settle(struct qmgr *q, struct message *m)
     if (m->quarantined && !e->deleted)
         message_delete(q, m);
     if (e->left == 0 && e->failing == 0 && !e->noticing) {
-        finish(q, m);
+        /* while its file is being read (`postern message show`), its name and
+         * descriptor must stay; whoever unpins it settles it again */
+        if (m->pins == 0)
+            finish(q, m);
         return;
     }
     notices_start(q, m);
@@ -343,10 +345,13 @@ static int load_envelope(struct qmgr *q, struct message *m, const struct store_f
  * its next message_settle. */
 void queue_quarantined(const struct id *id, const char *why, void *arg)
 {
-    struct message *m = queue_find(arg, id_slice(id));
+    struct qmgr *q = arg;
+    struct message *m = queue_find(q, id_slice(id));
     (void)why;
-    if (m)
-        m->quarantined = true;
+    if (!m)
+        return;
+    m->quarantined = true;
+    store_unload(q->store, &m->id, &m->ref);
 }
 
 struct load {

@@ -191,9 +191,11 @@ static void on_content(struct slice prefix, struct slice body, const char *error
     struct job *j = table_find(&q->relays, r->number);
     free(r);
     queue_tick(q);
-    if (!message_unpin(q, m) || !j)
-        return; /* its relay process died meanwhile */
-    if (error)
+    if (!message_unpin(q, m))
+        return;
+    if (!j) /* its relay process died meanwhile */
+        message_settle(q, m);
+    else if (error)
         not_sent(q, j, error);
     else if (m->ref.large)
         deliver_large(q, j, prefix);

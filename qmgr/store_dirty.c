@@ -85,6 +85,12 @@ static void shift_records(struct disk *d, struct shift *shift, const struct op *
     shift->bytes += op->bytes.len - SPOOL_RECORDS_END;
 }
 
+uint64_t dirty_shifted(const struct store *s, const struct id *id)
+{
+    const struct shift *shift = map_get(&s->disk.shifts, id_slice(id));
+    return shift ? shift->bytes : 0;
+}
+
 void dirty_record(struct store *s, struct op *op)
 {
     struct disk *d = &s->disk;

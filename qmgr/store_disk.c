@@ -99,6 +99,15 @@ static void large_abort(struct store *s, struct op *op)
     op_free(op);
 }
 
+static bool batch_has(const struct store *s, const struct id *id)
+{
+    const struct disk *d = &s->disk;
+    for (size_t i = 0; i < d->batch_count && d->batch_count > d->batch_commits; i++)
+        if (slice_eq(id_slice(&d->batch[i]->id), id_slice(id)))
+            return true;
+    return false;
+}
+
 static void finish(struct store *s, struct op *op)
 {
     dirty_forget(s, &op->id);
@@ -120,7 +129,6 @@ static void retire(struct store *s, struct op *op)
 
 static void run(struct store *s, struct op *op)
 {
-    struct disk *d = &s->disk;
     switch (op->kind) {
     case OP_COMMIT:
         commit_write(s, op);
@@ -140,7 +148,7 @@ static void run(struct store *s, struct op *op)
     case OP_FINISH:
     case OP_UNLOAD:
         /* a record of this message may wait for the fsync of this descriptor */
-        if (d->batch_count > d->batch_commits)
+        if (batch_has(s, &op->id))
             batch_sync(s);
         if (op->kind == OP_FINISH) {
             finish(s, op);
@@ -151,6 +159,8 @@ static void run(struct store *s, struct op *op)
         break;
     case OP_READ:
     case OP_LOAD:
+        if (op->kind == OP_LOAD)
+            op->u.load.shift = dirty_shifted(s, &op->id);
         read_queue(s, op);
         break;
     case OP_RETIRE:

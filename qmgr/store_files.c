@@ -344,7 +344,8 @@ void file_quarantine(struct store *s, const struct op *op)
     struct disk *d = &s->disk;
     struct bucket *b = bucket_get(s, op->ref.bucket, false);
     struct stat st;
-    store_fd_close(s, op->ref.fd);
+    /* the cached descriptor stays: marks that were called before its owner heard
+     * of this still use it; it comes back by store_unload */
     /* a notice may have been replaced by a good one since it was looked at */
     if (b == NULL || fstatat(b->fd, op->id.text, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
         st.st_ino != op->u.bad.inode)

@@ -108,6 +108,7 @@ struct op {
         struct {
             void (*done)(const struct store_found *found, const char *error, void *arg);
             struct message_image *image;
+            uint64_t shift; /* see struct shift */
             bool damaged;
         } load;
         struct {
@@ -310,6 +311,8 @@ void store_fd_close(struct store *s, int fd);
 void dirty_mark(struct store *s, struct op *op);
 void dirty_record(struct store *s, struct op *op);
 void dirty_forget(struct store *s, const struct id *id); /* the message is over */
+/* Bytes of the message's records that could not be written. */
+uint64_t dirty_shifted(const struct store *s, const struct id *id);
 /* The cached descriptor is given back: closes it, now or after its fsync. */
 void dirty_unload(struct store *s, const struct id *id, int fd);
 /* All that waits becomes durable. */

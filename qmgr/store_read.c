@@ -269,6 +269,8 @@ static void run_load(struct store *s, struct op *op)
     if (m) {
         m->found.ref.bucket = op->ref.bucket;
         m->found.ref.fd = op->ref.fd;
+        /* the offset as the loop counts it: dirty_record takes this off again */
+        m->found.ref.records_end += op->u.load.shift;
         op->u.load.image = m;
     }
     store_complete_one(s, op);

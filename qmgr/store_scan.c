@@ -26,11 +26,23 @@ static bool may_say(struct scan *c)
     return c->alerts < STORE_SCAN_ALERTS;
 }
 
-static void skip(struct scan *c, const char *directory, const char *name, const char *why)
+static void leave(struct scan *c, const char *directory, const char *name, const char *why,
+                  const char *advice)
 {
     if (may_say(c))
-        store_say(c->store, "new/%s%s%s: %s; left alone. It is not mail of this relay: remove it",
-                  directory, *directory ? "/" : "", name, why);
+        store_say(c->store, "new/%s%s%s: %s; left alone. %s", directory, *directory ? "/" : "",
+                  name, why, advice);
+}
+
+static void skip(struct scan *c, const char *directory, const char *name, const char *why)
+{
+    leave(c, directory, name, why, "It is not mail of this relay: remove it");
+}
+
+/* F25: the disk's fault, perhaps for now. The mail is there and must stay. */
+static void unreadable(struct scan *c, const char *directory, const char *name, const char *why)
+{
+    leave(c, directory, name, why, "It is read again when the service is restarted");
 }
 
 /* Passes what was found on; waits while the loop has enough to do. */
@@ -83,13 +95,13 @@ static void judge(struct scan *c, int fd, const struct id *id, uint32_t bucket,
         send_bad(c, OP_RETIRE, id, bucket, st, NULL);
         break;
     case SPOOL_NEWER:
-        skip(c, directory, id->text, e.text);
+        leave(c, directory, id->text, e.text, "It is mail of a later version: keep it");
         break;
     case SPOOL_CORRUPT:
         if (e.number == 0)
             send_bad(c, OP_QUARANTINE, id, bucket, st, e.text);
         else
-            skip(c, directory, id->text, e.text); /* F25: the disk's fault, perhaps for now */
+            unreadable(c, directory, id->text, e.text);
         break;
     }
 }
@@ -106,12 +118,14 @@ static void scan_file(struct scan *c, int dir, const char *directory, uint32_t b
     }
     int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) {
-        if (errno != ENOENT)
-            skip(c, directory, name, errno == ELOOP ? "is a symbolic link" : strerror(errno));
+        if (errno == ELOOP)
+            skip(c, directory, name, "is a symbolic link");
+        else if (errno != ENOENT)
+            unreadable(c, directory, name, strerror(errno));
         return;
     }
     if (fstat(fd, &st) < 0)
-        skip(c, directory, name, strerror(errno));
+        unreadable(c, directory, name, strerror(errno));
     else if (file_kind_check(&st, &e) < 0)
         skip(c, directory, name, e.text);
     else
@@ -145,8 +159,10 @@ static void scan_bucket(struct scan *c, const char *name)
     }
     DIR *dir = open_dir(c->store->disk.new_fd, name);
     if (dir == NULL) {
-        if (errno != ENOENT)
-            skip(c, "", name, strerror(errno));
+        if (errno == ELOOP || errno == ENOTDIR)
+            skip(c, "", name, "is not a directory");
+        else if (errno != ENOENT)
+            unreadable(c, "", name, strerror(errno));
         return;
     }
     for (struct dirent *entry; !c->store->scan_stop && (entry = readdir(dir)) != NULL;)

@@ -84,6 +84,37 @@ static void test_B77_content_shows_at_reading(void **state)
     end_spool(p.s);
 }
 
+/* Marks that were called before the damage is known write to the cached
+ * descriptor: it must not be of another file by then. */
+static void test_descriptor_of_a_damaged_message_is_its_owners(void **state)
+{
+    struct spool *s = new_spool();
+    struct id id = id_new();
+    struct store_stats before, after;
+    struct stat opened, named;
+    char path[128];
+    (void)state;
+    open_spool(s, default_config());
+    store_stats(s->store, &before);
+    assert_int_equal(commit_one(s, &id, body, 2), 0);
+    struct store_ref ref = s->ref;
+    assert_true(ref.fd >= 0);
+    message_path(path, &id);
+    overwrite(path, (long)ref.body_at + 3, "#", 1);
+    assert_int_equal(stat(path, &named), 0);
+    read_back(s, &id, &ref, 1000);
+    assert_int_equal(s->damaged, 1);
+    settle(s);
+    assert_int_equal(count_entries("corrupt"), 1);
+    assert_int_equal(fstat(ref.fd, &opened), 0);
+    assert_int_equal(opened.st_ino, named.st_ino);
+    store_unload(s->store, &id, &ref);
+    settle(s);
+    store_stats(s->store, &after);
+    assert_int_equal(after.open_files, before.open_files);
+    end_spool(s);
+}
+
 static void test_B78_B82_lengths_beyond_the_file(void **state)
 {
     /* the offsets of the lengths of envelope, recipients, prefix and body */
@@ -231,6 +262,7 @@ int main(void)
         cmocka_unit_test(test_B76_empty_and_truncated),
         cmocka_unit_test(test_B77_checksum),
         cmocka_unit_test(test_B77_content_shows_at_reading),
+        cmocka_unit_test(test_descriptor_of_a_damaged_message_is_its_owners),
         cmocka_unit_test(test_B78_B82_lengths_beyond_the_file),
         cmocka_unit_test(test_B79_later_version_is_left_alone),
         cmocka_unit_test(test_B80_not_a_file_of_ours),

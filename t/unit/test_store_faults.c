@@ -155,8 +155,16 @@ static void on_record(const char *error, void *arg)
     snprintf(s->error, sizeof s->error, "%s", error ? error : "");
 }
 
+static void on_load(const struct store_found *found, const char *error, void *arg)
+{
+    struct spool *s = arg;
+    assert_null(error);
+    s->answered = true;
+    s->ref = found->ref;
+}
+
 /* F22: the record that did not fit is reported, and leaves no hole that would
- * hide later ones. */
+ * hide later ones; also when the message is read back in between. */
 static void test_F22_no_space_for_a_record(void **state)
 {
     struct spool *s = new_spool();
@@ -175,6 +183,10 @@ static void test_F22_no_space_for_a_record(void **state)
         store_record(s->store, &id, &s->ref, buf_slice(&record), on_record, s);
         wait_answer(s);
         assert_int_equal(s->error[0] != '\0', i == 1);
+        if (i == 2) {
+            store_load(s->store, &id, &s->ref, on_load, s);
+            wait_answer(s);
+        }
     }
     rescan(s);
     assert_int_equal(s->seen[0].records, 3);
