@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from dnsserver import DnsServer
-from postern import Postern, free_port, wait_until
+from postern import Postern, wait_until
 from relay_rig import Hangup, Script
 from sink import Sink
 
