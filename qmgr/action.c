@@ -154,25 +154,40 @@ static bool hold(struct qmgr *q, struct message *m)
     return true;
 }
 
+/* "Now" also means sites that are suspended: one message probes. */
+static bool flush(struct qmgr *q, struct message *m)
+{
+    for (uint32_t i = 0; i < m->recipient_count; i++)
+        if (m->env->recipients[i].state == RCPT_WAITING)
+            sites_unsuspend(q, recipient_address(m, i));
+    return make_due(m);
+}
+
 static bool requeue(struct qmgr *q, struct message *m)
 {
     for (uint32_t i = 0; i < m->recipient_count; i++)
         if (m->env->recipients[i].state <= RCPT_QUEUED)
             sites_forget(q, recipient_address(m, i));
     message_withdraw(q, m);
-    return make_due(m);
+    return flush(q, m);
 }
 
 bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, const char *by)
 {
     static const char *const names[] = {
-        [QUEUE_DO_HOLD] = "hold",     [QUEUE_DO_RELEASE] = "release",
-        [QUEUE_DO_FLUSH] = "flush",   [QUEUE_DO_REQUEUE] = "requeue",
-        [QUEUE_DO_EXPIRE] = "expire", [QUEUE_DO_DELETE] = "delete",
+        [QUEUE_DO_HOLD] = "held",
+        [QUEUE_DO_RELEASE] = "released",
+        [QUEUE_DO_FLUSH] = "flushed",
+        [QUEUE_DO_REQUEUE] = "requeued",
+        [QUEUE_DO_DELETE] = "deleted",
+        /* "expired" is what happens to the message then, of itself or by this */
+        [QUEUE_DO_EXPIRE] = "expire_requested",
     };
-    bool changed = true;
+    bool changed = true, first = action == QUEUE_DO_EXPIRE; /* what follows from it is logged too */
     if (m->phase != PHASE_LOADED)
         return false;
+    if (first && by)
+        events_action(q, m, names[action], by);
     switch (action) {
     case QUEUE_DO_HOLD:
         changed = hold(q, m);
@@ -181,7 +196,7 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         changed = release(q, m);
         break;
     case QUEUE_DO_FLUSH:
-        changed = m->env->forced = make_due(m);
+        changed = m->env->forced = flush(q, m);
         break;
     case QUEUE_DO_REQUEUE:
         changed = m->env->forced = requeue(q, m);
@@ -193,7 +208,7 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         message_delete(q, m);
         break;
     }
-    if (changed && by)
+    if (changed && by && !first)
         events_action(q, m, names[action], by);
     message_activate(q, m);
     return changed;
@@ -206,10 +221,11 @@ void queue_wake_all(struct qmgr *q, bool force)
         struct message *m = container_of(at, struct message, all);
         if (m->flags & MESSAGE_HOLD)
             continue;
-        if (m->phase == PHASE_STUB) {
+        if (m->phase == PHASE_STUB || m->phase == PHASE_LOADING) {
             m->flushed = true;
             m->forced = force;
-            heap_set(&q->stubs, &m->due, q->now);
+            if (m->phase == PHASE_STUB)
+                heap_set(&q->stubs, &m->due, q->now);
         } else if (m->phase == PHASE_LOADED && make_due(m)) {
             m->env->forced = force;
             heap_set(&q->due, &m->due, q->now);

@@ -205,8 +205,11 @@ static void unqueue(struct qmgr *q, struct job *j)
 
 void job_free(struct qmgr *q, struct job *j)
 {
-    if (j->state == JOB_QUEUED)
+    if (j->state == JOB_QUEUED) {
+        struct lane *l = j->queue->lane;
         unqueue(q, j);
+        wake_one(q, l); /* the room may have been given to the queue that it leaves */
+    }
     relays_release(q, j);
     list_remove(&j->link);
     list_remove(&j->of_message);

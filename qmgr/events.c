@@ -233,20 +233,23 @@ static struct delays delays_of(const struct qmgr *q, const struct message *m,
     };
 }
 
-static void put_relay(const struct attempt *t)
+/* As Postfix: the host only if there was a connection to it; which one could not
+ * be had is in the text. */
+static void put_relay(const struct attempt *t, const struct answer *a)
 {
+    bool no_connection = a->local && a->stage == STAGE_CONNECT;
     buf_addstr(&line, ", relay=");
-    if (t->host.len == 0) {
+    if (t->host.len == 0 || no_connection) {
         buf_addstr(&line, "none");
-    } else {
-        buf_add_escaped(&line, t->host, ANSWER_HOST_MAX);
-        buf_addc(&line, '[');
-        buf_add_escaped(&line, t->address, ANSWER_HOST_MAX);
-        buf_addc(&line, ']');
-        if (t->port) {
-            buf_addc(&line, ':');
-            buf_addu64(&line, t->port);
-        }
+        return;
+    }
+    buf_add_escaped(&line, t->host, ANSWER_HOST_MAX);
+    buf_addc(&line, '[');
+    buf_add_escaped(&line, t->address, ANSWER_HOST_MAX);
+    buf_addc(&line, ']');
+    if (t->port) {
+        buf_addc(&line, ':');
+        buf_addu64(&line, t->port);
     }
     if (t->use_count > 1) {
         buf_addstr(&line, ", conn_use=");
@@ -314,7 +317,7 @@ void events_attempt(struct qmgr *q, const struct message *m, uint32_t rcpt,
     struct delays d = delays_of(q, m, t);
     begin(m);
     put_address("to", recipient_address(m, rcpt));
-    put_relay(t);
+    put_relay(t, a);
     put_delays(&d);
     buf_addstr(&line, ", dsn=");
     buf_adds(&line, dsn);

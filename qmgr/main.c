@@ -5,7 +5,7 @@
  * Chroot    the spool (queue_directory)
  * Files     3 master, 4 configuration, 5 log, 6 event log; channels to smtpd,
  *           relay, resolve and bounce; the spool's files; listener 0 is the
- *           control socket
+ *           control socket, listener 1 the showq socket
  * Secrets   the mail itself
  * Network   none
  *
@@ -19,9 +19,11 @@
 #include "core/log.h"
 #include "qmgr/control.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/showq.h"
 
 static struct qmgr qmgr;
 static struct control *control;
+static struct showq *showq;
 
 /* ---- the spool ------------------------------------------------------------------------ */
 
@@ -80,6 +82,7 @@ static int start(struct service *s, struct err *e)
     if (open_spool(q, e) < 0)
         return -1;
     control = control_new(s, q);
+    showq = showq_new(s, 1, q);
     return 0;
 }
 
@@ -104,6 +107,7 @@ static void reload(struct service *s)
     queue_tick(q);
     events_reload(q);
     dispatch_reload(q);
+    sites_renew(q);
     if (sites_reload(q))
         queue_wake_all(q, false);
     intake_state(q);
@@ -178,6 +182,7 @@ int main(int argc, char **argv)
         .message = message,
     };
     int status = service_main(argc, argv, &ops);
+    showq_free(showq);
     control_free(control);
     if (qmgr.store)
         store_close(qmgr.store); /* completes what is on its way to the disk */

@@ -145,12 +145,15 @@ int message_build(struct message *m, const struct store_found *found,
     m->env->next_due = UINT32_MAX;
     for (uint32_t i = 0; i < m->recipient_count; i++) {
         struct recipient *r = &m->env->recipients[i];
-        if (found->status[i] != SPOOL_PENDING)
+        if (found->status[i] == SPOOL_CONFIRM)
+            r->state = RCPT_CONFIRMED;
+        else if (found->status[i] != SPOOL_PENDING)
             r->state = RCPT_DONE;
         else if (r->state == RCPT_WAITING && r->due < m->env->next_due)
             m->env->next_due = r->due;
         m->env->left += r->state != RCPT_DONE;
         m->env->failed += r->state == RCPT_FAILED;
+        m->env->confirmed += r->state == RCPT_CONFIRMED;
     }
     return 0;
 }

@@ -135,17 +135,25 @@ static struct notice *failure_notice(struct qmgr *q, struct message *m)
     return n;
 }
 
+/* Derived from the first recipient, so that it is the same after a crash. */
+static unsigned success_number(const struct message *m)
+{
+    uint32_t i = 0;
+    while (i < m->recipient_count && m->env->recipients[i].state != RCPT_CONFIRMED)
+        i++;
+    return i % (NOTICE_LAST + 1);
+}
+
 static struct notice *success_notice(struct qmgr *q, struct message *m)
 {
-    unsigned number = 0;
-    while (number < NOTICE_LAST) {
-        struct id id = id_notice(&m->id, 'S', number);
-        if (!queue_find(q, id_slice(&id)))
-            break;
-        number++;
-    }
+    unsigned number = success_number(m);
     struct notice *n = notice_new(q, m, NOTICE_SUCCESS, is_confirmed, 0);
-    n->id = id_notice(&m->id, 'S', number);
+    for (int tries = 0; tries <= NOTICE_LAST; tries++) {
+        n->id = id_notice(&m->id, 'S', number);
+        if (!queue_find(q, id_slice(&n->id)))
+            break; /* otherwise it is an earlier one, of other recipients */
+        number = (number + 1) % (NOTICE_LAST + 1);
+    }
     return n;
 }
 
@@ -187,24 +195,34 @@ bool notices_start(struct qmgr *q, struct message *m)
     return true;
 }
 
-void notices_found(struct qmgr *q, struct message *m)
+/* If the notice is in the queue, those that it is about are done. */
+static void found_one(struct qmgr *q, struct message *m, const struct id *id, uint8_t kind,
+                      bool (*member)(const struct recipient *r, uint8_t number), uint8_t number)
 {
     struct envelope *e = m->env;
-    enum notice_kind kind = message_sender(m).len ? NOTICE_FAILURE : NOTICE_DOUBLE;
-    uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
-    for (uint8_t number = 0; number <= NOTICE_LAST && e->failed; number++) {
-        struct id id = failure_id(m, number);
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < m->recipient_count; i++)
-            if (is_failed(&e->recipients[i], number))
-                rcpts[count++] = i;
-        if (count == 0 || !queue_find(q, id_slice(&id)))
-            continue;
-        e->failed -= count;
-        events_notice(q, m, &id, kind, count);
-        recipients_done(q, m, rcpts, count, SPOOL_BOUNCED);
+    if (!queue_find(q, id_slice(id)))
+        return;
+    struct notice *n = notice_new(q, m, kind, member, number);
+    if (n->count) {
+        bool success = kind == NOTICE_SUCCESS;
+        *(success ? &e->confirmed : &e->failed) -= n->count;
+        events_notice(q, m, id, kind, n->count);
+        recipients_done(q, m, n->rcpts, n->count, success ? SPOOL_SENT : SPOOL_BOUNCED);
     }
-    free(rcpts);
+    free(n);
+}
+
+void notices_found(struct qmgr *q, struct message *m)
+{
+    uint8_t kind = message_sender(m).len ? NOTICE_FAILURE : NOTICE_DOUBLE;
+    for (uint8_t number = 0; number <= NOTICE_LAST && m->env->failed; number++) {
+        struct id id = failure_id(m, number);
+        found_one(q, m, &id, kind, is_failed, number);
+    }
+    if (m->env->confirmed) {
+        struct id id = id_notice(&m->id, 'S', success_number(m));
+        found_one(q, m, &id, NOTICE_SUCCESS, is_confirmed, 0);
+    }
 }
 
 /* ---- asking bounce --------------------------------------------------------------------------- */

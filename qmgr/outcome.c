@@ -47,10 +47,11 @@ void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint
             done[n++] = rcpts[k];
             continue;
         }
-        /* never delivered again, even if the success notice is lost in a crash */
+        /* after a crash neither delivered again nor is the notice forgotten */
         r->state = RCPT_CONFIRMED;
         m->env->confirmed++;
-        store_mark(q->store, &m->id, &m->ref, rcpts[k], SPOOL_SENT);
+        if (!m->quarantined)
+            store_mark(q->store, &m->id, &m->ref, rcpts[k], SPOOL_CONFIRM);
     }
     q->counters.delivered += count;
     if (n)

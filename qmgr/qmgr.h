@@ -275,7 +275,12 @@ void route_set_open_job(struct route *r, struct job *j);
  * or when resolve has answered. May free the job; does not settle its message. */
 void sites_submit(struct qmgr *q, struct job *j);
 void sites_forget(struct qmgr *q, struct slice address); /* look it up anew */
-void site_unref(struct qmgr *q, struct site *s);         /* frees it with the last reference */
+/* Ends the suspension of the address's site, if it is known and suspended. */
+void sites_unsuspend(struct qmgr *q, struct slice address);
+/* After a change of the configuration: routes are looked up anew soon, but not
+ * before resolve has it too. */
+void sites_renew(struct qmgr *q);
+void site_unref(struct qmgr *q, struct site *s); /* frees it with the last reference */
 void sites_sweep(struct qmgr *q);
 void sites_turn(struct qmgr *q);
 
@@ -393,7 +398,7 @@ void events_removed(struct qmgr *q, const struct message *m, const char *why);
 void events_expired(struct qmgr *q, const struct message *m);
 void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
                    enum notice_kind kind, uint32_t recipients);
-/* A change by the operator: "hold", "release" ... */
+/* A change by the operator: "held", "released" ... */
 void events_action(struct qmgr *q, const struct message *m, const char *action, const char *by);
 enum attempt_status { ATTEMPT_SENT, ATTEMPT_DEFERRED, ATTEMPT_BOUNCED };
 void events_attempt(struct qmgr *q, const struct message *m, uint32_t rcpt,

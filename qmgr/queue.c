@@ -282,7 +282,8 @@ static int64_t next_due(const struct qmgr *q, const struct message *m)
             due = queue_mono(q, e->next_due);
     }
     bool owes = e->failed || e->confirmed || e->delay_due;
-    if (owes && !e->noticing && e->notice_at && e->notice_at < due)
+    /* later than that it waits for recipients under way, whose results settle m */
+    if (owes && !e->noticing && e->notice_at > q->now && e->notice_at < due)
         due = e->notice_at;
     return due;
 }
@@ -432,9 +433,10 @@ void queue_found(const struct store_found *found, void *arg)
         return;
     }
     int64_t due = next_due(q, m);
-    if (m->env->failed)
+    bool owes = m->env->failed || m->env->confirmed;
+    if (owes)
         due = q->now; /* its notice is owed; made when the scan is over, if it is not there */
-    if (!m->env->failed && (!room_for_envelope(q) || better_as_stub(q, due)))
+    if (!owes && (!room_for_envelope(q) || better_as_stub(q, due)))
         make_stub(q, m, due);
     else if (due < INT64_MAX)
         heap_set(&q->due, &m->due, due);
@@ -449,7 +451,7 @@ void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg)
     list_each_safe(&q->all, n)
     {
         struct message *m = container_of(n, struct message, all);
-        bool owes = m->phase == PHASE_LOADED && m->env->failed;
+        bool owes = m->phase == PHASE_LOADED && (m->env->failed || m->env->confirmed);
         if (owes)
             notices_found(q, m);
         if (m->phase == PHASE_STUB && notices_is_one(m))

@@ -436,25 +436,44 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     return rc;
 }
 
+/* When a message that may be what kills relay processes is tried again. */
+static int64_t patience(const struct qmgr *q, unsigned lost)
+{
+    int64_t wait = LOST_RELAY_DELAY, max = q->s->config->maximal_backoff_time * CLOCK_SECOND;
+    for (unsigned i = LOST_AT_ONCE_MAX + 1; i < lost && wait < max; i++)
+        wait *= 2;
+    return wait;
+}
+
 /* Its process is gone: what it had goes to another. F12: at once if the end of
  * data was not sent, which is told before (ipc_dot); F13: after a while if it may
- * have been. */
+ * have been. What waits counts as an attempt, so that it expires one day. */
 static void lost_job(struct qmgr *q, struct job *j)
 {
     struct message *m = j->m;
+    struct attempt t = {.site = j->queue->lane->site, .sent = j->sent_at};
     bool maybe_sent = j->state == JOB_SENT && j->dot;
-    int64_t due = q->now;
     if (maybe_sent) {
         log_warning("%s: possible duplicate: a relay process died while it may have sent the "
                     "message; tried again in %llds",
                     m->id.text, (long long)(LOST_RELAY_DELAY / CLOCK_SECOND));
     }
-    if (maybe_sent || ++m->env->lost > LOST_AT_ONCE_MAX)
-        due += LOST_RELAY_DELAY;
+    if (m->env->lost < UINT8_MAX)
+        m->env->lost++;
     dispatch_over(q, j, SHAPER_NEUTRAL, NULL);
-    for (uint32_t k = 0; k < j->count; k++)
-        recipient_waits(m, j->rcpts[k], queue_seconds(q, due) + (due > q->now));
-    m->env->queued -= j->count;
+    if (!maybe_sent && m->env->lost <= LOST_AT_ONCE_MAX) {
+        for (uint32_t k = 0; k < j->count; k++)
+            recipient_waits(m, j->rcpts[k], queue_seconds(q, q->now));
+        m->env->queued -= j->count;
+    } else {
+        int64_t wait = maybe_sent ? LOST_RELAY_DELAY : patience(q, m->env->lost);
+        struct answer *a =
+            answer_new(0, SLICE("4.3.0"), SLICE("mail system trouble: the delivery process died"),
+                       SLICE(""), SLICE(""));
+        a->local = true;
+        outcome_deferred(q, m, j->rcpts, j->count, a, &t, q->now + wait, false);
+        answer_unref(a);
+    }
     job_free(q, j);
     if (m->env->deleted)
         queue_act(q, m, QUEUE_DO_DELETE, NULL);

@@ -142,16 +142,19 @@ static void route_free(struct qmgr *q, struct route *r)
     free(r);
 }
 
-/* Makes room: the least recently used that nothing waits for. */
+/* Makes room: the least recently used that nothing waits for. While resolve is
+ * away all may be in use; then there are more for a while. */
 static void evict(struct qmgr *q)
 {
-    list_each_safe(&q->sites.lru, n)
-    {
-        struct route *r = container_of(n, struct route, lru);
-        if (q->sites.routes.count < ROUTES_MAX)
-            return;
-        if (!in_use(r))
+    enum { STEPS = 64 };
+    for (int i = 0; i < STEPS && q->sites.routes.count >= ROUTES_MAX; i++) {
+        struct route *r = container_of(q->sites.lru.next, struct route, lru);
+        if (!in_use(r)) {
             route_free(q, r);
+            continue;
+        }
+        list_remove(&r->lru);
+        list_push(&q->sites.lru, &r->lru);
     }
 }
 
@@ -212,17 +215,44 @@ void route_set_open_job(struct route *r, struct job *j)
     r->open = j;
 }
 
-void sites_forget(struct qmgr *q, struct slice address)
+/* The routes of the address's domain and of the address itself, or NULL. */
+static void find_routes(struct qmgr *q, struct slice address, struct route *found[2])
 {
     char text[DOMAIN_MAX];
     address = slice_first(address, DOMAIN_MAX);
     size_t domain = normalize(address, text);
-    struct slice keys[] = {slice_from(slice_make(text, address.len), domain),
-                           slice_make(text, address.len)};
-    for (size_t i = 0; i < 2; i++) {
-        struct route *r = map_get(&q->sites.routes, keys[i]);
-        if (r)
-            r->expires = 0;
+    found[0] = map_get(&q->sites.routes, slice_from(slice_make(text, address.len), domain));
+    found[1] = map_get(&q->sites.routes, slice_make(text, address.len));
+}
+
+void sites_forget(struct qmgr *q, struct slice address)
+{
+    struct route *found[2];
+    find_routes(q, address, found);
+    for (int i = 0; i < 2; i++)
+        if (found[i])
+            found[i]->expires = 0;
+}
+
+void sites_unsuspend(struct qmgr *q, struct slice address)
+{
+    struct route *found[2];
+    find_routes(q, address, found);
+    for (int i = 0; i < 2; i++)
+        if (found[i] && found[i]->site)
+            list_each(&found[i]->site->lanes, n)
+                shaper_unsuspend(&container_of(n, struct lane, of_site)->shaper);
+}
+
+void sites_renew(struct qmgr *q)
+{
+    enum { RELOAD_SECONDS = 2 };
+    int64_t soon = q->now + RELOAD_SECONDS * CLOCK_SECOND;
+    list_each(&q->sites.lru, n)
+    {
+        struct route *r = container_of(n, struct route, lru);
+        if (r->expires > soon)
+            r->expires = soon;
     }
 }
 

@@ -276,8 +276,8 @@ enum spool_verdict spool_decode_header(struct slice header, uint64_t file_size,
 
 bool spool_status_valid(char status)
 {
-    return status == SPOOL_PENDING || status == SPOOL_SENT || status == SPOOL_BOUNCED ||
-           status == SPOOL_DROPPED;
+    return status == SPOOL_PENDING || status == SPOOL_SENT || status == SPOOL_CONFIRM ||
+           status == SPOOL_BOUNCED || status == SPOOL_DROPPED;
 }
 
 static void read_envelope(struct wire *w, struct spool_envelope *v)

@@ -47,6 +47,7 @@ enum {
 enum spool_status {
     SPOOL_PENDING = 'P',
     SPOOL_SENT = 'S',
+    SPOOL_CONFIRM = 'C', /* sent; the success notice that was asked for is not made yet */
     SPOOL_BOUNCED = 'B', /* failed, and its notice is made or not owed */
     SPOOL_DROPPED = 'D'  /* deleted by the operator */
 };

@@ -165,10 +165,11 @@ def test_what_waits_leaves_room_for_what_is_due(place):
     config = dict(qmgr_message_active_limit="4")
     q = Qmgr(directory=place)
     for i in range(12):
-        q.commit(["late@late.test"])
+        last = q.commit(["late@late.test"])
         if i == 0:
             q.resolved()
         q.result(q.job(), outcomes=GREYLISTED)
+    wait_file(q, last, b"greylisted")
     q = again(q, config)
     q.wait_log("spool read: 12 messages")
     ids = {q.commit(["a@now.test"]) for _ in range(6)}
