@@ -1,7 +1,5 @@
 #include "smtpd/prefix.h"
 
-#include <arpa/inet.h>
-
 #include "core/mem.h"
 #include "mail/date.h"
 #include "mail/message_id.h"
@@ -10,13 +8,11 @@
 
 static void add_received(struct session *s, struct buf *out)
 {
-    char address[INET6_ADDRSTRLEN] = "";
     bool utf8 = (s->tx.flags & MESSAGE_SMTPUTF8) != 0;
-    inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, address, sizeof address);
     struct received r = {
         .helo = slice_str(s->helo),
         .client_name = session_client_name(s),
-        .client_addr = slice_str(address),
+        .client_addr = session_client_address(s),
         .myhostname = slice_str(s->server->config->myhostname),
         .protocol = utf8       ? SLICE("UTF8SMTP")
                     : s->esmtp ? SLICE("ESMTP")

@@ -44,7 +44,7 @@ void report_disconnect(const struct session *s)
 
 void report_broken(const struct session *s, const char *event)
 {
-    if (s->mode == INPUT_COMMAND)
+    if (!s->tx.content)
         log_info("%s after %s from %s", event, s->where, s->peer);
     else
         log_info("%s after %s (%llu bytes) from %s", event, s->where,

@@ -60,29 +60,49 @@ static int make_greeting(struct buf *out, const struct config *config, struct er
     return 0;
 }
 
+/* All or none of the lists of networks. */
+static int make_networks(struct server *sv, const struct config *config, struct err *e)
+{
+    const struct {
+        const char *name, *text;
+        struct nets *list;
+    } all[] = {
+        {"mynetworks", config->mynetworks, &sv->relay_networks},
+        {"smtpd_client_event_limit_exceptions", config->smtpd_client_event_limit_exceptions,
+         &sv->exempt_networks},
+        {"smtpd_proxy_networks", config->smtpd_proxy_networks, &sv->proxy_networks},
+        {"smtpd_authorized_xclient_hosts", config->smtpd_authorized_xclient_hosts,
+         &sv->xclient_hosts},
+        {"smtpd_authorized_xforward_hosts", config->smtpd_authorized_xforward_hosts,
+         &sv->xforward_hosts},
+    };
+    enum { COUNT = sizeof all / sizeof all[0] };
+    struct nets fresh[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        if (nets_parse(&fresh[i], all[i].text, e) == 0)
+            continue;
+        while (i-- > 0)
+            nets_free(&fresh[i]);
+        return err_prefix(e, "%s", all[i + 1].name);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        nets_free(all[i].list);
+        *all[i].list = fresh[i];
+    }
+    return 0;
+}
+
 int server_configure(struct server *sv, const struct config *config, struct err *e)
 {
-    struct nets relay, exempt;
     sv->config = config;
-    if (nets_parse(&relay, config->mynetworks, e) < 0)
-        return err_prefix(e, "mynetworks");
-    if (nets_parse(&exempt, config->smtpd_client_event_limit_exceptions, e) < 0) {
-        nets_free(&relay);
-        return err_prefix(e, "smtpd_client_event_limit_exceptions");
-    }
-    if (make_greeting(&sv->greeting, config, e) < 0) {
-        nets_free(&relay);
-        nets_free(&exempt);
+    if (make_greeting(&sv->greeting, config, e) < 0 || make_networks(sv, config, e) < 0)
         return -1;
-    }
-    nets_free(&sv->relay_networks);
-    nets_free(&sv->exempt_networks);
-    sv->relay_networks = relay;
-    sv->exempt_networks = exempt;
     sv->submission = strcmp(config->smtpd_service_kind, "submission") == 0;
+    sv->proxied = *config->smtpd_upstream_proxy_protocol != '\0';
     make_ehlo(&sv->ehlo, config);
     clients_configure(&sv->clients, config);
     sv->timeouts.lasts[TIMEOUT_CLIENT] = config->smtpd_timeout * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_PROXY] = config->smtpd_upstream_proxy_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_NAME] = config->smtpd_peername_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_SLEEP] = config->smtpd_error_sleep_time * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_COMMIT] = COMMIT_SECONDS * CLOCK_SECOND;
@@ -143,6 +163,9 @@ void server_free(struct server *sv)
     clients_free(&sv->clients);
     nets_free(&sv->relay_networks);
     nets_free(&sv->exempt_networks);
+    nets_free(&sv->proxy_networks);
+    nets_free(&sv->xclient_hosts);
+    nets_free(&sv->xforward_hosts);
     buf_free(&sv->greeting);
     buf_free(&sv->ehlo);
     buf_free(&sv->slice);

@@ -20,12 +20,15 @@ struct listeners;
 struct server {
     struct event_base *base;
     const struct config *config;
-    struct nets relay_networks;  /* mynetworks */
-    struct nets exempt_networks; /* smtpd_client_event_limit_exceptions */
-    struct buf greeting;         /* "220 ...\r\n" */
-    struct buf ehlo;             /* all lines of the reply to EHLO */
-    struct buf domain;           /* what our Received lines and replies call us */
-    bool submission;             /* smtpd_service_kind */
+    struct nets relay_networks;                /* mynetworks */
+    struct nets exempt_networks;               /* smtpd_client_event_limit_exceptions */
+    struct nets proxy_networks;                /* smtpd_proxy_networks */
+    struct nets xclient_hosts, xforward_hosts; /* smtpd_authorized_xclient_hosts and so on */
+    struct buf greeting;                       /* "220 ...\r\n" */
+    struct buf ehlo;                           /* all lines of the reply to EHLO */
+    struct buf domain;                         /* what our Received lines and replies call us */
+    bool submission;                           /* smtpd_service_kind */
+    bool proxied;                              /* smtpd_upstream_proxy_protocol is set */
     struct link link;
     struct names names;
     struct clients clients;

@@ -1,8 +1,6 @@
 #include "smtpd/session.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -10,6 +8,7 @@
 #include "core/mem.h"
 #include "smtpd/content.h"
 #include "smtpd/limits.h"
+#include "smtpd/opening.h"
 #include "smtpd/reply.h"
 #include "smtpd/report.h"
 #include "smtpd/verbs.h"
@@ -41,6 +40,7 @@ static void session_free(struct session *s)
     names_forget(&sv->names, &s->name);
     keep(s, SLICE(""));
     buf_free(&s->out);
+    free(s->login);
     free(s->helo);
     free(s->peer);
     free(s);
@@ -63,7 +63,8 @@ static bool linger(struct session *s)
 
 static void finish(struct session *s)
 {
-    report_disconnect(s);
+    if (s->mode != INPUT_PROXY)
+        report_disconnect(s);
     tx_reset(s);
     s->wait = WAIT_NOTHING;
     keep(s, SLICE(""));
@@ -136,9 +137,10 @@ static void start_timeout(struct session *s)
         [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
         [WAIT_SLEEP] = TIMEOUT_SLEEP,    [WAIT_NAME] = TIMEOUT_NAME,
     };
+    enum timeout_kind kind = s->mode == INPUT_PROXY ? TIMEOUT_PROXY : kinds[s->wait];
     /* a command has its time as a whole, however slowly its bytes come in (F34) */
     if (s->wait != WAIT_NOTHING || s->taken)
-        timeout_start(&s->server->timeouts, &s->timeout, kinds[s->wait], clock_mono());
+        timeout_start(&s->server->timeouts, &s->timeout, kind, clock_mono());
 }
 
 /* After input was handled: replies leave, unless a later one joins them soon;
@@ -200,7 +202,7 @@ static size_t take_command(struct session *s, struct slice in)
 
 /* A process that stops ends its sessions between messages, and a session has
  * its own time limit as well. */
-static void check_age(struct session *s)
+void session_check_age(struct session *s)
 {
     const struct server *sv = s->server;
     bool between = s->phase == PHASE_OPEN && s->wait == WAIT_NOTHING && s->mode == INPUT_COMMAND &&
@@ -213,13 +215,25 @@ static void check_age(struct session *s)
         reply_goodbye(s, "4.3.2", "Error: the session is too long, connect again");
 }
 
+/* Gives input to whoever the mode says; returns how much was used. */
+static size_t take(struct session *s, struct slice in)
+{
+    switch (s->mode) {
+    case INPUT_PROXY:
+        return opening_take_proxy(s, in);
+    case INPUT_COMMAND:
+        return take_command(s, in);
+    default:
+        s->taken = true;
+        return content_take(s, in);
+    }
+}
+
 /* Handles input, which lies in the process's buffer. May free the session. */
 static void pump(struct session *s, struct slice in)
 {
     while (in.len && s->wait == WAIT_NOTHING && s->phase == PHASE_OPEN) {
-        bool command = s->mode == INPUT_COMMAND;
-        size_t used = command ? take_command(s, in) : content_take(s, in);
-        s->taken = s->taken || !command;
+        size_t used = take(s, in);
         check_errors(s);
         if (used == 0)
             break;
@@ -229,7 +243,7 @@ static void pump(struct session *s, struct slice in)
     }
     keep(s, in);
     if (in.len == 0)
-        check_age(s);
+        session_check_age(s);
     settle(s);
 }
 
@@ -305,86 +319,13 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 
 /* ---- the beginning --------------------------------------------------------------- */
 
-static void set_address(struct session *s, const struct sockaddr *from)
-{
-    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    if (from->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)from;
-        bool is4 = memcmp(&in6->sin6_addr, mapped, sizeof mapped) == 0;
-        s->address_len = is4 ? 4 : 16;
-        memcpy(s->address, (const char *)&in6->sin6_addr + (is4 ? 12 : 0), s->address_len);
-    } else {
-        const struct sockaddr_in *in4 = (const void *)from;
-        s->address_len = 4;
-        memcpy(s->address, &in4->sin_addr, 4);
-    }
-}
-
-static void set_name(struct session *s, struct slice name)
-{
-    char text[INET6_ADDRSTRLEN] = "";
-    inet_ntop(s->address_len == 4 ? AF_INET : AF_INET6, s->address, text, sizeof text);
-    free(s->peer);
-    s->peer = xasprintf("%.*s[%s]", SLICE_ARG(name.len ? name : SLICE("unknown")), text);
-}
-
-struct slice session_client_name(const struct session *s)
-{
-    struct slice peer = slice_str(s->peer);
-    return slice_first(peer, slice_chr(peer, '['));
-}
-
-/* Whether the client may have a session; otherwise 421 is the greeting. */
-static bool is_welcome(struct session *s, enum client_verdict verdict)
-{
-    struct server *sv = s->server;
-    bool crowded = sv->session_count > (size_t)sv->config->smtpd_connection_limit;
-    bool excessive = s->limited && verdict != CLIENT_OK;
-    if (!crowded && !excessive)
-        return true;
-    report_connect(s);
-    if (excessive) {
-        uint64_t count = clients_count(&sv->clients, s->client, verdict, s->started);
-        log_warning("Connection %s limit exceeded: %llu from %s for service smtpd",
-                    verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", (unsigned long long)count,
-                    s->peer);
-        reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
-        return false;
-    }
-    log_warning("more than smtpd_connection_limit sessions: %s is sent away", s->peer);
-    reply_goodbye(s, "4.3.2", "Error: too many sessions, try later");
-    return false;
-}
-
-/* Who talks before our greeting does not listen to it: a program that sends its
- * commands blindly, or another protocol (B37). */
-static bool talks_first(struct session *s)
-{
-    char byte;
-    if (recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
-        return false;
-    log_info("improper command pipelining after CONNECT from %s", s->peer);
-    buf_addstr(&s->out, "554 5.5.0 Error: you talked before my greeting\r\n");
-    session_end(s);
-    return true;
-}
-
-static void greet(struct session *s)
-{
-    report_connect(s);
-    if (!talks_first(s))
-        check_age(s);
-    if (s->phase == PHASE_OPEN)
-        buf_adds(&s->out, buf_slice(&s->server->greeting));
-    settle(s);
-}
-
 void session_named(struct session *s, struct slice name)
 {
     s->wait = WAIT_NOTHING;
     if (name.len)
-        set_name(s, name);
-    greet(s);
+        opening_set_name(s, name);
+    opening_greet(s);
+    settle(s);
 }
 
 void session_open(struct server *sv, int fd, const struct sockaddr *from)
@@ -403,21 +344,9 @@ void session_open(struct server *sv, int fd, const struct sockaddr *from)
     list_push(&sv->sessions, &s->link);
     sv->session_count++;
     tx_init(&s->tx);
-    set_address(s, from);
-    set_name(s, SLICE(""));
-    struct slice address = slice_make(s->address, s->address_len);
-    s->may_relay = nets_match(&sv->relay_networks, address);
-    s->limited = !nets_match(&sv->exempt_networks, address);
     event_assign(&s->event, sv->base, fd, EV_READ | EV_PERSIST, on_event, s);
-    enum client_verdict verdict = clients_connect(&sv->clients, address, s->started, &s->client);
-    if (!is_welcome(s, verdict)) {
-        settle(s);
-    } else if (sv->config->smtpd_peername_lookup && names_ask(&sv->names, s)) {
-        s->wait = WAIT_NAME;
-        settle(s);
-    } else {
-        greet(s);
-    }
+    opening_begin(s, from);
+    settle(s);
 }
 
 /* ---- what others tell it ------------------------------------------------------------ */
@@ -448,6 +377,10 @@ void session_expired(struct session *s, enum timeout_kind kind)
     case TIMEOUT_SLEEP:
         session_resume(s);
         break;
+    case TIMEOUT_PROXY:
+        broken(s, "timeout");
+        settle(s);
+        break;
     default:
         session_free(s);
         break;
@@ -458,7 +391,7 @@ void session_drain(struct session *s)
 {
     if (s->in.len || s->phase != PHASE_OPEN)
         return;
-    check_age(s);
+    session_check_age(s);
     if (s->phase != PHASE_OPEN)
         settle(s);
 }

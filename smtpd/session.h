@@ -15,6 +15,7 @@
 
 #include "core/buf.h"
 #include "smtp/command.h"
+#include "smtp/proxy.h"
 #include "smtpd/names.h"
 #include "smtpd/server.h"
 #include "smtpd/transaction.h"
@@ -31,6 +32,7 @@ enum session_state {
 
 /* What the next bytes are. */
 enum input_mode {
+    INPUT_PROXY, /* a PROXY header, before anything else */
     INPUT_COMMAND,
     INPUT_DATA, /* content after 354 */
     INPUT_CHUNK /* content of a BDAT chunk */
@@ -71,15 +73,19 @@ struct session {
     uint8_t verb;  /* enum smtp_verb: the command that replies answer */
     uint8_t address_len;
     bool esmtp, may_relay;
-    bool limited;          /* the limits per client hold */
-    bool watched, writing; /* the event is added; is for writing */
-    bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
-    bool goodbye;          /* QUIT: the client closes by itself */
-    bool taken;            /* more than a part of a command has come since the last wait */
-    char address[16];      /* address_len bytes, network order */
-    char *peer;            /* "name[address]", for logs */
-    char *helo;            /* or NULL */
-    const char *where;     /* for logs: the last command, or CONNECT */
+    bool may_xclient, may_xforward;
+    bool limited;                /* the limits per client hold */
+    bool watched, writing;       /* the event is added; is for writing */
+    bool penalty;                /* smtpd_error_sleep_time is due before the reply leaves */
+    bool goodbye;                /* QUIT: the client closes by itself */
+    bool taken;                  /* more than a part of a command has come since the last wait */
+    char address[16];            /* address_len bytes, network order; 0: nobody knows it */
+    uint16_t port;               /* the client's; 0: nobody knows it */
+    struct proxy_endpoint local; /* what it connected to, if others say so: len 0: they do not */
+    char *peer;                  /* "name[address]", for logs */
+    char *helo;                  /* or NULL */
+    char *login;                 /* XCLIENT says who has authenticated; or NULL */
+    const char *where;           /* for logs: the last command, or CONNECT */
     struct client_count *client;
     struct name_question name;
     struct line_reader line;
@@ -110,6 +116,11 @@ void session_drain(struct session *s);
 void session_named(struct session *s, struct slice name);
 /* Its name, or "unknown". */
 struct slice session_client_name(const struct session *s);
+/* Its address as text, or "unknown". */
+struct slice session_client_address(const struct session *s);
+/* A session that has lasted too long, or of a process that ends, is over when it
+ * is between messages. */
+void session_check_age(struct session *s);
 
 /* ---- qmgr's answers, called by link.c ------------------------------------ */
 

@@ -122,6 +122,9 @@ int param_check(int index, const char *text, struct err *e)
     case PARAM_INDEX_mynetworks:
     case PARAM_INDEX_smtpd_client_event_limit_exceptions:
     case PARAM_INDEX_resolver_permit_networks:
+    case PARAM_INDEX_smtpd_authorized_xclient_hosts:
+    case PARAM_INDEX_smtpd_authorized_xforward_hosts:
+    case PARAM_INDEX_smtpd_proxy_networks:
         rc = check_networks(text, &inner);
         break;
     case PARAM_INDEX_inet_interfaces:
@@ -138,6 +141,10 @@ int param_check(int index, const char *text, struct err *e)
         break;
     case PARAM_INDEX_smtpd_banner:
         rc = check_banner(text, &inner);
+        break;
+    case PARAM_INDEX_smtpd_upstream_proxy_protocol:
+        if (*text && strcmp(text, "haproxy") != 0)
+            rc = err_set(&inner, "%s: give haproxy, or nothing", log_esc_n(slice_str(text), 80));
         break;
     case PARAM_INDEX_syslog_name:
         rc = check_log_name(text, &inner);

@@ -103,6 +103,13 @@ static int check_relations(const struct config *c, struct err *e)
         return err_set(e, "%s: minimal_backoff_time (%llds) is above maximal_backoff_time (%llds)",
                        p->where[i] ? p->where[i] : p->file, (long long)c->minimal_backoff_time,
                        (long long)c->maximal_backoff_time);
+    i = PARAM_INDEX_smtpd_upstream_proxy_protocol;
+    /* otherwise any client could claim to be any other (B35) */
+    if (*c->smtpd_upstream_proxy_protocol && !*c->smtpd_proxy_networks)
+        return err_set(e,
+                       "%s: smtpd_upstream_proxy_protocol needs smtpd_proxy_networks: the "
+                       "addresses of your proxies",
+                       p->where[i] ? p->where[i] : p->file);
     return 0;
 }
 
