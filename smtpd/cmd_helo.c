@@ -17,12 +17,29 @@ static int greet(struct session *s, struct slice name)
     return again && reply_to_flood(s) ? -1 : 0;
 }
 
+/* What not everybody may use goes behind the first line, which is our name. */
+static void announce(struct session *s)
+{
+    struct slice all = buf_slice(&s->server->ehlo);
+    size_t first = slice_chr(all, '\n') + 1;
+    buf_adds(&s->out, slice_first(all, first));
+    if (first == all.len) { /* smtpd_discard_ehlo_keywords has left nothing */
+        reply_ready(s, 250, SLICE(""));
+        return;
+    }
+    if (s->may_xclient)
+        buf_addstr(&s->out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n");
+    if (s->may_xforward)
+        buf_addstr(&s->out, "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n");
+    reply_ready(s, 250, slice_from(all, first));
+}
+
 void cmd_ehlo(struct session *s, struct slice argument)
 {
     if (greet(s, argument) < 0)
         return;
     s->esmtp = true;
-    reply_ready(s, 250, buf_slice(&s->server->ehlo));
+    announce(s);
 }
 
 void cmd_helo(struct session *s, struct slice argument)

@@ -4,6 +4,7 @@
 #include "smtpd/limits.h"
 #include "smtpd/policy.h"
 #include "smtpd/reply.h"
+#include "smtpd/report.h"
 #include "smtpd/verbs.h"
 
 static const struct refusal too_many = {452, "4.5.3", "Error: too many recipients"};
@@ -94,7 +95,7 @@ void cmd_rcpt(struct session *s, struct slice argument)
     }
     s->tx.refused--;
     if (s->tx.rcpt_count == 1)
-        log_info("%s: client=%s", s->tx.id.text, s->peer);
+        report_client(s);
     s->state = STATE_RCPT;
     reply_ready(s, 250, SLICE("250 2.1.5 Ok\r\n"));
 }

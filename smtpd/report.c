@@ -4,6 +4,7 @@
 
 #include "core/log.h"
 #include "smtpd/content.h"
+#include "smtpd/forward.h"
 
 void report_connect(const struct session *s)
 {
@@ -49,4 +50,15 @@ void report_broken(const struct session *s, const char *event)
     else
         log_info("%s after %s (%llu bytes) from %s", event, s->where,
                  (unsigned long long)s->tx.content->received, s->peer);
+}
+
+void report_client(const struct session *s)
+{
+    char text[2048];
+    struct buf b = {text, 0, sizeof text, sizeof text - 1};
+    if (s->login)
+        buf_printf(&b, ", sasl_method=XCLIENT, sasl_username=%s", s->login);
+    forward_describe(s->tx.forward, &b);
+    text[b.len] = '\0';
+    log_info("%s: client=%s%s", s->tx.id.text, s->peer, text);
 }

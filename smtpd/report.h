@@ -13,4 +13,7 @@ void report_disconnect(const struct session *s);
  * "timeout". */
 void report_broken(const struct session *s, const char *event);
 
+/* "ID: client=name[ip]", with who has authenticated and what XFORWARD said. */
+void report_client(const struct session *s);
+
 #endif

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "smtpd/content.h"
+#include "smtpd/forward.h"
 #include "smtpd/limits.h"
 #include "smtpd/session.h"
 
@@ -60,6 +61,7 @@ void tx_reset(struct session *s)
     struct transaction *tx = &s->tx;
     link_abort(&s->server->link, s);
     content_free(s);
+    forward_free(&tx->forward);
     s->server->memory -= tx->rcpts.cap;
     buf_free(&tx->sender);
     buf_free(&tx->envid);
@@ -73,5 +75,6 @@ bool tx_is_clean(const struct transaction *tx)
 {
     return tx->id.text[0] == '\0' && !tx->arrival && !tx->sender.data && !tx->envid.data &&
            !tx->rcpts.data && !tx->rcpt_count && !tx->refused && !tx->flags && !tx->ret &&
-           !tx->size && !tx->content && !tx->at_qmgr.tag && list_empty(&tx->at_qmgr.waiting);
+           !tx->size && !tx->forward && !tx->content && !tx->at_qmgr.tag &&
+           list_empty(&tx->at_qmgr.waiting);
 }

@@ -13,6 +13,7 @@
 #include "smtpd/link.h"
 
 struct content;
+struct forward;
 struct session;
 
 struct transaction {
@@ -21,10 +22,11 @@ struct transaction {
     struct buf sender, envid;
     struct buf rcpts; /* encoded ipc_rcpt records, as COMMIT carries them */
     uint32_t rcpt_count;
-    uint32_t refused; /* RCPTs that were not accepted */
-    uint32_t flags;   /* enum message_flag */
-    uint8_t ret;      /* enum dsn_ret */
-    uint64_t size;    /* MAIL's SIZE; 0: not given */
+    uint32_t refused;        /* RCPTs that were not accepted */
+    uint32_t flags;          /* enum message_flag */
+    uint8_t ret;             /* enum dsn_ret */
+    uint64_t size;           /* MAIL's SIZE; 0: not given */
+    struct forward *forward; /* what XFORWARD said before MAIL; or NULL */
     struct content *content;
     struct link_message at_qmgr;
 };

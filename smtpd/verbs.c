@@ -8,7 +8,8 @@
 #define ANYWHERE                                                                                   \
     [VERB_EHLO] = cmd_ehlo, [VERB_HELO] = cmd_helo, [VERB_RSET] = cmd_rset,                        \
     [VERB_NOOP] = cmd_noop, [VERB_VRFY] = cmd_vrfy, [VERB_HELP] = cmd_help,                        \
-    [VERB_QUIT] = cmd_quit, [VERB_BDAT] = cmd_bdat, [VERB_HTTP] = cmd_http
+    [VERB_QUIT] = cmd_quit, [VERB_BDAT] = cmd_bdat, [VERB_HTTP] = cmd_http,                        \
+    [VERB_XCLIENT] = cmd_xclient, [VERB_XFORWARD] = cmd_xforward
 
 /* A hole is a verb that the state does not allow. */
 static verb_handler *const handlers[STATES][VERB_COUNT] = {
