@@ -130,6 +130,7 @@ static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct mess
         *k = (struct queue){.account = a, .lane = l, .mail_class = class, .key = {a, l, class}};
         list_init(&k->link);
         list_init(&k->jobs);
+        list_init(&k->parked);
         list_push(&l->queues, &k->of_lane);
         a->queues++;
         map_put(&q->dispatch.queues, k);
@@ -199,8 +200,11 @@ static void unqueue(struct qmgr *q, struct job *j)
     list_remove(&j->link);
     k->lane->queued--;
     q->dispatch.queued--;
-    if (--k->count == 0)
+    if (--k->count == 0) {
+        q->dispatch.busy_queues--;
         make_idle(k);
+    }
+    park_release(q, k);
 }
 
 void job_free(struct qmgr *q, struct job *j)
@@ -271,10 +275,15 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
     struct queue *k = queue_get(q, l, j->m);
     if (merge(q, k, j))
         return;
+    if (park_wanted(q, k)) {
+        park(q, k, j);
+        return;
+    }
     list_push(&k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;
-    k->count++;
+    if (k->count++ == 0)
+        q->dispatch.busy_queues++;
     l->queued++;
     q->dispatch.queued++;
     if (k->place != PLACE_IDLE)
@@ -443,6 +452,8 @@ static void free_queues(struct qmgr *q, struct lane *l)
         struct account *a = k->account;
         map_remove(&q->dispatch.queues, queue_key(k));
         list_remove(&k->of_lane);
+        while (list_pop(&k->parked)) /* each has its time */
+            continue;
         free(k);
         if (--a->queues == 0) {
             if (q->dispatch.recent == a)

@@ -118,6 +118,7 @@ enum message_phase {
 
 struct message {
     struct list all;      /* in qmgr.all */
+    struct list parked;   /* at a queue that has enough in memory */
     struct heap_node due; /* microseconds, monotonic: next thing to do for it */
     struct store_ref ref;
     struct envelope *env; /* NULL unless LOADED */

@@ -6,6 +6,7 @@
  *   queue      all messages: map, due heap, actions, walks
  *   sites      routes (domain or address to site), sites, the resolve channel
  *   dispatch   who is next: accounts, classes, lanes
+ *   park       whose messages wait on the disk when memory is scarce
  *   relays     jobs at relay processes, results
  *   outcome    what a result means for a recipient; retry: when to try again
  *   notices    failure, delay and success notices; the bounce channel
@@ -107,6 +108,7 @@ struct dispatch {
     struct list lanes;
     struct heap wakes;
     uint64_t queued, in_flight;
+    uint32_t busy_queues; /* that have jobs */
 };
 
 struct sites {
@@ -207,6 +209,10 @@ void message_drop(struct qmgr *q, struct message *m);
 void message_pin(struct message *m);
 /* False if that freed the message. */
 bool message_unpin(struct qmgr *q, struct message *m);
+/* Half of the room for envelopes is taken: those that only wait make place. */
+bool queue_crowded(const struct qmgr *q);
+/* A stub that may be loaded now instead of later. */
+void message_hurry(struct qmgr *q, struct message *m);
 /* m became durable, or was read back: enters the schedule. */
 void message_enter(struct qmgr *q, struct message *m);
 /* Puts every recipient that is due into a job. */
@@ -290,6 +296,7 @@ struct queue {
     struct list link; /* ready in its account, or waiting in its lane */
     struct list of_lane;
     struct list jobs;
+    struct list parked; /* struct message: sent away for want of memory */
     struct account *account;
     struct lane *lane;
     uint32_t count;
@@ -316,6 +323,15 @@ void dispatch_reload(struct qmgr *q);
 void dispatch_unsuspend_all(struct qmgr *q);
 void dispatch_sweep(struct qmgr *q);
 struct lane *dispatch_lane(struct qmgr *q, struct site *site);
+
+/* ---- park.c ----------------------------------------------------------------------- */
+
+/* Whether a job more for this queue had better wait on the disk. */
+bool park_wanted(const struct qmgr *q, const struct queue *k);
+/* Frees the job; its message waits until the queue is shorter. The caller settles it. */
+void park(struct qmgr *q, struct queue *k, struct job *j);
+/* A job has left the queue: messages that were parked may come. */
+void park_release(struct qmgr *q, struct queue *k);
 
 /* ---- relays.c --------------------------------------------------------------------- */
 

@@ -32,6 +32,7 @@ struct message *message_new(struct qmgr *q, const struct id *id)
     m->id = *id;
     m->ref.fd = -1;
     m->phase = PHASE_COMMITTING;
+    list_init(&m->parked);
     list_push(&q->all, &m->all);
     if (map_put(&q->messages, m))
         panic("ID %s exists twice", id->text);
@@ -52,6 +53,7 @@ void message_drop(struct qmgr *q, struct message *m)
     walks_forget(q, m);
     map_remove(&q->messages, id_slice(&m->id));
     list_remove(&m->all);
+    list_remove(&m->parked);
     heap_remove(m->phase == PHASE_STUB ? &q->stubs : &q->due, &m->due);
     m->flags &= ~(uint32_t)MESSAGE_HOLD;
     message_count_held(q, m);
@@ -224,21 +226,33 @@ static bool room_for_envelope(const struct qmgr *q)
     return q->active + q->loading < (uint64_t)q->s->config->qmgr_message_active_limit;
 }
 
-/* Idle messages take three quarters of the room at most: what is due must find
+bool queue_crowded(const struct qmgr *q)
+{
+    return q->active > (uint64_t)q->s->config->qmgr_message_active_limit / 2;
+}
+
+/* Messages that only wait take half of the room at most: what is due must find
  * some. */
 static bool better_as_stub(const struct qmgr *q, int64_t due)
 {
-    uint64_t plenty = (uint64_t)q->s->config->qmgr_message_active_limit / 4 * 3;
-    return q->active > plenty && due > q->now + 5 * CLOCK_SECOND;
+    return queue_crowded(q) && due > q->now + 5 * CLOCK_SECOND;
 }
 
 static void make_stub(struct qmgr *q, struct message *m, int64_t due)
 {
     heap_remove(&q->due, &m->due);
     drop_envelope(q, m);
+    if (m->pins == 0) /* descriptors are for those that are worked on */
+        store_unload(q->store, &m->id, &m->ref);
     m->phase = PHASE_STUB;
     if (due < INT64_MAX)
         heap_set(&q->stubs, &m->due, due);
+}
+
+void message_hurry(struct qmgr *q, struct message *m)
+{
+    if (m->phase == PHASE_STUB && !(m->flags & MESSAGE_HOLD))
+        heap_set(&q->stubs, &m->due, q->now);
 }
 
 void message_enter(struct qmgr *q, struct message *m)
@@ -387,6 +401,7 @@ static void on_loaded(const struct store_found *found, const char *error, void *
     }
     m->ref = found->ref;
     m->unreadable = false;
+    list_remove(&m->parked);
     for (uint32_t i = 0; m->flushed && i < m->recipient_count; i++)
         if (m->env->recipients[i].state == RCPT_WAITING)
             recipient_waits(m, i, 0);

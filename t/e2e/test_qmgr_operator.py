@@ -67,13 +67,16 @@ def test_message_that_ends_while_it_is_shown(c):
     body = b"Subject: x\r\n\r\n" + b"0123456789\r\n" * 4000
     shown = 0
     clients = [c.open() for _ in range(8)]
-    for i in range(20):
+    for i in range(100):
+        if shown and i >= 20:
+            break
         id = q.commit(body=body)
         if i == 0:
             q.resolved()
         job = q.job()
         for s in clients:
             c.send(s, request="message.show", id=id, content=True)
+        time.sleep(i * 2e-5)  # so that the result comes before, amid and after the reads
         q.result(job)
         for s in clients:
             lines = c.answer(s)

@@ -111,6 +111,37 @@ def test_a_slow_site_does_not_hold_up_others():
     q.stop()
 
 
+def test_many_messages_for_one_site_leave_memory_to_others():
+    """More messages for a site that hangs than fit into memory: another site's mail,
+    another account's and a more urgent one still go at once; and all are sent in
+    the end, when the site works again."""
+    q = Qmgr(dict(qmgr_message_active_limit="20", initial_destination_concurrency="1",
+                  default_destination_concurrency_limit="1"))
+    stuck = [q.commit(["u@slow.test"], account="big", mail_class=BULK) for _ in range(60)]
+    q.resolved()
+    hanging = q.job()
+    for i in range(30):
+        id = q.commit(["a@quick.test"])
+        if i == 0:
+            q.resolved()
+        job = q.job(timeout=5)
+        assert job.id == id.encode()
+        q.result(job)
+    urgent = q.commit(["u@slow.test"], account="big", mail_class=TRANSACTIONAL)
+    other = q.commit(["u@slow.test"], account="small")
+    got = []
+    job = hanging
+    while len(got) < len(stuck) + 2:
+        got.append(job.id.decode())
+        q.result(job)
+        if len(got) < len(stuck) + 2:
+            job = q.job(timeout=5)
+    assert sorted(got) == sorted(stuck + [urgent, other])
+    assert got.index(urgent) < 5 and got.index(other) < 5
+    q.wait_files([])
+    q.stop()
+
+
 def test_sites_stay_with_the_relay_that_has_their_sessions():
     q = Qmgr(relays=2)
     seen = set()
