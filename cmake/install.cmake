@@ -44,3 +44,18 @@ install(FILES ${MAN_DIR}/main.cf.5 DESTINATION ${CMAKE_INSTALL_MANDIR}/man5 RENA
 install(FILES ${MAN_DIR}/master.cf.5 DESTINATION ${CMAKE_INSTALL_MANDIR}/man5
   RENAME postern-master.cf.5)
 install(FILES ${MAN_DIR}/postern.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+
+# Postfix's names for postern. An installed Postfix has the same names in sbin and
+# bin: links lie there only if asked for.
+option(POSTERN_COMPAT_LINKS "mailq, postqueue, sendmail ... beside postern, for a machine without Postfix" OFF)
+set(COMPAT_DIRECTORY ${CMAKE_INSTALL_PREFIX}/lib/postern/compat)
+if(POSTERN_COMPAT_LINKS)
+  set(COMPAT_DIRECTORY ${CMAKE_INSTALL_FULL_SBINDIR})
+endif()
+foreach(name mailq postqueue postsuper postcat postconf sendmail)
+  install(CODE "
+    set(directory \"\$ENV{DESTDIR}${COMPAT_DIRECTORY}\")
+    file(MAKE_DIRECTORY \"\${directory}\")
+    file(CREATE_LINK ${CMAKE_INSTALL_FULL_SBINDIR}/postern \"\${directory}/${name}\" SYMBOLIC)
+    message(STATUS \"Installing: \${directory}/${name}\")")
+endforeach()

@@ -82,7 +82,7 @@ static void check_ports(struct check *c)
     unsigned before = c->errors + c->warnings, inet = 0;
     for (size_t i = 0; i < c->master_cf->count; i++) {
         const struct master_cf_service *s = &c->master_cf->services[i];
-        if (!s->command->inet)
+        if (!s->command->inet || s->local)
             continue;
         inet++;
         if (c->pid)

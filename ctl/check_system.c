@@ -65,8 +65,8 @@ static void check_directory(struct check *c, const char *name, const char *path,
     else if (strcmp(parent, path) == 0 && (st.st_mode & S_IWOTH))
         check_say(c, CHECK_ERROR, "%s = %s may be written by everybody; do: chmod o-w %s", name,
                   path, path);
-    else if (strcmp(parent, path) == 0 && private_ && (st.st_mode & (S_IROTH | S_IXOTH)))
-        check_say(c, CHECK_WARNING, "%s = %s can be entered by everybody; do: chmod 710 %s", name,
+    else if (strcmp(parent, path) == 0 && private_ && (st.st_mode & S_IROTH))
+        check_say(c, CHECK_WARNING, "%s = %s can be listed by everybody; do: chmod 711 %s", name,
                   path, path);
     free(parent);
 }

@@ -55,7 +55,7 @@ static int connect_to(const char *path)
     return -number;
 }
 
-static int tell_no_connection(struct ctl *ctl, const char *path, int number)
+static int tell_no_connection(struct ctl *ctl, int number)
 {
     switch (number) {
     case ENOENT:
@@ -72,12 +72,21 @@ static int tell_no_connection(struct ctl *ctl, const char *path, int number)
                          ctl->config->control_group);
     case ENAMETOOLONG:
         return ctl_error(CTL_FAILED,
-                         "%s: the path is too long for a socket (107 bytes); choose a shorter "
-                         "queue_directory",
-                         path);
+                         "%s/public/control: the path is too long for a socket (107 bytes); "
+                         "choose a shorter queue_directory",
+                         ctl->config->queue_directory);
     default:
-        return ctl_error(CTL_FAILED, "%s: cannot connect: %s", path, strerror(number));
+        return ctl_error(CTL_FAILED, "%s/public/control: cannot connect: %s",
+                         ctl->config->queue_directory, strerror(number));
     }
+}
+
+int client_connect(const struct config *c, const char *name)
+{
+    char *path = xasprintf("%s/public/%s", c->queue_directory, name);
+    int fd = connect_to(path);
+    free(path);
+    return fd;
 }
 
 /* A connected socket, or -1 and *status. */
@@ -88,16 +97,12 @@ static int open_socket(struct ctl *ctl, bool quiet, int *status)
         *status = CTL_FAILED;
         return -1;
     }
-    char *path = xasprintf("%s/public/control", c->queue_directory);
-    int fd = connect_to(path);
-    if (fd < 0) {
-        bool denied = fd == -EACCES || fd == -EPERM;
-        *status =
-            quiet ? (denied ? CTL_DENIED : CTL_NOT_RUNNING) : tell_no_connection(ctl, path, -fd);
-        fd = -1;
-    }
-    free(path);
-    return fd;
+    int fd = client_connect(c, "control");
+    if (fd >= 0)
+        return fd;
+    bool denied = fd == -EACCES || fd == -EPERM;
+    *status = quiet ? (denied ? CTL_DENIED : CTL_NOT_RUNNING) : tell_no_connection(ctl, -fd);
+    return -1;
 }
 
 int client_probe(struct ctl *ctl)

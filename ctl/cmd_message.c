@@ -47,7 +47,7 @@ static int digit(char c)
     return at ? (int)(at - digits) : -1;
 }
 
-static int add_base64(struct buf *b, const char *text)
+int message_base64(struct buf *b, const char *text)
 {
     for (; text[0] && text[1] && text[2] && text[3]; text += 4) {
         int bits = 0, bytes = text[2] == '=' ? 1 : text[3] == '=' ? 2 : 3;
@@ -135,13 +135,13 @@ static int show_line(json_t *line, void *arg)
         print_json_line(line);
     else if (!content && s->envelope)
         print_envelope(s->ctl, line);
-    else if (content && add_base64(&s->content, content) < 0)
+    else if (content && message_base64(&s->content, content) < 0)
         return ctl_error(CTL_FAILED, "the queue manager sent content that cannot be decoded");
     return 0;
 }
 
-/* As it is into a pipe or file; on a terminal without control bytes (B44). */
-static void print_content(const struct ctl *ctl, struct slice s)
+/* On a terminal without control bytes (B44). */
+void message_print(const struct ctl *ctl, struct slice s)
 {
     if (!ctl->terminal) {
         fwrite(s.ptr, 1, s.len, stdout);
@@ -161,7 +161,7 @@ static void print_content(const struct ctl *ctl, struct slice s)
 }
 
 /* Offset of the body; the header ends with the empty line before it. */
-static size_t body_at(struct slice content)
+size_t message_body_at(struct slice content)
 {
     const char *end = content.len ? memmem(content.ptr, content.len, "\r\n\r\n", 4) : NULL;
     return end ? (size_t)(end - content.ptr) + 4 : content.len;
@@ -193,13 +193,13 @@ int cmd_message_show(struct ctl *ctl, const struct ctl_command *self, int argc, 
                             show_line, &s, &last);
     if (status == CTL_OK && !ctl->json) {
         struct slice content = buf_slice(&s.content);
-        size_t at = body_at(content);
+        size_t at = message_body_at(content);
         if (envelope && content.len)
             putchar('\n');
         if (headers)
-            print_content(ctl, slice_first(content, at));
+            message_print(ctl, slice_first(content, at));
         if (body)
-            print_content(ctl, slice_from(content, at));
+            message_print(ctl, slice_from(content, at));
         fflush(stdout);
         long long total = (long long)json_integer_value(json_object_get(last, "content_total"));
         if (body && total > (long long)content.len)

@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "conf/config.h"
+#include "core/buf.h"
 #include "core/err.h"
 #include "core/slice.h"
 
@@ -45,6 +46,9 @@ struct ctl_command {
 extern const struct ctl_command ctl_commands[];
 extern const size_t ctl_command_count;
 
+/* What ctl_error's sentences begin with: "postern: ", or the name of the command
+ * of Postfix that this program stands for (compat.h). */
+extern const char *ctl_prefix;
 /* One sentence on standard error, "postern: ..."; returns `status`. */
 int ctl_error(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same for a wrong command line, with the command's usage. */
@@ -85,6 +89,8 @@ int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *result, voi
                json_t **last);
 /* Whether somebody answers at the control socket: CTL_OK, CTL_NOT_RUNNING, CTL_DENIED. */
 int client_probe(struct ctl *ctl);
+/* A connected socket to queue_directory/public/NAME, or -errno. */
+int client_connect(const struct config *c, const char *name);
 /* The process ID of the running master, 0 if none runs. */
 long master_pid(struct ctl *ctl);
 
@@ -108,6 +114,14 @@ const char *colour(const struct ctl *ctl, const char *sequence);
 #define COLOUR_GREEN "\033[32m"
 #define COLOUR_YELLOW "\033[33m"
 #define COLOUR_OFF "\033[0m"
+
+/* A message's content: as it is into a pipe or file, harmless on a terminal.
+ * (cmd_message.c, as the two below) */
+void message_print(const struct ctl *ctl, struct slice content);
+/* Offset of the body; the header ends with the empty line before it. */
+size_t message_body_at(struct slice content);
+/* Appends what a "content" line of message.show has; 0 or -1. */
+int message_base64(struct buf *out, const char *text);
 
 /* Rows: aligned on a terminal, the last column cut to its width; separated by
  * tabs elsewhere. The first row is the header. */

@@ -12,13 +12,16 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "ctl/compat.h"
 #include "ctl/ctl.h"
+
+const char *ctl_prefix = "postern: ";
 
 int ctl_error(int status, const char *format, ...)
 {
     va_list args;
     fflush(stdout);
-    fputs("postern: ", stderr);
+    fputs(ctl_prefix, stderr);
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
@@ -164,8 +167,6 @@ static int global_options(struct ctl *ctl, char **argv)
     return n;
 }
 
-/* The command that this program's own name stands for would be looked up here:
- * Postfix's names (mailq, postqueue) are links to this program. */
 static int run(struct ctl *ctl, char **argv)
 {
     int used = 0, n = global_options(ctl, argv);
@@ -198,10 +199,11 @@ int main(int argc, char **argv)
     struct ctl ctl = {.directory = "/etc/postern", .terminal = isatty(STDOUT_FILENO)};
     const char *no_colour = getenv("NO_COLOR");
     ctl.colour = ctl.terminal && !(no_colour && *no_colour);
-    (void)argc;
     signal(SIGPIPE, SIG_DFL);
     tzset();
-    int status = run(&ctl, argv + 1);
+    /* Postfix's names (mailq, postqueue) are links to this program */
+    const struct compat_command *compat = argc > 0 ? compat_find(argv[0]) : NULL;
+    int status = compat ? compat_run(compat, &ctl, argc, argv) : run(&ctl, argv + 1);
     config_free(ctl.config);
     if (fflush(stdout) != 0 && status == CTL_OK)
         status = ctl_error(CTL_FAILED, "cannot write the output");

@@ -71,7 +71,7 @@ static int prepare_change(struct master *m, struct change *c, struct err *e)
     if (!c->plan)
         return -1;
     if (plan_check_reload(m->plan, c->plan, e) == 0 &&
-        listen_open(&c->listeners, &m->listeners, c->plan, e) == 0) {
+        listen_open(&c->listeners, &m->listeners, c->plan, m->privileged, e) == 0) {
         if (logs_open(&c->logs, c->plan->config, e) == 0)
             return 0;
         listen_close(&c->listeners);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -11,7 +12,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-enum { BACKLOG = 1024, CONTROL_BACKLOG = 64 };
+enum { BACKLOG = 1024, PUBLIC_BACKLOG = 64 };
 
 int listen_find(const struct list *listeners, const char *text)
 {
@@ -81,17 +82,23 @@ static const struct listener *find_port(const struct list *listeners, const char
 }
 
 static int add_listener(struct list *fresh, const struct list *current,
-                        const struct plan_address *a, struct err *e)
+                        const struct plan_address *a, const struct plan *plan, bool privileged,
+                        struct err *e)
 {
-    int old = listen_find(current, a->text);
-    int fd = old >= 0 ? fcntl(old, F_DUPFD_CLOEXEC, 0) : open_socket(a, e);
+    int old = listen_find(current, a->text), fd;
+    if (old >= 0)
+        fd = fcntl(old, F_DUPFD_CLOEXEC, 0);
+    else if (a->public_name)
+        fd = listen_public(plan, a->public_name, PUBLIC_EVERYONE, privileged, e);
+    else
+        fd = open_socket(a, e);
     if (old >= 0 && fd < 0)
         return err_sys(e, "%s", a->text);
     if (fd < 0 && a->optional && (e->number == EAFNOSUPPORT || e->number == EADDRNOTAVAIL)) {
         log_info("%s: the system does not have this address family; not listening there", a->text);
         return 0;
     }
-    if (fd < 0 && e->number == EADDRINUSE) {
+    if (fd < 0 && !a->public_name && e->number == EADDRINUSE) {
         const struct listener *ours = find_port(current, a->text);
         return ours ? err_set(e,
                               "%s: cannot be opened while Postern itself listens on %s; stop and "
@@ -109,29 +116,32 @@ static int add_listener(struct list *fresh, const struct list *current,
 }
 
 int listen_open(struct list *fresh, const struct list *current, const struct plan *plan,
-                struct err *e)
+                bool privileged, struct err *e)
 {
     list_init(fresh);
     for (size_t i = 0; i < plan->count; i++)
         for (unsigned k = 0; k < plan->services[i].address_count; k++)
-            if (add_listener(fresh, current, &plan->services[i].addresses[k], e) < 0) {
+            if (add_listener(fresh, current, &plan->services[i].addresses[k], plan, privileged, e) <
+                0) {
                 listen_close(fresh);
                 return -1;
             }
     return 0;
 }
 
-/* Binds "control" in the current directory with its final owner and mode from
+/* Binds the name in the current directory with its final owner and mode from
  * the start, so that nothing has to be changed by name afterwards. */
-static int bind_here(int fd, const struct plan *plan, bool privileged)
+static int bind_here(int fd, const char *name, enum public_access access, const struct plan *plan,
+                     bool privileged)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "control"};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
     gid_t group = getegid();
-    if (unlink("control") < 0 && errno != ENOENT)
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", name);
+    if (unlink(name) < 0 && errno != ENOENT)
         return -1;
     if (privileged && setegid(plan->control_gid) < 0)
         return -1;
-    mode_t mask = umask(0117);
+    mode_t mask = umask(access == PUBLIC_GROUP ? 0117 : 0111);
     int rc = bind(fd, (const struct sockaddr *)&address, sizeof address);
     int number = errno;
     umask(mask);
@@ -158,21 +168,32 @@ static int open_public(const char *path, bool privileged, struct err *e)
     return -1;
 }
 
-void listen_remove_control(const struct plan *plan, bool privileged)
+static void remove_name(int directory, const char *path, const char *name)
+{
+    if (unlinkat(directory, name, 0) < 0 && errno != ENOENT)
+        log_warning("%s/%s: cannot remove: %m", path, name);
+}
+
+void listen_remove_public(const struct plan *plan, bool privileged)
 {
     char *path = xasprintf("%s/public", plan->config->queue_directory);
     struct err e;
     int directory = open_public(path, privileged, &e);
-    if (directory < 0)
-        log_warning("the control socket is not removed: %s", e.text);
-    else if (unlinkat(directory, "control", 0) < 0 && errno != ENOENT)
-        log_warning("%s/control: cannot remove: %m", path);
-    if (directory >= 0)
+    if (directory < 0) {
+        log_warning("the sockets in %s are not removed: %s", path, e.text);
+    } else {
+        remove_name(directory, path, "control");
+        remove_name(directory, path, "showq");
+        for (size_t i = 0; i < plan->count; i++)
+            if (plan->services[i].line->command->inet && plan->services[i].line->local)
+                remove_name(directory, path, plan->services[i].line->name);
         close(directory);
+    }
     free(path);
 }
 
-int listen_control(const struct plan *plan, bool privileged, struct err *e)
+int listen_public(const struct plan *plan, const char *name, enum public_access access,
+                  bool privileged, struct err *e)
 {
     char *path = xasprintf("%s/public", plan->config->queue_directory);
     int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -183,9 +204,9 @@ int listen_control(const struct plan *plan, bool privileged, struct err *e)
         err_sys(e, "%s", path);
     else if (directory < 0)
         rc = -1; /* told already */
-    else if (fchdir(directory) < 0 || bind_here(fd, plan, privileged) < 0 ||
-             listen(fd, CONTROL_BACKLOG) < 0)
-        err_sys(e, "%s/control: cannot listen", path);
+    else if (fchdir(directory) < 0 || bind_here(fd, name, access, plan, privileged) < 0 ||
+             listen(fd, PUBLIC_BACKLOG) < 0)
+        err_sys(e, "%s/%s: cannot listen", path, name);
     else
         rc = 0;
     if (here >= 0 && fchdir(here) < 0)

@@ -127,10 +127,13 @@ static int set_up(struct master *m, struct err *e)
         m->pid_file.fd = -1; /* another master's: stays */
         return -1;
     }
-    if (listen_open(&m->listeners, &none, m->plan, e) < 0)
+    if (listen_open(&m->listeners, &none, m->plan, m->privileged, e) < 0)
         return -1;
-    m->control = listen_control(m->plan, m->privileged, e);
-    if (m->control < 0 || logs_open(&m->logs, m->plan->config, e) < 0)
+    m->control = listen_public(m->plan, "control", PUBLIC_GROUP, m->privileged, e);
+    if (m->control < 0)
+        return -1;
+    m->showq = listen_public(m->plan, "showq", PUBLIC_EVERYONE, m->privileged, e);
+    if (m->showq < 0 || logs_open(&m->logs, m->plan->config, e) < 0)
         return -1;
     m->client_counts = client_counts_make(e);
     if (m->client_counts < 0)
@@ -197,7 +200,7 @@ static int start(struct master *m, bool in_background, struct err *e)
     if (!m->privileged)
         log_info("not started as root: the services keep this user and have no chroot");
     run(m);
-    listen_remove_control(m->plan, m->privileged);
+    listen_remove_public(m->plan, m->privileged);
     prepare_remove_pid_file(&m->pid_file);
     return 0;
 }
@@ -205,7 +208,7 @@ static int start(struct master *m, bool in_background, struct err *e)
 int main(int argc, char **argv)
 {
     static struct master master = {
-        .control = -1, .client_counts = -1, .pid_file = {NULL, -1}, .ready_pipe = -1};
+        .control = -1, .showq = -1, .client_counts = -1, .pid_file = {NULL, -1}, .ready_pipe = -1};
     struct master *m = &master;
     struct options o;
     struct err e = {0, ""};

@@ -66,6 +66,7 @@ struct master {
     struct tables tables;
     struct list listeners; /* struct listener */
     int control;           /* listening socket for `postern` */
+    int showq;             /* the same for mailq */
     int client_counts;     /* the table that smtpd processes share */
     struct pid_file pid_file;
     struct list members, processes;

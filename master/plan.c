@@ -81,6 +81,12 @@ static int plan_addresses(struct plan_service *s, struct err *e)
 {
     if (!s->line->command->inet)
         return 0;
+    if (s->line->local) {
+        struct plan_address *a = &s->addresses[s->address_count++];
+        snprintf(a->text, sizeof a->text, "unix:%s", s->line->name);
+        a->public_name = s->line->name;
+        return 0;
+    }
     int rc =
         *s->line->host ? add_address(s, slice_str(s->line->host), false, e) : add_interfaces(s, e);
     if (rc == 0 && s->address_count == 0)

@@ -16,8 +16,9 @@
 struct plan_address {
     struct sockaddr_storage address;
     socklen_t len;
-    char text[64]; /* "127.0.0.1:25", "[::]:25" */
-    bool optional; /* from all or loopback-only: a missing address family is no error */
+    char text[64];           /* "127.0.0.1:25", "[::]:25", "unix:submit" */
+    const char *public_name; /* a socket in queue_directory/public, or NULL */
+    bool optional;           /* from all or loopback-only: a missing address family is no error */
 };
 
 struct plan_service {

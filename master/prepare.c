@@ -111,13 +111,14 @@ int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
 {
     const struct config *c = plan->config;
     char *public = xasprintf("%s/public", c->queue_directory);
-    /* the control group passes through the spool to public/, nothing more */
+    /* everybody passes through the spool to the sockets in public/, nothing more:
+     * the other folders are open to qmgr's user only */
     const struct wanted all[] = {
         {"data_directory", c->data_directory, 0, 0, 0755},
         {"empty_directory", c->empty_directory, 0, 0, 0755},
         {"pid_directory", c->pid_directory, 0, 0, 0755},
-        {"queue_directory", c->queue_directory, plan->queue_uid, plan->control_gid, 0710},
-        {"queue_directory", public, 0, plan->control_gid, 0710},
+        {"queue_directory", c->queue_directory, plan->queue_uid, plan->control_gid, 0711},
+        {"queue_directory", public, 0, plan->control_gid, 0711},
     };
     int rc = 0;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == 0; i++) {

@@ -95,7 +95,8 @@ static int gather(struct start *s, const struct member *member, int channel, int
     s->fds[s->count++] = m->logs.event_log;
     if (member->command == command_find(SLICE("qmgr"))) {
         s->fds[s->count++] = m->control;
-        listeners++;
+        s->fds[s->count++] = m->showq;
+        listeners += 2;
     }
     for (unsigned i = 0; i < service->address_count; i++) {
         int fd = listen_find(&m->listeners, service->addresses[i].text);

@@ -104,6 +104,9 @@ static int parse_inet(struct master_cf_service *s, struct slice text, struct err
 
 static int parse_unix(struct slice text, struct err *e)
 {
+    if (text.len > MASTER_CF_NAME_MAX)
+        return err_set(e, "%s: a service's name has at most %d characters", log_esc_n(text, 60),
+                       MASTER_CF_NAME_MAX);
     for (size_t i = 0; i < text.len; i++) {
         char c = text.ptr[i], low = (char)(c | 0x20);
         if (!(low >= 'a' && low <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
@@ -200,6 +203,21 @@ static int parse_arguments(struct master_cf_service *s, struct slice rest, struc
 
 enum column { NAME, TYPE, PRIVATE, UNPRIV, CHROOT, WAKEUP, MAXPROC, COMMAND, COLUMNS };
 
+/* A socket that smtpd listens on. The name of a port is most likely a slip. */
+static int check_socket_name(struct slice name, struct err *e)
+{
+    static const char *const taken[] = {"control", "showq"};
+    unsigned port;
+    if (parse_port(name, &port, NULL) == 0)
+        return err_set(e, "smtpd listens on the network as %s: its type is inet",
+                       log_esc_n(name, 60));
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (slice_eq(name, slice_str(taken[i])))
+            return err_set(e, "the socket %s is the queue manager's; choose another name",
+                           taken[i]);
+    return 0;
+}
+
 static int parse_type(struct master_cf_service *s, struct slice type, struct slice name,
                       struct err *e)
 {
@@ -209,8 +227,9 @@ static int parse_type(struct master_cf_service *s, struct slice type, struct sli
         return parse_inet(s, name, e);
     }
     if (slice_eq(type, SLICE("unix"))) {
-        if (s->command->inet)
-            return err_set(e, "%s listens on the network: its type is inet", s->command->name);
+        s->local = s->command->inet;
+        if (s->local && check_socket_name(name, e) < 0)
+            return -1;
         s->host = xstrdup("");
         return parse_unix(name, e);
     }
@@ -261,8 +280,12 @@ static const struct master_cf_service *find_double(const struct master_cf *m,
         const struct master_cf_service *o = &m->services[i];
         if (o == s || o->command->inet != s->command->inet)
             continue;
-        if (s->command->inet ? o->port == s->port && strcmp(o->host, s->host) == 0
-                             : o->command == s->command)
+        bool same = o->command == s->command;
+        if (s->command->inet)
+            same = s->local == o->local &&
+                   (s->local ? strcmp(o->name, s->name) == 0
+                             : o->port == s->port && strcmp(o->host, s->host) == 0);
+        if (same)
             return o;
     }
     return NULL;

@@ -4,7 +4,7 @@
  *   service type private unpriv chroot wakeup maxproc command [-o name=value]...
  *
  * service   inet: port, or host:port, [v6]:port; the port a number or a name;
- *           unix: a name
+ *           unix: a name; of smtpd: a socket in queue_directory/public
  * maxproc   number of processes; '-' is default_process_limit
  * private, unpriv, chroot, wakeup are checked and otherwise ignored: every
  * service of Postern is private, unprivileged and chrooted.
@@ -19,6 +19,7 @@
 
 enum {
     MASTER_CF_SERVICES_MAX = 64,
+    MASTER_CF_NAME_MAX = 40,       /* of a unix service */
     MASTER_CF_OVERRIDES_MAX = 100, /* -o of one service */
     MASTER_CF_PROCESSES_MAX = 64   /* of one service */
 };
@@ -27,7 +28,7 @@ enum {
 struct command {
     const char *name; /* of the program */
     const char *user; /* that it runs as */
-    bool inet;        /* it has inet listeners; otherwise it is internal */
+    bool inet;        /* it has listeners, inet or unix; otherwise it is internal */
     bool single;      /* exactly one process */
 };
 extern const struct command commands[];
@@ -40,6 +41,7 @@ struct master_cf_service {
     const struct command *command;
     char *host;       /* inet: address to listen on, or "" for inet_interfaces */
     unsigned port;    /* inet */
+    bool local;       /* unix: of smtpd, its name is that of its socket */
     unsigned count;   /* of processes; 0: default_process_limit */
     char **overrides; /* "name=value" */
     size_t override_count;

@@ -217,7 +217,7 @@ def test_wrong_owners_are_repaired(relay):
     os.chmod(relay.path("spool"), 0o777)
     os.chmod(relay.path("data/empty"), 0o777)
     relay.start()
-    assert os.stat(relay.path("spool")).st_mode & 0o7777 == 0o710
+    assert os.stat(relay.path("spool")).st_mode & 0o7777 == 0o711
     assert os.stat(relay.path("spool")).st_uid != 0
     assert os.stat(relay.path("data/empty")).st_mode & 0o7777 == 0o755
     assert "owner and mode were" in relay.stderr() + relay.log()
