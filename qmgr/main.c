@@ -150,6 +150,7 @@ static void turn(struct service *s)
     walks_turn(q);
     queue_sweep(q);
     intake_state(q);
+    queue_check(q);
     channel_flush_all(); /* before the logs: somebody waits for what is in there */
     events_flush(q);
     arm_timer(q);

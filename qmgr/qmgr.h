@@ -243,6 +243,8 @@ void queue_turn(struct qmgr *q);
 void queue_sweep(struct qmgr *q);
 /* When the next thing is due in the queue; INT64_MAX: nothing. */
 int64_t queue_next_due(const struct qmgr *q);
+/* Test builds: panics if the queue's counters and states do not fit (consistency.c). */
+void queue_check(const struct qmgr *q);
 /* The found callbacks of the store. */
 void queue_found(const struct store_found *found, void *arg);
 void queue_quarantined(const struct id *id, const char *why, void *arg);

@@ -1,0 +1,129 @@
+/*
+ * Test builds count everything anew after each turn of the loop and compare with
+ * the counters, so that every test of qmgr also finds a counter that drifts, a
+ * recipient without a state's consequence, or a message that nothing will wake.
+ */
+#include "qmgr/qmgr.h"
+
+#ifdef POSTERN_FAULTS
+
+#include "core/mem.h"
+
+enum { CHECKED_MESSAGES_MAX = 500 /* with more in the queue it would take too long */ };
+
+struct totals {
+    uint64_t active, held, body_bytes, loading;
+};
+
+static void same(const struct message *m, const char *what, uint64_t counted, uint64_t kept)
+{
+    if (counted != kept)
+        panic("%s: %llu %s, but the counter says %llu", m ? m->id.text : "queue",
+              (unsigned long long)counted, what, (unsigned long long)kept);
+}
+
+static void check_recipients(const struct message *m)
+{
+    const struct envelope *e = m->env;
+    uint32_t in_state[RCPT_DONE + 1] = {0}, in_jobs = 0;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        const struct recipient *r = &e->recipients[i];
+        in_state[r->state]++;
+        if (r->state == RCPT_WAITING && r->due < e->next_due && !e->more && !e->deleted)
+            panic("%s: recipient %u is due before its message", m->id.text, i);
+    }
+    list_each(&e->jobs, n) in_jobs += container_of(n, struct job, of_message)->count;
+    same(m, "recipients in jobs", in_jobs, in_state[RCPT_QUEUED]);
+    same(m, "recipients queued", in_state[RCPT_QUEUED], e->queued);
+    same(m, "recipients failing", in_state[RCPT_FAILING], e->failing);
+    same(m, "recipients failed", in_state[RCPT_FAILED], e->failed);
+    same(m, "recipients confirmed", in_state[RCPT_CONFIRMED], e->confirmed);
+    same(m, "recipients left", m->recipient_count - in_state[RCPT_DONE], e->left);
+}
+
+/* Something will go on with m by itself: a time, a job, a call to the store, a
+ * notice that is being made, or the operator. */
+static void check_awake(const struct qmgr *q, const struct message *m)
+{
+    const struct envelope *e = m->env;
+    bool waits = heap_has(&m->due) || m->pins || (m->flags & MESSAGE_HOLD) || !q->scanned;
+    if (!waits && !e)
+        panic("%s: nothing will read it back", m->id.text);
+    if (!waits && !e->queued && !e->failing && !e->noticing)
+        panic("%s: nothing will wake it", m->id.text);
+}
+
+static void check_message(const struct qmgr *q, const struct message *m, struct totals *t)
+{
+    t->held += m->held;
+    t->loading += m->phase == PHASE_LOADING;
+    if ((m->env != NULL) != (m->phase == PHASE_LOADED) && m->phase != PHASE_COMMITTING)
+        panic("%s: phase %u and its envelope do not fit", m->id.text, m->phase);
+    if (m->phase == PHASE_LOADED) {
+        t->active++;
+        if (m->env->body)
+            t->body_bytes += m->env->body->prefix_len + m->env->body->body_len;
+        check_recipients(m);
+    }
+    if (m->phase == PHASE_LOADED || m->phase == PHASE_STUB)
+        check_awake(q, m);
+}
+
+static uint32_t check_queue(const struct queue *k)
+{
+    uint32_t jobs = 0;
+    list_each(&k->jobs, n)
+    {
+        const struct job *j = container_of(n, struct job, link);
+        if (j->state != JOB_QUEUED || j->queue != k)
+            panic("%s: a job in the wrong queue", j->m->id.text);
+        jobs++;
+    }
+    same(NULL, "jobs in a queue", jobs, k->count);
+    return jobs;
+}
+
+static void check_lanes(const struct qmgr *q)
+{
+    uint64_t queued = 0, in_flight = 0, busy = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        const struct lane *l = container_of(n, struct lane, all);
+        uint32_t jobs = 0;
+        list_each(&l->queues, of)
+        {
+            uint32_t count = check_queue(container_of(of, struct queue, of_lane));
+            jobs += count;
+            busy += count > 0;
+        }
+        same(NULL, "jobs queued at a lane", jobs, l->queued);
+        same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);
+        queued += jobs;
+        in_flight += l->in_flight;
+    }
+    same(NULL, "jobs queued", queued, q->dispatch.queued);
+    same(NULL, "jobs under way", in_flight, q->dispatch.in_flight);
+    same(NULL, "busy queues", busy, q->dispatch.busy_queues);
+}
+
+void queue_check(const struct qmgr *q)
+{
+    struct totals t = {0};
+    if (q->messages.count > CHECKED_MESSAGES_MAX)
+        return;
+    list_each(&q->all, n) check_message(q, container_of(n, struct message, all), &t);
+    same(NULL, "envelopes in memory", t.active, q->active);
+    same(NULL, "messages held", t.held, q->held);
+    same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);
+    same(NULL, "messages being loaded", t.loading, q->loading);
+    check_lanes(q);
+}
+
+#else
+
+void queue_check(const struct qmgr *q)
+{
+    (void)q;
+}
+
+#endif
