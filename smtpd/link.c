@@ -95,6 +95,8 @@ static void send_commit(struct link *l, struct session *s)
     struct buf prefix = {prefix_bytes, 0, sizeof prefix_bytes, sizeof prefix_bytes};
     struct transaction *tx = &s->tx;
     const struct content *c = tx->content;
+    char user[32];
+    snprintf(user, sizeof user, "local[uid %u]", s->uid);
     prefix_compose(s, &prefix);
     struct ipc_commit m = {
         .tag = tx->at_qmgr.tag,
@@ -103,7 +105,7 @@ static void send_commit(struct link *l, struct session *s)
         .flags = tx->flags | (c->data.flags & DATA_8BIT ? MESSAGE_8BIT : 0u),
         .ret = tx->ret,
         .mail_class = CLASS_NORMAL,
-        .client = slice_str(s->peer),
+        .client = slice_str(s->local_user ? user : s->peer),
         .message_id = slice_make(c->header.message_id, c->header.message_id_len),
         .sender = buf_slice(&tx->sender),
         .envid = buf_slice(&tx->envid),

@@ -67,30 +67,35 @@ static struct slice address_of(const struct session *s)
     return slice_make(s->address, s->address_len);
 }
 
+/* Whether one more session is possible; otherwise 421 is said. */
+static bool has_room(struct session *s)
+{
+    const struct server *sv = s->server;
+    if (sv->session_count <= (size_t)sv->config->smtpd_connection_limit)
+        return true;
+    report_connect(s);
+    log_warning("more than smtpd_connection_limit sessions: %s is sent away", s->peer);
+    reply_goodbye(s, "4.3.2", "Error: too many sessions, try later");
+    return false;
+}
+
 /* Whether the limits allow it a session; otherwise 421 is said. */
 static bool is_welcome(struct session *s)
 {
     struct server *sv = s->server;
     enum client_verdict verdict = CLIENT_OK;
     int64_t now = clock_mono();
-    bool crowded = sv->session_count > (size_t)sv->config->smtpd_connection_limit;
     s->limited = !nets_match(&sv->exempt_networks, address_of(s));
     if (s->address_len)
         verdict = clients_connect(&sv->clients, address_of(s), now, &s->client);
-    bool excessive = s->limited && verdict != CLIENT_OK;
-    if (!crowded && !excessive)
-        return true;
+    if (!s->limited || verdict == CLIENT_OK)
+        return has_room(s);
     report_connect(s);
-    if (excessive) {
-        uint64_t count = clients_count(&sv->clients, s->client, verdict, now);
-        log_warning("Connection %s limit exceeded: %llu from %s for service smtpd",
-                    verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", (unsigned long long)count,
-                    s->peer);
-        reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
-        return false;
-    }
-    log_warning("more than smtpd_connection_limit sessions: %s is sent away", s->peer);
-    reply_goodbye(s, "4.3.2", "Error: too many sessions, try later");
+    uint64_t count = clients_count(&sv->clients, s->client, verdict, now);
+    log_warning("Connection %s limit exceeded: %llu from %s for service smtpd",
+                verdict == CLIENT_TOO_MANY ? "concurrency" : "rate", (unsigned long long)count,
+                s->peer);
+    reply_goodbye(s, "4.7.0", "Error: too many connections from your address");
     return false;
 }
 
@@ -163,10 +168,35 @@ size_t opening_take_proxy(struct session *s, struct slice in)
     return used;
 }
 
+/* ---- users of this machine ------------------------------------------------------------ */
+
+/* Came by a socket in public/. Logs and filters expect an address: it has that of
+ * the machine itself, but neither counts nor networks of clients are for it. */
+static void begin_local(struct session *s)
+{
+    struct ucred user;
+    socklen_t len = sizeof user;
+    s->address_len = 4;
+    memcpy(s->address, (const unsigned char[]){127, 0, 0, 1}, 4);
+    opening_set_name(s, SLICE("localhost"));
+    if (getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED, &user, &len) < 0) {
+        close_unheard(s, "no credentials");
+        return;
+    }
+    s->local_user = s->may_relay = true;
+    s->uid = user.uid;
+    if (has_room(s))
+        opening_greet(s);
+}
+
 void opening_begin(struct session *s, const struct sockaddr *from)
 {
     struct server *sv = s->server;
     s->mode = INPUT_COMMAND;
+    if (from->sa_family == AF_UNIX) {
+        begin_local(s);
+        return;
+    }
     set_peer(s, from);
     opening_set_name(s, SLICE(""));
     if (!sv->proxied) {

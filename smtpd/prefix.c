@@ -20,6 +20,8 @@ static void add_received(struct session *s, struct buf *out)
         .id = id_slice(&s->tx.id),
         .recipient = tx_single_recipient(&s->tx),
         .arrival = s->tx.arrival,
+        .local = s->local_user,
+        .uid = s->uid,
     };
     if (received_compose(&r, out) < 0)
         panic("the Received line does not fit");

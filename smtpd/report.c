@@ -3,6 +3,7 @@
 #include <ctype.h>
 
 #include "core/log.h"
+#include "service/service.h"
 #include "smtpd/content.h"
 #include "smtpd/forward.h"
 
@@ -52,10 +53,25 @@ void report_broken(const struct session *s, const char *event)
                  (unsigned long long)s->tx.content->received, s->peer);
 }
 
+/* As Postfix's pickup has it: log tools count such mail as received here. */
+static void report_local(const struct session *s, struct buf *b)
+{
+    char name[128];
+    service_log_name(s->server->config, "pickup", name, sizeof name);
+    buf_printf(b, "%s: uid=%u from=<", s->tx.id.text, s->uid);
+    buf_add_escaped(b, buf_slice(&s->tx.sender), ADDRESS_MAX);
+    buf_addc(b, '>');
+    log_info_as(name, buf_slice(b));
+}
+
 void report_client(const struct session *s)
 {
     char text[2048];
     struct buf b = {text, 0, sizeof text, sizeof text - 1};
+    if (s->local_user) {
+        report_local(s, &b);
+        return;
+    }
     if (s->login)
         buf_printf(&b, ", sasl_method=XCLIENT, sasl_username=%s", s->login);
     forward_describe(s->tx.forward, &b);

@@ -13,7 +13,8 @@ void report_disconnect(const struct session *s);
  * "timeout". */
 void report_broken(const struct session *s, const char *event);
 
-/* "ID: client=name[ip]", with who has authenticated and what XFORWARD said. */
+/* "ID: client=name[ip]", with who has authenticated and what XFORWARD said;
+ * of a local user "ID: uid=1000 from=<sender>". */
 void report_client(const struct session *s);
 
 #endif

@@ -74,12 +74,14 @@ struct session {
     uint8_t address_len;
     bool esmtp, may_relay;
     bool may_xclient, may_xforward;
+    bool local_user;             /* of this machine, by a socket in public/; its `uid` */
     bool limited;                /* the limits per client hold */
     bool watched, writing;       /* the event is added; is for writing */
     bool penalty;                /* smtpd_error_sleep_time is due before the reply leaves */
     bool goodbye;                /* QUIT: the client closes by itself */
     bool taken;                  /* more than a part of a command has come since the last wait */
     char address[16];            /* address_len bytes, network order; 0: nobody knows it */
+    uint32_t uid;
     uint16_t port;               /* the client's; 0: nobody knows it */
     struct proxy_endpoint local; /* what it connected to, if others say so: len 0: they do not */
     char *peer;                  /* "name[address]", for logs */

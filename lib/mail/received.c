@@ -44,6 +44,13 @@ static int add_from(const struct received *r, struct buf *out)
     return buf_addstr(out, "])\r\n");
 }
 
+static int add_user(const struct received *r, struct buf *out)
+{
+    if (buf_addstr(out, "Received: by ") < 0 || buf_adds(out, r->myhostname) < 0)
+        return -1;
+    return buf_printf(out, " (Postern, from userid %u)\r\n\tid %.*s", r->uid, SLICE_ARG(r->id));
+}
+
 static int add_by(const struct received *r, struct buf *out)
 {
     if (buf_addstr(out, "\tby ") < 0 || buf_adds(out, r->myhostname) < 0 ||
@@ -65,8 +72,11 @@ static int add_for(const struct received *r, struct buf *out)
 int received_compose(const struct received *r, struct buf *out)
 {
     size_t before = out->len;
-    if (add_from(r, out) == 0 && add_by(r, out) == 0 && add_for(r, out) == 0 &&
-        buf_adds(out, mail_date(r->arrival)) == 0 && buf_addstr(out, "\r\n") == 0)
+    int rc = r->local ? add_user(r, out) : add_from(r, out);
+    if (rc == 0 && !r->local)
+        rc = add_by(r, out);
+    if (rc == 0 && add_for(r, out) == 0 && buf_adds(out, mail_date(r->arrival)) == 0 &&
+        buf_addstr(out, "\r\n") == 0)
         return 0;
     out->len = before;
     return -1;

@@ -13,6 +13,8 @@ struct received {
     struct slice id;        /* queue ID */
     struct slice recipient; /* of a message with a single one, else empty */
     int64_t arrival;        /* wall microseconds */
+    bool local;             /* from a user of this machine: no helo, name and address */
+    uint32_t uid;           /* with it */
 };
 
 /* Appends the folded field with its CRLF. Peer text cannot break out of its
