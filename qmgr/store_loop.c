@@ -176,6 +176,8 @@ static void deliver(struct store *s, struct op *op)
     switch (op->kind) {
     case OP_COMMIT: {
         struct store_commit *c = op->u.commit.c;
+        if (op->error) /* a name that was taken: the scan must tell of the one that has it */
+            free(map_remove(&s->recent, id_slice(&op->id)));
         c->ref = op->u.commit.ref;
         c->done(c, op->error, op->u.commit.code, c->arg);
         break;

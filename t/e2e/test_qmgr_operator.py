@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ipc import expand, parameters
 from qmgr_peers import SITE, Qmgr
 from test_qmgr_delivery import NO_SUCH_USER, REFUSED
 from test_qmgr_restart import again, place, wait_file  # noqa: F401 (a fixture)
@@ -214,3 +215,28 @@ def test_F22_failed_notice_does_not_hide_the_next_failure(c):
     ask = q.noticed()
     assert [r.address for r in ask.recipients] == [b"a@example.com", b"b@other.test"]
     q.wait_log(rf"{id}: removed")
+
+
+def test_reload_looks_destinations_up_anew(c):
+    """A new relayhost holds for domains that are known already, and soon."""
+    q = c.q
+    q.commit()
+    q.resolved(ttl=86400)
+    q.result(q.job())
+    fd = os.memfd_create("config")
+    values = expand({**parameters(), "myhostname": "relay.test", "mydomain": "test",
+                     "maillog_file": q.master.log_path, "queue_minfree": "0",
+                     "queue_minfree_inodes": "0"})
+    os.write(fd, "".join(f"{k} = {v}\n" for k, v in values.items()).encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    q.master.master.send("ipc_config", fd, generation=2)
+    os.close(fd)
+    end = time.monotonic() + 10
+    while True:
+        assert time.monotonic() < end
+        q.commit()
+        ask = q.resolve.receive(0.2)
+        if ask:
+            break
+        q.result(q.job())
+    assert ask.recipient == b"a@example.com"

@@ -342,6 +342,25 @@ static void test_scan_leaves_out_what_was_taken_meanwhile(void **state)
     end_spool(s);
 }
 
+/* Whoever claims the name of a message that is not scanned yet cannot hide it. */
+static void test_scan_tells_of_a_message_whose_name_was_claimed(void **state)
+{
+    struct spool *s = new_spool();
+    struct id id = id_new();
+    (void)state;
+    open_spool(s, default_config());
+    assert_int_equal(commit_one(s, &id, body, 1), 0);
+    close_spool(s);
+    open_spool(s, default_config());
+    assert_int_equal(commit_one(s, &id, body, 2), 451);
+    store_scan(s->store);
+    while (!s->scanned)
+        event_base_loop(s->base, EVLOOP_ONCE);
+    assert_int_equal(s->seen_count, 1);
+    assert_int_equal(s->seen[0].recipients, 1);
+    end_spool(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_existing_id_is_refused_unless_replaced),
         cmocka_unit_test(test_many_at_once_with_few_descriptors),
         cmocka_unit_test(test_scan_leaves_out_what_was_taken_meanwhile),
+        cmocka_unit_test(test_scan_tells_of_a_message_whose_name_was_claimed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
