@@ -9,7 +9,7 @@
 
 static const struct compat_command commands[] = {
     {"mailq", compat_mailq},     {"postqueue", compat_postqueue}, {"postsuper", compat_postsuper},
-    {"postcat", compat_postcat}, {"postconf", compat_postconf},
+    {"postcat", compat_postcat}, {"postconf", compat_postconf},   {"sendmail", compat_sendmail},
 };
 static const char *program = "postern";
 

@@ -26,9 +26,8 @@ int compat_fatal(int status, const char *format, ...) __attribute__((format(prin
 void compat_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A JSON string with its quotes; text that is not UTF-8 gets question marks. */
 void compat_print_quoted(const char *text);
-/* "Sat Nov 21 22:17:18 2026" of local time. */
+/* As asctime(3): "Sat Nov 21 22:17:18 2026" of local time. */
 void compat_time(char out[static 32], long long when);
-/* As asctime(3), which the formats below begin with. */
 
 /* The whole queue in the form of mailq, or of postqueue -j; EX_OK or the status
  * after telling what is wrong. */
@@ -47,6 +46,7 @@ int compat_mailq(struct ctl *ctl, int argc, char **argv);
 int compat_postqueue(struct ctl *ctl, int argc, char **argv);
 int compat_postsuper(struct ctl *ctl, int argc, char **argv);
 int compat_postcat(struct ctl *ctl, int argc, char **argv);
+int compat_sendmail(struct ctl *ctl, int argc, char **argv);
 int compat_postconf(struct ctl *ctl, int argc, char **argv);
 
 #endif

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import smtplib
 import socket
 import subprocess
 import time
@@ -12,7 +13,7 @@ from postern import BIN, Postern, free_port, wait_until
 from sink import Sink
 
 CONTENT = b"Subject: compat\r\nMessage-ID: <c.1@src.test>\r\n\r\nfirst\r\n.second\r\n"
-NAMES = ("mailq", "postqueue", "postsuper", "postcat", "postconf")
+NAMES = ("mailq", "postqueue", "postsuper", "postcat", "postconf", "sendmail")
 REFUSED = "connect to 127.0.0.1[127.0.0.1]:{}: Connection refused"
 
 
@@ -318,3 +319,210 @@ def test_without_a_running_relay(place):
     assert done.returncode == 1 and done.stderr.startswith("postcat: fatal: Postern is not run")
     done = tools.run("postqueue -c /nonexistent -p")
     assert done.returncode != 0 and done.stderr.startswith("postqueue: fatal: /nonexistent/main.cf")
+
+
+# ---- sendmail ------------------------------------------------------------------------
+
+MASTER = ("127.0.0.1:{} inet n - y - 1 smtpd\n"
+          "submit unix n - y - 1 smtpd\n  -o smtpd_service_kind=submission\n")
+
+
+class Local:
+    """A relay that local users may hand mail to, and a server that gets it."""
+
+    def __init__(self, place, **config):
+        self.sink = Sink()
+        self.postern = Postern(place, start=False, relayhost=f"[127.0.0.1]:{self.sink.port}",
+                               mynetworks="192.0.2.0/24", **config)
+        self.postern.master_cf = MASTER.format(self.postern.port)
+        self.postern.write_config()
+        self.tools = self.postern.tools = Tools(place, self.postern)
+
+    def __enter__(self):
+        self.postern.start()
+        return self
+
+    def __exit__(self, *problem):
+        self.postern.__exit__(*problem)
+        self.sink.stop()
+
+
+@pytest.fixture
+def local(place):
+    with Local(place) as it:
+        yield it
+
+
+def test_sendmail_t(local):
+    done = local.tools.run(
+        "sendmail -t -i -f me@src.test -F 'Me, \"Myself\"'", stdin=None,
+        input="From x Sat Nov 21 22:17:18 2026\n"
+              "To: Joe <joe@dst.test>, \"B, Ob\" <bob@dst.test>\n"
+              "Cc: joe@dst.test,\n group: carol@dst.test (at home);\n"
+              "Bcc: secret@dst.test\nSubject: hello\n\nline\n.\n..two\nlast, no end")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    m = local.sink.wait(1)[0]
+    assert m.sender == "me@src.test"
+    assert sorted(m.recipients) == [f"{n}@dst.test" for n in ("bob", "carol", "joe", "secret")]
+    header, body = m.content.split(b"\r\n\r\n", 1)
+    assert body == b"line\r\n.\r\n..two\r\nlast, no end\r\n"
+    assert b"secret" not in header and b"Bcc" not in header
+    assert b'\r\nFrom: "Me, \\"Myself\\"" <me@src.test>' in header
+    assert b"\r\nDate: " in header and b"\r\nMessage-ID: <" in header
+    assert re.match(rb"Received: by relay\.test \(Postern, from userid %d\)\r\n\tid \w+;"
+                    % os.getuid(), header)
+    id_ = re.search(rb"id (\w+);", header)[1].decode()
+    local.postern.wait_log(rf"postern/pickup\[\d+\]: {id_}: uid={os.getuid()} "
+                           r"from=<me@src\.test>$")
+
+
+def test_sendmail_with_arguments(local):
+    out = local.tools.out
+    text = "printf 'Subject: x\\r\\nFrom: a@b.test\\r\\n\\r\\ntext\\r\\n.\\r\\nnot this\\r\\n' | "
+    out(text + "sendmail -oi -oem -odb -G -n -U -h 3 -L tag -X /dev/null -O x=y -B8BITMIME "
+        "-f '<>' -N failure,delay -R hdrs -V id=1+ 'Joe <one@dst.test>' two@dst.test,three@dst.test")
+    m = local.sink.wait(1)[0]
+    assert m.sender in ("", "<>", None) and sorted(m.recipients) == \
+        ["one@dst.test", "three@dst.test", "two@dst.test"]
+    assert m.content.endswith(b"\r\nFrom: a@b.test\r\n\r\ntext\r\n.\r\nnot this\r\n")
+    assert b"for <" not in m.content
+    out(text + "sendmail one@dst.test")
+    m = local.sink.wait(2)[1]
+    assert m.content.endswith(b"\r\n\r\ntext\r\n"), "without -i a dot is the end"
+    assert m.sender.endswith("@relay.test")
+    done = local.tools.run(text + "sendmail -v -i bare")
+    assert "250 2.0.0 Ok: queued as" in done.stderr
+    assert local.sink.wait(3)[2].recipients == ["bare@relay.test"], "at myorigin"
+    assert local.tools.out("sendmail -bv one@dst.test") == "one@dst.test: 250 2.1.5 Ok\n"
+
+
+def test_sendmail_speaks_smtp(local):
+    dialogue = ("EHLO x\r\nMAIL FROM:<a@src.test>\r\nRCPT TO:<b@dst.test>\r\nDATA\r\n",
+                "Subject: bs\r\n\r\nhi\r\n.\r\nQUIT\r\n")
+    with subprocess.Popen(["sendmail", "-bs"], env=local.tools.environment, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          executable=os.path.join(local.tools.directory, "sendmail")) as process:
+        assert process.stdout.readline().startswith("220 relay.test")
+        replies = ""
+        for part in dialogue:
+            process.stdin.write(part)
+            process.stdin.flush()
+            while not re.search(r"^(354|221) ", replies.splitlines()[-1] if replies else ""):
+                replies += process.stdout.readline()
+            replies += "\n"
+        assert process.wait(10) == 0
+    assert local.sink.wait(1)[0].content.endswith(b"Subject: bs\r\n\r\nhi\r\n")
+
+
+def test_sendmail_lists_and_flushes(local):
+    assert local.tools.out("sendmail -bp") == "Mail queue is empty\n"
+    assert local.tools.out("sendmail -q; sendmail -qRdst.test; sendmail -bi") == ""
+
+
+@pytest.mark.parametrize("command, status, words", [
+    ("sendmail", 64, r"sendmail: fatal: \w+\(\d+\): Recipient addresses must be specified on the "
+                     r"command line or via the -t option"),
+    ("sendmail -t", 65, "No recipient addresses found in message header"),
+    ("echo 'To: Joe Doe' | sendmail -t", 65, "cannot be read"),
+    ("sendmail 'a b'", 65, "a b: is not an address"),
+    ("sendmail -f 'x\r\nRCPT TO:<y>' a@b.test", 64, "malformed sender"),
+    ("sendmail 'a@b.test>\r\nDATA'", 65, "is not an address"),
+    ("sendmail -bd", 64, "-b takes"), ("sendmail -q30m", 64, "-q takes"),
+    ("sendmail -bp x", 64, "takes no recipients"), ("sendmail -N x a@b.test", 64, "-N takes"),
+    ("sendmail -N 'never NOTIFY=x' a@b.test", 64, "-N takes"),
+    ("sendmail -C /nonexistent a@b.test", 78, "/nonexistent/main.cf"),
+    ("head -c 3000000 /dev/zero | tr '\\0' 'x' | sendmail a@b.test", 69, "larger than"),
+])
+def test_sendmail_exit_statuses(local, command, status, words):
+    local.postern.write_config(message_size_limit="100000")
+    done = local.tools.run(command)
+    assert done.returncode == status and re.search(words, done.stderr), done
+    assert done.stderr.startswith("sendmail: fatal: ")
+
+
+def test_sendmail_refused_by_the_relay(place):
+    with Local(place, message_size_limit="100000") as local:
+        done = local.tools.run("(echo; head -c 150000 /dev/zero | tr '\\0' 'x' | fold) |"
+                               " sendmail a@dst.test")
+        assert done.returncode == 69 and "the message was not sent" in done.stderr, done
+        assert local.tools.out("mailq") == "Mail queue is empty\n"
+
+
+def test_sendmail_when_the_relay_is_down(place):
+    p = Postern(place, start=False)
+    tools = Tools(place, p)
+    done = tools.run("echo hello | sendmail a@dst.test")
+    assert done.returncode == 75
+    assert done.stderr.startswith("sendmail: fatal: Postern is not running, or master.cf has no")
+    assert tools.run("sendmail -bs").returncode == 75
+    assert tools.run("sendmail -bp").returncode == 69
+    assert tools.run("sendmail -q").returncode == 69
+
+
+def test_sendmail_with_more_recipients_than_a_transaction(place):
+    with Local(place, smtpd_recipient_limit="120") as local:
+        many = [f"r{i}@dst.test" for i in range(250)]
+        done = local.tools.run("sendmail -i -t", stdin=None,
+                               input="To: " + ",\n ".join(many) + "\n\nhi\n")
+        assert done.returncode == 0, done
+        wait_until(lambda: sum(len(m.recipients) for m in local.sink.messages) >= 250, 20, "all")
+        assert sorted(r for m in local.sink.messages for r in m.recipients) == sorted(many)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+def test_every_user_may_send_and_list_but_not_change(local):
+    """As nobody, who is in no group of Postern's."""
+    tools = local.tools
+
+    def as_nobody(command, **options):
+        return tools.run("setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "
+                         f"'{command}'", **options)
+    done = as_nobody("sendmail -f n@src.test a@dst.test", stdin=None, input="Subject: n\n\nhi\n")
+    assert done.returncode == 0, done
+    assert b"(Postern, from userid 65534)" in local.sink.wait(1)[0].content
+    wait_until(lambda: tools.out("mailq") == "Mail queue is empty\n", 10, "an empty queue")
+    assert as_nobody("mailq").stdout == "Mail queue is empty\n"
+    for command in ("postsuper -d ALL", "postqueue -f", "postcat -q 4XyzBbCdfFz0001"):
+        done = as_nobody(command)
+        assert done.returncode != 0 and "fatal: you may not use the control socket" in done.stderr
+    spool = local.postern.path("spool")
+    for path in (spool, spool + "/new", spool + "/public"):
+        assert as_nobody(f"ls {path}").returncode != 0, path
+
+
+# ---- logs ----------------------------------------------------------------------------
+
+def test_pflogsumm_counts_rightly(place):
+    """Two messages by the network and one by a user; one recipient is refused for
+    good, one for now; one message is not taken."""
+    local, closed = Local(place, compatible_log_names="yes"), free_port()
+    local.postern.master_cf += (f"127.0.0.1:{closed} inet n - y - 1 smtpd\n"
+                                "  -o mynetworks=192.0.2.0/24\n")
+    local.postern.write_config(mynetworks="127.0.0.0/8")
+    with local:
+        p, sink = local.postern, local.sink
+        sink.replies = {"gone@dst.test": "550 5.1.1 no such user",
+                        "busy@dst.test": "450 4.2.1 mailbox busy"}
+        with smtplib.SMTP("127.0.0.1", closed, "client.test", 30) as c:
+            c.ehlo()
+            c.mail("x@src.test")
+            assert c.rcpt("y@dst.test")[0] == 554
+        p.send("a@src.test", ["one@dst.test", "gone@dst.test"], CONTENT)
+        p.send("b@src.test", ["two@dst.test", "busy@dst.test"], CONTENT)
+        local.tools.out("printf 'Subject: u\\n\\nhi\\n' | sendmail -f c@src.test three@dst.test")
+        p.wait_log(r"status=bounced")
+        p.wait_log(r"to=<busy@dst\.test>.*status=deferred")
+        p.wait_log(r"to=<a@src\.test>.*status=sent")
+        p.wait_log(r"to=<three@dst\.test>.*status=sent")
+        log = p.path("log")
+        report = subprocess.run(["pflogsumm", "--problems-first", log], capture_output=True,
+                                text=True, check=True, timeout=60).stdout
+        found = {word: int(count) for count, word in
+                 re.findall(r"^\s+(\d+)\s+(received|delivered|deferred|bounced|rejected)\b", report,
+                            re.M)}
+        # three from outside; the notice is Postern's own and has no client
+        assert found["received"] == 3 and found["delivered"] == 4, report
+        assert (found["deferred"], found["bounced"], found["rejected"]) == (1, 1, 1), report
+        assert re.search(r"^\s+4\s+recipients$", report, re.M), report
+        assert re.search(r"550 5\.1\.1|no such user", report), report
+        assert re.search(r"^\s+\d+\s+a@src\.test$", report, re.M), report
