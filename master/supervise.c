@@ -206,6 +206,7 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     struct ipc_heartbeat heartbeat;
     struct ipc_log_broken broken;
     struct ipc_status_request request;
+    struct ipc_connect_request connection;
     (void)c;
     p->heard = clock_mono();
     if (fd >= 0)
@@ -223,6 +224,11 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     if (f->number == IPC_NUMBER_ipc_status_request && p->command == command_find(SLICE("qmgr")) &&
         ipc_status_request_decode(f->body, &request) == 0) {
         status_reply(p, request.tag);
+        return 0;
+    }
+    if (f->number == IPC_NUMBER_ipc_connect_request && p->restrictions &&
+        ipc_connect_request_decode(f->body, &connection) == 0) {
+        policy_connect(p, &connection);
         return 0;
     }
     return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
@@ -284,6 +290,7 @@ static void bury(struct process *p, int status)
     channel_free(p->channel);
     free(p->name);
     free(p->label);
+    free(p->restrictions);
     free(p);
 }
 

@@ -17,6 +17,29 @@ static bool is_out_of_step(struct session *s)
     return true;
 }
 
+static void begin(struct session *s)
+{
+    content_begin(s, DATA_DOTS);
+    s->mode = INPUT_DATA;
+    reply_ready(s, 354, SLICE("354 End data with <CR><LF>.<CR><LF>\r\n"));
+}
+
+/* The restrictions have been checked, after a wait. What has come meanwhile is out
+ * of step as well; it was not known before the reply was due. */
+static void decided(struct session *s, enum check_result result)
+{
+    char byte;
+    s->behind = s->in.len;
+    if (recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+        s->behind++;
+    if (is_out_of_step(s))
+        return;
+    if (result == CHECK_REFUSED)
+        restrictions_refuse(s, tx_single_recipient(&s->tx));
+    else
+        begin(s);
+}
+
 void cmd_data(struct session *s, struct slice argument)
 {
     if (is_out_of_step(s))
@@ -25,9 +48,11 @@ void cmd_data(struct session *s, struct slice argument)
         reply(s, 501, "5.5.4", "Syntax: DATA");
         return;
     }
-    content_begin(s, DATA_DOTS);
-    s->mode = INPUT_DATA;
-    reply_ready(s, 354, SLICE("354 End data with <CR><LF>.<CR><LF>\r\n"));
+    enum check_result result = restrictions_check_message(s, CHECK_DATA, decided);
+    if (result == CHECK_REFUSED)
+        restrictions_refuse(s, tx_single_recipient(&s->tx));
+    else if (result == CHECK_PASSED)
+        begin(s);
 }
 
 void cmd_data_without_recipient(struct session *s, struct slice argument)

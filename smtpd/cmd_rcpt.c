@@ -69,6 +69,31 @@ static bool has_room(struct session *s, struct slice address)
     return true;
 }
 
+static void accept_recipient(struct session *s, struct slice address,
+                             const struct rcpt_params *params)
+{
+    if (tx_add_recipient(s, address, params) < 0) {
+        reject(s, address, &too_many);
+        return;
+    }
+    s->tx.refused--;
+    if (s->tx.rcpt_count == 1)
+        report_client(s);
+    s->state = STATE_RCPT;
+    reply_ready(s, 250, SLICE("250 2.1.5 Ok\r\n"));
+}
+
+/* The restrictions have been checked, after a wait. */
+static void decided(struct session *s, enum check_result result)
+{
+    const struct check_run *run = s->tx.run;
+    struct slice address = path_address(&run->recipient);
+    if (result == CHECK_REFUSED)
+        restrictions_refuse(s, address);
+    else
+        accept_recipient(s, address, &run->params);
+}
+
 void cmd_rcpt(struct session *s, struct slice argument)
 {
     struct smtp_path recipient;
@@ -89,13 +114,9 @@ void cmd_rcpt(struct session *s, struct slice argument)
     }
     if (!has_room(s, address))
         return;
-    if (tx_add_recipient(s, address, &params) < 0) {
-        reject(s, address, &too_many);
-        return;
-    }
-    s->tx.refused--;
-    if (s->tx.rcpt_count == 1)
-        report_client(s);
-    s->state = STATE_RCPT;
-    reply_ready(s, 250, SLICE("250 2.1.5 Ok\r\n"));
+    enum check_result result = restrictions_check_recipient(s, &recipient, &params, decided);
+    if (result == CHECK_PASSED)
+        accept_recipient(s, address, &params);
+    else if (result == CHECK_REFUSED)
+        restrictions_refuse(s, address);
 }

@@ -269,6 +269,28 @@ static const struct refusal *verdict(const struct content *c)
     return r ? r : header_refusal(&c->header);
 }
 
+/* qmgr takes the message over. */
+static void hand_over(struct session *s)
+{
+    prefix_prepare(s);
+    log_message_id(s);
+    if (link_commit(&s->server->link, s))
+        s->wait = WAIT_COMMIT;
+    else
+        refused(s, &no_queue);
+}
+
+/* smtpd_end_of_data_restrictions have been checked. */
+static void message_decided(struct session *s, enum check_result result)
+{
+    if (result == CHECK_PASSED) {
+        hand_over(s);
+        return;
+    }
+    restrictions_refuse(s, tx_single_recipient(&s->tx));
+    tx_reset(s);
+}
+
 /* The whole message is here. */
 static void complete(struct session *s)
 {
@@ -288,12 +310,9 @@ static void complete(struct session *s)
         refused(s, r);
         return;
     }
-    prefix_prepare(s);
-    log_message_id(s);
-    if (link_commit(&s->server->link, s))
-        s->wait = WAIT_COMMIT;
-    else
-        refused(s, &no_queue);
+    enum check_result result = restrictions_check_message(s, CHECK_MESSAGE, message_decided);
+    if (result != CHECK_WAITS)
+        message_decided(s, result);
 }
 
 static void chunk_over(struct session *s)
@@ -333,10 +352,20 @@ static bool is_beyond_limit(const struct session *s, uint64_t more)
     return limit && s->tx.content->received + more > limit; /* more is at most CHUNK_MAX */
 }
 
+/* smtpd_data_restrictions have been checked; the first chunk comes in any case. */
+static void chunk_decided(struct session *s, enum check_result result)
+{
+    if (result == CHECK_REFUSED)
+        refuse(s, &s->tx.run->refusal);
+    if (s->tx.content->chunk_left == 0)
+        chunk_over(s);
+}
+
 void content_chunk(struct session *s, uint64_t size, bool last)
 {
+    bool first = !s->tx.content;
     bool no_transaction = s->state == STATE_GREETED || s->state == STATE_READY;
-    if (!s->tx.content)
+    if (first)
         content_begin(s, DATA_BDAT);
     else if (give_up_slow(s))
         return;
@@ -351,6 +380,9 @@ void content_chunk(struct session *s, uint64_t size, bool last)
     s->tx.content->chunk_left = size;
     s->tx.content->last_chunk = last;
     s->mode = INPUT_CHUNK;
-    if (size == 0)
-        chunk_over(s);
+    enum check_result result = CHECK_PASSED;
+    if (first && !s->tx.content->refusal)
+        result = restrictions_check_message(s, CHECK_DATA, chunk_decided);
+    if (result != CHECK_WAITS)
+        chunk_decided(s, result);
 }

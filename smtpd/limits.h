@@ -20,7 +20,7 @@ enum {
     /* replies that a session may gather before it has to send them */
     OUTPUT_HIGH = 16 * 1024,
     OUTPUT_MAX = 64 * 1024,
-    PREFIX_MAX = 8 * 1024,    /* the header lines that we add */
+    PREFIX_MAX = 12 * 1024,   /* the header lines that we add, PREPEND_MAX included */
     RCPTS_MAX = 8 << 20,      /* encoded recipients of one message; within qmgr's credit */
     COMMIT_OVERHEAD = 4096,   /* of a COMMIT at most, besides content and recipients */
     COMMIT_RCPTS = 32 * 1024, /* encoded recipients in one frame */
@@ -28,8 +28,14 @@ enum {
     ACCEPTS_PER_TURN = 64,    /* then sessions get their turn */
     LINGER_BYTES = 1 << 20,   /* read and dropped so that the last reply arrives */
     LINGER_SECONDS = 5,
-    COMMIT_SECONDS = 300,       /* without qmgr's answer the client gets 451 */
-    LISTENERS_WAIT_SECONDS = 3, /* at a start, for qmgr and resolve */
+    COMMIT_SECONDS = 300, /* without qmgr's answer the client gets 451 */
+    PREPEND_MAX = 4096,   /* header lines that policy servers add to one message */
+    POLICY_REQUEST_MAX = 16 * 1024,
+    POLICY_VALUE_MAX = 1024,     /* of an attribute; longer ones are cut */
+    POLICY_CONNECTIONS_MAX = 50, /* to one server; more requests wait */
+    POLICY_TRIES = 2,            /* to have an answer */
+    POLICY_IDLE_SECONDS = 300,   /* then a connection to a server is closed */
+    LISTENERS_WAIT_SECONDS = 3,  /* at a start, for qmgr and resolve */
     ACCEPT_PAUSE_SECONDS = 1,
     RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */
 };

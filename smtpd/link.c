@@ -155,7 +155,7 @@ bool link_commit(struct link *l, struct session *s)
     if (!l->channel || !l->known || (c->large_len && !m->tag))
         return false;
     open_message(l, m);
-    m->bytes = c->body.len + s->tx.rcpts.len + COMMIT_OVERHEAD;
+    m->bytes = c->body.len + s->tx.rcpts.len + s->tx.prepend.len + COMMIT_OVERHEAD;
     list_push(&l->waiting, &m->waiting);
     send_waiting(l);
     return true;

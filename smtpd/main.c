@@ -5,7 +5,8 @@
  * chroot     an empty directory
  * sees       what clients send; a write-only descriptor for each large message
  * does not   spool paths, other processes' mail, keys, accounts
- * network    the connections that it accepts; it makes none
+ * network    the connections that it accepts; it makes none: master makes those to
+ *            policy servers
  *
  * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
  * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
@@ -40,10 +41,28 @@ static void without_qmgr(void *arg)
     service_stop(arg);
 }
 
+static bool ask_connection(void *arg, uint64_t tag, struct slice endpoint)
+{
+    struct service *s = arg;
+    if (!s->master)
+        return false;
+    ipc_connect_request_encode(channel_out(s->master),
+                               &(struct ipc_connect_request){.tag = tag, .endpoint = endpoint});
+    return true;
+}
+
+static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
+{
+    (void)s;
+    restrictions_connecting(&server.restrictions, tag, fd, why);
+}
+
 static int start(struct service *s, struct err *e)
 {
     if (server_init(&server, s->base, s->config, e) < 0)
         return -1;
+    server.restrictions.network.connect = ask_connection;
+    server.restrictions.network.arg = s;
     absence_init(&qmgr_absence, s->base, without_qmgr, s);
     server.listeners = listeners_new(&server, s->listeners, s->listener_count);
     return 0;
@@ -124,6 +143,7 @@ int main(int argc, char **argv)
         .start = start,
         .peer = peer,
         .client_counts = client_counts,
+        .connecting = connecting,
         .reload = reload,
         .drain = drain,
         .turn = turn,

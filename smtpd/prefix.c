@@ -59,6 +59,7 @@ static void add_missing(const struct session *s, struct buf *out)
 void prefix_compose(struct session *s, struct buf *out)
 {
     const struct header_scan *h = &s->tx.content->header;
+    buf_adds(out, buf_slice(&s->tx.prepend)); /* before our trace line, as in Postfix */
     add_received(s, out);
     if (s->server->submission)
         add_missing(s, out);

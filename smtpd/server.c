@@ -122,6 +122,7 @@ static void on_second(void *arg, int64_t now)
     struct server *sv = arg;
     if (sv->listeners)
         listeners_tick(sv->listeners, now);
+    restrictions_tick(&sv->restrictions, now);
 }
 
 int server_init(struct server *sv, struct event_base *base, const struct config *config,
@@ -136,7 +137,9 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     names_init(&sv->names, base);
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
-    if (clients_init(&sv->clients, config, e) < 0)
+    sv->restrictions.network.base = base;
+    if (restrictions_init(&sv->restrictions, config, e) < 0 ||
+        clients_init(&sv->clients, config, e) < 0)
         return -1;
     return server_configure(sv, config, e);
 }
@@ -160,6 +163,7 @@ void server_free(struct server *sv)
     timeouts_free(&sv->timeouts);
     link_free(&sv->link);
     names_free(&sv->names);
+    restrictions_free(&sv->restrictions);
     clients_free(&sv->clients);
     nets_free(&sv->relay_networks);
     nets_free(&sv->exempt_networks);

@@ -13,6 +13,7 @@
 #include "smtpd/clients.h"
 #include "smtpd/link.h"
 #include "smtpd/names.h"
+#include "smtpd/restrictions.h"
 #include "smtpd/timeouts.h"
 
 struct listeners;
@@ -31,6 +32,7 @@ struct server {
     bool proxied;                              /* smtpd_upstream_proxy_protocol is set */
     struct link link;
     struct names names;
+    struct restrictions restrictions;
     struct clients clients;
     struct timeouts timeouts;
     struct listeners *listeners; /* NULL: sessions come from elsewhere (tests) */

@@ -137,6 +137,10 @@ static void start_timeout(struct session *s)
         [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
         [WAIT_SLEEP] = TIMEOUT_SLEEP,    [WAIT_NAME] = TIMEOUT_NAME,
     };
+    if (s->wait == WAIT_POLICY) { /* each server has its own time */
+        timeout_stop(&s->timeout);
+        return;
+    }
     enum timeout_kind kind = s->mode == INPUT_PROXY ? TIMEOUT_PROXY : kinds[s->wait];
     /* a command has its time as a whole, however slowly its bytes come in (F34) */
     if (s->wait != WAIT_NOTHING || s->taken)
@@ -256,6 +260,14 @@ void session_resume(struct session *s)
     if (len)
         memcpy(at, s->in.data, len);
     pump(s, slice_make(at, len));
+}
+
+void session_go_on(struct session *s)
+{
+    if (s->wait == WAIT_NOTHING)
+        session_resume(s);
+    else
+        settle(s);
 }
 
 static void drop_input(struct session *s)

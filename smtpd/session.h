@@ -41,6 +41,7 @@ enum input_mode {
 /* Why no input is taken. */
 enum session_wait {
     WAIT_NOTHING,
+    WAIT_POLICY, /* for a policy server */
     WAIT_NAME,   /* for the client's host name, before the greeting */
     WAIT_LARGE,  /* for the file of a large message */
     WAIT_COMMIT, /* for COMMITTED */
@@ -74,13 +75,13 @@ struct session {
     uint8_t address_len;
     bool esmtp, may_relay;
     bool may_xclient, may_xforward;
-    bool local_user;             /* of this machine, by a socket in public/; its `uid` */
-    bool limited;                /* the limits per client hold */
-    bool watched, writing;       /* the event is added; is for writing */
-    bool penalty;                /* smtpd_error_sleep_time is due before the reply leaves */
-    bool goodbye;                /* QUIT: the client closes by itself */
-    bool taken;                  /* more than a part of a command has come since the last wait */
-    char address[16];            /* address_len bytes, network order; 0: nobody knows it */
+    bool local_user;       /* of this machine, by a socket in public/; its `uid` */
+    bool limited;          /* the limits per client hold */
+    bool watched, writing; /* the event is added; is for writing */
+    bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
+    bool goodbye;          /* QUIT: the client closes by itself */
+    bool taken;            /* more than a part of a command has come since the last wait */
+    char address[16];      /* address_len bytes, network order; 0: nobody knows it */
     uint32_t uid;
     uint16_t port;               /* the client's; 0: nobody knows it */
     struct proxy_endpoint local; /* what it connected to, if others say so: len 0: they do not */
@@ -106,6 +107,8 @@ void session_open(struct server *sv, int fd, const struct sockaddr *from);
 /* Goes on after a wait: handles what came in before, sends replies, watches for
  * more. May free the session, as may session_refused and the like. */
 void session_resume(struct session *s);
+/* A wait is over, and what followed it may have begun another one. */
+void session_go_on(struct session *s);
 /* After its replies are sent the connection is closed. */
 void session_end(struct session *s);
 /* Its time in a list of server->timeouts is over. */

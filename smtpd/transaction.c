@@ -4,6 +4,7 @@
 #include "smtpd/content.h"
 #include "smtpd/forward.h"
 #include "smtpd/limits.h"
+#include "smtpd/restrictions.h"
 #include "smtpd/session.h"
 
 enum { RCPT_OVERHEAD = 16 }; /* of ipc_rcpt: two lengths and a byte */
@@ -14,6 +15,7 @@ void tx_init(struct transaction *tx)
         .sender = BUF_INIT(ADDRESS_MAX),
         .envid = BUF_INIT(ENVID_MAX),
         .rcpts = BUF_INIT(RCPTS_MAX),
+        .prepend = BUF_INIT(PREPEND_MAX),
     };
     list_init(&tx->at_qmgr.waiting);
 }
@@ -62,10 +64,12 @@ void tx_reset(struct session *s)
     link_abort(&s->server->link, s);
     content_free(s);
     forward_free(&tx->forward);
+    restrictions_forget(s);
     s->server->memory -= tx->rcpts.cap;
     buf_free(&tx->sender);
     buf_free(&tx->envid);
     buf_free(&tx->rcpts);
+    buf_free(&tx->prepend);
     tx_init(tx);
     s->mode = INPUT_COMMAND;
     s->state = s->helo ? STATE_READY : STATE_GREETED;
@@ -75,6 +79,6 @@ bool tx_is_clean(const struct transaction *tx)
 {
     return tx->id.text[0] == '\0' && !tx->arrival && !tx->sender.data && !tx->envid.data &&
            !tx->rcpts.data && !tx->rcpt_count && !tx->refused && !tx->flags && !tx->ret &&
-           !tx->size && !tx->forward && !tx->content && !tx->at_qmgr.tag &&
-           list_empty(&tx->at_qmgr.waiting);
+           !tx->size && !tx->forward && !tx->prepend.data && !tx->run && !tx->content &&
+           !tx->at_qmgr.tag && list_empty(&tx->at_qmgr.waiting);
 }

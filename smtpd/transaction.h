@@ -13,6 +13,7 @@
 #include "smtpd/link.h"
 
 struct content;
+struct check_run;
 struct forward;
 struct session;
 
@@ -27,6 +28,8 @@ struct transaction {
     uint8_t ret;             /* enum dsn_ret */
     uint64_t size;           /* MAIL's SIZE; 0: not given */
     struct forward *forward; /* what XFORWARD said before MAIL; or NULL */
+    struct buf prepend;      /* header lines that policy servers add */
+    struct check_run *run;   /* see restrictions.h; or NULL */
     struct content *content;
     struct link_message at_qmgr;
 };

@@ -1,7 +1,9 @@
 /* What a parameter's type cannot say about its value. */
 #include "conf/nets.h"
 #include "conf/params.h"
+#include "conf/restrictions.h"
 #include "core/log.h"
+#include "smtp/policy_reply.h"
 
 enum { HOSTNAME_MAX = 255, LABEL_MAX = 63 };
 
@@ -107,6 +109,16 @@ static int check_log_name(const char *text, struct err *e)
                           LOG_NAME_MAX);
 }
 
+static int check_action(const char *text, struct err *e)
+{
+    struct policy_action action;
+    policy_action_parse(slice_str(text), &action);
+    if (action.verb != POLICY_UNSUPPORTED)
+        return 0;
+    return err_set(e, "%s: is no action; give DUNNO, or one such as 451 4.3.5 text",
+                   log_esc_n(slice_str(text), 80));
+}
+
 int param_check(int index, const char *text, struct err *e)
 {
     struct err inner = {0, ""};
@@ -145,6 +157,17 @@ int param_check(int index, const char *text, struct err *e)
     case PARAM_INDEX_smtpd_upstream_proxy_protocol:
         if (*text && strcmp(text, "haproxy") != 0)
             rc = err_set(&inner, "%s: give haproxy, or nothing", log_esc_n(slice_str(text), 80));
+        break;
+    case PARAM_INDEX_smtpd_client_restrictions:
+    case PARAM_INDEX_smtpd_helo_restrictions:
+    case PARAM_INDEX_smtpd_sender_restrictions:
+    case PARAM_INDEX_smtpd_recipient_restrictions:
+    case PARAM_INDEX_smtpd_data_restrictions:
+    case PARAM_INDEX_smtpd_end_of_data_restrictions:
+        rc = restrictions_check(text, &inner);
+        break;
+    case PARAM_INDEX_smtpd_policy_service_default_action:
+        rc = check_action(text, &inner);
         break;
     case PARAM_INDEX_syslog_name:
         rc = check_log_name(text, &inner);

@@ -38,6 +38,26 @@ static int take_client_counts(struct service *s, const struct ipc_frame *f, int 
     return 0;
 }
 
+static int take_connection(struct service *s, const struct ipc_frame *f, int fd, struct err *e)
+{
+    struct ipc_connecting m;
+    if (ipc_connecting_decode(f->body, &m) < 0 || !s->ops->connecting) {
+        close(fd);
+        return err_set(e, "an unexpected connection");
+    }
+    s->ops->connecting(s, m.tag, fd, SLICE(""));
+    return 0;
+}
+
+static int take_no_connection(struct service *s, const struct ipc_frame *f, struct err *e)
+{
+    struct ipc_connect_failed m;
+    if (ipc_connect_failed_decode(f->body, &m) < 0 || !s->ops->connecting)
+        return err_set(e, "an unexpected answer about a connection");
+    s->ops->connecting(s, m.tag, -1, m.text);
+    return 0;
+}
+
 static int take_config(struct service *s, const struct ipc_frame *f, int fd, struct err *e)
 {
     struct ipc_config m;
@@ -93,6 +113,10 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         return take_table(s, f, fd, e);
     case IPC_NUMBER_ipc_client_counts:
         return take_client_counts(s, f, fd, e);
+    case IPC_NUMBER_ipc_connecting:
+        return take_connection(s, f, fd, e);
+    case IPC_NUMBER_ipc_connect_failed:
+        return take_no_connection(s, f, e);
     case IPC_NUMBER_ipc_config:
         return take_config(s, f, fd, e);
     case IPC_NUMBER_ipc_log_fd:

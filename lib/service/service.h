@@ -74,6 +74,9 @@ struct service_ops {
     /* The table of client counts (service/client_counts.h) and the region of this
      * process; takes over fd. Comes before the first peer. NULL: not for us. */
     void (*client_counts)(struct service *s, unsigned region, int fd);
+    /* The answer to an ipc_connect_request: a socket that is connecting, which the
+     * service takes over, or -1 and why. NULL: the service asks for none. */
+    void (*connecting)(struct service *s, uint64_t tag, int fd, struct slice why);
     /* s->config is the new configuration. May be NULL. */
     void (*reload)(struct service *s);
     /* Take nothing new, finish what is under way, then service_stop(). `seconds`
