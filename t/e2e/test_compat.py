@@ -174,6 +174,16 @@ def test_showq_of_a_message_with_many_recipients(place):
         assert [v for k, v in first if k == "recipient"] == many
         assert ("recipient", "last@src.test") in second
         assert tools.out("mailq").count("@many.test") == 3000
+        # those who do not read keep others out, but only for as long as they are there
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(16)]
+        for s in idle:
+            s.connect(p.path("spool/public/showq"))
+        done = tools.run("mailq")
+        assert done.returncode == 69 and "ended too early" in done.stderr, done.stderr
+        idle[0].recv(1000)
+        for s in idle:
+            s.close()
+        wait_until(lambda: tools.run("mailq").stdout.count("@many.test") == 3000, 20, "the list")
 
 
 def test_showq_client_that_goes_away_harms_nobody(stuck):
@@ -457,6 +467,22 @@ def test_sendmail_when_the_relay_is_down(place):
     assert tools.run("sendmail -bs").returncode == 75
     assert tools.run("sendmail -bp").returncode == 69
     assert tools.run("sendmail -q").returncode == 69
+
+
+def test_reload_opens_and_closes_the_socket(place):
+    with Local(place) as local:
+        p, send = local.postern, "echo hello | sendmail a@dst.test"
+        with_line, without = p.master_cf, p.master_cf.split("submit")[0]
+        assert local.tools.run(send).returncode == 0
+        p.master_cf = without
+        p.write_config()
+        p.ctl("reload")
+        wait_until(lambda: local.tools.run(send).returncode == 75, 20, "a closed socket")
+        p.master_cf = with_line
+        p.write_config()
+        p.ctl("reload")
+        wait_until(lambda: local.tools.run(send).returncode == 0, 20, "an open socket")
+    assert sorted(os.listdir(p.path("spool/public"))) == []
 
 
 def test_sendmail_with_more_recipients_than_a_transaction(place):
