@@ -117,7 +117,8 @@ static int show(struct ctl *ctl, struct shown *s, const char *id)
         return compat_fatal(EXIT_FAILURE, "bad mail queue ID: %.80s", id);
     s->message = NULL;
     s->content = (struct buf)BUF_INIT(CONTENT_MAX);
-    /* asked for twice as an error that says "no message" is to be said in Postfix's words */
+    /* the envelope by queue.list: that a message is not there is no error to it, and is
+     * said in Postfix's words here */
     int rc =
         client_ask(ctl, json_pack("{s:s, s:{s:[s]}}", "request", "queue.list", "select", "ids", id),
                    take_line, s, NULL);
