@@ -44,6 +44,7 @@ static int open_spool(struct qmgr *q, struct err *e)
         .sync_threads = (unsigned)c->qmgr_sync_threads,
         .batch_max = (unsigned)c->qmgr_commit_batch_limit,
         .free_max = (unsigned)c->qmgr_free_files_limit,
+        .spare_files = (unsigned)c->qmgr_free_files_limit / 4,
         .open_max = (unsigned)c->qmgr_open_files_limit,
         .reserve_bytes = (uint64_t)c->queue_minfree,
         .reserve_inodes = (uint64_t)c->queue_minfree_inodes,

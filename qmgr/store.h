@@ -33,6 +33,7 @@ struct store_config {
     unsigned sync_threads;  /* that fsync side by side */
     unsigned batch_max;     /* messages in one group commit */
     unsigned free_max;      /* recycled files kept */
+    unsigned spare_files;   /* made ahead while there is nothing to do; at most free_max */
     unsigned open_max;      /* descriptors that may stay open */
     uint64_t reserve_bytes; /* below this much free space the state is SPOOL_FULL */
     uint64_t reserve_inodes;

@@ -252,6 +252,8 @@ static void wait_for_work(struct store *s, struct list *work, bool *stop)
     int64_t due = d->next_tick;
     if (dirty_any(s) && d->dirty_since + STORE_SYNC_DELAY_US < due)
         due = d->dirty_since + STORE_SYNC_DELAY_US;
+    if (files_want_spares(s))
+        due = 0;
     struct timespec until = {due / CLOCK_SECOND, due % CLOCK_SECOND * 1000};
     pthread_mutex_lock(&s->mutex);
     while (list_empty(&s->inbox) && !s->stop) {
@@ -269,7 +271,7 @@ void *disk_main(void *store)
 {
     struct store *s = store;
     struct disk *d = &s->disk;
-    d->last_commit = store_now();
+    d->last_commit = store_now() - STORE_SPARE_IDLE_US - 1;
     tick(s);
     /* What an earlier process renamed to free/ may not be durable: it must be,
      * before it is overwritten (see the crash argument). */
@@ -283,13 +285,16 @@ void *disk_main(void *store)
         struct list work;
         list_init(&work);
         wait_for_work(s, &work, &stop);
-        stop = stop && list_empty(&work);
+        bool nothing = list_empty(&work);
+        stop = stop && nothing;
         for (struct list *n; (n = list_pop(&work)) != NULL;) {
             run(s, container_of(n, struct op, link));
             if (d->batch_commits >= s->config.batch_max)
                 batch_sync(s);
         }
         batch_sync(s);
+        if (nothing && !stop && files_want_spares(s))
+            files_make_spares(s);
         tick(s);
     }
     dirty_sync(s);

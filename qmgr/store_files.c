@@ -212,7 +212,7 @@ static void count_free(struct store *s, int change)
     s->stat_free = s->disk.free_count;
 }
 
-static int make_fresh(struct store *s, struct free_file *f)
+int file_make(struct store *s, struct free_file *f)
 {
     struct disk *d = &s->disk;
     errno = fault_point("store.create");
@@ -251,7 +251,7 @@ struct free_file *file_take(struct store *s)
     }
     struct free_file *f = xcalloc(1, sizeof *f);
     list_init(&f->link);
-    if (make_fresh(s, f) < 0) {
+    if (file_make(s, f) < 0) {
         int error = errno;
         free(f);
         errno = error;

@@ -6,6 +6,7 @@
  *   store_disk.c    the disk thread's: takes operations in order, owns names
  *   store_commit.c    and descriptors; group commit
  *   store_files.c     free files, buckets, quarantine
+ *   store_spare.c     free files that are made ahead
  *   store_dirty.c     marks, records, what has to be durable within a second
  *   store_sync.c    helpers that fsync side by side
  *   store_read.c    a thread that reads messages back
@@ -38,10 +39,14 @@ enum {
                                       * much to this file system */
     STORE_SYNCFS_PAUSE_US = 1000000, /* then not for this long, doubling up to... */
     STORE_SYNCFS_PAUSE_MAX_US = 60000000,
-    STORE_TICK_US = 1000000,   /* free space is looked at */
-    STORE_SWEEP_US = 60000000, /* empty old buckets are removed */
-    STORE_IDLE_US = 60000000,  /* then free/ is trimmed... */
-    STORE_TRIM_FILES = 32,     /* ...by so many files a tick */
+    STORE_TICK_US = 1000000,      /* free space is looked at */
+    STORE_SWEEP_US = 60000000,    /* empty old buckets are removed */
+    STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
+    STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
+    STORE_SPARE_IDLE_US = 200000, /* files are made ahead once no message came for this long... */
+    STORE_SPARE_FILES = 64,       /* ...so many at a time... */
+    STORE_SPARE_BYTES = 8192,     /* ...of this size... */
+    STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -202,6 +207,7 @@ struct disk {
     struct buf scratch, trailer;
     bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
     int64_t syncfs_after, syncfs_pause;
+    bool no_spares; /* one could not be made */
     int64_t now, dirty_since, next_tick, next_sweep, last_commit;
     int state;
     bool bad; /* latched */
@@ -292,6 +298,8 @@ int buckets_sync(struct store *s, bool all);
 /* All names are durable by other means. */
 void buckets_synced(struct store *s);
 void buckets_sweep(struct store *s);
+/* Makes an empty file with a new name in free/ and sets number and fd; -1 and errno. */
+int file_make(struct store *s, struct free_file *f);
 /* A file to write into: recycled or made. -1 and errno. */
 struct free_file *file_take(struct store *s);
 /* Nothing was done with it, or its message failed: back to the ready ones. */
@@ -306,6 +314,11 @@ void file_quarantine(struct store *s, const struct op *op);
 void files_trim(struct store *s, uint32_t keep, uint32_t most);
 void store_fd_opened(struct store *s);
 void store_fd_close(struct store *s, int fd);
+
+/* store_spare.c */
+/* Whether files are to be made ahead of need; makes some, durably. */
+bool files_want_spares(const struct store *s);
+void files_make_spares(struct store *s);
 
 /* store_dirty.c */
 void dirty_mark(struct store *s, struct op *op);

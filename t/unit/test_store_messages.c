@@ -1,6 +1,8 @@
 /* libraries: qmgr_parts */
 /* Messages through their life in the spool: taken, marked, finished, reused,
  * found again. */
+#include <poll.h>
+
 #include "store_harness.h"
 
 static const struct slice body = SLICE("Subject: x\r\n\r\nhello\r\n");
@@ -361,9 +363,27 @@ static void test_scan_tells_of_a_message_whose_name_was_claimed(void **state)
     end_spool(s);
 }
 
+static void spare_files_are_made_while_nothing_happens(void **state)
+{
+    static const struct store_config config = {
+        .sync_threads = 1, .batch_max = 8, .free_max = 64, .open_max = 64, .spare_files = 20};
+    struct spool *s = new_spool();
+    struct store_stats stats = {0};
+    (void)state;
+    open_spool(s, &config);
+    for (int i = 0; i < 2000 && stats.free_files < 20; i++) {
+        poll(NULL, 0, 5);
+        store_stats(s->store, &stats);
+    }
+    assert_int_equal(stats.free_files, 20);
+    assert_int_equal(stats.open_files, 0);
+    end_spool(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spare_files_are_made_while_nothing_happens),
         cmocka_unit_test(test_commit_is_found_after_a_restart),
         cmocka_unit_test(test_finished_file_is_recycled_once_durable),
         cmocka_unit_test(test_finish_becomes_durable_without_commits),

@@ -1,0 +1,47 @@
+/*
+ * Spare files. Making a file and its blocks is what costs most of a commit; while
+ * there is nothing else to do, some are made for the next burst: the spool is
+ * new, or the next hop is down and nothing comes back to free/.
+ */
+#include <unistd.h>
+
+#include "core/mem.h"
+#include "ipc/ipc.h"
+#include "qmgr/store_internal.h"
+
+bool files_want_spares(const struct store *s)
+{
+    const struct disk *d = &s->disk;
+    uint32_t target = s->config.spare_files;
+    uint64_t bytes = (uint64_t)target * STORE_SPARE_BYTES;
+    /* not where others keep the disk busy: see disk_sync_whole */
+    bool quiet = d->syncfs_reports && d->now >= d->syncfs_after;
+    return d->state == SPOOL_OK && quiet && !d->no_spares && d->free_count < target &&
+           d->now - d->last_commit > STORE_SPARE_IDLE_US &&
+           s->stat_bytes > s->config.reserve_bytes + bytes * STORE_SPARE_ROOM &&
+           s->stat_inodes > s->config.reserve_inodes + (uint64_t)target * STORE_SPARE_ROOM;
+}
+
+static bool make_spare(struct store *s)
+{
+    static const char zeros[STORE_SPARE_BYTES];
+    struct free_file *f = xcalloc(1, sizeof *f);
+    list_init(&f->link);
+    if (file_make(s, f) < 0) {
+        free(f);
+        return false;
+    }
+    bool written = write_all(f->fd, slice_make(zeros, sizeof zeros), 0) == 0;
+    close(f->fd); /* opened again when it is needed: descriptors are for messages */
+    f->fd = -1;
+    file_give_back(s, f);
+    return written;
+}
+
+void files_make_spares(struct store *s)
+{
+    for (int i = 0; i < STORE_SPARE_FILES && !s->disk.no_spares && files_want_spares(s); i++)
+        s->disk.no_spares = !make_spare(s);
+    /* now, so that the next message's sync does not have to write them */
+    (void)disk_sync_whole(s, STORE_SPARE_FILES);
+}
