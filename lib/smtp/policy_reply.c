@@ -102,7 +102,7 @@ static void take_enhanced(struct policy_action *a)
 static bool is_header_line(struct slice s)
 {
     size_t colon = slice_chr(s, ':');
-    if (colon == 0 || colon == s.len || s.len > POLICY_HEADER_MAX)
+    if (colon == 0 || colon == s.len || s.len > POLICY_HEADER_MAX || has_control(s))
         return false;
     for (size_t i = 0; i < s.len; i++) {
         unsigned char c = (unsigned char)s.ptr[i];
