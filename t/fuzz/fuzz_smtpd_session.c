@@ -312,7 +312,8 @@ static void start(void)
                                  "smtpd_junk_command_limit = 100000\n"
                                  "smtpd_error_sleep_time = 0\n"
                                  "message_size_limit = 1m\n"
-                                 "message_memory_limit = 4096\n";
+                                 "message_memory_limit = 4096\n"
+                                 "smtpd_authorized_xclient_hosts = 127.0.0.1\n";
     struct buf out = BUF_INIT(4096);
     world_open(&world, config);
     world.frame = frame_checked;
