@@ -30,6 +30,8 @@ class Sink:
         self.replies, self.data_reply = {}, None
         options.setdefault("data_size_limit", 1 << 30)
         options.setdefault("enable_SMTPUTF8", True)
+        # or aiosmtpd asks DNS for our name at each connection
+        options.setdefault("server_hostname", "sink.test")
         self.controller = Controller(self, hostname="127.0.0.1", port=self.port, **options)
         self.controller.start()
 

@@ -190,7 +190,7 @@ def test_F23_without_inodes_mail_is_refused_and_deliveries_go_on(place):
 
 
 def truncate(path):
-    os.truncate(path, os.path.getsize(path) // 2)
+    os.truncate(path, 250)  # in the envelope; the file may be longer than its message
 
 
 def empty(path):

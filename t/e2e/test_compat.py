@@ -3,6 +3,7 @@ import json
 import os
 import re
 import smtplib
+import shutil
 import socket
 import subprocess
 import time
@@ -24,10 +25,14 @@ class Tools:
         self.postern = postern
         self.directory = os.path.join(directory, "compat")
         os.makedirs(self.directory, exist_ok=True)
+        # a copy: other users may not reach the build folder
+        program = os.path.join(self.directory, "postern")
+        if not os.path.exists(program):
+            shutil.copy(os.path.join(BIN, "postern"), program)
         for name in NAMES:
             path = os.path.join(self.directory, name)
             if not os.path.lexists(path):
-                os.symlink(os.path.join(BIN, "postern"), path)
+                os.symlink("postern", path)
         self.environment = {**os.environ, "MAIL_CONFIG": postern.directory, "TZ": "UTC",
                             "PATH": self.directory + ":" + os.environ["PATH"]}
 
