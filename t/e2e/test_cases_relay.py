@@ -28,6 +28,15 @@ def wait_empty(p):
     wait_until(lambda: not p.spool_files("new"), 30, "an empty queue")
 
 
+def nothing_more(file):
+    """The other end is gone without another word; with input that it had not
+    read, the kernel says so by a reset."""
+    try:
+        return file.readline() == b""
+    except ConnectionResetError:
+        return True
+
+
 def raw(p):
     """A connection that has greeted and given an envelope, ready for DATA."""
     sock = socket.create_connection(("127.0.0.1", p.port), 20)
@@ -104,7 +113,7 @@ def test_B39_F38_half_closed_and_gone_clients(place):
         start_data(sock, file, CONTENT + b".\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert file.readline().startswith(b"250 2.0.0 Ok: queued as ")
-        assert file.readline() == b""
+        assert nothing_more(file)
         sock.close()
         sink.wait(1)
         sock, file = raw(p)
@@ -124,7 +133,7 @@ def test_F34_slow_client_is_put_out_and_leaves_nothing(place):
         sock, file = raw(p)
         start_data(sock, file, CONTENT[:20])
         assert file.readline().startswith(b"421 4.4.2 ")
-        assert file.readline() == b""
+        assert nothing_more(file)
         file.close()
         sock.close()
         p.send("a@src.test", ["last@dst.test"], CONTENT)
@@ -360,7 +369,7 @@ def test_F01_F02_smtpd_killed_before_the_end_leaves_nothing(place, size):
             wait_until(lambda: p.spool_files("tmp"), 20, "a large message's file")
         (pid,) = p.pids("smtpd")
         os.kill(pid, signal.SIGKILL)
-        assert not file.readline()
+        assert nothing_more(file)
         file.close()
         sock.close()
         wait_until(lambda: not p.spool_files("tmp"), 20, "an empty tmp/")
@@ -380,7 +389,7 @@ def test_F03_smtpd_killed_after_COMMIT_is_delivered(place):
         start_data(sock, file, CONTENT + b".\r\n")
         p.wait_log("message-id=<case@src.test>")  # written after COMMIT was sent
         os.kill(smtpd, signal.SIGKILL)
-        assert not file.readline()
+        assert nothing_more(file)
         os.kill(qmgr, signal.SIGCONT)
         sink.wait(1)
         wait_empty(p)
