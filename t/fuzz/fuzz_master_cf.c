@@ -18,10 +18,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (size_t i = 0; i < m->count; i++) {
         const struct master_cf_service *s = &m->services[i];
-        bool inet = s->command->inet;
+        bool port = s->command->inet && !s->local;
         if (!s->name || !s->host || !s->where || s->count > MASTER_CF_PROCESSES_MAX ||
             s->override_count > MASTER_CF_OVERRIDES_MAX || s->port > 65535 ||
-            (inet != (s->port != 0)) || (s->command->single && s->count != 1))
+            (port != (s->port != 0)) || (s->local && !s->command->inet) ||
+            (s->command->single && s->count != 1))
             abort();
         for (size_t k = 0; k < s->override_count; k++)
             if (!strchr(s->overrides[k], '='))
