@@ -1,4 +1,5 @@
-/* Who talks to whom: a star round qmgr; and resolve tells smtpd clients' names. */
+/* Who talks to whom: a star round qmgr; resolve tells smtpd clients' names, and
+ * quota tells it whose mail it takes. */
 #include <signal.h>
 #include <unistd.h>
 
@@ -9,6 +10,17 @@
 static bool is_qmgr(const struct process *p)
 {
     return p->command == command_find(SLICE("qmgr"));
+}
+
+static bool is_quota(const struct process *p)
+{
+    return p->command == command_find(SLICE("quota"));
+}
+
+/* smtpd asks quota who its clients are and what they may send. */
+static bool asks_accounts(const struct process *smtpd, const struct process *quota)
+{
+    return smtpd->command == command_find(SLICE("smtpd")) && is_quota(quota);
 }
 
 static void send_peer(struct process *to, const struct process *peer, int fd)
@@ -50,7 +62,8 @@ void broker_connect(struct process *p)
         struct process *other = container_of(n, struct process, link);
         if (other == p || !other->connected || !other->channel)
             continue;
-        if (is_qmgr(other) != is_qmgr(p) || asks_names(p, other) || asks_names(other, p))
+        if (is_qmgr(other) != is_qmgr(p) || asks_names(p, other) || asks_names(other, p) ||
+            asks_accounts(p, other) || asks_accounts(other, p))
             introduce(other, p);
     }
 }

@@ -184,6 +184,7 @@ void listen_remove_public(const struct plan *plan, bool privileged)
     } else {
         remove_name(directory, path, "control");
         remove_name(directory, path, "showq");
+        remove_name(directory, path, "accounts");
         for (size_t i = 0; i < plan->count; i++)
             if (plan->services[i].line->command->inet && plan->services[i].line->local)
                 remove_name(directory, path, plan->services[i].line->name);

@@ -133,7 +133,10 @@ static int set_up(struct master *m, struct err *e)
     if (m->control < 0)
         return -1;
     m->showq = listen_public(m->plan, "showq", PUBLIC_EVERYONE, m->privileged, e);
-    if (m->showq < 0 || logs_open(&m->logs, m->plan->config, e) < 0)
+    if (m->showq < 0)
+        return -1;
+    m->accounts = listen_public(m->plan, "accounts", PUBLIC_GROUP, m->privileged, e);
+    if (m->accounts < 0 || logs_open(&m->logs, m->plan->config, e) < 0)
         return -1;
     m->client_counts = client_counts_make(e);
     if (m->client_counts < 0)
@@ -207,8 +210,12 @@ static int start(struct master *m, bool in_background, struct err *e)
 
 int main(int argc, char **argv)
 {
-    static struct master master = {
-        .control = -1, .showq = -1, .client_counts = -1, .pid_file = {NULL, -1}, .ready_pipe = -1};
+    static struct master master = {.control = -1,
+                                   .showq = -1,
+                                   .accounts = -1,
+                                   .client_counts = -1,
+                                   .pid_file = {NULL, -1},
+                                   .ready_pipe = -1};
     struct master *m = &master;
     struct options o;
     struct err e = {0, ""};

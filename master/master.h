@@ -68,6 +68,7 @@ struct master {
     struct list listeners; /* struct listener */
     int control;           /* listening socket for `postern` */
     int showq;             /* the same for mailq */
+    int accounts;          /* the same for `postern account` and its kin, quota's */
     int client_counts;     /* the table that smtpd processes share */
     struct pid_file pid_file;
     struct list members, processes;

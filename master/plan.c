@@ -169,6 +169,7 @@ static int check_accounts(struct plan *p, struct err *e)
     if (!queue)
         return err_set(e, "the user of qmgr has vanished");
     p->queue_uid = queue->pw_uid;
+    p->quota_uid = getpwnam(command_find(SLICE("quota"))->user)->pw_uid;
     const struct group *group = getgrnam(p->config->control_group);
     if (!group)
         return err_set(e, "control_group = %s: there is no such group; run: groupadd --system %s",
@@ -177,12 +178,18 @@ static int check_accounts(struct plan *p, struct err *e)
     return 0;
 }
 
+static bool is_wanted(const struct plan *p, const struct master_cf_service *line)
+{
+    return p->config->accounts_enable || line->command != command_find(SLICE("quota"));
+}
+
 static int plan_services(struct plan *p, bool privileged, struct err *e)
 {
-    p->count = p->master_cf->count;
-    p->services = xcalloc(p->count, sizeof *p->services);
-    for (size_t i = 0; i < p->count; i++) {
-        struct plan_service *s = &p->services[i];
+    p->services = xcalloc(p->master_cf->count, sizeof *p->services);
+    for (size_t i = 0; i < p->master_cf->count; i++) {
+        if (!is_wanted(p, &p->master_cf->services[i]))
+            continue;
+        struct plan_service *s = &p->services[p->count++];
         s->line = &p->master_cf->services[i];
         s->config = config_override(p->config, (const char *const *)s->line->overrides,
                                     s->line->override_count, s->line->where, e);
@@ -221,6 +228,7 @@ int plan_check_reload(const struct plan *from, const struct plan *to, struct err
     } fixed[] = {
         {"queue_directory", from->config->queue_directory, to->config->queue_directory},
         {"data_directory", from->config->data_directory, to->config->data_directory},
+        {"accounts_directory", from->config->accounts_directory, to->config->accounts_directory},
         {"empty_directory", from->config->empty_directory, to->config->empty_directory},
         {"pid_directory", from->config->pid_directory, to->config->pid_directory},
         {"control_group", from->config->control_group, to->config->control_group},

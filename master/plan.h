@@ -32,9 +32,10 @@ struct plan_service {
 struct plan {
     struct config *config;
     struct master_cf *master_cf;
-    struct plan_service *services; /* one for each line of master_cf */
+    struct plan_service *services; /* one for each line of master_cf that is wanted */
     size_t count;
     uid_t queue_uid; /* as root: owner of the spool */
+    uid_t quota_uid; /* the same of the accounts */
     gid_t control_gid;
 };
 

@@ -119,10 +119,13 @@ int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
         {"pid_directory", c->pid_directory, 0, 0, 0755},
         {"queue_directory", c->queue_directory, plan->queue_uid, plan->control_gid, 0711},
         {"queue_directory", public, 0, plan->control_gid, 0711},
+        {"accounts_directory", c->accounts_directory, plan->quota_uid, plan->control_gid, 0700},
     };
     int rc = 0;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && rc == 0; i++) {
         struct wanted w = all[i];
+        if (w.path == c->accounts_directory && !c->accounts_enable)
+            continue;
         if (!privileged)
             w.mode |= S_IRWXU;
         rc = ensure(&w, privileged, e);

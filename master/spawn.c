@@ -98,6 +98,10 @@ static int gather(struct start *s, const struct member *member, int channel, int
         s->fds[s->count++] = m->showq;
         listeners += 2;
     }
+    if (member->command == command_find(SLICE("quota"))) {
+        s->fds[s->count++] = m->accounts;
+        listeners++;
+    }
     for (unsigned i = 0; i < service->address_count; i++) {
         int fd = listen_find(&m->listeners, service->addresses[i].text);
         if (fd < 0)

@@ -12,7 +12,7 @@
 const struct command commands[] = {
     {"smtpd", "_postern-smtpd", true, false},   {"qmgr", "_postern-queue", false, true},
     {"relay", "_postern-relay", false, false},  {"resolve", "_postern-dns", false, true},
-    {"bounce", "_postern-bounce", false, true},
+    {"bounce", "_postern-bounce", false, true}, {"quota", "_postern-quota", false, true},
 };
 const size_t command_count = sizeof commands / sizeof commands[0];
 
@@ -251,8 +251,8 @@ static int parse_line(struct master_cf_service *s, struct slice line, struct err
     s->command = command_find(column[COMMAND]);
     if (!s->command)
         return err_set(e,
-                       "%s: is not a command of Postern; there are smtpd, qmgr, relay, resolve "
-                       "and bounce",
+                       "%s: is not a command of Postern; there are smtpd, qmgr, relay, resolve, "
+                       "bounce and quota",
                        log_esc_n(column[COMMAND], 60));
     if (parse_type(s, column[TYPE], column[NAME], e) < 0 ||
         check_flag(column[PRIVATE], "private", e) < 0 ||

@@ -9,7 +9,8 @@
  * private, unpriv, chroot, wakeup are checked and otherwise ignored: every
  * service of Postern is private, unprivileged and chrooted.
  *
- * qmgr, relay, resolve and bounce run whether or not they have a line.
+ * qmgr, relay, resolve and bounce run whether or not they have a line; quota too
+ * if accounts_enable is on, and otherwise not at all.
  */
 #ifndef POSTERN_CONF_MASTER_CF_H
 #define POSTERN_CONF_MASTER_CF_H

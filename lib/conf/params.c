@@ -45,6 +45,8 @@ bool param_is_path(int index)
     case PARAM_INDEX_pid_directory:
     case PARAM_INDEX_maillog_file:
     case PARAM_INDEX_event_log_file:
+    case PARAM_INDEX_accounts_directory:
+    case PARAM_INDEX_plans_file:
         return true;
     default:
         return false;

@@ -150,5 +150,27 @@ enum name_status {
     NAME_TEMPORARY /* no answer in time, SERVFAIL, too many questions */
 };
 enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
+enum auth_flag {
+    AUTH_TLS = 1 /* the session is encrypted */
+};
+enum auth_status {
+    AUTH_OK,
+    AUTH_FAILED,    /* wrong user or password: 535 5.7.8 */
+    AUTH_DENIED,    /* the user or account is suspended or its plan has ended: 535 5.7.8 too */
+    AUTH_TOO_MANY,  /* too many failures: 421 4.7.0 after `delay`, then close */
+    AUTH_TEMPORARY, /* cannot be told now: 454 4.7.0 */
+    AUTH_NONE       /* CLIENT_ACCOUNT: there is no account for this client; it is nobody's */
+};
+/* What an account or user may do; bits. */
+enum account_permission {
+    PERMIT_ANY_SENDER = 1, /* MAIL FROM and From: are not checked */
+    PERMIT_XCLIENT = 2     /* reserved */
+};
+/* What has become of one recipient of a charged message. */
+enum charge_state {
+    CHARGE_RESERVED,
+    CHARGE_DELIVERED,
+    CHARGE_REFUNDED /* bounced, refused, expired, deleted */
+};
 
 #endif

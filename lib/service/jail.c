@@ -27,10 +27,10 @@ static int raise_limits(struct err *e)
     return 0;
 }
 
-/* Two queue managers in one spool would deliver everything twice: after master
- * was killed, the old one may still be finishing (F17). The lock lives as long
- * as the process. */
-static int lock_spool(const char *path, struct err *e)
+/* Two queue managers in one spool would deliver everything twice, and two quotas
+ * would ruin their database: after master was killed, the old one may still be
+ * finishing (F17). The lock lives as long as the process. */
+static int lock_directory(const char *path, struct err *e)
 {
     int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -38,7 +38,8 @@ static int lock_spool(const char *path, struct err *e)
     if (flock(fd, LOCK_EX | LOCK_NB) == 0)
         return 0; /* fd stays open for the life of the process */
     if (errno == EWOULDBLOCK)
-        err_set(e, "%s: is in use by another queue manager, which has to end first", path);
+        err_set(e, "%s: is in use by another process of this service, which has to end first",
+                path);
     else
         err_sys(e, "%s: cannot lock", path);
     close(fd);
@@ -59,13 +60,21 @@ static int check_empty(const char *path, struct err *e)
     return 0;
 }
 
+/* The directory that the service works in, or NULL. */
+static const char *own_directory(const struct service_ops *ops, const struct config *config)
+{
+    if (ops->jail == JAIL_SPOOL)
+        return config->queue_directory;
+    return ops->jail == JAIL_ACCOUNTS ? config->accounts_directory : NULL;
+}
+
 static int change_root(const struct service_ops *ops, const struct config *config, struct err *e)
 {
-    bool spool = ops->jail == JAIL_SPOOL;
-    const char *path = spool ? config->queue_directory : config->empty_directory;
+    const char *own = own_directory(ops, config);
+    const char *path = own ? own : config->empty_directory;
     if (chdir(path) < 0)
         return err_sys(e, "%s: cannot enter", path);
-    if (!spool && check_empty(path, e) < 0)
+    if (!own && check_empty(path, e) < 0)
         return -1;
     if (chroot(".") < 0)
         return err_sys(e, "%s: cannot make it the root directory", path);
@@ -106,15 +115,16 @@ static int leave_root(const struct service_ops *ops, const struct config *config
 
 int jail_enter(const struct service_ops *ops, const struct config *config, struct err *e)
 {
+    const char *own = own_directory(ops, config);
     if (raise_limits(e) < 0)
         return -1;
     if (geteuid() == 0) {
         if (leave_root(ops, config, e) < 0)
             return -1;
-    } else if (ops->jail == JAIL_SPOOL && chdir(config->queue_directory) < 0) {
-        return err_sys(e, "%s: cannot enter", config->queue_directory);
+    } else if (own && chdir(own) < 0) {
+        return err_sys(e, "%s: cannot enter", own);
     }
-    if (ops->jail == JAIL_SPOOL && lock_spool(config->queue_directory, e) < 0)
+    if (own && lock_directory(own, e) < 0)
         return -1;
     /* the leak checker of a sanitized build attaches to its own process */
     if (!SANITIZED && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

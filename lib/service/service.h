@@ -21,8 +21,9 @@
 #include "ipc/channel.h"
 
 enum service_jail {
-    JAIL_EMPTY, /* chroot into empty_directory */
-    JAIL_SPOOL  /* chroot into queue_directory (or chdir there, unprivileged) */
+    JAIL_EMPTY,   /* chroot into empty_directory */
+    JAIL_SPOOL,   /* chroot into queue_directory (or chdir there, unprivileged) */
+    JAIL_ACCOUNTS /* the same with accounts_directory */
 };
 
 enum { SERVICE_LISTENERS_MAX = 32 };

@@ -36,6 +36,11 @@ LISTS = {
     ("ipc_result", "outcomes"): "ipc_outcome",
     ("ipc_resolve_reply", "targets"): "ipc_target",
     ("ipc_notice_request", "recipients"): "ipc_notice_rcpt",
+    ("ipc_reserve", "authors"): "ipc_author",
+    ("ipc_charges", "charges"): "ipc_charge",
+    ("ipc_charges", "settlements"): "ipc_settlement",
+    ("ipc_charges_query", "ids"): "ipc_charge_id",
+    ("ipc_charges_gone", "ids"): "ipc_charge_id",
 }
 
 
