@@ -46,8 +46,8 @@ static void check_recipients(const struct message *m)
 static void check_awake(const struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
-    bool waits =
-        heap_has(&m->due) || m->pins || (m->flags & MESSAGE_HOLD) || !q->scanned || q->draining;
+    bool waits = heap_has(&m->due) || m->pins || m->viewers || (m->flags & MESSAGE_HOLD) ||
+                 !q->scanned || q->draining;
     if (!waits && !e)
         panic("%s: nothing will read it back", m->id.text);
     if (!waits && !e->queued && !e->failing && !e->noticing)
@@ -61,7 +61,7 @@ static void check_message(const struct qmgr *q, const struct message *m, struct 
     if ((m->env != NULL) != (m->phase == PHASE_LOADED) && m->phase != PHASE_COMMITTING)
         panic("%s: phase %u and its envelope do not fit", m->id.text, m->phase);
     if (m->phase == PHASE_LOADED) {
-        t->active++;
+        t->active += !m->env->peeked;
         if (m->env->body)
             t->body_bytes += m->env->body->prefix_len + m->env->body->body_len;
         check_recipients(m);
@@ -116,7 +116,7 @@ void queue_check(const struct qmgr *q)
     same(NULL, "envelopes in memory", t.active, q->active);
     same(NULL, "messages held", t.held, q->held);
     same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);
-    same(NULL, "messages being loaded", t.loading, q->loading);
+    same(NULL, "messages being loaded", t.loading, q->loading + q->peeking);
     check_lanes(q);
 }
 

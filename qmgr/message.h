@@ -103,6 +103,8 @@ struct envelope {
     bool noticing;     /* a notice about it is being made */
     bool forced;       /* flushed by the operator: defer_transports does not hold it up */
     bool deleted;      /* by the operator; only what relay has is waited for */
+    bool peeked;       /* read back for walks only: goes to the disk again at peek_due's time */
+    int64_t peek_due;  /* monotonic; INT64_MAX: nothing planned */
     int64_t notice_at; /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
     /* the strings follow: account, sender, envid, then addresses and ORCPTs */
@@ -133,7 +135,9 @@ struct message {
     bool unreadable;  /* the last attempt to read its envelope failed */
     bool flushed;     /* a stub that is to be tried whatever its records say */
     bool forced;      /* with it: also what defer_transports holds up */
+    bool hurried;     /* while it is read for walks: wanted in the schedule, too */
     uint16_t pins;    /* store calls with a callback and other users */
+    uint16_t viewers; /* walks that have it in view */
 };
 
 /* Room for an envelope with that many recipients and bytes of strings. */

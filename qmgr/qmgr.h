@@ -161,8 +161,9 @@ struct qmgr {
     int64_t timer_at; /* 0: not armed */
     int64_t now;      /* monotonic, of this turn */
     int64_t mono_epoch;
-    uint64_t active; /* envelopes in memory */
+    uint64_t active; /* envelopes in memory, those aside that walks look at only */
     uint64_t held, body_bytes, loading;
+    uint64_t peeking; /* envelopes that are being read for walks */
     uint64_t open_commits, open_records;
     bool scanned, draining;
     int store_state;
@@ -253,12 +254,13 @@ void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg);
 /* walk.c */
 void walks_turn(struct qmgr *q);
 bool walks_ready(const struct qmgr *q);
-/* m leaves the list; every walk that stands at it moves on. */
-void walks_forget(struct qmgr *q, const struct message *m);
-/* The envelope of m was loaded (or could not be: m->env is NULL). */
-void walks_loaded(struct qmgr *q, struct message *m);
-/* Reads the envelope back; queue.c. */
-void message_load(struct qmgr *q, struct message *m);
+/* m leaves the queue; every walk that has it in view moves on. */
+void walks_forget(struct qmgr *q, struct message *m);
+/* Reads the envelope of a stub back for walks; it stays a stub for the schedule.
+ * queue.c, as the next. */
+void message_peek(struct qmgr *q, struct message *m);
+/* A walk has no more use for m: if its envelope is there for walks alone it goes. */
+void message_viewed(struct qmgr *q, struct message *m);
 
 /* ---- intake.c -------------------------------------------------------------------- */
 

@@ -42,10 +42,10 @@ struct message *message_new(struct qmgr *q, const struct id *id)
 static void drop_envelope(struct qmgr *q, struct message *m)
 {
     message_drop_body(q, m);
+    if (m->phase == PHASE_LOADED && !m->env->peeked)
+        q->active--;
     envelope_free(m->env, m->recipient_count);
     m->env = NULL;
-    if (m->phase == PHASE_LOADED)
-        q->active--;
 }
 
 void message_drop(struct qmgr *q, struct message *m)
@@ -209,8 +209,17 @@ static bool waits_for_scan(const struct qmgr *q, const struct message *m)
     return !q->scanned && notices_is_one(m);
 }
 
+/* An envelope that was read for walks comes into the schedule. */
+static void stay(struct qmgr *q, struct message *m)
+{
+    if (m->env->peeked)
+        q->active++;
+    m->env->peeked = false;
+}
+
 void message_activate(struct qmgr *q, struct message *m)
 {
+    stay(q, m);
     if (!(m->flags & MESSAGE_HOLD) && !q->draining && !m->env->deleted && !waits_for_scan(q, m)) {
         m->env->activated = q->now;
         if (!m->env->active_logged)
@@ -251,8 +260,13 @@ static void make_stub(struct qmgr *q, struct message *m, int64_t due)
 
 void message_hurry(struct qmgr *q, struct message *m)
 {
-    if (m->phase == PHASE_STUB && !(m->flags & MESSAGE_HOLD))
+    if (m->flags & MESSAGE_HOLD)
+        return;
+    if (m->phase == PHASE_STUB)
         heap_set(&q->stubs, &m->due, q->now);
+    else if (m->phase == PHASE_LOADED && m->env->peeked)
+        heap_set(&q->due, &m->due, q->now);
+    m->hurried = m->phase == PHASE_LOADING;
 }
 
 void message_enter(struct qmgr *q, struct message *m)
@@ -279,7 +293,7 @@ static bool idle(const struct message *m)
 {
     const struct envelope *e = m->env;
     return e->queued == 0 && e->failing == 0 && e->failed == 0 && e->confirmed == 0 &&
-           !e->noticing && m->pins == 0;
+           !e->noticing && m->pins == 0 && m->viewers == 0;
 }
 
 /* When m needs attention next. */
@@ -307,6 +321,7 @@ void message_settle(struct qmgr *q, struct message *m)
     struct envelope *e = m->env;
     if (m->phase != PHASE_LOADED)
         return;
+    stay(q, m);
     if (m->quarantined && !e->deleted)
         message_delete(q, m);
     if (e->left == 0 && e->failing == 0 && !e->noticing) {
@@ -372,56 +387,95 @@ void queue_quarantined(const struct id *id, const char *why, void *arg)
 struct load {
     struct qmgr *q;
     struct message *m;
+    int64_t due; /* as a stub, if it is read for walks; INT64_MAX: nothing planned */
+    bool peek;
 };
+
+/* F25: the sender is not to blame; the operator must know. */
+static void not_loaded(struct qmgr *q, struct message *m, const char *error)
+{
+    if (m->quarantined) {
+        message_drop(q, m);
+        return;
+    }
+    log_error("%s: cannot be read back, tried again later: %s", m->id.text,
+              error ? error : "its envelope breaks a limit");
+    m->unreadable = true;
+    heap_set(&q->stubs, &m->due, q->now + q->s->config->minimal_backoff_time * CLOCK_SECOND);
+}
+
+/* Those who only look do not change when it is due, nor does it take the place of
+ * one that is. */
+static void keep_for_walks(struct qmgr *q, struct message *m, int64_t due)
+{
+    m->env->peeked = true;
+    m->env->peek_due = due;
+    q->active--;
+    if (due < INT64_MAX && (due > q->now || room_for_envelope(q)))
+        heap_set(&q->due, &m->due, due);
+    if (m->viewers == 0)
+        message_viewed(q, m);
+}
 
 static void on_loaded(const struct store_found *found, const char *error, void *arg)
 {
-    struct load *l = arg;
-    struct qmgr *q = l->q;
-    struct message *m = l->m;
-    free(l);
+    struct load l = *(struct load *)arg;
+    struct qmgr *q = l.q;
+    struct message *m = l.m;
+    free(arg);
     queue_tick(q);
-    q->loading--;
+    if (l.peek)
+        q->peeking--;
+    else
+        q->loading--;
     if (!message_unpin(q, m))
         return;
     m->phase = PHASE_STUB;
     if (!found || load_envelope(q, m, found) < 0) {
-        if (m->quarantined) {
-            walks_loaded(q, m);
-            message_drop(q, m);
-            return;
-        }
-        /* F25: the sender is not to blame; the operator must know */
-        log_error("%s: cannot be read back, tried again later: %s", m->id.text,
-                  error ? error : "its envelope breaks a limit");
-        m->unreadable = true;
-        heap_set(&q->stubs, &m->due, q->now + q->s->config->minimal_backoff_time * CLOCK_SECOND);
-        walks_loaded(q, m);
+        not_loaded(q, m, error);
         return;
     }
     m->ref = found->ref;
     m->unreadable = false;
+    bool hurried = m->hurried;
+    m->hurried = false;
+    if (l.peek && !m->flushed) {
+        keep_for_walks(q, m, hurried ? q->now : l.due);
+        return;
+    }
     list_remove(&m->parked);
     for (uint32_t i = 0; m->flushed && i < m->recipient_count; i++)
         if (m->env->recipients[i].state == RCPT_WAITING)
             recipient_waits(m, i, 0);
     m->env->forced = m->flushed && m->forced;
     m->flushed = m->forced = false;
-    message_pin(m);
-    walks_loaded(q, m);
-    if (message_unpin(q, m))
-        message_activate(q, m);
+    message_activate(q, m);
 }
 
-void message_load(struct qmgr *q, struct message *m)
+static void load(struct qmgr *q, struct message *m, bool peek)
 {
     struct load *l = xmalloc(sizeof *l);
-    *l = (struct load){q, m};
+    *l = (struct load){q, m, heap_has(&m->due) ? m->due.key : INT64_MAX, peek};
     heap_remove(&q->stubs, &m->due);
     m->phase = PHASE_LOADING;
     message_pin(m);
-    q->loading++;
+    *(peek ? &q->peeking : &q->loading) += 1;
     store_load(q->store, &m->id, &m->ref, on_loaded, l);
+}
+
+void message_peek(struct qmgr *q, struct message *m)
+{
+    load(q, m, true);
+}
+
+void message_viewed(struct qmgr *q, struct message *m)
+{
+    if (m->phase != PHASE_LOADED || m->viewers > 0)
+        return;
+    if (m->env->peeked && m->pins == 0)
+        make_stub(q, m, m->env->peek_due);
+    else if (m->env->peeked || queue_crowded(q))
+        message_settle(q, m);
 }
 
 void queue_found(const struct store_found *found, void *arg)
@@ -495,7 +549,7 @@ void queue_turn(struct qmgr *q)
         message_activate(q, m);
     }
     while (may_load(q) && (n = heap_min(&q->stubs)) && n->key <= q->now)
-        message_load(q, container_of(n, struct message, due));
+        load(q, container_of(n, struct message, due), false);
 }
 
 int64_t queue_next_due(const struct qmgr *q)
