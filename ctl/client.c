@@ -14,7 +14,7 @@
 #include "core/slice.h"
 #include "ctl/ctl.h"
 
-enum { ANSWER_SECONDS = 120 };
+enum { ANSWER_SECONDS = 120, READ_BUFFER = 64 * 1024 };
 
 long master_pid(struct ctl *ctl)
 {
@@ -166,8 +166,26 @@ static int take_line(const char *text, size_t len, int (*line)(json_t *, void *)
     return more;
 }
 
+/* What a program may read, and a terminal show, as it is. */
+static bool is_plain_message(const char *text, size_t len)
+{
+    static const char begins[] = "{\"id\":";
+    if (len < sizeof begins || memcmp(text, begins, sizeof begins - 1) != 0)
+        return false;
+    unsigned bad = 0;
+    for (size_t i = 0; i + 1 < len; i++)
+        bad |= (unsigned)((unsigned char)text[i] - 0x20u > 0x5eu);
+    return !bad && text[len - 1] == '\n';
+}
+
 int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
                json_t **last)
+{
+    return client_ask_raw(ctl, request, line, NULL, arg, last);
+}
+
+int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *),
+                   void (*raw)(struct slice, void *), void *arg, json_t **last)
 {
     int status = CTL_FAILED, fd = open_socket(ctl, false, &status);
     if (last)
@@ -182,9 +200,12 @@ int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), 
     ssize_t len = -1;
     if (!in)
         panic("no memory for a stream");
+    setvbuf(in, NULL, _IOFBF, READ_BUFFER);
     send_request(fd, request);
     while ((len = getline(&text, &size, in)) > 0)
-        if (!take_line(text, (size_t)len, line, arg, last, &status))
+        if (raw && is_plain_message(text, (size_t)len))
+            raw(slice_make(text, (size_t)len), arg);
+        else if (!take_line(text, (size_t)len, line, arg, last, &status))
             break;
     if (len <= 0)
         status = ctl_error(CTL_FAILED, "the queue manager ended the connection or did not answer "

@@ -39,7 +39,8 @@ static void until(char *out, size_t size, double when)
 
 /* Asks once for each batch of the selection. */
 static int ask_all(struct ctl *ctl, json_t *selections, json_t *request,
-                   int (*line)(json_t *, void *), void *arg, json_t *sums)
+                   int (*line)(json_t *, void *), void (*raw)(struct slice, void *), void *arg,
+                   json_t *sums)
 {
     static const char *const summed[] = {"matched", "changed", "missing"};
     int status = CTL_OK;
@@ -49,7 +50,7 @@ static int ask_all(struct ctl *ctl, json_t *selections, json_t *request,
     {
         json_t *one = json_copy(request);
         json_object_set(one, "select", select);
-        status = client_ask(ctl, one, line, arg, &last);
+        status = client_ask_raw(ctl, one, line, raw, arg, &last);
         for (size_t k = 0; k < 3 && status == CTL_OK; k++)
             json_object_set_new(sums, summed[k],
                                 json_integer(json_integer_value(json_object_get(sums, summed[k])) +
@@ -116,11 +117,21 @@ static int list_line(json_t *m, void *arg)
     return 0;
 }
 
+static void print_raw(struct slice text, void *arg)
+{
+    struct lister *l = arg;
+    l->messages++;
+    fwrite(text.ptr, 1, text.len, stdout);
+}
+
 /* Lists what `request` gives; the sums of its last lines go into `sums`. */
 static int run_list(struct ctl *ctl, json_t *selections, json_t *request, json_t *sums)
 {
     struct lister l = {.ctl = ctl, .table = table_new(ctl, list_titles)};
-    int status = ask_all(ctl, selections, request, list_line, &l, sums);
+    if (!ctl->json)
+        json_object_set_new(request, "brief", json_true());
+    int status =
+        ask_all(ctl, selections, request, list_line, ctl->json ? print_raw : NULL, &l, sums);
     table_end(l.table);
     if (status == CTL_OK && !ctl->json && l.messages == 0 &&
         json_integer_value(json_object_get(sums, "missing")) == 0)
@@ -289,7 +300,8 @@ static int missing_line(json_t *line, void *arg)
 static int confirm(struct ctl *ctl, const struct verb *v, json_t *selections)
 {
     json_t *sums = json_object();
-    int status = ask_all(ctl, selections, action_request(v, true, false), ignore_line, NULL, sums);
+    int status =
+        ask_all(ctl, selections, action_request(v, true, false), ignore_line, NULL, NULL, sums);
     long long count = (long long)json_integer_value(json_object_get(sums, "matched"));
     char answer[16] = "";
     json_decref(sums);
@@ -309,8 +321,8 @@ static int confirm(struct ctl *ctl, const struct verb *v, json_t *selections)
 static int act(struct ctl *ctl, const struct verb *v, json_t *selections)
 {
     json_t *sums = json_object();
-    int status =
-        ask_all(ctl, selections, action_request(v, false, ctl->json), missing_line, ctl, sums);
+    int status = ask_all(ctl, selections, action_request(v, false, ctl->json), missing_line, NULL,
+                         ctl, sums);
     long long changed = (long long)json_integer_value(json_object_get(sums, "changed"));
     long long matched = (long long)json_integer_value(json_object_get(sums, "matched"));
     if (status == CTL_OK && ctl->json)

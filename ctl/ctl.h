@@ -87,6 +87,10 @@ int args_duration(const char *text, int64_t *seconds);
  * wanted. CTL_OK, or the status after telling what is wrong. */
 int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *result, void *arg), void *arg,
                json_t **last);
+/* As client_ask, but a result that describes a message and is printable ASCII
+ * throughout goes to `raw` as it came: its line, newline included. */
+int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *result, void *arg),
+                   void (*raw)(struct slice text, void *arg), void *arg, json_t **last);
 /* Whether somebody answers at the control socket: CTL_OK, CTL_NOT_RUNNING, CTL_DENIED. */
 int client_probe(struct ctl *ctl);
 /* A connected socket to queue_directory/public/NAME, or -errno. */

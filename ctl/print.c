@@ -30,8 +30,20 @@ static void make_safe(char *text)
             memset(text, '?', n);
 }
 
+static bool is_safe(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || (unsigned char)*text >= 0x7f)
+            return false;
+    return true;
+}
+
 void print_safe(FILE *out, const char *text)
 {
+    if (is_safe(text)) {
+        fputs(text, out);
+        return;
+    }
     char *copy = xstrdup(text);
     make_safe(copy);
     fputs(copy, out);
@@ -110,7 +122,8 @@ static void put_cell(const struct table *t, size_t column, const char *text, int
     bool last = column + 1 == t->columns, right = t->titles[column][0] == '>';
     int pad = t->width[column] - columns_of(text);
     if (!t->ctl->terminal) {
-        printf("%s%s", text, last ? "\n" : "\t");
+        print_safe(stdout, text);
+        putchar(last ? '\n' : '\t');
         return;
     }
     if (last) {
@@ -136,17 +149,21 @@ static void put_row(const struct table *t, const char *const *cells)
     }
 }
 
+static void put_titles(struct table *t)
+{
+    const char *titles[TABLE_COLUMNS];
+    for (size_t i = 0; i < t->columns; i++)
+        titles[i] = t->titles[i] + (t->titles[i][0] == '>');
+    fputs(colour(t->ctl, COLOUR_BOLD), stdout);
+    put_row(t, titles);
+    fputs(colour(t->ctl, COLOUR_OFF), stdout);
+    t->started = true;
+}
+
 static void flush_rows(struct table *t)
 {
-    if (!t->started) {
-        const char *titles[TABLE_COLUMNS];
-        for (size_t i = 0; i < t->columns; i++)
-            titles[i] = t->titles[i] + (t->titles[i][0] == '>');
-        fputs(colour(t->ctl, COLOUR_BOLD), stdout);
-        put_row(t, titles);
-        fputs(colour(t->ctl, COLOUR_OFF), stdout);
-        t->started = true;
-    }
+    if (!t->started)
+        put_titles(t);
     for (size_t r = 0; r < t->rows; r++) {
         put_row(t, (const char *const *)t->cells[r]);
         for (size_t i = 0; i < t->columns; i++)
@@ -157,6 +174,15 @@ static void flush_rows(struct table *t)
 
 void table_row(struct table *t, const char *const *cells)
 {
+    if (!t->started && !t->ctl->terminal)
+        put_titles(t);
+    if (!t->ctl->terminal) { /* nothing to align, so nothing to gather */
+        const char *shown[TABLE_COLUMNS];
+        for (size_t i = 0; i < t->columns; i++)
+            shown[i] = cells[i] && *cells[i] ? cells[i] : "-";
+        put_row(t, shown);
+        return;
+    }
     if (t->rows == TABLE_BATCH)
         flush_rows(t);
     for (size_t i = 0; i < t->columns; i++) {

@@ -30,6 +30,7 @@ struct control_request {
     bool found;     /* the message that was visited last was there */
     enum queue_action action;
     bool dry_run, list;
+    bool brief; /* only what a table of the queue has */
     uint64_t limit, matched, changed, missing;
     uint64_t status_tag;     /* master was asked */
     int64_t status_deadline; /* monotonic */

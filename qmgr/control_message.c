@@ -20,13 +20,14 @@ static const char *recipient_state_name(enum recipient_state state)
     return names[state];
 }
 
-static void describe_reply(struct buf *b, const struct answer *reply)
+static void describe_reply(struct buf *b, const struct answer *reply, bool brief)
 {
-    struct buf words = BUF_INIT(8192);
+    static struct buf words = {NULL, 0, 0, 8192};
+    buf_clear(&words);
     answer_describe(reply, &words);
     json_str(b, "reply", buf_slice(&words));
-    json_seconds(b, "reply_time", reply->when);
-    buf_free(&words);
+    if (!brief)
+        json_seconds(b, "reply_time", reply->when);
 }
 
 static void describe_recipient(struct control_client *c, struct buf *b, const struct message *m,
@@ -36,27 +37,22 @@ static void describe_recipient(struct control_client *c, struct buf *b, const st
     queue_recipient(c->control->queue, m, i, &r);
     json_begin(b);
     json_str(b, "address", r.address);
-    if (r.orcpt.len)
+    bool brief = c->request.brief;
+    if (r.orcpt.len && !brief)
         json_str(b, "orcpt", r.orcpt);
-    json_str(b, "state", slice_str(recipient_state_name(r.state)));
+    if (!brief)
+        json_str(b, "state", slice_str(recipient_state_name(r.state)));
     json_int(b, "attempts", r.attempts);
     if (r.next)
         json_seconds(b, "next", r.next);
     if (r.answer)
-        describe_reply(b, r.answer);
+        describe_reply(b, r.answer, brief);
     json_end(b);
 }
 
-void control_describe(struct control_client *c, struct buf *b, struct message *m)
+static void describe_more(struct control_client *c, struct buf *b, const struct message *m)
 {
-    size_t start = b->len;
-    uint32_t i = 0, left = 0;
     int64_t next = queue_next_attempt(c->control->queue, m);
-    json_str(b, "id", id_slice(&m->id));
-    json_str(b, "status", slice_str(status_name(queue_status(m))));
-    json_seconds(b, "arrival", m->arrival);
-    json_int(b, "size", (int64_t)message_size(m));
-    json_str(b, "sender", message_sender(m));
     if (message_account(m).len)
         json_str(b, "account", message_account(m));
     if (message_envid(m).len)
@@ -68,6 +64,19 @@ void control_describe(struct control_client *c, struct buf *b, struct message *m
     if (next)
         json_seconds(b, "next", next);
     json_int(b, "recipient_count", m->recipient_count);
+}
+
+void control_describe(struct control_client *c, struct buf *b, struct message *m)
+{
+    size_t start = b->len;
+    uint32_t i = 0, left = 0;
+    json_str(b, "id", id_slice(&m->id));
+    json_str(b, "status", slice_str(status_name(queue_status(m))));
+    json_seconds(b, "arrival", m->arrival);
+    json_int(b, "size", (int64_t)message_size(m));
+    json_str(b, "sender", message_sender(m));
+    if (!c->request.brief)
+        describe_more(c, b, m);
     json_list(b, "recipients");
     for (; i < m->recipient_count; i++) {
         if (m->env->recipients[i].state == RCPT_DONE)

@@ -121,6 +121,7 @@ void control_queue_list(struct control_client *c)
         return;
     }
     c->request.limit = (uint64_t)json_integer_value(limit);
+    c->request.brief = json_is_true(json_object_get(c->request.json, "brief"));
     control_walk(c, list_one, end_list);
 }
 
@@ -185,6 +186,7 @@ void control_queue_action(struct control_client *c)
         return;
     r->dry_run = json_is_true(json_object_get(r->json, "dry_run"));
     r->list = json_is_true(json_object_get(r->json, "list"));
+    r->brief = json_is_true(json_object_get(r->json, "brief"));
     /* the whole queue at once, which also ends the suspensions of sites */
     if (r->action == QUEUE_DO_FLUSH && !r->dry_run && selection_is_all(&r->select)) {
         struct queue_figures figures;

@@ -225,7 +225,9 @@ static int start_threads(struct store *s, struct err *e)
     int error = sync_open(s, s->config.sync_threads, e);
     if (error < 0)
         return -1;
-    if ((error = pthread_create(&s->read_thread, NULL, read_main, s)) == 0)
+    for (; error == 0 && s->reader_count < STORE_READERS; s->reader_count += error == 0)
+        error = pthread_create(&s->read_threads[s->reader_count], NULL, read_main, s);
+    if (error == 0)
         error = pthread_create(&s->disk_thread, NULL, disk_main, s);
     if (error) {
         errno = error;
@@ -294,9 +296,10 @@ static void stop_threads(struct store *s)
     pthread_join(s->disk_thread, NULL);
     pthread_mutex_lock(&s->read_mutex);
     s->read_stop = true;
-    pthread_cond_signal(&s->read_work);
+    pthread_cond_broadcast(&s->read_work);
     pthread_mutex_unlock(&s->read_mutex);
-    pthread_join(s->read_thread, NULL);
+    for (unsigned i = 0; i < s->reader_count; i++)
+        pthread_join(s->read_threads[i], NULL);
     sync_close(&s->sync);
 }
 

@@ -9,7 +9,7 @@
  *   store_spare.c     free files that are made ahead
  *   store_dirty.c     marks, records, what has to be durable within a second
  *   store_sync.c    helpers that fsync side by side
- *   store_read.c    a thread that reads messages back
+ *   store_read.c    threads that read messages back
  *   store_scan.c    a thread that reads all of new/ once
  *
  * Only the disk thread changes names, so no lock protects them; the others send
@@ -51,6 +51,8 @@ enum {
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
     STORE_SCAN_ALERTS = 100, /* log lines about bad files in one scan */
+    STORE_READERS = 4,       /* threads that read messages back */
+    STORE_READ_CHUNK = 16,   /* messages that one of them takes at a time */
     STORE_RECORDS_MAX = 64 * 1024 * 1024,
     STORE_CORRUPT_NAMES = 1000 /* ID, ID.1, ... in corrupt/ */
 };
@@ -238,13 +240,15 @@ struct store {
 
     struct disk disk;
     struct sync_pool sync;
-    pthread_t disk_thread, read_thread, scan_thread;
+    pthread_t disk_thread, read_threads[STORE_READERS], scan_thread;
+    unsigned reader_count;
     bool scan_started;
     atomic_bool scan_stop;
 
     pthread_mutex_t read_mutex;
     pthread_cond_t read_work;
     struct list read_queue;
+    unsigned read_count; /* in it */
     bool read_stop;
 
     pthread_mutex_t scan_mutex;

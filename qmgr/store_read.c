@@ -1,5 +1,5 @@
-/* Reads messages back: a thread of its own, so that a cold disk delays no
- * commit. */
+/* Reads messages back: threads of their own, so that a cold disk delays no
+ * commit, and several, so that many reads can wait for it side by side. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -236,7 +236,7 @@ static bool read_content(struct op *op, int fd, const struct stat *st, struct er
     return true;
 }
 
-static void run_read(struct store *s, struct op *op)
+static void run_read(struct store *s, struct op *op, struct list *done)
 {
     struct stat st;
     struct err e = {0};
@@ -249,10 +249,10 @@ static void run_read(struct store *s, struct op *op)
     }
     if (fd >= 0)
         close(fd);
-    store_complete_one(s, op);
+    list_push(done, &op->link);
 }
 
-static void run_load(struct store *s, struct op *op)
+static void run_load(struct store *s, struct op *op, struct list *done)
 {
     struct stat st;
     struct err e = {0};
@@ -273,37 +273,48 @@ static void run_load(struct store *s, struct op *op)
         m->found.ref.records_end += op->u.load.shift;
         op->u.load.image = m;
     }
-    store_complete_one(s, op);
+    list_push(done, &op->link);
 }
 
 void read_queue(struct store *s, struct op *op)
 {
     pthread_mutex_lock(&s->read_mutex);
     list_push(&s->read_queue, &op->link);
-    pthread_cond_signal(&s->read_work);
+    if (s->read_count++ % STORE_READ_CHUNK == 0) /* one reader for each chunk */
+        pthread_cond_signal(&s->read_work);
     pthread_mutex_unlock(&s->read_mutex);
+}
+
+/* Takes some operations, when there are any. False: it is over. */
+static bool take(struct store *s, struct list *chunk)
+{
+    pthread_mutex_lock(&s->read_mutex);
+    while (list_empty(&s->read_queue) && !s->read_stop)
+        pthread_cond_wait(&s->read_work, &s->read_mutex);
+    struct list *n;
+    for (int i = 0; i < STORE_READ_CHUNK && (n = list_pop(&s->read_queue)); i++) {
+        list_push(chunk, n);
+        s->read_count--;
+    }
+    pthread_mutex_unlock(&s->read_mutex);
+    return !list_empty(chunk);
 }
 
 void *read_main(void *store)
 {
     struct store *s = store;
-    pthread_mutex_lock(&s->read_mutex);
-    for (;;) {
-        struct list *n = list_pop(&s->read_queue);
-        if (n == NULL && s->read_stop)
-            break;
-        if (n == NULL) {
-            pthread_cond_wait(&s->read_work, &s->read_mutex);
-            continue;
+    struct list chunk, done;
+    list_init(&chunk);
+    list_init(&done);
+    while (take(s, &chunk)) {
+        for (struct list *n; (n = list_pop(&chunk)) != NULL;) {
+            struct op *op = container_of(n, struct op, link);
+            if (op->kind == OP_READ)
+                run_read(s, op, &done);
+            else
+                run_load(s, op, &done);
         }
-        pthread_mutex_unlock(&s->read_mutex);
-        struct op *op = container_of(n, struct op, link);
-        if (op->kind == OP_READ)
-            run_read(s, op);
-        else
-            run_load(s, op);
-        pthread_mutex_lock(&s->read_mutex);
+        store_complete(s, &done);
     }
-    pthread_mutex_unlock(&s->read_mutex);
     return NULL;
 }

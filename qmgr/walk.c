@@ -9,7 +9,7 @@
 
 enum {
     VISITS_PER_TURN = 200,
-    VIEW_MAX = 64,               /* messages that a walk has in view, being read or to be visited */
+    VIEW_MAX = 128,              /* messages that a walk has in view, being read or to be visited */
     VIEW_RECIPIENTS_MAX = 100000 /* their recipients; one message may have more */
 };
 
@@ -75,8 +75,12 @@ static struct message *view_pop(struct queue_walk *w)
     return m;
 }
 
+/* Half of it at a time: each group of reads costs the threads that make them some
+ * waking up. */
 static void view_fill(struct queue_walk *w)
 {
+    if (w->count > VIEW_MAX / 2)
+        return;
     while (w->count < VIEW_MAX && w->at != w->all && w->recipients < VIEW_RECIPIENTS_MAX) {
         struct message *m = container_of(w->at, struct message, all);
         w->at = w->one ? w->all : m->all.next;

@@ -1,7 +1,5 @@
 #include "core/json.h"
 
-#include <stdio.h>
-
 /* A comma is due unless the value is the first after '{', '[', ':' or a line. */
 static void name_it(struct buf *b, const char *name)
 {
@@ -118,12 +116,16 @@ void json_bool(struct buf *b, const char *name, bool value)
 
 void json_seconds(struct buf *b, const char *name, int64_t microseconds)
 {
-    char text[40];
-    snprintf(text, sizeof text, "%s%lld.%06lld", microseconds < 0 ? "-" : "",
-             (long long)(microseconds < 0 ? -(microseconds / 1000000) : microseconds / 1000000),
-             (long long)(microseconds < 0 ? -(microseconds % 1000000) : microseconds % 1000000));
+    uint64_t all = microseconds < 0 ? -(uint64_t)microseconds : (uint64_t)microseconds;
+    char fraction[7] = {'.'};
+    uint64_t rest = all % 1000000;
+    for (int i = 6; i > 0; i--, rest /= 10)
+        fraction[i] = (char)('0' + rest % 10);
     name_it(b, name);
-    buf_addstr(b, text);
+    if (microseconds < 0)
+        buf_addc(b, '-');
+    buf_addu64(b, all / 1000000);
+    buf_add(b, fraction, sizeof fraction);
 }
 
 void json_raw(struct buf *b, const char *name, struct slice json)
