@@ -18,7 +18,7 @@ static void add_count(struct buf *b, const char *name, uint32_t all, uint32_t go
     for (; *name; name++)
         buf_addc(b, (char)tolower((unsigned char)*name));
     buf_addc(b, '=');
-    if (good != all) {
+    if (good != all || !all) { /* "0/0", as Postfix has it */
         buf_addu64(b, good);
         buf_addc(b, '/');
     }

@@ -42,6 +42,43 @@ def without_trace(content):
     return content[m.end():] if m else content
 
 
+def write_file(directory, name, text):
+    path = os.path.join(directory, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def write_etc(etc, users, groups):
+    """What /etc must have for a program: accounts, and lookups that ask no server."""
+    users = {**users, "store": STORE_UID}
+    groups = {**users, **groups}
+    added = {"passwd": "".join(f"{n}:x:{i}:{i}::/nonexistent:/usr/sbin/nologin\n"
+                               for n, i in users.items()),
+             "group": "".join(f"{n}:x:{i}:\n" for n, i in groups.items())}
+    for name, lines in added.items():
+        with open(f"/etc/{name}", encoding="utf-8") as f:
+            kept = [l for l in f if l.split(":")[0] not in groups]
+        write_file(etc, name, "".join(kept) + lines)
+    write_file(etc, "hosts", "127.0.0.1 localhost\n")
+    write_file(etc, "nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\n"
+                                     "hosts: files\nservices: files\nprotocols: files\n")
+    write_file(etc, "resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    write_file(etc, "mailname", "peer.test\n")
+
+
+def package_root(package):
+    found = os.path.join(folder(), package)
+    assert os.path.isdir(found), f"{found} is missing: run t/peers"
+    return found
+
+
+def laid_over(etc, package):
+    """Lines of shell for a new mount namespace: the package over /usr, its files over /etc."""
+    return (f"set -e\nmount -t overlay overlay -o lowerdir={etc}:/etc /etc\n"
+            f"mount -t overlay overlay -o lowerdir={package_root(package)}/usr:/usr /usr\n")
+
+
 class Peer:
     """One server. Subclasses say how it is configured and started."""
     package = None      # folder of t/peers
@@ -54,14 +91,12 @@ class Peer:
         self.etc = os.path.join(self.directory, "etc")
         self.store = os.path.join(self.directory, "store")
         self.relayhost = relayhost
-        self.package_root = os.path.join(folder(), self.package)
-        assert os.path.isdir(self.package_root), f"{self.package_root} is missing: run t/peers"
         self.process = None
         for name in (self.etc, self.store):
             os.makedirs(name)
         os.chmod(self.directory, 0o755)
         os.chown(self.store, STORE_UID, STORE_UID)
-        self._accounts()
+        write_etc(self.etc, self.users, self.groups)
         self.configure()
 
     def configure(self):
@@ -75,31 +110,11 @@ class Peer:
     def argv(self):
         raise NotImplementedError
 
-    def _accounts(self):
-        users = {**self.users, "store": STORE_UID}
-        added = {"passwd": "".join(f"{n}:x:{i}:{i}::/nonexistent:/usr/sbin/nologin\n"
-                                   for n, i in users.items()),
-                 "group": "".join(f"{n}:x:{i}:\n" for n, i in {**users, **self.groups}.items())}
-        for name, lines in added.items():
-            with open(f"/etc/{name}", encoding="utf-8") as f:
-                kept = [l for l in f if l.split(":")[0] not in {**users, **self.groups}]
-            self.write(name, "".join(kept) + lines)
-        self.write("hosts", "127.0.0.1 localhost\n")
-        self.write("nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files\n"
-                                    "services: files\nprotocols: files\n")
-        self.write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        self.write("mailname", "peer.test\n")
-
     def write(self, name, text):
-        path = os.path.join(self.etc, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
+        write_file(self.etc, name, text)
 
     def __enter__(self):
-        script = (f"set -e\n"
-                  f"mount -t overlay overlay -o lowerdir={self.etc}:/etc /etc\n"
-                  f"mount -t overlay overlay -o lowerdir={self.package_root}/usr:/usr /usr\n"
+        script = (f"{laid_over(self.etc, self.package)}"
                   "mount -t tmpfs -o mode=755 tmpfs /var/spool\n"
                   "mount -t tmpfs -o mode=755 tmpfs /var/lib\n"
                   "mount -t tmpfs -o mode=755 tmpfs /run\n"
@@ -190,7 +205,7 @@ class Postfix(Peer):
 
     def configure(self):
         for name in ("postfix-files", "dynamicmaps.cf", "post-install", "postfix-script"):
-            path = os.path.join(self.package_root, "etc/postfix", name)
+            path = os.path.join(package_root("postfix"), "etc/postfix", name)
             if os.path.exists(path):
                 os.makedirs(os.path.join(self.etc, "postfix"), exist_ok=True)
                 shutil.copy(path, os.path.join(self.etc, "postfix", name))
