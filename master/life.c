@@ -55,6 +55,7 @@ static void send_config(struct member *member)
                       &(struct ipc_config){.generation = member->master->generation});
     channel_attach(p->channel, fd);
     close(fd);
+    connect_permit(p, member->service->config);
     broker_tables(p);
 }
 

@@ -30,7 +30,7 @@ struct process {
     bool replaced;       /* draining because a newer process has its place */
     bool connected;      /* sent ipc_ready, so it has its peers */
     bool asks_names;     /* smtpd with smtpd_peername_lookup */
-    char *restrictions;  /* smtpd: all its lists, which name the policy servers it may reach */
+    char *endpoints;     /* it may be connected to, one a line; NULL: it asks for none */
     uint32_t generation; /* of the configuration it was started with */
     int region;          /* of the table of client counts, or -1 */
     int signalled;       /* the signal that the watchdog sent, or 0 */
@@ -114,11 +114,12 @@ void broker_clear_counts(struct process *p);
 /* Sends the log descriptors to one process. */
 void broker_logs(struct process *p);
 
-/* ---- policy.c ---- */
-/* All lists of restrictions in one; the caller frees. */
-char *policy_restrictions(const struct config *config);
-/* A process asks for a connection to a policy server. */
-void policy_connect(struct process *p, const struct ipc_connect_request *m);
+/* ---- connect.c ---- */
+/* Lets a process be connected to what this configuration, which is its own, names
+ * for its kind of service. */
+void connect_permit(struct process *p, const struct config *config);
+/* A process asks for a connection. */
+void connect_request(struct process *p, const struct ipc_connect_request *m);
 
 /* ---- life.c ---- */
 void life_reload(struct master *m);

@@ -132,8 +132,7 @@ static void add_process(struct member *member, pid_t pid, int channel)
     p->region = -1;
     p->asks_names = p->command == command_find(SLICE("smtpd")) &&
                     member->service->config->smtpd_peername_lookup;
-    if (p->command == command_find(SLICE("smtpd")))
-        p->restrictions = policy_restrictions(member->service->config);
+    connect_permit(p, member->service->config);
     p->generation = m->generation;
     p->pid = pid;
     p->started = clock_wall();

@@ -226,9 +226,9 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         status_reply(p, request.tag);
         return 0;
     }
-    if (f->number == IPC_NUMBER_ipc_connect_request && p->restrictions &&
+    if (f->number == IPC_NUMBER_ipc_connect_request && p->endpoints &&
         ipc_connect_request_decode(f->body, &connection) == 0) {
-        policy_connect(p, &connection);
+        connect_request(p, &connection);
         return 0;
     }
     return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
@@ -290,7 +290,7 @@ static void bury(struct process *p, int status)
     channel_free(p->channel);
     free(p->name);
     free(p->label);
-    free(p->restrictions);
+    free(p->endpoints);
     free(p);
 }
 

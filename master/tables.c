@@ -6,6 +6,8 @@
 
 #include "conf/cf_lines.h"
 #include "conf/config.h"
+#include "conf/lmtp_sockets.h"
+#include "conf/table_server.h"
 #include "core/log.h"
 #include "core/mem.h"
 
@@ -21,13 +23,19 @@ static int table_path(struct slice spec, char **path, struct err *e)
                        log_esc_n(spec, 100));
     if (slice_eq(type, SLICE("inline")))
         return 0;
+    if (table_is_server(spec)) {
+        struct table_server server;
+        return table_server_parse(spec, &server, e) < 0 ? err_prefix(e, "transport_maps") : 0;
+    }
     if (slice_eq(type, SLICE("lmdb")) || slice_eq(type, SLICE("hash")) ||
         slice_eq(type, SLICE("btree")))
         return err_set(e, "transport_maps: %s: type %.*s is not supported; use texthash or cdb",
                        log_esc_n(spec, 100), SLICE_ARG(type));
     bool cdb = slice_eq(type, SLICE("cdb"));
     if (!cdb && !slice_eq(type, SLICE("texthash")) && !slice_eq(type, SLICE("pcre")))
-        return err_set(e, "transport_maps: %s: the types are texthash, cdb, pcre and inline",
+        return err_set(e,
+                       "transport_maps: %s: the types are texthash, cdb, pcre, inline, tcp and "
+                       "socketmap",
                        log_esc_n(spec, 100));
     if (name.ptr[0] != '/')
         return err_set(e, "transport_maps: %s: the path must begin with /", log_esc_n(spec, 100));
@@ -71,10 +79,57 @@ void tables_free(struct tables *t)
     for (size_t i = 0; i < t->count; i++) {
         free(t->list[i].spec);
         free(t->list[i].path);
+        buf_free(&t->list[i].sockets);
     }
     xfree(&t->list);
     t->count = 0;
 }
+
+/* ---- next hops that are UNIX sockets ------------------------------------------ */
+
+static int collect_sockets(struct table *t, struct slice text)
+{
+    int rc = lmtp_sockets_collect(text, &t->sockets);
+    if (rc < 0)
+        log_error("transport_maps: %s: names more UNIX sockets than fit into %d bytes; list the "
+                  "others in lmtp_permit_sockets",
+                  log_esc_n(slice_str(t->spec), 100), TABLE_SOCKETS_MAX);
+    return rc;
+}
+
+/* Reads the text block by block, cut at line ends: master never has a whole table
+ * in memory. The descriptor's offset is shared, so it is left alone. */
+static void scan_file(struct table *t, int fd)
+{
+    static char block[256 * 1024];
+    size_t kept = 0;
+    off_t at = 0;
+    ssize_t n;
+    buf_clear(&t->sockets);
+    while ((n = pread(fd, block + kept, sizeof block - kept, at)) > 0) {
+        struct slice have = slice_make(block, kept + (size_t)n);
+        size_t end = slice_rchr(have, '\n');
+        struct slice lines = slice_first(have, end < have.len ? end + 1 : 0);
+        at += n;
+        if (lines.len == 0 && have.len == sizeof block)
+            lines = have; /* no table has such a line */
+        if (collect_sockets(t, lines) < 0)
+            return;
+        kept = have.len - lines.len;
+        memmove(block, block + lines.len, kept);
+    }
+    (void)collect_sockets(t, slice_make(block, kept));
+}
+
+bool tables_name_socket(const struct tables *t, struct slice path)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (lmtp_sockets_have(buf_slice(&t->list[i].sockets), path))
+            return true;
+    return false;
+}
+
+/* ---- the list ------------------------------------------------------------------- */
 
 void tables_set(struct tables *t, const char *list)
 {
@@ -87,6 +142,9 @@ void tables_set(struct tables *t, const char *list)
         t->count++;
         if (table_path(spec, &table->path, NULL) < 0)
             panic("an unchecked list of tables");
+        buf_init(&table->sockets, TABLE_SOCKETS_MAX);
+        if (slice_starts(spec, SLICE("inline:")))
+            (void)collect_sockets(table, spec);
     }
 }
 
@@ -101,6 +159,8 @@ int table_open(struct table *t, struct err *e)
     if (fd >= 0) {
         t->missing = false;
         t->latest = t->seen;
+        if (!slice_starts(slice_str(t->spec), SLICE("cdb:")))
+            scan_file(t, fd);
     }
     return fd;
 }

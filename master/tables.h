@@ -5,18 +5,22 @@
 
 #include <sys/stat.h>
 
+#include "core/buf.h"
 #include "core/err.h"
-#include "core/slice.h"
 
-enum { TABLES_MAX = 100 };
+enum {
+    TABLES_MAX = 100,
+    TABLE_SOCKETS_MAX = 16 * 1024 /* bytes of the paths of one table */
+};
 
 struct table {
     char *spec;         /* "texthash:/etc/postern/transport" */
-    char *path;         /* NULL: the type has no file (inline) */
+    char *path;         /* NULL: the type has no file (inline, tcp, socketmap) */
     unsigned position;  /* in the list */
     struct stat seen;   /* of the file that was handed over last */
     struct stat latest; /* at the last look */
     bool missing;       /* it was reported as gone */
+    struct buf sockets; /* UNIX sockets that its text names as next hops, one a line */
 };
 
 struct tables {
@@ -31,6 +35,8 @@ void tables_set(struct tables *t, const char *list);
 void tables_free(struct tables *t);
 /* Opens the table's file: a descriptor, or -1 with the reason. */
 int table_open(struct table *t, struct err *e);
+/* Whether a text table names this UNIX socket as a next hop. */
+bool tables_name_socket(const struct tables *t, struct slice path);
 /* Whether the file differs from the one that was opened last, and has kept still
  * since the look before: half a file is not handed over while it is being written.
  * Each difference is told once. */

@@ -32,6 +32,12 @@ enum {
     NAMES_PER_ADDRESS_MAX = 4, /* names that are asked for the address, one after another */
     NAME_SECONDS = 10,         /* for one address; smtpd waits less, but the answer is kept */
 
+    /* lookup tables that are servers */
+    TABLE_CONNECTIONS_MAX = 8, /* to one of them; more questions wait */
+    TABLE_IDLE_SECONDS = 60,   /* then a connection is closed */
+    TABLE_BACKOFF_MAX = 30,    /* s that one which fails is left alone at most */
+    TABLE_REQUEST_MAX = 5000,  /* bytes; a longer key is in no table */
+
     /* the service */
     CACHE_ENTRIES_MAX = 20000,  /* destinations remembered; the least recently used go */
     CACHE_BYTES_MAX = 64 << 20, /* of the answers remembered */

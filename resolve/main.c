@@ -4,7 +4,8 @@
  * User     _postern-dns, without capabilities
  * Jail     the empty directory
  * Files    none; lookup tables come as descriptors from master
- * Network  questions to DNS servers only
+ * Network  questions to DNS servers; to lookup tables that are servers over
+ *          connections that master makes
  * Secrets  none
  * Sees     recipients' addresses, clients' addresses; never mail
  *
@@ -25,6 +26,7 @@
 
 struct resolver {
     struct policy policy;
+    struct server_tables table_servers;
     struct routes routes;
     struct cache cache;
     struct lookups lookups;
@@ -108,23 +110,47 @@ static void without_qmgr(void *arg)
     service_stop(arg);
 }
 
+static void unhold_later(struct resolver *r)
+{
+    struct timeval wait = {TABLES_WAIT + 1, 0};
+    evtimer_add(r->unhold, &wait);
+}
+
+static bool ask_connection(void *arg, uint64_t tag, struct slice endpoint)
+{
+    struct service *s = arg;
+    if (!s->master)
+        return false;
+    ipc_connect_request_encode(channel_out(s->master),
+                               &(struct ipc_connect_request){.tag = tag, .endpoint = endpoint});
+    return true;
+}
+
+static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
+{
+    struct resolver *r = s->state;
+    server_tables_connecting(&r->table_servers, tag, fd, why);
+}
+
 static int start(struct service *s, struct err *e)
 {
     struct resolver *r = s->state;
     absence_init(&qmgr_absence, s->base, without_qmgr, s);
-    struct timeval wait = {TABLES_WAIT + 1, 0};
     cache_init(&r->cache);
     list_init(&r->retired);
     r->lookups.policy = &r->policy;
     r->lookups.config = s->config;
-    if (lookups_init(&r->lookups, s->base, e) < 0 ||
+    r->table_servers.network =
+        (struct remote_network){.base = s->base, .connect = ask_connection, .arg = s};
+    if (lookups_init(&r->lookups, s->base, e) < 0 || server_tables_init(&r->table_servers, e) < 0 ||
         names_init(&r->names, s->base, &r->lookups, e) < 0 || use_servers(s, e) < 0 ||
         policy_permit(&r->policy, s->config->resolver_permit_networks, e) < 0)
         return -1;
     requests_init(&r->requests, &r->routes, &r->cache, &r->lookups);
+    r->routes.servers = &r->table_servers;
     routes_configure(&r->routes, s->config);
     r->unhold = evtimer_new(s->base, on_unhold, r);
-    evtimer_add(r->unhold, &wait);
+    unhold_later(r);
     return 0;
 }
 
@@ -209,8 +235,10 @@ static void reload(struct service *s)
         log_error("%s; the old value stays in use", e.text);
     cache_clear(&r->cache);
     names_clear(&r->names);
+    requests_hold(&r->requests);
     routes_configure(&r->routes, s->config);
     requests_unhold(&r->requests);
+    unhold_later(r);
 }
 
 static void turn(struct service *s)
@@ -237,6 +265,7 @@ static const struct service_ops ops = {.program = "resolve",
                                        .start = start,
                                        .peer = peer,
                                        .table = table,
+                                       .connecting = connecting,
                                        .reload = reload,
                                        .drain = drain,
                                        .turn = turn};

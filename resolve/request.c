@@ -19,6 +19,15 @@ struct request {
     struct place places[DESTINATIONS_MAX];
 };
 
+/* Its recipient is in the search. */
+struct asking {
+    struct list link;
+    struct requests *all;
+    struct channel *channel;
+    uint64_t tag;
+    struct route_search search;
+};
+
 struct held {
     struct list link;
     struct channel *channel;
@@ -221,28 +230,78 @@ static void refuse_busy(struct channel *channel, uint64_t tag, const struct rout
     answer_verdict(channel, tag, route, &v, BUSY_TTL, "");
 }
 
+/* The route is known. */
+static void follow(struct requests *all, struct channel *channel, uint64_t tag,
+                   const struct route *route)
+{
+    if (route->verdict.code) {
+        answer_verdict(channel, tag, route, &route->verdict, route->ttl, "");
+        return;
+    }
+    if (route->transport == TRANSPORT_DISCARD) {
+        answer_discard(channel, tag, route);
+        return;
+    }
+    int64_t now = clock_mono();
+    const struct entry *e = route->count == 1
+                                ? cache_find(all->cache, key_of(all, &route->destinations[0]), now)
+                                : NULL;
+    if (e && e->done)
+        answer_entry(channel, tag, route, e, now);
+    else if (all->count >= REQUESTS_MAX)
+        refuse_busy(channel, tag, route);
+    else
+        wait_for_lookups(all, channel, tag, route);
+}
+
+static void asking_free(struct asking *a)
+{
+    route_forget(&a->search);
+    list_remove(&a->link);
+    a->all->count--;
+    free(a);
+}
+
+static void route_found(struct route_search *search, const struct route *route)
+{
+    struct asking *a = container_of(search, struct asking, search);
+    struct requests *all = a->all;
+    struct channel *channel = a->channel;
+    uint64_t tag = a->tag;
+    asking_free(a);
+    follow(all, channel, tag, route);
+}
+
+/* The route may need an answer from a server. */
+static void ask_route(struct requests *all, struct channel *channel, uint64_t tag,
+                      struct slice recipient, struct route *route)
+{
+    struct asking *a = xcalloc(1, sizeof *a);
+    a->all = all;
+    a->channel = channel;
+    a->tag = tag;
+    a->search.found = route_found;
+    list_push(&all->asking, &a->link);
+    all->count++;
+    if (!route_find(all->routes, recipient, &a->search, route))
+        return;
+    asking_free(a);
+    follow(all, channel, tag, route);
+}
+
 static void take(struct requests *all, struct channel *channel, uint64_t tag,
                  struct slice recipient)
 {
     static struct route route; /* large, and used for one question only */
-    route_find(all->routes, recipient, &route);
-    if (route.verdict.code) {
-        answer_verdict(channel, tag, &route, &route.verdict, route.ttl, "");
-        return;
+    static struct route_search search;
+    if (!routes_have_servers(all->routes)) {
+        (void)route_find(all->routes, recipient, &search, &route);
+        follow(all, channel, tag, &route);
+    } else if (all->count >= REQUESTS_MAX) {
+        refuse_busy(channel, tag, &(struct route){.individual = true});
+    } else {
+        ask_route(all, channel, tag, recipient, &route);
     }
-    if (route.transport == TRANSPORT_DISCARD) {
-        answer_discard(channel, tag, &route);
-        return;
-    }
-    int64_t now = clock_mono();
-    const struct entry *e =
-        route.count == 1 ? cache_find(all->cache, key_of(all, &route.destinations[0]), now) : NULL;
-    if (e && e->done)
-        answer_entry(channel, tag, &route, e, now);
-    else if (all->count >= REQUESTS_MAX)
-        refuse_busy(channel, tag, &route);
-    else
-        wait_for_lookups(all, channel, tag, &route);
 }
 
 /* master hands tables over right after the start, but in no order with the
@@ -252,13 +311,9 @@ static bool holding(const struct requests *all)
     return !routes_complete(all->routes) && clock_mono() < all->hold_until;
 }
 
-void request_take(struct requests *all, struct channel *channel, uint64_t tag,
-                  struct slice recipient)
+static void hold(struct requests *all, struct channel *channel, uint64_t tag,
+                 struct slice recipient)
 {
-    if (!holding(all) || all->count >= REQUESTS_MAX) {
-        take(all, channel, tag, recipient);
-        return;
-    }
     struct held *h = xmalloc(sizeof *h + recipient.len);
     h->channel = channel;
     h->tag = tag;
@@ -267,6 +322,26 @@ void request_take(struct requests *all, struct channel *channel, uint64_t tag,
         memcpy(h->recipient, recipient.ptr, recipient.len);
     list_push(&all->held, &h->link);
     all->count++;
+}
+
+void request_take(struct requests *all, struct channel *channel, uint64_t tag,
+                  struct slice recipient)
+{
+    if (holding(all) && all->count < REQUESTS_MAX)
+        hold(all, channel, tag, recipient);
+    else
+        take(all, channel, tag, recipient);
+}
+
+void requests_hold(struct requests *all)
+{
+    list_each_safe(&all->asking, n)
+    {
+        struct asking *a = container_of(n, struct asking, link);
+        hold(all, a->channel, a->tag, slice_make(a->search.recipient, a->search.len));
+        asking_free(a);
+    }
+    all->hold_until = clock_mono() + TABLES_WAIT * CLOCK_SECOND;
 }
 
 static void held_free(struct requests *all, struct held *h)
@@ -296,6 +371,12 @@ void requests_forget(struct requests *all, const struct channel *channel)
         if (q->channel == channel)
             request_free(q);
     }
+    list_each_safe(&all->asking, k)
+    {
+        struct asking *a = container_of(k, struct asking, link);
+        if (a->channel == channel)
+            asking_free(a);
+    }
     list_each_safe(&all->held, m)
     {
         struct held *h = container_of(m, struct held, link);
@@ -309,6 +390,7 @@ void requests_init(struct requests *all, struct routes *routes, struct cache *ca
 {
     *all = (struct requests){.routes = routes, .cache = cache, .lookups = lookups};
     list_init(&all->open);
+    list_init(&all->asking);
     list_init(&all->held);
     buf_init(&all->scratch, 1024);
     all->hold_until = clock_mono() + TABLES_WAIT * CLOCK_SECOND;

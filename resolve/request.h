@@ -11,8 +11,9 @@ struct requests {
     struct cache *cache;
     struct lookups *lookups;
     struct list open;   /* that wait for lookups */
-    struct list held;   /* that wait for tables */
-    size_t count;       /* of both */
+    struct list asking; /* that wait for a table which is a server */
+    struct list held;   /* that wait for tables to come */
+    size_t count;       /* of all three */
     int64_t hold_until; /* clock_mono: then they are answered anyway */
     struct buf scratch;
 };
@@ -22,6 +23,9 @@ void requests_init(struct requests *all, struct routes *routes, struct cache *ca
 /* A question; the answer goes to channel. */
 void request_take(struct requests *all, struct channel *channel, uint64_t tag,
                   struct slice recipient);
+/* The tables are about to change: nothing is asked of them any more, until
+ * requests_unhold. */
+void requests_hold(struct requests *all);
 /* Answers the held ones if the tables have come or the time is over. */
 void requests_unhold(struct requests *all);
 /* The channel is gone: nobody wants its answers. */

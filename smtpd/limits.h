@@ -33,7 +33,6 @@ enum {
     POLICY_REQUEST_MAX = 16 * 1024,
     POLICY_VALUE_MAX = 1024,     /* of an attribute; longer ones are cut */
     POLICY_CONNECTIONS_MAX = 50, /* to one server; more requests wait */
-    POLICY_TRIES = 2,            /* to have an answer */
     POLICY_IDLE_SECONDS = 300,   /* then a connection to a server is closed */
     LISTENERS_WAIT_SECONDS = 3,  /* at a start, for qmgr and resolve */
     ACCEPT_PAUSE_SECONDS = 1,

@@ -25,13 +25,11 @@ static void add_rule(struct restrictions *r, const struct config *config,
     if (from->kind != RESTRICTION_SERVICE)
         return;
     struct policy_service *v = &to->service;
-    policy_service_init(v, &r->network);
-    v->endpoint = slice_dup(from->endpoint);
+    int64_t seconds = from->timeout ? from->timeout : config->smtpd_policy_service_timeout;
+    policy_service_init(v, &r->network, slice_dup(from->endpoint), seconds * CLOCK_SECOND);
     v->default_action =
         or_default(from->default_action, config->smtpd_policy_service_default_action);
     v->context = or_default(from->context, config->smtpd_policy_service_policy_context);
-    v->timeout =
-        (from->timeout ? from->timeout : config->smtpd_policy_service_timeout) * CLOCK_SECOND;
 }
 
 /* Servers must not move in memory once they are made: counted first. */
@@ -90,7 +88,7 @@ void restrictions_free(struct restrictions *r)
 
 static bool tick_service(struct policy_service *v, void *arg)
 {
-    policy_tick(v, *(int64_t *)arg);
+    remote_tick(&v->remote, *(int64_t *)arg);
     return false;
 }
 
@@ -108,7 +106,7 @@ struct connecting {
 static bool offer_connection(struct policy_service *v, void *arg)
 {
     const struct connecting *c = arg;
-    return policy_connecting(v, c->tag, c->fd, c->why);
+    return remote_connecting(&v->remote, c->tag, c->fd, c->why);
 }
 
 void restrictions_connecting(struct restrictions *r, uint64_t tag, int fd, struct slice why)
@@ -257,8 +255,8 @@ static enum rule_result ask(struct session *s, struct policy_service *v)
 {
     struct check_run *run = s->tx.run;
     run->asked = v;
-    buf_init(&run->query.request, POLICY_REQUEST_MAX);
-    if (policy_request(s, v->context, &run->query.request) < 0)
+    buf_init(&run->query.remote.request, POLICY_REQUEST_MAX);
+    if (policy_request(s, v->context, &run->query.remote.request) < 0)
         panic("a request to a policy server of more than %d bytes", POLICY_REQUEST_MAX);
     run->query.answered = on_answer;
     policy_ask(v, &run->query);

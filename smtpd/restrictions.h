@@ -22,7 +22,7 @@ struct rule {
 
 /* Made once: a reload replaces the process. */
 struct restrictions {
-    struct policy_network network;
+    struct remote_network network;
     struct rule *rules[RESTRICTION_LISTS];
     size_t counts[RESTRICTION_LISTS];
 };
@@ -56,7 +56,7 @@ struct check_run {
 int restrictions_init(struct restrictions *r, const struct config *config, struct err *e);
 void restrictions_free(struct restrictions *r);
 void restrictions_tick(struct restrictions *r, int64_t now);
-/* Takes over fd; see policy_connecting. */
+/* Takes over fd; see remote_connecting. */
 void restrictions_connecting(struct restrictions *r, uint64_t tag, int fd, struct slice why);
 
 /* Whether there is anything to check: never for users of this machine. */

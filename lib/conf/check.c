@@ -1,4 +1,5 @@
 /* What a parameter's type cannot say about its value. */
+#include "conf/endpoint.h"
 #include "conf/nets.h"
 #include "conf/params.h"
 #include "conf/restrictions.h"
@@ -97,6 +98,18 @@ static int check_banner(const char *text, struct err *e)
     return s.len ? 0 : err_set(e, "is empty; begin it with $myhostname");
 }
 
+static int check_sockets(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), path;
+    while (config_list_next(&rest, &path))
+        if (path.ptr[0] != '/' || path.len > ENDPOINT_PATH_MAX)
+            return err_set(e,
+                           "%s: is no UNIX socket; give paths that begin with /, of at most %d "
+                           "bytes",
+                           log_esc_n(path, 120), ENDPOINT_PATH_MAX);
+    return 0;
+}
+
 static int check_log_name(const char *text, struct err *e)
 {
     enum { LOG_NAME_MAX = 40 };
@@ -165,6 +178,9 @@ int param_check(int index, const char *text, struct err *e)
     case PARAM_INDEX_smtpd_data_restrictions:
     case PARAM_INDEX_smtpd_end_of_data_restrictions:
         rc = restrictions_check(text, &inner);
+        break;
+    case PARAM_INDEX_lmtp_permit_sockets:
+        rc = check_sockets(text, &inner);
         break;
     case PARAM_INDEX_smtpd_policy_service_default_action:
         rc = check_action(text, &inner);

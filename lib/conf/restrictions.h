@@ -48,16 +48,4 @@ int restriction_next(struct slice *list, struct restriction *out, struct err *e)
 /* Checks a whole list. */
 int restrictions_check(const char *text, struct err *e);
 
-/* Where a policy server is, in the form of net_connect. */
-struct policy_endpoint {
-    uint16_t port; /* 0: address is a path */
-    size_t len;
-    char address[104]; /* network order */
-};
-
-/* "inet:ADDRESS:PORT", "inet:PORT" (this host) or "unix:PATH"; a relative path
- * starts from `directory`. */
-int policy_endpoint_parse(struct slice text, const char *directory, struct policy_endpoint *out,
-                          struct err *e);
-
 #endif

@@ -1,4 +1,4 @@
-#include "smtp/hex.h"
+#include "core/hex.h"
 #include "smtp/params.h"
 
 bool xtext_char(unsigned char c)

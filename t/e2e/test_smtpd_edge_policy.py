@@ -90,7 +90,9 @@ class PolicyServer:
 def servers(tmp_path_factory):
     names = ("client", "helo", "sender", "recipient", "data", "end_of_data")
     out = {name: PolicyServer() for name in names[:-1]}
-    out["end_of_data"] = PolicyServer(str(tmp_path_factory.mktemp("policy") / "socket"))
+    folder = tmp_path_factory.mktemp("policy")
+    folder.chmod(0o711)  # master goes there with the rights of smtpd's user
+    out["end_of_data"] = PolicyServer(str(folder / "socket"))
     yield out
     for server in out.values():
         server.close()
@@ -433,7 +435,7 @@ def test_nobody_listens(place):
     ("reject_unknown_client_hostname", "is not known here"),
     ("check_policy_service", "name a server behind it"),
     ("check_policy_service inet:policy.example:10040", "with a numeric address"),
-    ("check_policy_service unix:", "is not a policy server"),
+    ("check_policy_service unix:", "is not a server's address"),
     ("check_policy_service { inet:127.0.0.1:1, max_idle=3 }", "is not known for a policy server"),
     ("check_policy_service { inet:127.0.0.1:1, timeout=0 }", "give seconds"),
     ("check_policy_service { inet:127.0.0.1:1, default_action=FILTER }", "is no action"),

@@ -1,5 +1,6 @@
 /* libraries: postern_conf */
 /* Lists of restrictions: they end, and every server that they name is one. */
+#include "conf/endpoint.h"
 #include "conf/restrictions.h"
 #include "core/mem.h"
 
@@ -10,10 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e;
     int rc;
     while ((rc = restriction_next(&list, &r, &e)) == 1) {
-        struct policy_endpoint endpoint;
+        struct endpoint endpoint;
         if (r.kind != RESTRICTION_SERVICE)
             continue;
-        if (policy_endpoint_parse(r.endpoint, "", &endpoint, &e) < 0)
+        if (endpoint_parse(r.endpoint, "", &endpoint, &e) < 0)
             panic("a server that is none");
         if (endpoint.len == 0 || endpoint.len > sizeof endpoint.address || r.timeout < 0)
             panic("%zu bytes of address", endpoint.len);

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "conf/endpoint.h"
 #include "conf/restrictions.h"
 
 static void test_elements_in_order(void **state)
@@ -40,14 +41,14 @@ static void test_mistakes_say_what_to_write(void **state)
     } cases[] = {
         {"permit_my_networks", "is not known here"},
         {"check_policy_service", "name a server"},
-        {"check_policy_service permit", "is not a policy server"},
-        {"check_policy_service {}", "is not a policy server"},
-        {"check_policy_service inet:", "is not a policy server"},
-        {"check_policy_service inet:127.0.0.1", "is not a policy server"},
-        {"check_policy_service inet:127.0.0.1:0", "is not a policy server"},
-        {"check_policy_service inet:127.0.0.1:65536", "is not a policy server"},
+        {"check_policy_service permit", "is not a server's address"},
+        {"check_policy_service {}", "is not a server's address"},
+        {"check_policy_service inet:", "is not a server's address"},
+        {"check_policy_service inet:127.0.0.1", "is not a server's address"},
+        {"check_policy_service inet:127.0.0.1:0", "is not a server's address"},
+        {"check_policy_service inet:127.0.0.1:65536", "is not a server's address"},
         {"check_policy_service inet:host.test:1", "numeric address"},
-        {"check_policy_service unix:", "is not a policy server"},
+        {"check_policy_service unix:", "is not a server's address"},
         {"check_policy_service { inet:1, timeout=5m }", "give seconds"},
         {"check_policy_service { inet:1, timeout=9999 }", "give seconds"},
         {"check_policy_service { inet:1, retry_delay=1s }", "is not known for a policy server"},
@@ -77,17 +78,17 @@ static void test_endpoints(void **state)
         {"unix:private/p", 0, SLICE("/spool/private/p")},
         {"unix:/run/p", 0, SLICE("/run/p")},
     };
-    struct policy_endpoint out;
+    struct endpoint out;
     struct err e = {0, ""};
     char path[160] = "unix:/";
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_int_equal(policy_endpoint_parse(slice_str(cases[i].text), "/spool", &out, &e), 0);
+        assert_int_equal(endpoint_parse(slice_str(cases[i].text), "/spool", &out, &e), 0);
         assert_int_equal(out.port, cases[i].port);
         assert_true(slice_eq(slice_make(out.address, out.len), cases[i].address));
     }
     memset(path + 6, 'x', sizeof path - 7);
-    assert_int_equal(policy_endpoint_parse(slice_str(path), "/spool", &out, &e), -1);
+    assert_int_equal(endpoint_parse(slice_str(path), "/spool", &out, &e), -1);
 }
 
 /* A proxy listener without a list of proxies would believe anybody (B35). */

@@ -1,6 +1,6 @@
-/* Hexadecimal digits, for the parsers of this folder. */
-#ifndef POSTERN_SMTP_HEX_H
-#define POSTERN_SMTP_HEX_H
+/* Hexadecimal digits, for parsers. */
+#ifndef POSTERN_CORE_HEX_H
+#define POSTERN_CORE_HEX_H
 
 /* The value of a digit of either case, or -1. */
 static inline int hex_digit(char c)

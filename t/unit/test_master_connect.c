@@ -1,6 +1,5 @@
 /* libraries: master_parts */
-/* Master connects a service to the policy servers that it was started with, and
- * to nothing else. */
+/* Master connects a service to what its configuration names, and to nothing else. */
 #include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,8 +66,9 @@ static int set_up(void **state)
     world.process = (struct process){
         .master = &world.master,
         .channel = channel_new(world.base, ends[1], "smtpd", &ops, NULL),
-        .restrictions = policy_restrictions(world.plan.config),
+        .command = command_find(SLICE("smtpd")),
     };
+    connect_permit(&world.process, world.plan.config);
     return 0;
 }
 
@@ -76,7 +76,7 @@ static int tear_down(void **state)
 {
     (void)state;
     channel_free(world.process.channel);
-    free(world.process.restrictions);
+    free(world.process.endpoints);
     config_free(world.plan.config);
     event_base_free(world.base);
     close(world.service);
@@ -99,7 +99,7 @@ static unsigned ask(const char *endpoint, uint64_t tag, int *fd)
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
     struct ipc_frame f = {0};
-    policy_connect(&world.process, &m);
+    connect_request(&world.process, &m);
     channel_flush_all();
     ssize_t n = recvmsg(world.service, &message, 0);
     assert_true(n > 0);
