@@ -27,7 +27,9 @@ class Message:
     state: str = OPEN
     id: str = ""
     time: float = 0.0
+    answered: float = 0.0
     reply: str = ""
+    sum: str = ""      # of the content, for those who keep it
 
     @property
     def sender(self):
@@ -201,6 +203,7 @@ class Client(threading.Thread):
         self.judge(m, self.reply())
 
     def judge(self, m, reply):
+        m.answered = time.time()
         m.reply = reply.decode(errors="replace")
         if reply.startswith(b"250"):
             m.id = m.reply.rsplit(" ", 1)[-1]

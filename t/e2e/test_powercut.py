@@ -1,0 +1,51 @@
+"""F20: the power is cut at every write of qmgr, on a simulated disk (t/fault/powercut).
+The mutants show that a relay which is wrong would be found out."""
+import argparse
+import os
+import sys
+import tempfile
+
+import pytest
+
+FAULT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fault")
+sys.path.insert(0, FAULT)
+
+import powercut_run  # noqa: E402
+import powercut_scenario  # noqa: E402
+import shim  # noqa: E402
+from postern import BUILD  # noqa: E402
+
+SEED, MESSAGES = 20261122, 120
+
+
+@pytest.fixture(scope="module")
+def recording():
+    with tempfile.TemporaryDirectory(prefix="postern-") as directory:
+        os.chmod(directory, 0o755)
+        yield directory, powercut_scenario.record(directory, SEED, messages=MESSAGES)
+
+
+def test_the_recorder_knows_all_calls_that_change_the_spool():
+    assert not shim.unknown_calls(BUILD)
+
+
+def test_F20_power_cut_at_every_write(recording):
+    directory, rec = recording
+    report = powercut_run.judge(directory, rec, SEED, turns=2, restarts=3)
+    assert not report["wrong"], "\n".join(report["wrong"][:20])
+    assert report["acknowledged"] >= 30 and report["delivered"] >= 40 and report["noticed"] >= 1
+    assert report["cuts"] >= 200 and report["states"] >= 1600 and report["restarts"] == 3
+
+
+@pytest.mark.parametrize("name", powercut_run.REPLAYED)
+def test_F20_the_checker_finds_a_relay_that_is_wrong(recording, name):
+    directory, rec = recording
+    report = powercut_run.judge(directory, rec, SEED, mutant=name)
+    assert report["wrong"], "nothing was found"
+
+
+def test_F20_the_recorder_sees_a_disk_that_lies(place):
+    """The whole way, from qmgr's calls to the verdict."""
+    options = argparse.Namespace(seed=SEED, messages=60, turns=1, states=0, restarts=0,
+                                 mutant="lying-directories")
+    assert powercut_run.run(place, options)["wrong"], "nothing was found"

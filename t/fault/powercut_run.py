@@ -1,0 +1,200 @@
+"""From a recording to a verdict: all states of all cuts; and the mutants that show
+that a wrong relay would be found out."""
+import os
+import random
+import shutil
+import tempfile
+
+import powercut_check
+import powercut_disk
+import powercut_restart
+import powercut_scenario
+import shim
+from postern import BUILD
+
+CALLS_AROUND = 200
+SURE = ("none", "all", "names", "data")    # one state a cut
+CHANCE = ("journal", "random")             # as many as there are turns
+
+
+def memory_directory():
+    """States are made by the thousand: not on a disk."""
+    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    return tempfile.mkdtemp(prefix="postern-powercut-", dir=place)
+
+
+# ---- mutants: what qmgr would do if it were wrong ---------------------------------------
+
+
+def no_names(states):
+    states.disk.worth = lambda sync: (False, True)
+
+
+def no_content(states):
+    states.disk.worth = lambda sync: (True, False)
+
+
+def no_new(states):
+    new = states.rec.tree["new"][0]
+    states.disk.worth = lambda sync: (sync.call != shim.SYNCFS and sync.inode != new, True)
+
+
+def no_large(states):
+    large = {r.inode for r in states.rec.records if r.call == shim.WRITE and r.size > 16384}
+    states.disk.worth = lambda sync: (True, sync.inode not in large)
+
+
+def no_finish(states):
+    free = states.rec.tree["free"][0]
+    states.disk.forgets = lambda op: op.record.target[0] == free
+
+
+def early_answer(states):
+    named = {r.target[1]: r.end for r in states.rec.records if r.call == shim.RENAME}
+    for m in states.rec.messages.values():
+        if m.id in named:
+            states.judge.acked[m.number] = named[m.id]
+
+
+def lazy_mark(states):
+    free = states.rec.tree["free"][0]
+    states.disk.forgets = lambda op: op.record.target[0] == free or op.record.size == 1
+
+
+def no_notice(states):
+    states.judge.noticed.clear()
+
+
+# name: (what it does to the replay of a sound recording, in words)
+REPLAYED = {
+    "no-names": (no_names, "directories are never synced"),
+    "no-content": (no_content, "files are never synced"),
+    "no-new": (no_new, "the directory new/ is never synced"),
+    "no-large": (no_large, "large bodies are not synced"),
+    "no-finish": (no_finish, "files are used again before their old names are durably gone"),
+    "early-answer": (early_answer, "the answer leaves before the syncs"),
+    "lazy-mark": (lazy_mark, "marks of delivered recipients are not synced"),
+    "no-notice": (no_notice, "notices are lost"),
+}
+# name: (rule of the shim while the relay runs, in words)
+REAL = {
+    "lying-directories": ({"calls": [shim.FSYNC], "action": shim.IGNORE,
+                           "which": shim.DIRECTORIES},
+                          "fsync of a directory says that it is done and does nothing"),
+    "lying-syncfs": ({"calls": [shim.SYNCFS], "action": shim.IGNORE},
+                     "syncfs says that it is done and does nothing"),
+}
+
+
+def mutants():
+    return [(name, why) for name, (_, why) in {**REPLAYED, **REAL}.items()]
+
+
+# ---- the states ---------------------------------------------------------------------------
+
+
+class States:
+    """Goes through all cuts of a recording; `wrong` collects the broken promises."""
+
+    def __init__(self, rec, directory, seed, mutate=None):
+        self.rec, self.directory, self.seed = rec, directory, seed
+        self.judge = powercut_check.Judge(rec)
+        self.look = powercut_check.Look(os.path.join(BUILD, "t", "spool-look"))
+        self.memory = memory_directory()
+        self.disk = powercut_disk.Disk(rec.tree, rec.root)
+        self.known = {}        # a state's hash -> Found
+        self.wrong, self.states, self.cuts = [], 0, 0
+        self.kept = 0
+        self.samples = []      # (position, policy, tree) for whole relays
+        self.random, self.rng = random.Random(seed), random.Random(seed + 1)
+        if mutate:
+            mutate(self)
+
+    def find(self, tree):
+        key = hash(tuple(sorted((p, c if c is None else hash(c)) for p, c in tree.items())))
+        if key not in self.known:
+            place = os.path.join(self.memory, "spool")
+            powercut_check.build_tree(place, tree)
+            self.known[key] = powercut_check.Found(self.look, place)
+        return self.known[key]
+
+    def keep(self, position, policy, tree):
+        """The first broken states stay, to be looked at."""
+        if self.kept >= 3:
+            return
+        self.kept += 1
+        place = os.path.join(self.directory, f"cut-{position}-{policy}")
+        powercut_check.build_tree(place, tree)
+        with open(place + ".calls", "w", encoding="utf-8") as f:
+            f.writelines(f"{r}\n" for r in self.rec.records
+                         if abs(r.begin - position) < CALLS_AROUND)
+
+    def try_one(self, position, policy, turn, samples):
+        tree = self.disk.state(policy, powercut_disk.rng_for(self.seed, position, policy, turn))
+        self.states += 1
+        broken = self.judge.judge(position, self.find(tree))
+        if broken:
+            self.wrong += [f"cut {position}, {policy}: {b}" for b in broken]
+            self.keep(position, policy, tree)
+        if self.rng.random() < samples:
+            self.samples.append((position, policy, tree))
+
+    def go(self, turns, limit=0, samples=0):
+        """All cuts, or about as many as make `limit` states; about `samples` of them
+        are kept for whole relays."""
+        every = len(SURE) + turns * len(CHANCE)
+        steps = 2 * len([r for r in self.rec.records if r.call != shim.SEND])
+        share = min(1.0, limit / (every * steps)) if limit else 1.0
+        samples /= every * steps * share * 0.5
+        try:
+            position = 0
+            for position in powercut_disk.cuts(self.disk, self.rec.records):
+                self.cuts += 1
+                for policy in SURE:
+                    if self.random.random() < share:
+                        self.try_one(position, policy, 0, samples)
+                for policy in CHANCE:
+                    for turn in range(turns):
+                        if self.random.random() < share:
+                            self.try_one(position, policy, turn, samples)
+            self.try_one(position + 1, "none", 0, samples)
+            self.compare_with_the_end()
+            self.look.close()
+        finally:
+            self.look.process.kill()
+            self.look.process.wait()
+            shutil.rmtree(self.memory, ignore_errors=True)
+
+    def compare_with_the_end(self):
+        """Whether the record is complete: with everything done the model is the real
+        directory."""
+        tree = self.disk.state("all", random.Random(0))
+        for path in sorted(set(tree) | set(self.rec.end)):
+            here, there = tree.get(path, "nothing"), self.rec.end.get(path, "nothing")
+            if path.startswith(powercut_disk.UNREAD) and "nothing" not in (here, there):
+                continue
+            if here != there:
+                self.wrong.append(f"the record is not complete: {path} is another one")
+
+
+def judge(directory, rec, seed, turns=1, states=0, restarts=0, mutant=""):
+    """All cuts of a recording; the report."""
+    s = States(rec, directory, seed, REPLAYED[mutant][0] if mutant else None)
+    s.go(turns, states, restarts)
+    samples = s.samples[:restarts]
+    if samples:
+        s.wrong += powercut_restart.try_all(directory, rec, s.judge, samples, seed)
+    return {"seed": seed, "calls": len(rec.records), "cuts": s.cuts, "states": s.states,
+            "different_states": len(s.known), "restarts": len(samples),
+            "acknowledged": len(s.judge.by_id), "delivered": len(s.judge.delivered),
+            "noticed": len(s.judge.noticed), "orders": len(rec.orders), "wrong": s.wrong}
+
+
+def run(directory, o):
+    """Records and judges; the report."""
+    unknown = shim.unknown_calls(BUILD)
+    assert not unknown, f"calls that the recorder does not see: {', '.join(unknown)}"
+    lie = REAL[o.mutant][0] if o.mutant in REAL else None
+    rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie)
+    return judge(directory, rec, o.seed, o.turns, o.states, o.restarts,
+                 o.mutant if o.mutant in REPLAYED else "")
