@@ -217,6 +217,7 @@ void job_free(struct qmgr *q, struct job *j)
     relays_release(q, j);
     list_remove(&j->link);
     list_remove(&j->of_message);
+    tls_rules_unref(j->tls);
     free(j);
 }
 

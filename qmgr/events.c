@@ -270,6 +270,15 @@ static void put_delays(const struct delays *d)
     }
 }
 
+static const char *tls_peer_name(uint8_t status)
+{
+    static const char *const names[] = {[TLS_PEER_NONE] = "",
+                                        [TLS_PEER_UNTRUSTED] = "untrusted",
+                                        [TLS_PEER_TRUSTED] = "trusted",
+                                        [TLS_PEER_VERIFIED] = "verified"};
+    return status < sizeof names / sizeof *names ? names[status] : "";
+}
+
 static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, const char *name,
                       const struct answer *a, const struct attempt *t, const struct delays *d,
                       struct slice status)
@@ -288,6 +297,7 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     json_str(b, "address", t->address);
     json_int(b, "port", t->port);
     json_str(b, "tls", t->tls);
+    json_str(b, "tls_peer", slice_str(tls_peer_name(t->tls_status)));
     json_int(b, "conn_use", t->use_count);
     json_int(b, "attempt", m->env->recipients[rcpt].attempts);
     json_seconds(b, "delay", d->all);

@@ -61,6 +61,25 @@ static inline struct slice site_name(const struct site *s)
     return slice_make(s->key + 1, s->key_len - 1);
 }
 
+/* What resolve asks of connections for a destination, for relay: passed on as it
+ * came. Shared by a route and its jobs. */
+struct tls_rules {
+    uint32_t refs;
+    uint16_t len, report_len;
+    char bytes[]; /* encoded ipc_tls_rule list, then the domain that wants reports */
+};
+static inline struct slice tls_rules_list(const struct tls_rules *r)
+{
+    return r ? slice_make(r->bytes, r->len) : slice_make(NULL, 0);
+}
+static inline struct slice tls_rules_report(const struct tls_rules *r)
+{
+    return r ? slice_make(r->bytes + r->len, r->report_len) : slice_make(NULL, 0);
+}
+/* sites.c; r may be NULL. */
+struct tls_rules *tls_rules_ref(struct tls_rules *r);
+void tls_rules_unref(struct tls_rules *r);
+
 /* The unit of shaping: a site from one source address. */
 struct lane {
     struct list of_site, all;
@@ -87,11 +106,12 @@ struct job {
     struct list link; /* of a route's waiting, a queue's jobs or a relay's jobs */
     struct list of_message;
     struct message *m;
-    struct route *route; /* until it is submitted */
-    struct queue *queue; /* once routed */
-    struct relay *relay; /* once chosen */
-    uint64_t number;     /* once chosen: in the job table */
-    int64_t sent_at;     /* monotonic */
+    struct route *route;   /* until it is submitted */
+    struct queue *queue;   /* once routed */
+    struct relay *relay;   /* once chosen */
+    struct tls_rules *tls; /* once routed */
+    uint64_t number;       /* once chosen: in the job table */
+    int64_t sent_at;       /* monotonic */
     uint32_t count, room, bytes;
     uint8_t state;
     bool dot; /* its end of data is being sent */
@@ -355,6 +375,7 @@ unsigned relays_ready(const struct qmgr *q);
 struct attempt {
     const struct site *site; /* or NULL */
     struct slice host, address, tls;
+    uint8_t tls_status; /* enum tls_peer_status */
     uint16_t port;
     uint32_t use_count;
     int64_t sent; /* monotonic: handed to relay; 0: now */

@@ -117,6 +117,41 @@ static int set_targets(struct site *s, struct slice list)
     return 0;
 }
 
+/* ---- TLS ------------------------------------------------------------------------------ */
+
+struct tls_rules *tls_rules_ref(struct tls_rules *r)
+{
+    if (r)
+        r->refs++;
+    return r;
+}
+
+void tls_rules_unref(struct tls_rules *r)
+{
+    if (r && --r->refs == 0)
+        free(r);
+}
+
+/* relay checks what is in the rules; here only how much it is. */
+static int learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e)
+{
+    size_t len = in->tls.len + in->tls_report.len;
+    if (in->tls.len > TLS_RULES_BYTES || in->tls_report.len > TLS_REPORT_DOMAIN_MAX)
+        return err_set(e, "RESOLVE_REPLY with %zu bytes of rules about TLS", len);
+    tls_rules_unref(r->tls);
+    r->tls = NULL;
+    if (len == 0)
+        return 0;
+    r->tls = xmalloc(sizeof *r->tls + len);
+    *r->tls = (struct tls_rules){
+        .refs = 1, .len = (uint16_t)in->tls.len, .report_len = (uint16_t)in->tls_report.len};
+    if (in->tls.len)
+        memcpy(r->tls->bytes, in->tls.ptr, in->tls.len);
+    if (in->tls_report.len)
+        memcpy(r->tls->bytes + in->tls.len, in->tls_report.ptr, in->tls_report.len);
+    return 0;
+}
+
 /* ---- routes ---------------------------------------------------------------------------- */
 
 static void forget_answer(struct qmgr *q, struct route *r)
@@ -125,6 +160,8 @@ static void forget_answer(struct qmgr *q, struct route *r)
     r->site = NULL;
     answer_unref(r->answer);
     r->answer = NULL;
+    tls_rules_unref(r->tls);
+    r->tls = NULL;
     xfree(&r->nexthop);
 }
 
@@ -289,9 +326,11 @@ static void apply(struct qmgr *q, struct route *r, struct job *j)
     j->route = NULL;
     if (r->site && (q->sites.deferred_transports & 1u << r->transport) && !j->m->env->forced)
         hold_up(q, j);
-    else if (r->site)
+    else if (r->site) {
+        tls_rules_unref(j->tls);
+        j->tls = tls_rules_ref(r->tls);
         dispatch_add(q, dispatch_lane(q, r->site), j);
-    else
+    } else
         end_job(q, r, j);
 }
 
@@ -365,6 +404,10 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
         }
     }
     forget_answer(q, r);
+    if (learn_tls(r, in, e) < 0) {
+        site_unref(q, site);
+        return -1;
+    }
     r->site = site;
     r->status = in->status;
     r->transport = in->transport;

@@ -20,6 +20,7 @@ struct route {
     struct list watchers;  /* struct route_watcher */
     struct job *open;      /* of the message that is being activated */
     struct site *site;     /* if OK and the transport delivers */
+    struct tls_rules *tls; /* how its servers are spoken to */
     struct answer *answer; /* otherwise */
     char *nexthop;
     uint64_t tag;

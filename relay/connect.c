@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "relay/outcome.h"
+#include "relay/rules.h"
 
 enum { HOST_MAX = 255, COMPLAIN_EVERY = 60 };
 
@@ -106,19 +107,52 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     return 0;
 }
 
+/* Whether the rules about TLS leave this target out. */
+static bool is_forbidden(struct job *j, const struct ipc_target *t)
+{
+    struct tls_need need;
+    if (j->m.transport != TRANSPORT_SMTP || (j->m.tls.len == 0 && j->tls_wish == TLS_WISH_NONE))
+        return false;
+    rules_find(j, t->host, &need);
+    if (need.level != TLS_LEVEL_FORBIDDEN)
+        return false;
+    char *host = slice_dup(slice_first(t->host, HOST_MAX));
+    struct verdict v = verdict_local(STAGE_CONNECT, need.required ? "5.7.30" : "4.7.5",
+                                     "%s must not be used: %.*s", host, SLICE_ARG(need.why));
+    if (need.required)
+        job_note_refusal(j, &v);
+    else
+        job_note_failure(j, &v);
+    free(host);
+    return true;
+}
+
 void connect_next(struct relay *relay, struct job *j)
 {
     const struct config *config = relay->service->config;
     j->session = NULL;
+    j->clear_text = false;
     while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&
            j->sessions_tried < config->smtp_mx_session_limit) {
         const struct ipc_target *t = &j->targets[j->next_target++];
+        if (is_forbidden(j, t))
+            continue;
         j->addresses_tried++;
         if (try_target(relay, j, t) == 0)
             return;
     }
     job_give_up(j);
     relay_job_done(relay, j);
+}
+
+void connect_again_clear(struct relay *relay, struct job *j)
+{
+    j->session = NULL;
+    j->clear_text = true;
+    if (j->sessions_tried > 0)
+        j->sessions_tried--;
+    if (j->next_target == 0 || try_target(relay, j, &j->targets[j->next_target - 1]) < 0)
+        connect_next(relay, j);
 }
 
 void connect_restart(struct relay *relay, struct job *j)

@@ -6,6 +6,8 @@
 
 /* Connects to the next target, or gives the job up (it is reported and freed). */
 void connect_next(struct relay *relay, struct job *j);
+/* Once more to the target that was tried last, without TLS. */
+void connect_again_clear(struct relay *relay, struct job *j);
 /* The same from the first target on. */
 void connect_restart(struct relay *relay, struct job *j);
 

@@ -51,6 +51,28 @@ static void refused(struct session *s, const struct smtp_reply *r, enum smtp_sta
     session_fail(s, &v, true);
 }
 
+void hello_again(struct session *s)
+{
+    s->ehlo = (struct ehlo){.features = 0};
+    queue_hello(s, "EHLO ", SESSION_EHLO);
+}
+
+/* Mail, or first TLS. */
+static void go_on(struct session *s)
+{
+    switch (starttls_wanted(s)) {
+    case STARTTLS_BEGIN:
+        starttls_begin(s);
+        break;
+    case STARTTLS_GO_ON:
+        if (starttls_suffices(s))
+            transaction_begin(s);
+        break;
+    case STARTTLS_ENDED:
+        break;
+    }
+}
+
 void hello_on_greeting(struct session *s, const struct smtp_reply *r)
 {
     if (r->code / 100 != 2)
@@ -64,7 +86,7 @@ void hello_on_ehlo(struct session *s, const struct smtp_reply *r)
     if (r->code / 100 == 2) {
         ehlo_parse(r, &s->ehlo);
         discard_features(s);
-        transaction_begin(s);
+        go_on(s);
     } else if (r->code / 100 == 5 && !s->lmtp) {
         queue_hello(s, "HELO ", SESSION_HELO);
     } else {
@@ -75,7 +97,7 @@ void hello_on_ehlo(struct session *s, const struct smtp_reply *r)
 void hello_on_helo(struct session *s, const struct smtp_reply *r)
 {
     if (r->code / 100 == 2)
-        transaction_begin(s);
+        go_on(s);
     else
         refused(s, r, STAGE_EHLO);
 }

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/mem.h"
+#include "relay/rules.h"
 
 /* ---- taking a job ---------------------------------------------------------- */
 
@@ -39,6 +40,10 @@ static int check(const struct ipc_deliver *m, int fd, struct err *e)
         return err_set(e, "ipc_deliver with an inline body of another length");
     if (fd >= 0 && m->body.len > 0)
         return err_set(e, "ipc_deliver with a body and a descriptor");
+    if (rules_check(m->tls, e) < 0)
+        return err_prefix(e, "ipc_deliver");
+    if (m->tls_report.len > TLS_REPORT_DOMAIN_MAX)
+        return err_set(e, "ipc_deliver with a domain of %zu bytes", m->tls_report.len);
     if (m->body_at > INT64_MAX / 2 || m->body_len > INT64_MAX / 2)
         return err_set(e, "ipc_deliver with an offset or length out of range");
     return 0;
@@ -82,6 +87,10 @@ struct job *job_new(struct slice body, int fd, struct err *e)
     j->recipient_count = j->undecided = n.recipients;
     j->target_count = n.targets;
     fill_lists(j);
+    if (m.flags & MESSAGE_REQUIRETLS)
+        j->tls_wish = TLS_WISH_REQUIRED;
+    else if (m.flags & MESSAGE_TLS_OPTIONAL)
+        j->tls_wish = TLS_WISH_OPTIONAL;
     j->fd = fd;
     j->received = clock_mono();
     buf_init(&j->texts, (size_t)JOB_RECIPIENTS_MAX * JOB_TEXT_MAX);
@@ -101,6 +110,7 @@ void job_free(struct job *j)
     free(j->failed_text);
     free(j->host);
     free(j->address);
+    free(j->tls);
     free(j);
 }
 
@@ -161,7 +171,7 @@ void job_decide_all(struct job *j, enum recipient_state state, enum rcpt_outcome
     }
 }
 
-void job_note_failure(struct job *j, const struct verdict *v)
+static void note(struct job *j, const struct verdict *v)
 {
     free(j->failed_enhanced);
     free(j->failed_text);
@@ -172,8 +182,23 @@ void job_note_failure(struct job *j, const struct verdict *v)
     j->failed_text = slice_dup(slice_first(v->text, JOB_TEXT_MAX));
 }
 
+void job_note_failure(struct job *j, const struct verdict *v)
+{
+    note(j, v);
+    j->failed_temporarily = true;
+}
+
+void job_note_refusal(struct job *j, const struct verdict *v)
+{
+    if (j->failed_temporarily)
+        return; /* what may pass is what is reported */
+    note(j, v);
+    j->failed_for_good = true;
+}
+
 void job_give_up(struct job *j)
 {
+    bool refused = j->failed_for_good && !j->failed_temporarily;
     struct verdict v = {.stage = j->failed_stage,
                         .local = j->failed_local,
                         .code = j->failed_code,
@@ -184,8 +209,8 @@ void job_give_up(struct job *j)
                              .local = true,
                              .enhanced = SLICE("4.4.4"),
                              .text = SLICE("the destination has no address to connect to")};
-    job_widen(j, SCOPE_SITE);
-    job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, &v);
+    job_widen(j, refused ? SCOPE_MESSAGE : SCOPE_SITE);
+    job_decide_all(j, RECIPIENT_DONE, refused ? OUTCOME_FAILED : OUTCOME_DEFERRED, &v);
 }
 
 void job_widen(struct job *j, enum failure_scope scope)
@@ -201,6 +226,14 @@ void job_set_host(struct job *j, const char *host, const char *address, uint16_t
     j->host = xstrdup(host);
     j->address = xstrdup(address);
     j->port = port;
+    job_set_tls(j, NULL, TLS_PEER_NONE);
+}
+
+void job_set_tls(struct job *j, const char *text, uint8_t peer)
+{
+    free(j->tls);
+    j->tls = text ? xstrdup(text) : NULL;
+    j->tls_peer = peer;
 }
 
 static void encode_outcomes(const struct job *j, struct buf *list)
@@ -241,6 +274,8 @@ void job_encode_result(struct job *j, struct buf *out)
         .address = slice_str(j->address),
         .port = j->port,
         .use_count = j->use_count,
+        .tls = slice_str(j->tls),
+        .tls_status = j->tls_peer,
         .wait_us = span(j->received, started),
         .connect_us = j->connecting ? span(j->connecting, j->connected ? j->connected : now) : 0,
         .transfer_us = span(j->connected, now),

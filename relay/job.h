@@ -44,12 +44,20 @@ struct verdict {
     struct slice enhanced, text;
 };
 
+/* What the message's sender wants of TLS (RFC 8689). */
+enum tls_wish {
+    TLS_WISH_NONE,
+    TLS_WISH_REQUIRED, /* REQUIRETLS */
+    TLS_WISH_OPTIONAL  /* TLS-Required: No: rather in clear text than not at all */
+};
+
 struct session;
 
 struct job {
     struct list link; /* relay->jobs */
     struct session *session;
     struct ipc_deliver m;
+    uint8_t tls_wish; /* enum tls_wish: what the message itself says about TLS */
     struct ipc_target *targets;
     struct recipient *recipients;
     unsigned target_count, recipient_count, undecided;
@@ -59,16 +67,20 @@ struct job {
     uint16_t last_text_len;
     /* the walk over the targets */
     unsigned next_target, addresses_tried, sessions_tried;
-    bool retried; /* a reused connection was dead: a fresh one was made for it */
+    bool retried;    /* a reused connection was dead: a fresh one was made for it */
+    bool clear_text; /* TLS with the target under way failed: once more without */
     /* the last failure of a connection, for when none is left to try */
     enum smtp_stage failed_stage;
     bool failed_local;
+    bool failed_for_good;    /* a server can never take this message */
+    bool failed_temporarily; /* a server failed for a reason that may pass */
     uint16_t failed_code;
     char *failed_enhanced, *failed_text;
     /* for the result */
     enum failure_scope scope;
     bool after_dot, dsn;
-    char *host, *address;
+    char *host, *address, *tls;
+    uint8_t tls_peer; /* enum tls_peer_status */
     uint16_t port;
     uint32_t use_count;
     int64_t received, connecting, connected, deadline; /* clock_mono */
@@ -90,11 +102,16 @@ void job_decide_all(struct job *j, enum recipient_state state, enum rcpt_outcome
                     const struct verdict *v);
 /* Keeps a connection's failure, for job_give_up. */
 void job_note_failure(struct job *j, const struct verdict *v);
-/* Defers all that is undecided with the failure noted last. */
+/* The same for a server that can never take this message. */
+void job_note_refusal(struct job *j, const struct verdict *v);
+/* Defers all that is undecided with the failure noted last; fails it if all there
+ * were are refusals. */
 void job_give_up(struct job *j);
 void job_widen(struct job *j, enum failure_scope scope);
 /* Which host the result speaks of. */
 void job_set_host(struct job *j, const char *host, const char *address, uint16_t port);
+/* How the connection is protected: `text` may be NULL. */
+void job_set_tls(struct job *j, const char *text, uint8_t peer);
 /* Appends the ipc_result. Every recipient has its outcome. */
 void job_encode_result(struct job *j, struct buf *out);
 

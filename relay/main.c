@@ -16,8 +16,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "core/log.h"
 #include "core/fault.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "ipc/absence.h"
 #include "relay/connect.h"
@@ -25,7 +25,8 @@
 
 enum {
     FDS_PER_JOB = 3, /* connection, content of a large message, an idle or ending connection */
-    FDS_OTHER = 64
+    FDS_OTHER = 64,
+    CA_BLOCK = 64 * 1024 /* of the authorities' file, read at a time */
 };
 
 static struct relay relay;
@@ -150,6 +151,7 @@ static int start(struct service *s, struct err *e)
     pool_init(&relay.pool);
     absence_init(&qmgr_absence, s->base, without_qmgr, s);
     timers_init(&relay.timers, s->base, session_expired);
+    client_tls_init(&relay.client_tls);
     return 0;
 }
 
@@ -168,6 +170,29 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     absence_ends(&qmgr_absence);
     relay.qmgr = channel_new(s->base, fd, "qmgr", &qmgr_ops, NULL);
     say_ready();
+}
+
+/* The certificate authorities, at the start and whenever they change. */
+static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
+                  int fd)
+{
+    struct buf pem = BUF_INIT(TLS_AUTHORITIES_MAX);
+    (void)s;
+    (void)position;
+    ssize_t n = 1;
+    while (slice_eq(parameter, SLICE("smtp_tls_CAfile")) && n > 0) {
+        if (buf_reserve(&pem, CA_BLOCK) < 0) {
+            log_error("smtp_tls_CAfile: %s: is longer than %d bytes; the old authorities stay",
+                      log_esc(spec), TLS_AUTHORITIES_MAX);
+            break;
+        }
+        n = read(fd, pem.data + pem.len, CA_BLOCK);
+        pem.len += n > 0 ? (size_t)n : 0;
+    }
+    if (n == 0)
+        client_tls_authorities(&relay.client_tls, &pem);
+    buf_free(&pem);
+    close(fd);
 }
 
 static void reload(struct service *s)
@@ -208,6 +233,7 @@ int main(int argc, char **argv)
         .network = true,
         .start = start,
         .peer = peer,
+        .table = table,
         .reload = reload,
         .drain = drain,
         .turn = turn,

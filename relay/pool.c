@@ -37,7 +37,8 @@ static struct slice job_key(const struct job *j)
     static struct buf b = BUF_INIT(2 * IPC_FRAME_MAX);
     buf_clear(&b);
     add_part(&b, slice_make(&j->m.transport, sizeof j->m.transport));
-    add_part(&b, slice_make(&j->m.tls_level, sizeof j->m.tls_level));
+    add_part(&b, slice_make(&j->tls_wish, sizeof j->tls_wish));
+    add_part(&b, j->m.tls);
     add_part(&b, j->m.site);
     add_part(&b, j->m.source);
     add_part(&b, j->m.helo);

@@ -1,6 +1,7 @@
 /*
  * Connections by what they are good for: sessions with the same key (transport,
- * site, source address, HELO name, TLS level) may carry each other's messages.
+ * site, source address, HELO name, rules about TLS) may carry each other's
+ * messages.
  * Idle ones wait here; the one used last is used first, so that the others can
  * grow old.
  */

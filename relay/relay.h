@@ -2,6 +2,7 @@
 #ifndef POSTERN_RELAY_RELAY_H
 #define POSTERN_RELAY_RELAY_H
 
+#include "relay/client_tls.h"
 #include "relay/job.h"
 #include "relay/pool.h"
 #include "relay/timers.h"
@@ -17,6 +18,7 @@ struct relay {
     unsigned session_limit; /* above it spare sessions give way to new ones; 0: none */
     struct pool pool;
     struct timers timers;
+    struct client_tls client_tls;
     bool draining;
     int64_t complained; /* when the lack of descriptors was last logged */
 };

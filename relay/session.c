@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stddef.h>
 
-#include "core/log.h"
 #include "core/fault.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/outcome.h"
@@ -28,6 +28,9 @@ static const struct state_row {
                           hello_on_greeting},
     [SESSION_EHLO] = {"sending EHLO", STAGE_EHLO, LIMIT(smtp_helo_timeout), hello_on_ehlo},
     [SESSION_HELO] = {"sending HELO", STAGE_EHLO, LIMIT(smtp_helo_timeout), hello_on_helo},
+    [SESSION_STARTTLS] = {"sending STARTTLS", STAGE_STARTTLS, LIMIT(smtp_starttls_timeout),
+                          starttls_on_reply},
+    [SESSION_HANDSHAKE] = {"starting TLS", STAGE_STARTTLS, LIMIT(smtp_starttls_timeout), NULL},
     [SESSION_RSET] = {"sending RSET", STAGE_MAIL, LIMIT(smtp_mail_timeout), transaction_on_rset},
     [SESSION_MAIL] = {"sending MAIL FROM", STAGE_MAIL, LIMIT(smtp_mail_timeout),
                       transaction_on_mail},
@@ -102,6 +105,7 @@ void session_free(struct session *s)
 {
     list_remove(&s->link);
     drop_partial(s);
+    tls_sessions_drop(s);
     free(s->host);
     free(s);
 }
@@ -168,8 +172,11 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
         session_quit(s);
     else
         session_close(s);
-    if (state <= SESSION_HELO) {
-        job_note_failure(j, v);
+    if (state < SESSION_RSET) {
+        if (s->refused)
+            job_note_refusal(j, v);
+        else
+            job_note_failure(j, v);
         connect_next(relay, j);
         return;
     }
@@ -200,6 +207,10 @@ static void lost(struct session *s, int error)
 {
     const struct state_row *row = &rows[s->state];
     struct verdict v;
+    if (s->state == SESSION_STARTTLS) {
+        starttls_lost(s, error ? strerror(error) : "the connection was closed");
+        return;
+    }
     if (s->state == SESSION_CONNECT)
         v = verdict_local(row->stage, "4.4.1", "connect to %s[%s]:%u: %s", s->host, s->address,
                           s->port, strerror(error));
@@ -223,6 +234,10 @@ void session_expired(struct deadline *d)
         break;
     case SESSION_QUIT:
         session_close(s);
+        break;
+    case SESSION_STARTTLS:
+    case SESSION_HANDSHAKE: /* B74 */
+        starttls_lost(s, "timed out");
         break;
     default:
         v = verdict_local(row->stage, "4.4.2", "conversation with %s[%s] timed out while %s",
@@ -274,7 +289,7 @@ static void flush_content(struct session *s)
 
 void session_flush(struct session *s)
 {
-    if (s->state == SESSION_CLOSED || s->state == SESSION_CONNECT)
+    if (s->state == SESSION_CLOSED || s->state == SESSION_CONNECT || s->state == SESSION_HANDSHAKE)
         return;
     s->queued = false;
     if (s->state == SESSION_CONTENT)
@@ -329,6 +344,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     s->wire.blocked = false;
     if (s->state == SESSION_CONNECT)
         on_connected(s);
+    else if (s->state == SESSION_HANDSHAKE)
+        starttls_go_on(s);
     else
         session_flush(s);
 }
@@ -372,7 +389,11 @@ static void take_input(struct session *s, struct slice in)
         enum reply_status status = reply_feed(r, in, &used);
         in = slice_from(in, used);
         begun = status == REPLY_MORE;
-        if (status == REPLY_DONE)
+        if (status == REPLY_DONE && s->state == SESSION_STARTTLS && in.len > 0) {
+            /* it would pass for something that was said under TLS (B48) */
+            session_protocol_error(s, "plaintext behind its reply");
+            in.len = 0;
+        } else if (status == REPLY_DONE)
             take_reply(s, r);
         else if (status != REPLY_MORE && !s->job)
             session_close(s);
@@ -402,6 +423,10 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         on_connected(s);
         return;
     }
+    if (s->state == SESSION_HANDSHAKE) {
+        starttls_go_on(s);
+        return;
+    }
     for (int i = 0; i < READS_PER_EVENT && s->state != SESSION_CLOSED; i++) {
         enum wire_status status = wire_read(&s->wire, &got);
         if (status == WIRE_AGAIN)
@@ -411,7 +436,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
             return;
         }
         take_input(s, got);
-        if (got.len < WIRE_READ_SIZE)
+        if (got.len < WIRE_READ_SIZE || s->state == SESSION_HANDSHAKE)
             break;
     }
     if (s->queued || s->state == SESSION_CONTENT)

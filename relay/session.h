@@ -7,6 +7,7 @@
 #define POSTERN_RELAY_SESSION_H
 
 #include "io/net.h"
+#include "relay/client_tls.h"
 #include "relay/content.h"
 #include "relay/relay.h"
 #include "relay/wire.h"
@@ -18,7 +19,9 @@ enum session_state {
     SESSION_GREETING,
     SESSION_EHLO, /* or LHLO */
     SESSION_HELO,
-    SESSION_RSET,
+    SESSION_STARTTLS,
+    SESSION_HANDSHAKE, /* of TLS; no reply is due */
+    SESSION_RSET,      /* from here on a transaction has begun */
     SESSION_MAIL,
     SESSION_RCPT,
     SESSION_DATA,
@@ -42,6 +45,17 @@ struct transaction {
     struct content content;
 };
 
+/* What TLS has come to. */
+struct session_tls {
+    bool on;            /* all that is said now is encrypted, and the server is accepted */
+    bool accepted;      /* its sessions may be resumed */
+    bool reported;      /* how it went has been told to qmgr */
+    uint8_t peer;       /* enum tls_peer_status */
+    uint8_t known;      /* the same, of the session that may be resumed */
+    SSL_SESSION *fresh; /* came before the server was accepted; or NULL */
+    char *text;         /* "TLSv1.3 with cipher ...", or NULL */
+};
+
 struct session {
     struct list link;      /* among the idle, the held or the dead */
     struct list site_link; /* among the idle of its site */
@@ -56,6 +70,8 @@ struct session {
     struct deadline deadline;
     struct smtp_reply *partial; /* a reply of which not all has come, or NULL */
     struct ehlo ehlo;
+    bool refused; /* session_fail: the server can never take this message */
+    struct session_tls tls;
     uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
     uint32_t transactions; /* begun on this connection */
     int64_t opened;
@@ -107,6 +123,28 @@ void transaction_on_rcpt(struct session *s, const struct smtp_reply *r);
 void transaction_on_data(struct session *s, const struct smtp_reply *r);
 void transaction_on_content(struct session *s, const struct smtp_reply *r);
 void transaction_on_dot(struct session *s, const struct smtp_reply *r);
+
+/* After TLS: EHLO anew, for what the server said before counts no more (RFC 3207). */
+void hello_again(struct session *s);
+
+/* ---- starttls.c ------------------------------------------------------------ */
+
+enum starttls_next {
+    STARTTLS_GO_ON, /* mail may go over the connection as it is */
+    STARTTLS_BEGIN, /* call starttls_begin */
+    STARTTLS_ENDED  /* it may not: the session has failed */
+};
+/* After the reply to EHLO or HELO. */
+enum starttls_next starttls_wanted(struct session *s);
+void starttls_begin(struct session *s);
+void starttls_on_reply(struct session *s, const struct smtp_reply *r);
+/* The socket is readable or writable in the handshake. */
+void starttls_go_on(struct session *s);
+/* The connection or the time was over before TLS stood. */
+void starttls_lost(struct session *s, const char *why);
+/* Whether the server offers what a message with REQUIRETLS needs; else the session
+ * has failed. */
+bool starttls_suffices(struct session *s);
 
 /* Starts the job's first or next transaction. */
 void transaction_begin(struct session *s);

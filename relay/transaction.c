@@ -115,6 +115,7 @@ void transaction_begin(struct session *s)
     }
     j->dsn = (s->ehlo.features & EHLO_DSN) != 0;
     j->use_count = ++s->transactions;
+    job_set_tls(j, s->tls.text, s->tls.peer);
     choose_recipients(s);
     if (s->needs_rset)
         queue_text(s, SLICE("RSET\r\n"));

@@ -1,7 +1,7 @@
 /*
  * A connection's bytes: what is written goes out at once, what the kernel does
- * not take waits here. The one place that touches the socket, so that TLS can
- * be put under it.
+ * not take waits here. The one place that touches the socket; once wire_start_tls
+ * was called all bytes go through TLS.
  */
 #ifndef POSTERN_RELAY_WIRE_H
 #define POSTERN_RELAY_WIRE_H
@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "core/buf.h"
+#include "io/tls.h"
 
 enum {
     WIRE_READ_SIZE = 64 * 1024,     /* the read buffer that all connections share */
@@ -22,14 +23,17 @@ struct wire {
     int fd;       /* -1: closed */
     bool blocked; /* the writable event is waiting */
     struct event readable, writable;
-    struct buf out;
+    struct buf out;  /* plaintext; what TLS has encrypted waits in there */
+    struct tls *tls; /* NULL: clear text */
 };
 
 /* What a call on the socket came to. */
 enum wire_status {
     WIRE_OK,
     WIRE_AGAIN, /* the rest waits for the socket */
-    WIRE_LOST   /* errno says why; 0: the other side closed */
+    WIRE_LOST,  /* errno says why; 0: the other side closed */
+    WIRE_BROKEN /* TLS failed, wire_trouble says why; of wire_handshake only: elsewhere it is
+                 * WIRE_LOST with EPROTO */
 };
 
 /* Takes over a non-blocking socket. `on_readable` may be called from now on;
@@ -49,7 +53,15 @@ enum wire_status wire_sendfile(struct wire *w, int file, uint64_t at, size_t len
                                int *file_error);
 /* Calls on_writable when the socket takes bytes again; it clears w->blocked. */
 void wire_wait(struct wire *w);
-/* Reads into the shared buffer: *got is valid until the next call. */
+/* Reads into the shared buffer: *got is valid until the next call. It may be empty. */
 enum wire_status wire_read(struct wire *w, struct slice *got);
+
+/* Takes over a client's connection that is to begin its handshake. */
+void wire_start_tls(struct wire *w, struct tls *tls);
+/* Goes on with the handshake; call it at the start and when the socket is readable
+ * or writable. WIRE_AGAIN: not done yet. */
+enum wire_status wire_handshake(struct wire *w);
+/* Why TLS failed, in words without peer text. */
+const char *wire_trouble(const struct wire *w);
 
 #endif

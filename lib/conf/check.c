@@ -5,6 +5,8 @@
 #include "conf/restrictions.h"
 #include "core/log.h"
 #include "smtp/policy_reply.h"
+#include "tls/policy.h"
+#include "tls/protocols.h"
 
 enum { HOSTNAME_MAX = 255, LABEL_MAX = 63 };
 
@@ -132,6 +134,19 @@ static int check_action(const char *text, struct err *e)
                    log_esc_n(slice_str(text), 80));
 }
 
+static int check_tls_protocols(struct slice text, struct err *e)
+{
+    struct tls_protocols protocols;
+    return tls_protocols_parse(text, &protocols, e);
+}
+
+static int check_server_name(struct slice text, struct err *e)
+{
+    if (text.len == 0 || tls_is_host_name(text))
+        return 0;
+    return err_set(e, "%s: give hostname, nexthop, a host name, or nothing", log_esc_n(text, 80));
+}
+
 int param_check(int index, const char *text, struct err *e)
 {
     struct err inner = {0, ""};
@@ -184,6 +199,17 @@ int param_check(int index, const char *text, struct err *e)
         break;
     case PARAM_INDEX_smtpd_policy_service_default_action:
         rc = check_action(text, &inner);
+        break;
+    case PARAM_INDEX_smtp_tls_verify_cert_match:
+    case PARAM_INDEX_smtp_tls_secure_cert_match:
+        rc = tls_match_check(slice_str(text), &inner);
+        break;
+    case PARAM_INDEX_smtp_tls_protocols:
+    case PARAM_INDEX_smtp_tls_mandatory_protocols:
+        rc = check_tls_protocols(slice_str(text), &inner);
+        break;
+    case PARAM_INDEX_smtp_tls_servername:
+        rc = check_server_name(slice_str(text), &inner);
         break;
     case PARAM_INDEX_syslog_name:
         rc = check_log_name(text, &inner);

@@ -43,6 +43,8 @@ bool param_is_path(int index)
     case PARAM_INDEX_program_directory:
     case PARAM_INDEX_queue_directory:
     case PARAM_INDEX_pid_directory:
+    case PARAM_INDEX_smtp_tls_CAfile:
+    case PARAM_INDEX_smtp_tls_CApath:
     case PARAM_INDEX_maillog_file:
     case PARAM_INDEX_event_log_file:
     case PARAM_INDEX_accounts_directory:

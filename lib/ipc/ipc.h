@@ -91,14 +91,15 @@ void ipc_print(struct buf *b, const struct ipc_frame *f);
 /* ---- values that travel in messages -------------------------------------- */
 
 enum message_flag {
-    MESSAGE_8BIT = 1,        /* BODY=8BITMIME, or 8-bit bytes in the content */
-    MESSAGE_SMTPUTF8 = 2,    /* SMTPUTF8 was given */
-    MESSAGE_NOTICE = 4,      /* a notice that qmgr itself submitted */
-    MESSAGE_BINARY = 8,      /* BODY=BINARYMIME; reserved */
-    MESSAGE_REQUIRETLS = 16, /* reserved */
-    MESSAGE_HOLD = 32        /* held by the operator or by policy */
+    MESSAGE_8BIT = 1,         /* BODY=8BITMIME, or 8-bit bytes in the content */
+    MESSAGE_SMTPUTF8 = 2,     /* SMTPUTF8 was given */
+    MESSAGE_NOTICE = 4,       /* a notice that qmgr itself submitted */
+    MESSAGE_BINARY = 8,       /* BODY=BINARYMIME; reserved */
+    MESSAGE_REQUIRETLS = 16,  /* REQUIRETLS was given (RFC 8689) */
+    MESSAGE_HOLD = 32,        /* held by the operator or by policy */
+    MESSAGE_TLS_OPTIONAL = 64 /* header field "TLS-Required: No" (RFC 8689 section 5) */
 };
-#define MESSAGE_FLAGS_ALL 63u
+#define MESSAGE_FLAGS_ALL 127u
 
 enum dsn_action {
     ACTION_FAILED,
@@ -141,6 +142,22 @@ enum failure_scope {
     SCOPE_RECIPIENT, /* replies to RCPT: nothing about the site */
     SCOPE_MESSAGE,   /* replies to MAIL, DATA, the dot */
     SCOPE_SITE       /* connect, greeting, EHLO, lost connection: the whole site */
+};
+enum {
+    TLS_RULES_BYTES = 8 * 1024, /* of all rules of one destination */
+    TLS_RULES_MAX = 64,
+    TLS_REPORT_DOMAIN_MAX = 253
+};
+enum tls_rule_flag {
+    TLS_RULE_AUTHENTIC = 1, /* the host's name was configured, or validated by DNSSEC or MTA-STS */
+    TLS_RULE_TESTING = 2    /* an MTA-STS policy in testing mode: a failure is only reported */
+};
+/* What is known about the server at the other end of a connection. */
+enum tls_peer_status {
+    TLS_PEER_NONE,      /* clear text */
+    TLS_PEER_UNTRUSTED, /* encrypted */
+    TLS_PEER_TRUSTED,   /* its certificate is vouched for; its name was not asked */
+    TLS_PEER_VERIFIED   /* it is the server that it should be */
 };
 /* What is known about a client's name. */
 enum name_status {

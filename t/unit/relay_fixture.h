@@ -49,6 +49,7 @@ static inline void rig_start(void)
     list_init(&rig.dead);
     pool_init(&rig.pool);
     timers_init(&rig.timers, rig_service.base, session_expired);
+    client_tls_init(&rig.client_tls);
 }
 
 static inline void rig_bury(void)
@@ -62,6 +63,7 @@ static inline void rig_stop(void)
 {
     rig_bury();
     timers_free(&rig.timers);
+    client_tls_free(&rig.client_tls);
     pool_free(&rig.pool);
     buf_free(&rig_result);
     event_base_free(rig_service.base);
