@@ -1,0 +1,298 @@
+/* A set of rules and limits: loading, finding, matching. */
+#include "rules/rules.h"
+
+#include <stdlib.h>
+
+#include "core/mem.h"
+#include "rules/set.h"
+
+/* ---- life -------------------------------------------------------------------- */
+
+static void list_free(char **list)
+{
+    for (size_t i = 0; list && list[i]; i++)
+        free(list[i]);
+    free(list);
+}
+
+static void section_free(struct section *s)
+{
+    free(s->name);
+    list_free(s->mx);
+    list_free(s->hosts);
+    list_free(s->domains);
+    for (size_t i = 0; i < s->source_count; i++)
+        free(s->sources[i].address);
+    free(s->sources);
+}
+
+static void rule_free(struct rule_inside *r)
+{
+    free(r->name);
+    free(r->provider_name);
+    pcre2_code_free(r->code);
+    pcre2_code_free(r->enhanced);
+    pcre2_code_free(r->text);
+    for (size_t i = 0; i < r->sample_count; i++)
+        free(r->samples[i].text);
+    free(r->samples);
+}
+
+void rules_free(struct rules *r)
+{
+    if (!r)
+        return;
+    struct section_list *lists[] = {&r->providers, &r->sites, &r->domains};
+    for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++) {
+        for (size_t i = 0; i < lists[k]->count; i++)
+            section_free(&lists[k]->list[i]);
+        free(lists[k]->list);
+    }
+    section_free(&r->everyone);
+    for (size_t i = 0; i < r->count; i++)
+        rule_free(&r->list[i]);
+    free(r->list);
+    for (size_t i = 0; i < r->file_count; i++)
+        free(r->files[i]);
+    pcre2_match_data_free(r->match);
+    pcre2_match_context_free(r->context);
+    free(r);
+}
+
+/* Every rule's provider must be there, in whatever file. */
+static int bind_providers(struct rules *r, struct err *e)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        struct rule_inside *in = &r->list[i];
+        if (!in->provider_name)
+            continue;
+        for (size_t k = 0; k < r->providers.count; k++)
+            if (strcmp(r->providers.list[k].name, in->provider_name) == 0)
+                in->rule.provider = (unsigned)k + 1;
+        if (!in->rule.provider)
+            return err_set(e, "%s:%d: rule %s: there is no provider \"%s\"", in->rule.file,
+                           in->rule.line, in->name, in->provider_name);
+    }
+    return 0;
+}
+
+static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err *e)
+{
+    while (r->files_read < r->file_count) {
+        const char *file = r->files[r->files_read++];
+        struct buf text = BUF_INIT(RULES_TEXT_MAX + 1);
+        int rc = reader(file, &text, arg, e);
+        if (rc == 0 && text.len > 0 && memchr(text.data, '\0', text.len))
+            rc = err_set(e, "%s: holds a NUL byte", file);
+        if (rc == 0 && buf_addc(&text, '\0') < 0)
+            rc = err_set(e, "%s: longer than %d bytes", file, RULES_TEXT_MAX);
+        if (rc == 0)
+            rc = rules_read_text(r, file, text.data, e);
+        buf_free(&text);
+        if (rc < 0)
+            return -1;
+    }
+    return bind_providers(r, e);
+}
+
+struct rules *rules_load(const char *name, rules_reader *reader, void *arg, struct err *e)
+{
+    struct rules *r = xcalloc(1, sizeof *r);
+    r->files[r->file_count++] = xstrdup(name);
+    r->context = pcre2_match_context_create(NULL);
+    r->match = pcre2_match_data_create(1, NULL);
+    if (!r->context || !r->match)
+        panic("out of memory");
+    pcre2_set_match_limit(r->context, RULES_PCRE_MATCH_LIMIT);
+    pcre2_set_depth_limit(r->context, RULES_PCRE_DEPTH_LIMIT);
+    pcre2_set_heap_limit(r->context, RULES_PCRE_HEAP_LIMIT);
+    if (read_all(r, reader, arg, e) == 0)
+        return r;
+    rules_free(r);
+    return NULL;
+}
+
+void rules_on_costly(struct rules *r, void (*costly)(const struct rule *rule, void *arg), void *arg)
+{
+    r->costly = costly;
+    r->costly_arg = arg;
+}
+
+unsigned rules_count(const struct rules *r)
+{
+    return (unsigned)r->count;
+}
+
+const struct rule *rules_at(const struct rules *r, unsigned i)
+{
+    return i < r->count ? &r->list[i].rule : NULL;
+}
+
+unsigned rules_providers(const struct rules *r)
+{
+    return (unsigned)r->providers.count;
+}
+
+/* ---- places -------------------------------------------------------------------- */
+
+static bool name_is(const char *name, struct slice s)
+{
+    return slice_caseeq(slice_str(name), s);
+}
+
+/* ".google.com" matches hosts below it, "google.com" itself as well. */
+static bool suffix_is(const char *suffix, struct slice host)
+{
+    struct slice tail = slice_str(suffix);
+    if (tail.len > 0 && tail.ptr[0] != '.' && slice_caseeq(tail, host))
+        return true;
+    if (tail.len == 0 || host.len <= tail.len ||
+        !slice_caseeq(slice_from(host, host.len - tail.len), tail))
+        return false;
+    return tail.ptr[0] == '.' || host.ptr[host.len - tail.len - 1] == '.';
+}
+
+static bool any_is(char **list, struct slice s, bool (*matches)(const char *, struct slice))
+{
+    for (size_t i = 0; list && list[i]; i++)
+        if (matches(list[i], s))
+            return true;
+    return false;
+}
+
+static const struct section *find(const struct section_list *list, struct slice name)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (name_is(list->list[i].name, name))
+            return &list->list[i];
+    return NULL;
+}
+
+/* A domain's own entry first, then hosts, then suffixes; the best MX host decides. */
+static unsigned find_provider(const struct rules *r, const struct slice *hosts, size_t count,
+                              struct slice domain)
+{
+    const struct section_list *p = &r->providers;
+    for (size_t i = 0; i < p->count; i++)
+        if (any_is(p->list[i].domains, domain, name_is))
+            return (unsigned)i + 1;
+    for (size_t h = 0; h < count; h++) {
+        for (size_t i = 0; i < p->count; i++)
+            if (any_is(p->list[i].hosts, hosts[h], name_is))
+                return (unsigned)i + 1;
+        for (size_t i = 0; i < p->count; i++)
+            if (any_is(p->list[i].mx, hosts[h], suffix_is))
+                return (unsigned)i + 1;
+    }
+    return 0;
+}
+
+void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
+                 struct slice domain, struct rules_place *out)
+{
+    const struct section *s;
+    *out = (struct rules_place){.provider_index = find_provider(r, hosts, count, domain)};
+    if (out->provider_index)
+        out->provider = r->providers.list[out->provider_index - 1].name;
+    for (size_t h = 0; h < count && !out->site; h++)
+        if ((s = find(&r->sites, hosts[h])))
+            out->site = s->name;
+    if ((s = find(&r->domains, domain)))
+        out->domain = s->name;
+}
+
+static void inherit(struct rules_limits *to, const struct rules_limits *from)
+{
+#define TAKE(field)                                                                                \
+    if (from->field)                                                                               \
+    to->field = from->field
+    TAKE(message_rate);
+    TAKE(start_rate);
+    TAKE(connection_rate);
+    TAKE(connections);
+    TAKE(start_connections);
+    TAKE(messages_per_connection);
+    TAKE(recipients_per_message);
+    TAKE(daily_cap);
+    TAKE(idle_time);
+    TAKE(tls);
+#undef TAKE
+}
+
+static void inherit_section(struct rules_limits *to, const struct section *s, struct slice source)
+{
+    if (!s)
+        return;
+    inherit(to, &s->limits);
+    for (size_t i = 0; i < s->source_count; i++)
+        if (name_is(s->sources[i].address, source))
+            inherit(to, &s->sources[i].limits);
+}
+
+void rules_limits(const struct rules *r, const struct rules_place *p, struct slice source,
+                  struct rules_limits *out)
+{
+    *out = (struct rules_limits){0};
+    inherit_section(out, &r->everyone, source);
+    if (p->provider_index && p->provider_index <= r->providers.count)
+        inherit_section(out, &r->providers.list[p->provider_index - 1], source);
+    if (p->site)
+        inherit_section(out, find(&r->sites, slice_str(p->site)), source);
+    if (p->domain)
+        inherit_section(out, find(&r->domains, slice_str(p->domain)), source);
+    /* what is narrower may contradict what is wider: the bound holds */
+    if (out->message_rate > 0 && out->start_rate > out->message_rate)
+        out->start_rate = out->message_rate;
+    if (out->connections > 0 && out->start_connections > out->connections)
+        out->start_connections = out->connections;
+}
+
+/* ---- matching ------------------------------------------------------------------- */
+
+/* 1: matches; 0: does not, or was too costly. */
+static bool pattern_matches(struct rules *r, const struct rule_inside *in, const pcre2_code *code,
+                            struct slice subject)
+{
+    if (!code)
+        return true;
+    int rc = pcre2_match(code, (PCRE2_SPTR)(subject.ptr ? subject.ptr : ""), subject.len, 0, 0,
+                         r->match, r->context);
+    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH && r->costly)
+        r->costly(&in->rule, r->costly_arg);
+    return rc >= 0;
+}
+
+bool rule_matches(struct rules *r, const struct rule_inside *in, const struct rules_reply *reply)
+{
+    char code[4] = {(char)('0' + reply->code / 100 % 10), (char)('0' + reply->code / 10 % 10),
+                    (char)('0' + reply->code % 10), '\0'};
+    if (in->rule.stages && !(in->rule.stages & 1u << reply->stage))
+        return false;
+    return pattern_matches(r, in, in->code, slice_make(code, 3)) &&
+           pattern_matches(r, in, in->enhanced, slice_first(reply->enhanced, 16)) &&
+           pattern_matches(r, in, in->text, slice_first(reply->text, RULES_SUBJECT_MAX));
+}
+
+/* Of two rules that match, whether a is the stricter one. */
+static bool stricter(const struct rule *a, const struct rule *b)
+{
+    if (a->action != b->action)
+        return a->action > b->action;
+    if (a->action == RULES_SLOW)
+        return a->factor < b->factor;
+    return a->time > b->time;
+}
+
+const struct rule *rules_match(struct rules *r, const struct rules_reply *reply)
+{
+    const struct rule *best = NULL;
+    for (int own = 1; own >= 0 && !best; own--)
+        for (size_t i = 0; i < r->count; i++) {
+            const struct rule *rule = &r->list[i].rule;
+            if (own ? rule->provider == 0 || rule->provider != reply->provider : rule->provider)
+                continue;
+            if (rule_matches(r, &r->list[i], reply) && (!best || stricter(rule, best)))
+                best = rule;
+        }
+    return best;
+}

@@ -1,0 +1,160 @@
+/*
+ * providers.conf: what mailbox providers allow, and what their replies mean.
+ *
+ * A set is read from a text (and those that it includes) as a whole: it is valid
+ * or refused with file and line. No I/O here: the caller supplies the texts. The
+ * syntax is libconfuse's; etc/providers.conf explains it by example.
+ *
+ * Limits are inherited: default, provider, site (MX host), domain; and at each
+ * level what is said for one source address goes before what is said for all.
+ *
+ * Rules say what a reply speaks of. Those of the provider go before those for
+ * everyone; of several that match, the strictest holds. A pattern that exceeds
+ * PCRE2's match limits is skipped, and reported.
+ */
+#ifndef POSTERN_RULES_RULES_H
+#define POSTERN_RULES_RULES_H
+
+#include "core/buf.h"
+#include "core/err.h"
+
+enum {
+    RULES_TEXT_MAX = 1024 * 1024, /* bytes of one file */
+    RULES_FILES_MAX = 32,
+    RULES_PROVIDERS_MAX = 1000, /* sections of limits of one kind in a set */
+    RULES_MAX = 2000,           /* rules in a set */
+    RULES_SAMPLES_MAX = 200,    /* of one rule */
+    RULES_NAME_MAX = 64,
+    RULES_PATTERN_MAX = 4096,
+    RULES_SUBJECT_MAX = 2048, /* bytes of a reply that patterns see */
+    RULES_PCRE_MATCH_LIMIT = 20000,
+    RULES_PCRE_DEPTH_LIMIT = 500,
+    RULES_PCRE_HEAP_LIMIT = 256 /* KiB */
+};
+
+struct rules;
+
+/* ---- limits ---------------------------------------------------------------- */
+
+enum rules_tls { RULES_TLS_UNSET, RULES_TLS_NONE, RULES_TLS_MAY, RULES_TLS_ENCRYPT };
+
+/* 0: not said, except where RULES_UNLIMITED. */
+struct rules_limits {
+    double message_rate;    /* recipients a second: never more */
+    double start_rate;      /* the same, to begin with */
+    double connection_rate; /* new connections a second */
+    uint32_t connections, start_connections;
+    uint32_t messages_per_connection, recipients_per_message;
+    uint32_t daily_cap; /* recipients a day from a source address that is cold */
+    int64_t idle_time;  /* microseconds */
+    enum rules_tls tls;
+};
+
+/* ---- where mail goes ------------------------------------------------------------ */
+
+/* What a destination is to the rules. Names live as long as the set. */
+struct rules_place {
+    const char *provider;    /* name of its section, or NULL */
+    unsigned provider_index; /* for rules_match; 0: none */
+    const char *site;        /* own section of its MX host, or NULL */
+    const char *domain;      /* own section of the domain, or NULL */
+};
+
+/* Finds the place of a destination: its MX hosts, best first (host names without
+ * a final dot), and the recipients' domain. */
+void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
+                 struct slice domain, struct rules_place *out);
+/* The limits in force there from this source address (text form, or empty). */
+void rules_limits(const struct rules *r, const struct rules_place *p, struct slice source,
+                  struct rules_limits *out);
+
+/* ---- what replies mean ------------------------------------------------------------ */
+
+/* As enum smtp_stage of ipc/ipc.h. */
+enum rules_stage {
+    RULES_CONNECT = 1,
+    RULES_GREETING,
+    RULES_EHLO,
+    RULES_STARTTLS,
+    RULES_AUTH,
+    RULES_MAIL,
+    RULES_RCPT,
+    RULES_DATA,
+    RULES_DOT
+};
+enum rules_dimension { RULES_NO_DIMENSION, RULES_CONCURRENCY, RULES_RATE, RULES_MESSAGES };
+enum rules_scope {
+    RULES_OF_RECIPIENT, /* nothing about the destination */
+    RULES_OF_ACCOUNT,
+    RULES_OF_DKIM,
+    RULES_OF_SOURCE,
+    RULES_OF_PROVIDER
+};
+/* From mild to strict. */
+enum rules_action { RULES_NOTE, RULES_SLOW, RULES_SET, RULES_SUSPEND, RULES_SWITCH };
+/* What becomes of the recipients. */
+enum rules_outcome { RULES_AS_REPLIED, RULES_RETRY, RULES_FAIL };
+
+struct rule {
+    const char *name, *file;
+    int line;
+    uint32_t stages;   /* bits 1 << enum rules_stage; 0: any */
+    unsigned provider; /* index; 0: any */
+    enum rules_dimension dimension;
+    enum rules_scope scope;
+    enum rules_action action;
+    enum rules_outcome outcome;
+    bool alert;
+    double factor;       /* SLOW: what remains of the limit, 0 to 1 */
+    double value;        /* SET: the limit */
+    int64_t time;        /* SUSPEND, SWITCH: microseconds */
+    int64_t retry_after; /* microseconds until the recipients are tried again; 0: as usual */
+    /* acts from the n-th time in a period on, or when that fraction of the recent
+     * attempts got such replies */
+    unsigned after;
+    int64_t period;
+    double fraction;
+    unsigned samples;
+};
+
+struct rules_reply {
+    enum rules_stage stage;
+    unsigned code;         /* 421 */
+    struct slice enhanced; /* "4.7.0", or empty */
+    struct slice text;     /* without the code */
+    unsigned provider;     /* rules_place.provider_index */
+};
+
+/* The rule that holds for a reply, or NULL. Replies that are our own words must not
+ * be given. Valid as long as the set. */
+const struct rule *rules_match(struct rules *r, const struct rules_reply *reply);
+
+/* ---- a set ---------------------------------------------------------------------------- */
+
+/* Supplies a file's text; `name` as in include(). -1 with *e. */
+typedef int rules_reader(const char *name, struct buf *text, void *arg, struct err *e);
+
+/* Reads and validates the set; NULL with *e ("file:line: what"). */
+struct rules *rules_load(const char *name, rules_reader *reader, void *arg, struct err *e);
+void rules_free(struct rules *r);
+/* Called for a rule whose pattern was too costly for a reply, with "file:line". */
+void rules_on_costly(struct rules *r, void (*costly)(const struct rule *rule, void *arg),
+                     void *arg);
+unsigned rules_count(const struct rules *r);
+const struct rule *rules_at(const struct rules *r, unsigned i);
+unsigned rules_providers(const struct rules *r);
+
+/* Tries every sample of every rule, and looks for rules that contradict each other.
+ * Calls `say` for each finding; `error` is false for a warning. Returns the number of
+ * errors. */
+unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, void *arg),
+                     void *arg);
+/* Reads "421 4.7.0 text", as samples are written, into *out (stage stays). 0 or -1. */
+int rules_parse_reply(struct slice line, struct rules_reply *out);
+/* The words of the enums, as in the file. */
+const char *rules_dimension_name(enum rules_dimension d);
+const char *rules_scope_name(enum rules_scope s);
+const char *rules_action_name(enum rules_action a);
+const char *rules_stage_name(enum rules_stage s);
+
+#endif

@@ -1,0 +1,68 @@
+/* Inside of a set of rules: for the files of lib/rules alone. */
+#ifndef POSTERN_RULES_SET_H
+#define POSTERN_RULES_SET_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "rules/rules.h"
+
+struct sample {
+    char *text;
+    bool must_match;
+};
+
+struct rule_inside {
+    struct rule rule; /* first: a struct rule * is one of these */
+    char *name;
+    char *provider_name;
+    pcre2_code *code, *enhanced, *text; /* NULL: any */
+    struct sample *samples;
+    size_t sample_count;
+};
+
+struct source_limits {
+    char *address;
+    struct rules_limits limits;
+};
+
+/* default, provider, site and domain sections are alike. */
+struct section {
+    char *name;
+    const char *file;
+    int line;
+    char **mx, **hosts, **domains; /* NULL-terminated; a provider's ways to be recognised */
+    struct rules_limits limits;
+    struct source_limits *sources;
+    size_t source_count;
+};
+
+struct section_list {
+    struct section *list;
+    size_t count;
+};
+
+struct rules {
+    char *files[RULES_FILES_MAX];
+    size_t file_count, files_read;
+    struct section everyone;
+    struct section_list providers, sites, domains;
+    struct rule_inside *list;
+    size_t count;
+    pcre2_match_context *context;
+    pcre2_match_data *match;
+    void (*costly)(const struct rule *rule, void *arg);
+    void *costly_arg;
+};
+
+/* Reads one file's text into the set; appends its includes to r->files. */
+int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e);
+/* Whether all patterns of a rule match the reply. */
+bool rule_matches(struct rules *r, const struct rule_inside *rule, const struct rules_reply *reply);
+
+/* "5", "5/s", "100/min", "1000/h" into events a second; 0 or -1. */
+int rules_parse_rate(const char *text, double *out);
+/* "90s", "5m", "1h", "30d", "500ms" into microseconds; 0 or -1. */
+int rules_parse_time(const char *text, int64_t *out);
+
+#endif

@@ -1,0 +1,360 @@
+/* libraries: postern_rules postern_core */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "rules/rules.h"
+#include "unit.h"
+
+/* ---- files in memory ----------------------------------------------------------- */
+
+struct file {
+    const char *name, *text;
+};
+
+static int read_from(const char *name, struct buf *text, void *arg, struct err *e)
+{
+    for (const struct file *f = arg; f->name; f++)
+        if (strcmp(f->name, name) == 0)
+            return buf_addstr(text, f->text);
+    return err_set(e, "%s: no such file", name);
+}
+
+static struct rules *load(const char *text)
+{
+    struct file files[] = {{"a.conf", text}, {NULL, NULL}};
+    struct err e = {0, ""};
+    struct rules *r = rules_load("a.conf", read_from, files, &e);
+    if (!r)
+        print_error("%s\n", e.text);
+    assert_non_null(r);
+    return r;
+}
+
+static void refused(const char *text, const char *words)
+{
+    struct file files[] = {{"a.conf", text}, {NULL, NULL}};
+    struct err e = {0, ""};
+    struct rules *r = rules_load("a.conf", read_from, files, &e);
+    if (r)
+        fail_msg("taken: %s", text);
+    if (!strstr(e.text, words))
+        print_error("\"%s\" is not in: %s\n", words, e.text);
+    assert_non_null(strstr(e.text, words));
+}
+
+static const struct rule *match(struct rules *r, enum rules_stage stage, unsigned provider,
+                                const char *line)
+{
+    struct rules_reply reply = {.stage = stage, .provider = provider};
+    assert_int_equal(rules_parse_reply(slice_str(line), &reply), 0);
+    return rules_match(r, &reply);
+}
+
+static unsigned findings;
+static char last_finding[2000];
+
+static void count(const char *text, bool error, void *arg)
+{
+    (void)arg;
+    findings++;
+    snprintf(last_finding, sizeof last_finding, "%s%s", error ? "error: " : "warning: ", text);
+}
+
+/* ---- the file that is shipped --------------------------------------------------- */
+
+static int read_disk(const char *name, struct buf *text, void *arg, struct err *e)
+{
+    char piece[4096];
+    size_t n;
+    FILE *f = fopen(name, "r");
+    (void)arg;
+    if (!f)
+        return err_sys(e, "%s", name);
+    while ((n = fread(piece, 1, sizeof piece, f)) > 0)
+        buf_add(text, piece, n);
+    fclose(f);
+    return 0;
+}
+
+static struct rules *shipped(void)
+{
+    struct err e = {0, ""};
+    struct rules *r = rules_load("etc/providers.conf", read_disk, NULL, &e);
+    if (!r)
+        print_error("%s\n", e.text);
+    assert_non_null(r);
+    return r;
+}
+
+static void say(const char *text, bool error, void *arg)
+{
+    (void)arg;
+    findings++;
+    print_error("%s: %s\n", error ? "error" : "warning", text);
+}
+
+static void test_shipped_samples_match_and_nothing_contradicts(void **state)
+{
+    struct rules *r = shipped();
+    (void)state;
+    findings = 0;
+    assert_int_equal(rules_check(r, say, NULL), 0);
+    assert_int_equal(findings, 0);
+    assert_true(rules_count(r) >= 25 && rules_providers(r) >= 15);
+    rules_free(r);
+}
+
+static void test_shipped_dimensions(void **state)
+{
+    static const struct {
+        enum rules_stage stage;
+        const char *line, *rule;
+    } cases[] = {
+        {RULES_GREETING, "421 4.7.0 mx Error: too many connections from 192.0.2.1", "connections"},
+        {RULES_MAIL, "421 Too many messages in the session. Reconnect.", "messages-per-connection"},
+        {RULES_RCPT, "450 4.7.1 <a@b>: Recipient address rejected: rate limit reached", "rate"},
+        {RULES_RCPT, "450 4.2.0 <a@b>: Recipient address rejected: Greylisted", "greylisted"},
+        {RULES_MAIL, "554 5.7.1 Service unavailable; client host [192.0.2.1] blocked",
+         "source-blocked"},
+        {RULES_DOT, "550 5.7.1 [192.0.2.1] This message looks unsolicited and has been blocked.",
+         NULL},
+        {RULES_RCPT, "550 5.1.1 User unknown", NULL},
+        {RULES_RCPT, "452 4.2.2 Mailbox is over its storage quota", NULL},
+        {RULES_DOT, "451 4.3.0 Error: queue file write error", NULL},
+        {RULES_MAIL, "421 Service refuse pour 192.0.2.1. Service refused, please try later.",
+         "cool-off"},
+    };
+    struct rules *r = shipped();
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct rule *rule = match(r, cases[i].stage, 0, cases[i].line);
+        const char *name = rule ? rule->name : NULL;
+        if (name ? !cases[i].rule || strcmp(name, cases[i].rule) != 0 : cases[i].rule != NULL)
+            fail_msg("%s: rule %s, not %s", cases[i].line, name ? name : "none",
+                     cases[i].rule ? cases[i].rule : "none");
+    }
+    rules_free(r);
+}
+
+static void test_shipped_providers_are_recognised(void **state)
+{
+    static const struct {
+        const char *host, *provider;
+        uint32_t connections, messages;
+    } cases[] = {
+        {"gmail-smtp-in.l.google.com", "gmail", 5, 50},
+        {"mta5.am0.yahoodns.net", "yahoo", 0, 20},
+        {"example-com.mail.protection.outlook.com", "microsoft365", 500, 50},
+        {"mx01.mail.icloud.com", "apple", 10, 5},
+        {"smtp-in.orange.fr", "orange", 2, 100},
+        {"mx00.emig.GMX.net", "gmx", 4, 20},
+        {"mx.google.com.example.org", NULL, 0, 100},
+        {"evilgoogle.com", NULL, 0, 100},
+    };
+    struct rules *r = shipped();
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct slice host = slice_str(cases[i].host);
+        struct rules_place place;
+        struct rules_limits limits;
+        rules_place(r, &host, 1, SLICE("example.com"), &place);
+        if (cases[i].provider)
+            assert_string_equal(place.provider, cases[i].provider);
+        else
+            assert_null(place.provider);
+        rules_limits(r, &place, SLICE(""), &limits);
+        assert_int_equal(limits.connections, cases[i].connections);
+        assert_int_equal(limits.messages_per_connection, cases[i].messages);
+    }
+    rules_free(r);
+}
+
+/* ---- limits -------------------------------------------------------------------------- */
+
+static void test_limits_are_inherited(void **state)
+{
+    struct rules *r = load("default { connections = 20 message_rate = \"600/min\" tls = \"may\"\n"
+                           "  source \"192.0.2.1\" { connections = 19 } }\n"
+                           "provider p { mx = {\".p.test\"} connections = 10 idle_time = \"30s\"\n"
+                           "  source \"192.0.2.1\" { daily_cap = 1000 } }\n"
+                           "site \"mx1.p.test\" { messages_per_connection = 7 }\n"
+                           "domain \"d.test\" { connections = 2 message_rate = \"36000/h\" }\n");
+    struct slice hosts[] = {SLICE("MX1.p.test"), SLICE("mx.other.test")};
+    struct rules_place place;
+    struct rules_limits l;
+    (void)state;
+    rules_place(r, hosts, 2, SLICE("d.test"), &place);
+    assert_string_equal(place.provider, "p");
+    assert_string_equal(place.site, "mx1.p.test");
+    assert_string_equal(place.domain, "d.test");
+    rules_limits(r, &place, SLICE("192.0.2.1"), &l);
+    assert_int_equal(l.connections, 2);
+    assert_int_equal(l.messages_per_connection, 7);
+    assert_int_equal(l.daily_cap, 1000);
+    assert_int_equal(l.idle_time, 30 * CLOCK_SECOND);
+    assert_int_equal(l.tls, RULES_TLS_MAY);
+    assert_true(l.message_rate > 9.99 && l.message_rate < 10.01);
+    rules_place(r, hosts + 1, 1, SLICE("x.test"), &place);
+    rules_limits(r, &place, SLICE("192.0.2.1"), &l);
+    assert_int_equal(l.connections, 19);
+    rules_limits(r, &place, SLICE("192.0.2.2"), &l);
+    assert_int_equal(l.connections, 20);
+    rules_free(r);
+}
+
+static void test_a_wider_start_does_not_pass_a_narrower_bound(void **state)
+{
+    struct rules *r = load("default { start_connections = 5 start_rate = \"20/s\" }\n"
+                           "domain \"d.test\" { connections = 2 message_rate = \"1/s\" }\n");
+    struct rules_place place;
+    struct rules_limits l;
+    (void)state;
+    rules_place(r, NULL, 0, SLICE("D.test"), &place);
+    rules_limits(r, &place, SLICE(""), &l);
+    assert_int_equal(l.start_connections, 2);
+    assert_true(l.start_rate <= 1.0);
+    rules_free(r);
+}
+
+/* ---- mistakes ------------------------------------------------------------------------ */
+
+#define SAMPLE " matches = {\"421 x\"} }"
+
+static void test_mistakes_name_file_and_line(void **state)
+{
+    (void)state;
+    refused("\n\ndefault { conections = 5 }", "a.conf:3: ");
+    refused("default { connections = \"many\" }", "a.conf:1: ");
+    refused("# one\n# two '\n/* three\nfour */\ndefault { x = '#' }", "a.conf:5: ");
+    refused("default {\n connections = 0 }", "must be from 1");
+    refused("default { message_rate = \"20/fortnight\" }", "a rate is written as");
+    refused("default { idle_time = \"1 year\" }", "a time is written as");
+    refused("default { tls = \"maybe\" }", "tls is one of");
+    refused("default { start_rate = \"9/s\" message_rate = \"8/s\" }", "start_rate is above");
+    refused("provider p { connections = 3 }", "by which mx");
+    refused("provider p { mx = {\".a\"} }\nprovider p { mx = {\".b\"} }", "a.conf:2: ");
+    refused("rule r { text = '(' " SAMPLE, "pattern, at character");
+    refused("rule r {" SAMPLE, "has no code, status or text");
+    refused("rule r { text = 'x' }", "at least one sample");
+    refused("rule r { text = 'x' matches = {\"hello\"} }", "begins with a reply code");
+    refused("rule r { text = 'x' action = \"slow\" " SAMPLE, "need a dimension");
+    refused("rule r { text = 'x' action = \"suspend\" " SAMPLE, "need a time");
+    refused("rule r { text = 'x' action = \"panic\" " SAMPLE, "action is one of");
+    refused("rule r { text = 'x' stage = {\"hello\"} " SAMPLE, "a stage is");
+    refused("rule r { text = 'x' provider = \"nobody\" " SAMPLE, "there is no provider");
+    refused("rule r { text = 'x' after = 3 " SAMPLE, "after needs a period");
+    refused("rule r { text = 'x' factor = 1.5 action = \"slow\" dimension = \"rate\" " SAMPLE,
+            "factor is between");
+    refused("rule r { text = 'x' scope = \"recipient\" action = \"suspend\" for = \"1m\" " SAMPLE,
+            "cannot change limits");
+    refused("default {", "a } is missing");
+    refused("include = {\"b.conf\"}", "b.conf: no such file");
+    refused("include = {\"a.conf\"}", "it was read before");
+}
+
+static void test_included_files_belong_to_the_set(void **state)
+{
+    struct file files[] = {
+        {"a.conf",
+         "include = {\"b.conf\"}\nrule r { provider = \"p\" text = 'x' matches = {\"421 x\"} }"},
+        {"b.conf", "provider p { mx = {\".p.test\"} }"},
+        {NULL, NULL}};
+    struct err e = {0, ""};
+    struct rules *r = rules_load("a.conf", read_from, files, &e);
+    (void)state;
+    assert_non_null(r);
+    assert_int_equal(rules_at(r, 0)->provider, 1);
+    rules_free(r);
+    files[1].text = "provider p { mx = {\".p.test\"}\n\n speed = 3 }";
+    assert_null(rules_load("a.conf", read_from, files, &e));
+    assert_non_null(strstr(e.text, "b.conf:3"));
+}
+
+/* ---- matching -------------------------------------------------------------------------- */
+
+static void test_own_rules_before_others_and_the_stricter_holds(void **state)
+{
+    struct rules *r = load(
+        "provider p { mx = {\".p.test\"} }\n"
+        "rule mild { text = 'busy' action = \"slow\" dimension = \"rate\" matches = {\"421 busy\"} "
+        "}\n"
+        "rule hard { text = 'busy' action = \"suspend\" for = \"5m\" matches = {\"421 busy\"} }\n"
+        "rule own { provider = \"p\" text = 'busy' matches = {\"421 busy\"} }\n");
+    (void)state;
+    assert_string_equal(match(r, RULES_MAIL, 0, "421 4.7.0 busy")->name, "hard");
+    assert_string_equal(match(r, RULES_MAIL, 1, "421 4.7.0 busy")->name, "own");
+    assert_null(match(r, RULES_MAIL, 1, "421 4.7.0 fine"));
+    findings = 0;
+    assert_int_equal(rules_check(r, count, NULL), 0);
+    assert_int_equal(findings, 1); /* once, at the one that gives way */
+    assert_non_null(strstr(last_finding, "warning: a.conf:2: rule mild: contradicts rule hard"));
+    rules_free(r);
+}
+
+static void test_code_status_stage_must_all_match(void **state)
+{
+    struct rules *r =
+        load("rule r { code = '^45' status = '^4\\.7\\.' stage = {\"rcpt\"} text = 'x'\n"
+             "  matches = {\"450 4.7.1 x\"} }");
+    (void)state;
+    assert_non_null(match(r, RULES_RCPT, 0, "451 4.7.9 x"));
+    assert_null(match(r, RULES_MAIL, 0, "451 4.7.9 x"));
+    assert_null(match(r, RULES_RCPT, 0, "421 4.7.9 x"));
+    assert_null(match(r, RULES_RCPT, 0, "451 4.2.9 x"));
+    assert_null(match(r, RULES_RCPT, 0, "451 x"));
+    rules_free(r);
+}
+
+static void test_samples_are_tried(void **state)
+{
+    struct rules *r = load("rule r { text = 'x' matches = {\"421 y\"} passes = {\"421 x\"} }");
+    (void)state;
+    findings = 0;
+    assert_int_equal(rules_check(r, count, NULL), 2);
+    rules_free(r);
+}
+
+static void costly(const struct rule *rule, void *arg)
+{
+    *(const struct rule **)arg = rule;
+}
+
+static void test_a_catastrophic_pattern_is_skipped_and_reported(void **state)
+{
+    struct rules *r =
+        load("rule slow { text = '^(\\w+\\s?)+$(?=y)' action = \"suspend\" for = \"5m\""
+             " matches = {\"421 x\"} }\n"
+             "rule other { text = 'aaa' matches = {\"421 aaa\"} }");
+    const struct rule *reported = NULL;
+    char line[1200] = "421 ";
+    (void)state;
+    memset(line + 4, 'a', 1000);
+    strcpy(line + 1004, "!");
+    rules_on_costly(r, costly, &reported);
+    int64_t before = clock_mono();
+    assert_string_equal(match(r, RULES_MAIL, 0, line)->name, "other");
+    assert_true(clock_mono() - before < CLOCK_SECOND / 2);
+    assert_non_null(reported);
+    assert_string_equal(reported->name, "slow");
+    rules_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shipped_samples_match_and_nothing_contradicts),
+        cmocka_unit_test(test_shipped_dimensions),
+        cmocka_unit_test(test_shipped_providers_are_recognised),
+        cmocka_unit_test(test_limits_are_inherited),
+        cmocka_unit_test(test_a_wider_start_does_not_pass_a_narrower_bound),
+        cmocka_unit_test(test_mistakes_name_file_and_line),
+        cmocka_unit_test(test_included_files_belong_to_the_set),
+        cmocka_unit_test(test_own_rules_before_others_and_the_stricter_holds),
+        cmocka_unit_test(test_code_status_stage_must_all_match),
+        cmocka_unit_test(test_samples_are_tried),
+        cmocka_unit_test(test_a_catastrophic_pattern_is_skipped_and_reported),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
