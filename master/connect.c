@@ -120,7 +120,10 @@ static int connect_to(const struct process *p, struct slice endpoint, struct err
 {
     struct endpoint to;
     if (!is_permitted(p, endpoint))
-        return err_set(e, "it is not in the configuration");
+        return err_set(e, "%s",
+                       strcmp(p->command->name, "relay") == 0
+                           ? "no text table names this socket, nor lmtp_permit_sockets"
+                           : "it is not in the configuration");
     if (channel_pending(p->channel) > PENDING_MAX)
         return err_set(e, "too many connections at a time");
     if (endpoint_parse(endpoint, p->master->plan->config->queue_directory, &to, e) < 0)
@@ -128,6 +131,8 @@ static int connect_to(const struct process *p, struct slice endpoint, struct err
     int fd = connect_as(p, &to);
     if (fd < 0 && errno == EACCES && p->master->privileged)
         return err_set(e, "Permission denied for user %s", p->command->user);
+    if (fd < 0 && errno == EAGAIN) /* only UNIX sockets say so */
+        return err_set(e, "more clients wait there than it lets wait");
     return fd < 0 ? err_set(e, "%s", strerror(errno)) : fd;
 }
 

@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/mem.h"
@@ -75,21 +77,58 @@ static int start(struct relay *relay, const struct job *j, const struct ipc_targ
     return fd;
 }
 
+static bool is_path(const struct ipc_target *t)
+{
+    return t->port == 0 && slice_starts(t->address, SLICE("/"));
+}
+
+/* A path is out of our jail's reach: master connects. 0, or -1 with errno. */
+static int ask_master(struct relay *relay, struct slice path, uint64_t *tag)
+{
+    char endpoint[NET_TEXT_MAX + 8];
+    struct channel *master = relay->service->master;
+    make_room(relay);
+    if (!master || path.len >= NET_TEXT_MAX) {
+        errno = master ? ENAMETOOLONG : ENOTCONN;
+        return -1;
+    }
+    int len = snprintf(endpoint, sizeof endpoint, "unix:%.*s", SLICE_ARG(path));
+    *tag = ++relay->next_tag;
+    ipc_connect_request_encode(
+        channel_out(master),
+        &(struct ipc_connect_request){.tag = *tag, .endpoint = slice_make(endpoint, (size_t)len)});
+    return 0;
+}
+
+void connect_answered(struct relay *relay, uint64_t tag, int fd, struct slice why)
+{
+    list_each(&relay->asking, n)
+    {
+        struct session *s = container_of(n, struct session, link);
+        if (s->asked != tag)
+            continue;
+        session_connecting(s, fd, why);
+        return;
+    }
+    if (fd >= 0)
+        close(fd); /* the session ended meanwhile */
+}
+
 /* 0: a session has taken the job over; -1: the target cannot even be tried. */
 static int try_target(struct relay *relay, struct job *j, const struct ipc_target *t)
 {
     char *host = slice_dup(slice_first(t->host, HOST_MAX));
     char address[NET_TEXT_MAX];
-    bool connected;
+    bool connected = false;
+    uint64_t asked = 0;
     net_text(t->address, t->port, address);
     job_set_host(j, host, address, t->port);
     j->use_count = 1;
     j->connecting = clock_mono();
     j->connected = 0;
-    int fd = start(relay, j, t, &connected);
+    int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);
     if (fd < 0) {
-        struct verdict v = verdict_local(STAGE_CONNECT, "4.4.1", "connect to %s[%s]:%u: %s", host,
-                                         address, t->port, strerror(errno));
+        struct verdict v = connect_verdict(host, address, t->port, strerror(errno));
         job_note_failure(j, &v);
         free(host);
         return -1;
@@ -103,7 +142,10 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     memcpy(s->address, address, sizeof address);
     j->session = s;
     pool_join(&relay->pool, s, j);
-    session_open(s, fd, connected);
+    s->asked = asked;
+    session_open(s, asked ? -1 : fd, connected);
+    if (asked)
+        list_push(&relay->asking, &s->link);
     return 0;
 }
 

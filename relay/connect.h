@@ -11,4 +11,7 @@ void connect_again_clear(struct relay *relay, struct job *j);
 /* The same from the first target on. */
 void connect_restart(struct relay *relay, struct job *j);
 
+/* What master said to a request for a socket; takes over fd. */
+void connect_answered(struct relay *relay, uint64_t tag, int fd, struct slice why);
+
 #endif

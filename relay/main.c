@@ -7,7 +7,8 @@
  *           to qmgr; connections to other servers; read-only descriptors of
  *           large messages under delivery
  * Secrets   none but the messages handed to it
- * Network   connects out; listens nowhere
+ * Network   connects out; listens nowhere. UNIX sockets of LMTP next hops are out of
+ *           its reach: master connects it to those that the operator has named
  *
  * qmgr sends jobs (ipc_deliver), each gets one answer (ipc_result). A job finds
  * an idle session in the pool or makes one (connect.c, hello.c), which carries
@@ -147,6 +148,7 @@ static int start(struct service *s, struct err *e)
     s->state = &relay;
     list_init(&relay.jobs);
     list_init(&relay.held);
+    list_init(&relay.asking);
     list_init(&relay.dead);
     pool_init(&relay.pool);
     absence_init(&qmgr_absence, s->base, without_qmgr, s);
@@ -195,6 +197,12 @@ static void table(struct service *s, struct slice parameter, unsigned position, 
     close(fd);
 }
 
+static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
+{
+    (void)s;
+    connect_answered(&relay, tag, fd, why);
+}
+
 static void reload(struct service *s)
 {
     (void)s;
@@ -234,6 +242,7 @@ int main(int argc, char **argv)
         .start = start,
         .peer = peer,
         .table = table,
+        .connecting = connecting,
         .reload = reload,
         .drain = drain,
         .turn = turn,

@@ -27,6 +27,15 @@ struct verdict verdict_local(enum smtp_stage stage, const char *enhanced, const 
         .stage = stage, .local = true, .enhanced = slice_str(enhanced), .text = buf_slice(&words)};
 }
 
+struct verdict connect_verdict(const char *host, const char *address, uint16_t port,
+                               const char *why)
+{
+    if (port == 0)
+        return verdict_local(STAGE_CONNECT, "4.4.1", "connect to %s[%s]: %s", host, address, why);
+    return verdict_local(STAGE_CONNECT, "4.4.1", "connect to %s[%s]:%u: %s", host, address, port,
+                         why);
+}
+
 void outcome_log_unreadable(const struct job *j)
 {
     log_error("%s: the content cannot be read from its spool file; the delivery is deferred",

@@ -9,6 +9,9 @@ struct verdict verdict_of_reply(enum smtp_stage stage, const struct smtp_reply *
 /* Our own words; text borrows from a static buffer. `enhanced` is static. */
 struct verdict verdict_local(enum smtp_stage stage, const char *enhanced, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* A connection that did not come about. Port 0: address is a path. */
+struct verdict connect_verdict(const char *host, const char *address, uint16_t port,
+                               const char *why);
 /* For the operator: the content's file cannot be read (F25). */
 void outcome_log_unreadable(const struct job *j);
 /* 2xx, 4xx, 5xx. */

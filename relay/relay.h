@@ -12,7 +12,9 @@ struct relay {
     struct service *service;
     struct channel *qmgr; /* NULL: none, there are no jobs then */
     struct list jobs;
-    struct list held; /* sessions whose end of data is to be announced to qmgr */
+    struct list held;   /* sessions whose end of data is to be announced to qmgr */
+    struct list asking; /* sessions whose socket master was asked for */
+    uint64_t next_tag;
     struct list dead; /* sessions closed in this turn, freed at its end */
     unsigned job_count, session_count;
     unsigned session_limit; /* above it spare sessions give way to new ones; 0: none */

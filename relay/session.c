@@ -212,8 +212,7 @@ static void lost(struct session *s, int error)
         return;
     }
     if (s->state == SESSION_CONNECT)
-        v = verdict_local(row->stage, "4.4.1", "connect to %s[%s]:%u: %s", s->host, s->address,
-                          s->port, strerror(error));
+        v = connect_verdict(s->host, s->address, s->port, strerror(error));
     else
         v = verdict_local(row->stage, "4.4.2", "lost connection with %s[%s] while %s%s%s", s->host,
                           s->address, row->doing, error ? ": " : "", error ? strerror(error) : "");
@@ -445,16 +444,37 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 /* ---- beginning ------------------------------------------------------------- */
 
+static void use_socket(struct session *s, int fd, bool connected)
+{
+    wire_open(&s->wire, s->relay->service->base, fd, on_readable, on_writable, s);
+    session_enter(s, connected ? SESSION_GREETING : SESSION_CONNECT);
+    if (!connected)
+        wire_wait(&s->wire);
+}
+
 void session_open(struct session *s, int fd, bool connected)
 {
     list_init(&s->link);
     list_init(&s->site_link);
     s->opened = clock_mono();
     s->relay->session_count++;
-    wire_open(&s->wire, s->relay->service->base, fd, on_readable, on_writable, s);
-    session_enter(s, connected ? SESSION_GREETING : SESSION_CONNECT);
-    if (!connected)
-        wire_wait(&s->wire);
+    s->wire.fd = -1;
+    if (fd >= 0)
+        use_socket(s, fd, connected);
+    else
+        session_enter(s, SESSION_CONNECT);
+}
+
+void session_connecting(struct session *s, int fd, struct slice why)
+{
+    s->asked = 0;
+    list_remove(&s->link);
+    if (fd >= 0) {
+        use_socket(s, fd, false);
+        return;
+    }
+    struct verdict v = connect_verdict(s->host, s->address, s->port, log_esc_n(why, 200));
+    session_fail(s, &v, false);
 }
 
 void session_assign(struct session *s, struct job *j)

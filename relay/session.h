@@ -57,7 +57,7 @@ struct session_tls {
 };
 
 struct session {
-    struct list link;      /* among the idle, the held or the dead */
+    struct list link;      /* among the idle, the held, the dead, or those in relay->asking */
     struct list site_link; /* among the idle of its site */
     struct relay *relay;
     struct pool_site *site;
@@ -67,6 +67,7 @@ struct session {
     bool queued;     /* commands wait to be sent: no reply to them can have come */
     bool needs_rset; /* the last transaction may have left something at the server */
     struct wire wire;
+    uint64_t asked; /* tag of the socket that master was asked for; 0: none */
     struct deadline deadline;
     struct smtp_reply *partial; /* a reply of which not all has come, or NULL */
     struct ehlo ehlo;
@@ -81,8 +82,11 @@ struct session {
     struct transaction tx;
 };
 
-/* Starts on a connected or connecting socket, for s->job. */
+/* Starts on a connected or connecting socket, for s->job; -1: session_connecting
+ * brings it. */
 void session_open(struct session *s, int fd, bool connected);
+/* The socket that a session waits for; or -1 and why there is none. */
+void session_connecting(struct session *s, int fd, struct slice why);
 /* Whether one more transaction, for this job, may go over the connection. */
 bool session_usable(const struct session *s, const struct job *j);
 /* Gives an idle session a job and starts on it. */

@@ -390,8 +390,9 @@ static void take_literal(struct lookup *l)
         }
         inet_ntop(d->address_len == 4 ? AF_INET : AF_INET6, d->address, printed, sizeof printed);
     }
+    /* a socket is on this host, as Postfix's log lines say it too */
     struct ipc_target t = {
-        .host = d->kind == DESTINATION_UNIX ? domain_slice(&d->name) : slice_str(printed),
+        .host = slice_str(d->kind == DESTINATION_UNIX ? l->all->config->myhostname : printed),
         .address = d->kind == DESTINATION_UNIX ? domain_slice(&d->name)
                                                : slice_make(d->address, d->address_len),
         .port = d->port};

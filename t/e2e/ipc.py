@@ -21,6 +21,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 
 from postern import in_namespace
@@ -327,3 +328,37 @@ class FakeMaster:
             os.close(self.event_fd)
         if expect is not None:
             assert status == expect, f"exit status {status}\n{self.log()}"
+
+
+class Broker:
+    """Connects the service of a FakeMaster as master does: `permitted` maps
+    endpoints to addresses; others are refused. With silent=True nothing is said."""
+
+    def __init__(self, master, permitted, silent=False):
+        self.channel, self.permitted, self.silent = master.master, permitted, silent
+        self.asked = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        try:
+            while True:
+                m = self.channel.receive(1)
+                if m is not None and m.name == "ipc_connect_request":
+                    self.asked.append(m)
+                    if not self.silent:
+                        self.answer(m)
+        except (Closed, OSError, ValueError):
+            pass
+
+    def answer(self, request):
+        address = self.permitted.get(request.endpoint.decode())
+        if address is None:
+            self.channel.send("ipc_connect_failed", tag=request.tag, text="not permitted")
+            return
+        with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as s:
+            try:
+                s.connect(address)
+                s.setblocking(False)
+                self.channel.send("ipc_connecting", s.fileno(), tag=request.tag)
+            except OSError as e:
+                self.channel.send("ipc_connect_failed", tag=request.tag, text=e.strerror)

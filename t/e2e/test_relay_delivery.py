@@ -4,9 +4,10 @@ import socket
 import subprocess
 
 import pytest
+from ipc import Broker
 from postern import free_port, wait_until
 from relay_rig import (CONTENT, DEFERRED, DOT, FAILED, FLAG_8BIT, FLAG_UTF8, LMTP, LOOPBACK,
-                       MESSAGE, RCPT, RECIPIENT, SENT, Relay, Script, content_file, plain,
+                       MESSAGE, RCPT, RECIPIENT, SENT, SITE, Relay, Script, content_file, plain,
                        statuses)
 from sink import Sink
 
@@ -266,16 +267,43 @@ def test_lmtp_answers_for_each_recipient():
             assert result.outcomes[0].text == b"2.0.0 a ok"
 
 
+def lmtp_target(path):
+    return [dict(host="relay.test", address=path, port=0)]
+
+
 def test_lmtp_over_a_unix_socket(place):
-    # as root relay is in an empty chroot, where there is no such socket
-    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    """relay sees no files: master connects it."""
     path = os.path.join(place, "lmtp")
-    with Script(plain(verb="LHLO"), path=path) as server, \
-            Relay(wrapper=user if os.getuid() == 0 else ()) as relay:
-        relay.deliver([dict(host="lmtp", address=path, port=0)], ["r@dst.test"], transport=LMTP)
+    with Script(plain(verb="LHLO"), path=path) as server, Relay() as relay:
+        broker = Broker(relay.master, {f"unix:{path}": path})
+        relay.deliver(lmtp_target(path), ["r@dst.test"], transport=LMTP)
         result = relay.result()
         assert statuses(result) == [SENT] and result.address == path.encode()
-        assert server.connections[0].content == CONTENT
+        assert server.connections[0].content == CONTENT and len(broker.asked) == 1
+
+
+def test_lmtp_socket_that_master_refuses(place):
+    with Relay() as relay:
+        Broker(relay.master, {})
+        relay.deliver(lmtp_target("/run/other"), ["r@dst.test"], transport=LMTP)
+        result = relay.result()
+        assert statuses(result) == [DEFERRED] and result.scope == SITE
+        assert result.outcomes[0].text == b"connect to relay.test[/run/other]: not permitted"
+
+
+def test_lmtp_socket_of_which_master_says_nothing(place):
+    """The time-out of a connection holds; a socket that comes too late is closed."""
+    path = os.path.join(place, "lmtp")
+    heard = []
+    with Script(lambda c: heard.append(c.sock.recv(10)), path=path) as server, \
+            Relay(smtp_connect_timeout="1s") as relay:
+        broker = Broker(relay.master, {f"unix:{path}": path}, silent=True)
+        relay.deliver(lmtp_target(path), ["r@dst.test"], transport=LMTP)
+        result = relay.result()
+        assert statuses(result) == [DEFERRED] and b"timed out" in result.outcomes[0].text
+        broker.answer(broker.asked[0])
+        wait_until(lambda: heard == [b""], 10, "the end of the late connection")
+        assert not server.errors
 
 
 def test_source_address():

@@ -1,10 +1,9 @@
 """transport_maps by tables that are servers: good ones, slow, dead and mad ones."""
-import threading
 import time
 
 import pytest
 
-from ipc import Closed
+from ipc import Broker
 from postern import Postern, free_port, pause, wait_until
 from sink import Sink
 from table_servers import CLOSE, SILENT, Later, Socketmap, TcpTable
@@ -12,39 +11,6 @@ from test_resolve_dns import dns, refused, start  # noqa: F401
 from test_resolve_route import where
 
 ROUTE = "smtp:[127.0.0.41]:2525"
-
-
-class Broker:
-    """Connects resolve as master does, to what it is told."""
-
-    def __init__(self, resolve, *tables):
-        self.tables = {t.where: t for t in tables}
-        self.channel, self.asked = resolve.master.master, []
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        import socket
-        try:
-            while True:
-                m = self.channel.receive(1)
-                if m is None or m.name != "ipc_connect_request":
-                    continue
-                endpoint = m.endpoint.decode()
-                self.asked.append(endpoint)
-                table = self.tables.get(endpoint)
-                try:
-                    assert table, endpoint
-                    s = socket.socket(socket.AF_UNIX if isinstance(table.address, str)
-                                      else socket.AF_INET)
-                    s.connect(table.address)
-                    s.setblocking(False)
-                except OSError as e:
-                    self.channel.send("ipc_connect_failed", tag=m.tag, text=e.strerror)
-                else:
-                    self.channel.send("ipc_connecting", s.fileno(), tag=m.tag)
-                    s.close()
-        except (Closed, OSError, ValueError):
-            pass
 
 
 @pytest.fixture(params=["tcp", "inet", "unix"])
@@ -58,7 +24,7 @@ def table(request, place):
 @pytest.fixture
 def resolve(start, table):
     r = start(transport_maps=table.spec, relayhost="[127.0.0.61]", lookup_table_timeout="1")
-    r.broker = Broker(r, table)
+    r.broker = Broker(r.master, {table.where: table.address})
     return r
 
 
@@ -80,7 +46,7 @@ def test_order_with_other_tables(start, table):
                          "c@x.test": ":"})
     r = start(transport_maps=f"inline:{{ a@x.test=smtp:[127.0.0.43] }} {table.spec} "
               "inline:{ x.test=smtp:[127.0.0.44] }", relayhost="[127.0.0.61]")
-    r.broker = Broker(r, table)
+    r.broker = Broker(r.master, {table.where: table.address})
     assert where(r.ask("a@x.test")) == ["127.0.0.43:25"]
     assert where(r.ask("b@x.test")) == ["127.0.0.42:25"]
     assert where(r.ask("c@x.test")) == ["127.0.0.61:25"]
@@ -116,7 +82,7 @@ def test_garbage(start, table):
     """Malformed, oversize: never a route, never silence."""
     own = TCP_GARBAGE if isinstance(table, TcpTable) else SOCKETMAP_GARBAGE
     r = start(transport_maps=table.spec, relayhost="[127.0.0.61]", lookup_table_timeout="1")
-    r.broker = Broker(r, table)
+    r.broker = Broker(r.master, {table.where: table.address})
     for garbage in GARBAGE + own:
         table.answer = lambda key, garbage=garbage: garbage
         begin = time.monotonic()

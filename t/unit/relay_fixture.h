@@ -46,6 +46,7 @@ static inline void rig_start(void)
     rig = (struct relay){.service = &rig_service};
     list_init(&rig.jobs);
     list_init(&rig.held);
+    list_init(&rig.asking);
     list_init(&rig.dead);
     pool_init(&rig.pool);
     timers_init(&rig.timers, rig_service.base, session_expired);
