@@ -145,7 +145,9 @@ static void on_large_file(int fd, const char *error, int code, void *arg)
     int writer = fd < 0 ? -1 : store_large_writer(q->store, &c->m->id, &e);
     if (writer < 0) {
         log_error("no file for a large message: %s", error ? error : e.text);
-        refuse(c->smtpd, c->tag, commit_state_refusal(code == 452 ? SPOOL_FULL : SPOOL_BAD));
+        /* a file that was made and cannot be opened again is no lack of room */
+        bool full = fd < 0 && code == 452;
+        refuse(c->smtpd, c->tag, commit_state_refusal(full ? SPOOL_FULL : SPOOL_BAD));
         give_up(c);
         return;
     }

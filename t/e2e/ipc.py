@@ -223,7 +223,8 @@ def expand(values):
 class FakeMaster:
     """Starts PROGRAM as master would, unprivileged or as root, and talks to it."""
 
-    def __init__(self, program, config=None, listen=(), directory=None, wrapper=()):
+    def __init__(self, program, config=None, listen=(), directory=None, wrapper=(),
+                 programs=os.path.join(BUILD, "bin")):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         os.chmod(self.directory, 0o755)
         self.log_path = os.path.join(self.directory, f"{program}.log")
@@ -255,7 +256,7 @@ class FakeMaster:
                 os.dup2(fd, 3 + i)
             os.closerange(3 + len(high), 4096)
 
-        argv = [*wrapper, os.path.join(BUILD, "bin", program), "-n", program, "-s", "0",
+        argv = [*wrapper, os.path.join(programs, program), "-n", program, "-s", "0",
                 "-l", str(len(self.listeners))]
         if os.getuid() == 0 and not wrapper:
             argv = in_namespace(self.directory, argv)

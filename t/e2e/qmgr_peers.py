@@ -40,7 +40,8 @@ class Qmgr:
     """qmgr and its peers. `sites` answers what resolve is asked: a function of
     the recipient that returns the fields of ipc_resolve_reply."""
 
-    def __init__(self, config=None, directory=None, relays=1, bounce=True, listen=()):
+    def __init__(self, config=None, directory=None, relays=1, bounce=True, listen=(),
+                 **options):
         values = dict(event_log_file="/dev/null", minimal_backoff_time="300",
                       queue_minfree="0", queue_minfree_inodes="0")
         values.update(config or {})
@@ -49,7 +50,8 @@ class Qmgr:
         spool = os.path.join(self.directory, "spool")
         os.makedirs(spool, exist_ok=True)
         os.chmod(spool, 0o777)  # qmgr runs as its own user
-        self.master = FakeMaster("qmgr", values, directory=self.directory, listen=listen)
+        self.master = FakeMaster("qmgr", values, directory=self.directory, listen=listen,
+                                 **options)
         self.smtpd = self.master.peer("smtpd")
         self.state = self.smtpd.expect("ipc_spool_state")
         self.resolve = self.master.peer("resolve")

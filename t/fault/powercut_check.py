@@ -108,15 +108,14 @@ class Judge:
         syncs = [r for r in rec.records if r.end and r.inode and not r.source[0] and not r.data]
         # a mark waits half a second, then for the sync under way and for its own
         self.slack = MARK_SECONDS + 2 * max([(r.end_ns - r.begin_ns) / 1e9 for r in syncs] or [0])
-        self.marked = self.times_of_marks()
+        last = {r.pid: r.begin_ns / 1e9 for r in rec.records if r.call == shim.SEND}
+        self.deaths = sorted(last.values())[:-1]
+        self.marked = {to: min(times) for (_, to), times in rec.events.items()
+                       if not self.forgotten(min(times))}
 
-    def times_of_marks(self):
-        """Recipient -> when its delivery was logged; but not if qmgr was killed before
-        the mark had to be durable."""
-        last = {r.pid: r.begin_ns / 1e9 for r in self.rec.records if r.call == shim.SEND}
-        deaths = sorted(last.values())[:-1]
-        return {to: min(times) for (_, to), times in self.rec.events.items()
-                if not any(min(times) - 0.1 <= d <= min(times) + self.slack for d in deaths)}
+    def forgotten(self, time):
+        """Whether qmgr was killed before what it said at this time had to be durable."""
+        return any(time - 0.1 <= d <= time + self.slack for d in self.deaths)
 
     def judge(self, position, found):
         """What is wrong, as a list of sentences."""
@@ -188,6 +187,7 @@ class Judge:
             return []
         past = [o for o in orders if o.done + self.slack <= now]
         if past and past[-1].verb in ("hold", "release") and \
+                not self.forgotten(past[-1].done) and \
                 (past[-1].verb == "hold") != (id in found.held):
             return [f"{id} was told to {past[-1].verb} and this is forgotten"]
         return []

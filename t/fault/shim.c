@@ -51,7 +51,7 @@ enum action {
     ACTION_BEFORE = -4  /* SIGKILL before the call is done */
 };
 
-enum { RULES = 8, PATH_PART_MAX = 256 };
+enum { RULES = 12, PATH_PART_MAX = 256 };
 
 /* From the first-th matching call on, `count` calls get the action (an errno
  * value or enum action). */

@@ -23,7 +23,7 @@ FILES, DIRECTORIES = 1, 2
 PAGE = 4096
 HEAD = struct.Struct("=QQQQQII")   # struct shared
 RULE = struct.Struct("=IiQQQQII")
-RULES = 8
+RULES = 12
 RECORD = struct.Struct("=IHHIiQQqqQQQQQII")
 FIELDS = {"used": 0, "size": 8, "clock": 16, "device": 24, "overflow": 32, "fsync_us": 40,
           "syncfs_us": 44}
