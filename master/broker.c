@@ -55,6 +55,18 @@ static bool asks_names(const struct process *smtpd, const struct process *resolv
     return smtpd->asks_names && resolve->command == command_find(SLICE("resolve"));
 }
 
+static bool asks_keys(const struct process *smtpd, const struct process *keyd)
+{
+    return smtpd->asks_keys && keyd->command == command_find(SLICE("keyd"));
+}
+
+/* keyd has to do with smtpd alone. */
+static bool is_star(const struct process *a, const struct process *b)
+{
+    const struct command *keyd = command_find(SLICE("keyd"));
+    return is_qmgr(a) != is_qmgr(b) && a->command != keyd && b->command != keyd;
+}
+
 void broker_connect(struct process *p)
 {
     list_each(&p->master->processes, n)
@@ -62,8 +74,9 @@ void broker_connect(struct process *p)
         struct process *other = container_of(n, struct process, link);
         if (other == p || !other->connected || !other->channel)
             continue;
-        if (is_qmgr(other) != is_qmgr(p) || asks_names(p, other) || asks_names(other, p) ||
-            asks_accounts(p, other) || asks_accounts(other, p))
+        if (is_star(p, other) || asks_keys(p, other) || asks_keys(other, p) ||
+            asks_names(p, other) || asks_names(other, p) || asks_accounts(p, other) ||
+            asks_accounts(other, p))
             introduce(other, p);
     }
 }

@@ -95,6 +95,7 @@ static void change_over(struct master *m, struct change *c)
     while (!list_empty(&c->listeners))
         list_push(&m->listeners, list_pop(&c->listeners));
     tables_set(&m->tables, resolve_service(m->plan)->config->transport_maps);
+    keys_adopt(m, m->plan);
     m->generation++;
     m->reloads++;
     supervise_apply(m);

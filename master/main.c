@@ -5,7 +5,8 @@
  *   user      root (or unprivileged, for development: then so are the services)
  *   chroot    none
  *   fds       listeners, control socket, logs, pid file, a channel to each service
- *   secrets   none
+ *   secrets   private keys, read at start and reload for keyd and then wiped; memory
+ *             files with them stay open for a keyd that is started again
  *   network   opens listening sockets; reads and writes no byte on any
  *   mail      none
  *
@@ -164,6 +165,7 @@ static void run(struct master *m)
     if (!events[4] || event_add(events[4], &second) < 0)
         panic("cannot make a timer");
     m->last_tick = clock_mono();
+    keys_adopt(m, m->plan);
     supervise_apply(m);
     while (!m->stopping || !list_empty(&m->processes)) {
         channel_flush_all();

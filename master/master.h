@@ -29,6 +29,7 @@ struct process {
     enum process_state state;
     bool replaced;       /* draining because a newer process has its place */
     bool connected;      /* sent ipc_ready, so it has its peers */
+    bool asks_keys;      /* smtpd with TLS */
     bool asks_names;     /* smtpd with smtpd_peername_lookup */
     char *endpoints;     /* it may be connected to, one a line; NULL: it asks for none */
     uint32_t generation; /* of the configuration it was started with */
@@ -65,6 +66,7 @@ struct master {
     struct plan *plan;
     struct logs logs;
     struct tables tables;
+    struct keys keys;
     struct list listeners; /* struct listener */
     int control;           /* listening socket for `postern` */
     int showq;             /* the same for mailq */

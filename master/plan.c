@@ -19,8 +19,10 @@ void plan_free(struct plan *p)
 {
     if (!p)
         return;
-    for (size_t i = 0; i < p->count; i++)
+    for (size_t i = 0; i < p->count; i++) {
         config_free(p->services[i].config);
+        keys_service_free(p->services[i].tls);
+    }
     free(p->services);
     master_cf_free(p->master_cf);
     config_free(p->config);
@@ -178,29 +180,59 @@ static int check_accounts(struct plan *p, struct err *e)
     return 0;
 }
 
+/* Whether any smtpd of the configuration speaks TLS, so that there are keys. */
+static bool has_tls(const struct plan *p)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->services[i].tls)
+            return true;
+    return false;
+}
+
+/* Services that the configuration has no use for are not started; keyd comes after
+ * all that may need it. */
 static bool is_wanted(const struct plan *p, const struct master_cf_service *line)
 {
+    if (line->command == command_find(SLICE("keyd")))
+        return has_tls(p);
     return p->config->accounts_enable || line->command != command_find(SLICE("quota"));
+}
+
+static int plan_tls(struct plan_service *s, struct err *e)
+{
+    if (s->line->command != command_find(SLICE("smtpd")) || s->line->local ||
+        !certs_wanted(s->config))
+        return 0;
+    s->tls = keys_load(s->config, e);
+    return s->tls ? 0 : err_prefix(e, "%s", s->line->where);
+}
+
+static int plan_service(struct plan *p, const struct master_cf_service *line, bool privileged,
+                        struct err *e)
+{
+    struct plan_service *s = &p->services[p->count++];
+    s->line = line;
+    s->config = config_override(p->config, (const char *const *)line->overrides,
+                                line->override_count, line->where, e);
+    if (!s->config || plan_addresses(s, e) < 0 ||
+        check_program(p, line->command, privileged, e) < 0 || plan_tls(s, e) < 0)
+        return -1;
+    s->processes = process_count(s);
+    return line->command == command_find(SLICE("resolve"))
+               ? tables_check(s->config->transport_maps, e)
+               : 0;
 }
 
 static int plan_services(struct plan *p, bool privileged, struct err *e)
 {
     p->services = xcalloc(p->master_cf->count, sizeof *p->services);
-    for (size_t i = 0; i < p->master_cf->count; i++) {
-        if (!is_wanted(p, &p->master_cf->services[i]))
-            continue;
-        struct plan_service *s = &p->services[p->count++];
-        s->line = &p->master_cf->services[i];
-        s->config = config_override(p->config, (const char *const *)s->line->overrides,
-                                    s->line->override_count, s->line->where, e);
-        if (!s->config || plan_addresses(s, e) < 0 ||
-            check_program(p, s->line->command, privileged, e) < 0)
-            return -1;
-        s->processes = process_count(s);
-        if (s->line->command == command_find(SLICE("resolve")) &&
-            tables_check(s->config->transport_maps, e) < 0)
-            return -1;
-    }
+    for (int keyd = 0; keyd < 2; keyd++)
+        for (size_t i = 0; i < p->master_cf->count; i++) {
+            const struct master_cf_service *line = &p->master_cf->services[i];
+            if ((line->command == command_find(SLICE("keyd"))) == (keyd == 1) &&
+                is_wanted(p, line) && plan_service(p, line, privileged, e) < 0)
+                return -1;
+        }
     return check_address_once(p, e);
 }
 

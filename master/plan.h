@@ -11,6 +11,7 @@
 
 #include "conf/config.h"
 #include "conf/master_cf.h"
+#include "master/keys.h"
 #include "service/service.h"
 
 struct plan_address {
@@ -27,6 +28,7 @@ struct plan_service {
     unsigned processes;
     struct plan_address addresses[SERVICE_LISTENERS_MAX];
     unsigned address_count;
+    struct service_tls *tls; /* of smtpd with TLS, or NULL */
 };
 
 struct plan {

@@ -130,6 +130,7 @@ static void add_process(struct member *member, pid_t pid, int channel)
                    : xasprintf("%s %s", member->command->name, member->name);
     p->slot = member->slot;
     p->region = -1;
+    p->asks_keys = member->service->tls != NULL;
     p->asks_names = p->command == command_find(SLICE("smtpd")) &&
                     member->service->config->smtpd_peername_lookup;
     connect_permit(p, member->service->config);
@@ -184,6 +185,7 @@ int spawn(struct member *member, struct err *e)
     add_process(member, pid, pair[0]);
     broker_tables(member->process);
     broker_client_counts(member->process);
+    keys_send(member->process);
     return 0;
 failed:
     close(config);

@@ -207,6 +207,7 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     struct ipc_log_broken broken;
     struct ipc_status_request request;
     struct ipc_connect_request connection;
+    struct ipc_key_taken taken;
     (void)c;
     p->heard = clock_mono();
     if (fd >= 0)
@@ -229,6 +230,11 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     if (f->number == IPC_NUMBER_ipc_connect_request && p->endpoints &&
         ipc_connect_request_decode(f->body, &connection) == 0) {
         connect_request(p, &connection);
+        return 0;
+    }
+    if (f->number == IPC_NUMBER_ipc_key_taken && p->command == command_find(SLICE("keyd")) &&
+        ipc_key_taken_decode(f->body, &taken) == 0) {
+        keys_taken(p->master, taken.number, taken.error);
         return 0;
     }
     return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
@@ -374,6 +380,7 @@ void supervise_tick(struct master *m)
     }
     if (ticks % TABLES_EVERY == 0)
         watch_tables(m);
+    keys_tick(m);
     if (ticks % SYSLOG_EVERY == 0)
         watch_syslog(m);
 }

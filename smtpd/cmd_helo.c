@@ -22,11 +22,19 @@ static void announce(struct session *s)
 {
     struct slice all = buf_slice(&s->server->ehlo);
     size_t first = slice_chr(all, '\n') + 1;
+    bool starttls = s->server->secure.announced && !s->tls && !s->local_user;
+    if (first == all.len && starttls) { /* smtpd_discard_ehlo_keywords has left nothing else */
+        buf_printf(&s->out, "250-%.*s", (int)(first - 4), all.ptr + 4);
+        reply_ready(s, 250, SLICE("250 STARTTLS\r\n"));
+        return;
+    }
     buf_adds(&s->out, slice_first(all, first));
     if (first == all.len) { /* smtpd_discard_ehlo_keywords has left nothing */
         reply_ready(s, 250, SLICE(""));
         return;
     }
+    if (starttls)
+        buf_addstr(&s->out, "250-STARTTLS\r\n");
     if (s->may_xclient)
         buf_addstr(&s->out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n");
     if (s->may_xforward)

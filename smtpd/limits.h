@@ -21,6 +21,7 @@ enum {
     OUTPUT_HIGH = 16 * 1024,
     OUTPUT_MAX = 64 * 1024,
     PREFIX_MAX = 12 * 1024,   /* the header lines that we add, PREPEND_MAX included */
+    RECEIVED_TLS_MAX = 4096,  /* of these, what is said about TLS */
     RCPTS_MAX = 8 << 20,      /* encoded recipients of one message; within qmgr's credit */
     COMMIT_OVERHEAD = 4096,   /* of a COMMIT at most, besides content and recipients */
     COMMIT_RCPTS = 32 * 1024, /* encoded recipients in one frame */

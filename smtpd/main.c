@@ -4,13 +4,14 @@
  * user       _postern-smtpd
  * chroot     an empty directory
  * sees       what clients send; a write-only descriptor for each large message
- * does not   spool paths, other processes' mail, keys, accounts
+ * does not   spool paths, other processes' mail, private keys, accounts
  * network    the connections that it accepts; it makes none: master makes those to
  *            policy servers
  *
  * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
  * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
- * names.c asks resolve what a client is called.
+ * names.c asks resolve what a client is called; keys.c asks keyd to sign in TLS
+ * handshakes (secure.c).
  */
 #include <sys/socket.h>
 #include <time.h>
@@ -88,8 +89,41 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         link_attach(&server.link, fd);
     else if (slice_eq(name, SLICE("resolve")))
         names_attach(&server.names, fd);
+    else if (slice_eq(name, SLICE("keyd")))
+        keys_attach(&server.keys, fd);
     else
         close(fd);
+}
+
+/* Certificates, with which TLS becomes possible. */
+static int take_certificates(struct service *s, const struct ipc_frame *f, int fd, struct err *e)
+{
+    struct ipc_tls m;
+    struct err why = {0, ""};
+    if (f->number != IPC_NUMBER_ipc_tls || ipc_tls_decode(f->body, &m) < 0) {
+        close(fd);
+        return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
+    }
+    if (secure_certificates(&server.secure, s->config, s->name, fd, &why) < 0)
+        log_error("certificates cannot be used: %s", why.text);
+    close(fd);
+    return 0;
+}
+
+static int message(struct service *s, const struct ipc_frame *f, struct err *e)
+{
+    struct ipc_tls_tickets m;
+    (void)s;
+    if (f->number != IPC_NUMBER_ipc_tls_tickets || ipc_tls_tickets_decode(f->body, &m) < 0)
+        return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
+    return secure_tickets(&server.secure, m.keys, e);
+}
+
+/* Whether those are there whom sessions need from their first byte on. */
+static bool has_company(const struct service *s)
+{
+    return server.link.known && (!s->config->smtpd_peername_lookup || server.names.channel) &&
+           (!server.secure.offered || server.keys.channel);
 }
 
 static void watch_qmgr(void)
@@ -108,7 +142,7 @@ static void turn(struct service *s)
 {
     static bool heard;
     watch_qmgr();
-    if (heard || !server.link.known || (s->config->smtpd_peername_lookup && !server.names.channel))
+    if (heard || !has_company(s))
         return;
     heard = true;
     listeners_resume(server.listeners);
@@ -142,6 +176,8 @@ int main(int argc, char **argv)
         .open = open_zone,
         .start = start,
         .peer = peer,
+        .descriptor = take_certificates,
+        .message = message,
         .client_counts = client_counts,
         .connecting = connecting,
         .reload = reload,

@@ -104,7 +104,7 @@ static bool is_welcome(struct session *s)
 static bool talks_first(struct session *s)
 {
     char byte;
-    if (s->behind == 0 && recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+    if (s->behind == 0 && (s->tls || recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
         return false;
     log_info("improper command pipelining after CONNECT from %s", s->peer);
     buf_addstr(&s->out, "554 5.5.0 Error: you talked before my greeting\r\n");
@@ -121,21 +121,21 @@ void opening_greet(struct session *s)
         buf_adds(&s->out, buf_slice(&s->server->greeting));
 }
 
-/* It is known where the client is. */
-static void welcome(struct session *s)
+static void say_hello(struct session *s)
 {
     struct server *sv = s->server;
-    s->may_xclient = nets_match(&sv->xclient_hosts, address_of(s));
-    s->may_xforward = nets_match(&sv->xforward_hosts, address_of(s));
-    if (!is_welcome(s))
-        return;
     if (sv->config->smtpd_peername_lookup && names_ask(&sv->names, s))
         s->wait = WAIT_NAME;
     else
         opening_greet(s);
 }
 
-/* ---- behind a proxy ---------------------------------------------------------------- */
+void opening_secured(struct session *s)
+{
+    s->may_relay = s->may_relay || secure_may_relay(s);
+    if (s->server->secure.immediate)
+        say_hello(s);
+}
 
 /* Nothing is said to whom is not believed: it may be no mail client at all. */
 static void close_unheard(struct session *s, const char *why)
@@ -143,6 +143,27 @@ static void close_unheard(struct session *s, const char *why)
     log_warning("%s from %s: connection closed", why, s->peer);
     s->phase = PHASE_BROKEN;
 }
+
+/* It is known where the client is. */
+static void welcome(struct session *s)
+{
+    struct server *sv = s->server;
+    s->may_xclient = nets_match(&sv->xclient_hosts, address_of(s));
+    s->may_xforward = nets_match(&sv->xforward_hosts, address_of(s));
+    bool good = is_welcome(s);
+    if (!sv->secure.immediate) {
+        if (good)
+            say_hello(s);
+        return;
+    }
+    buf_free(&s->out); /* a client that waits for TLS understands no reply */
+    if (good && secure_ready(s))
+        secure_begin(s);
+    else if (good)
+        close_unheard(s, "TLS is not available (no certificate, or no keyd): connection");
+}
+
+/* ---- behind a proxy ---------------------------------------------------------------- */
 
 size_t opening_take_proxy(struct session *s, struct slice in)
 {
@@ -217,6 +238,7 @@ void opening_change_client(struct session *s, const struct proxy_endpoint *clien
     struct server *sv = s->server;
     clients_disconnect(&sv->clients, s->client);
     s->client = NULL;
+    secure_forget_certificate(s); /* it is that of who speaks for the client */
     set_address(s, client);
     opening_set_name(s, name);
     s->may_relay = s->login || nets_match(&sv->relay_networks, address_of(s));

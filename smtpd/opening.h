@@ -14,6 +14,9 @@ size_t opening_take_proxy(struct session *s, struct slice in);
 void opening_set_name(struct session *s, struct slice name);
 /* The client's name is known, or it has none. */
 void opening_greet(struct session *s);
+/* TLS is there: what the client's certificate permits; and the greeting, where TLS
+ * comes before it. s->behind says whether anything came with it. */
+void opening_secured(struct session *s);
 /* XCLIENT: from here on the client is another, and the dialogue starts anew. An
  * address with len 0 is one that nobody knows; an empty name is "unknown". */
 void opening_change_client(struct session *s, const struct proxy_endpoint *client,

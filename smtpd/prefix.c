@@ -5,18 +5,26 @@
 #include "mail/message_id.h"
 #include "mail/received.h"
 #include "smtpd/content.h"
+#include "smtpd/limits.h"
 
 static void add_received(struct session *s, struct buf *out)
 {
+    /* RFC 3848, RFC 6531 section 4.3 */
+    static const struct slice protocols[2][3] = {
+        {{"SMTP", 4}, {"ESMTP", 5}, {"UTF8SMTP", 8}},
+        {{"SMTP", 4}, {"ESMTPS", 6}, {"UTF8SMTPS", 9}},
+    };
     bool utf8 = (s->tx.flags & MESSAGE_SMTPUTF8) != 0;
+    char tls_text[RECEIVED_TLS_MAX];
+    struct buf tls = {tls_text, 0, sizeof tls_text, sizeof tls_text};
+    secure_received(s, &tls);
     struct received r = {
         .helo = slice_str(s->helo),
         .client_name = session_client_name(s),
         .client_addr = session_client_address(s),
         .myhostname = slice_str(s->server->config->myhostname),
-        .protocol = utf8       ? SLICE("UTF8SMTP")
-                    : s->esmtp ? SLICE("ESMTP")
-                               : SLICE("SMTP"),
+        .protocol = protocols[secure_is_on(s)][utf8 ? 2 : s->esmtp],
+        .tls = buf_slice(&tls),
         .id = id_slice(&s->tx.id),
         .recipient = tx_single_recipient(&s->tx),
         .arrival = s->tx.arrival,

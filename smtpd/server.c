@@ -100,9 +100,12 @@ int server_configure(struct server *sv, const struct config *config, struct err 
     sv->submission = strcmp(config->smtpd_service_kind, "submission") == 0;
     sv->proxied = *config->smtpd_upstream_proxy_protocol != '\0';
     make_ehlo(&sv->ehlo, config);
+    secure_configure(&sv->secure, config);
+    sv->secure.announced = sv->secure.offered && !is_discarded(config, SLICE("STARTTLS"));
     clients_configure(&sv->clients, config);
     sv->timeouts.lasts[TIMEOUT_CLIENT] = config->smtpd_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_PROXY] = config->smtpd_upstream_proxy_timeout * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_TLS] = config->smtpd_starttls_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_NAME] = config->smtpd_peername_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_SLEEP] = config->smtpd_error_sleep_time * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_COMMIT] = COMMIT_SECONDS * CLOCK_SECOND;
@@ -135,6 +138,7 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     list_init(&sv->sessions);
     link_init(&sv->link, base);
     names_init(&sv->names, base);
+    keys_init(&sv->keys, base);
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
     sv->restrictions.network.base = base;
@@ -163,6 +167,8 @@ void server_free(struct server *sv)
     timeouts_free(&sv->timeouts);
     link_free(&sv->link);
     names_free(&sv->names);
+    keys_free(&sv->keys);
+    secure_free(&sv->secure);
     restrictions_free(&sv->restrictions);
     clients_free(&sv->clients);
     nets_free(&sv->relay_networks);

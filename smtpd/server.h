@@ -11,9 +11,11 @@
 #include "conf/config.h"
 #include "conf/nets.h"
 #include "smtpd/clients.h"
+#include "smtpd/keys.h"
 #include "smtpd/link.h"
 #include "smtpd/names.h"
 #include "smtpd/restrictions.h"
+#include "smtpd/secure.h"
 #include "smtpd/timeouts.h"
 
 struct listeners;
@@ -32,6 +34,8 @@ struct server {
     bool proxied;                              /* smtpd_upstream_proxy_protocol is set */
     struct link link;
     struct names names;
+    struct keys keys;
+    struct secure secure;
     struct restrictions restrictions;
     struct clients clients;
     struct timeouts timeouts;

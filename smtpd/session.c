@@ -12,9 +12,11 @@
 #include "smtpd/reply.h"
 #include "smtpd/report.h"
 #include "smtpd/verbs.h"
+#include "smtpd/wire.h"
 
 static void pump(struct session *s, struct slice in);
 static void watch(struct session *s);
+static void go_on_with_handshake(struct session *s);
 
 /* ---- the end -------------------------------------------------------------- */
 
@@ -33,6 +35,7 @@ static void session_free(struct session *s)
 {
     struct server *sv = s->server;
     event_del(&s->event);
+    secure_close(s);
     close(s->fd);
     timeout_stop(&s->timeout);
     list_remove(&s->link);
@@ -53,7 +56,10 @@ static void session_free(struct session *s)
  * never see our last reply: what it sends is read and dropped for a while. */
 static bool linger(struct session *s)
 {
-    if (s->phase == PHASE_BROKEN || s->goodbye || shutdown(s->fd, SHUT_WR) < 0)
+    if (s->phase == PHASE_BROKEN || s->goodbye)
+        return false;
+    secure_close(s); /* before nothing can be sent any more */
+    if (shutdown(s->fd, SHUT_WR) < 0)
         return false;
     s->phase = PHASE_LINGERS;
     timeout_start(&s->server->timeouts, &s->timeout, TIMEOUT_LINGER, clock_mono());
@@ -90,21 +96,10 @@ static void broken(struct session *s, const char *event)
 /* Sends what is there; false when the client does not take it all now. */
 static bool flush(struct session *s)
 {
-    size_t sent = 0;
-    while (sent < s->out.len) {
-        ssize_t n = send(s->fd, s->out.data + sent, s->out.len - sent, MSG_NOSIGNAL);
-        if (n >= 0) {
-            sent += (size_t)n;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            buf_consume(&s->out, sent);
-            return false;
-        } else if (errno != EINTR) {
-            broken(s, "lost connection");
-            return true;
-        }
-    }
-    buf_free(&s->out);
-    return true;
+    enum wire_status status = wire_flush(s);
+    if (status == WIRE_LOST)
+        broken(s, "lost connection");
+    return status != WIRE_LATER;
 }
 
 /* ---- waiting ---------------------------------------------------------------- */
@@ -136,9 +131,16 @@ static void start_timeout(struct session *s)
         [WAIT_NOTHING] = TIMEOUT_CLIENT, [WAIT_OUTPUT] = TIMEOUT_CLIENT,
         [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
         [WAIT_SLEEP] = TIMEOUT_SLEEP,    [WAIT_NAME] = TIMEOUT_NAME,
+        [WAIT_SIGN] = TIMEOUT_TLS,
     };
     if (s->wait == WAIT_POLICY) { /* each server has its own time */
         timeout_stop(&s->timeout);
+        return;
+    }
+    if (s->mode == INPUT_TLS) { /* a handshake has one deadline, whatever it waits for (B74) */
+        if (s->taken)
+            timeout_start(&s->server->timeouts, &s->timeout, TIMEOUT_TLS, clock_mono());
+        s->taken = false;
         return;
     }
     enum timeout_kind kind = s->mode == INPUT_PROXY ? TIMEOUT_PROXY : kinds[s->wait];
@@ -236,7 +238,7 @@ static size_t take(struct session *s, struct slice in)
 /* Handles input, which lies in the process's buffer. May free the session. */
 static void pump(struct session *s, struct slice in)
 {
-    while (in.len && s->wait == WAIT_NOTHING && s->phase == PHASE_OPEN) {
+    while (in.len && s->wait == WAIT_NOTHING && s->phase == PHASE_OPEN && s->mode != INPUT_TLS) {
         size_t used = take(s, in);
         check_errors(s);
         if (used == 0)
@@ -246,6 +248,10 @@ static void pump(struct session *s, struct slice in)
             s->wait = WAIT_OUTPUT;
     }
     keep(s, in);
+    if (in.len && s->mode == INPUT_TLS && s->phase == PHASE_OPEN) {
+        go_on_with_handshake(s); /* behind a PROXY header */
+        return;
+    }
     if (in.len == 0)
         session_check_age(s);
     settle(s);
@@ -289,24 +295,86 @@ static size_t reading_size(const struct session *s)
     return s->tx.content && s->tx.content->large >= 0 ? INPUT_SLICE : INPUT_READ;
 }
 
+static void lose(struct session *s)
+{
+    broken(s, "lost connection");
+    settle(s);
+}
+
+/* The handshake is done; `in` is what came with its end. */
+static void begin_encrypted(struct session *s, struct slice in)
+{
+    char *at = s->server->input + INPUT_AT;
+    secure_established(s);
+    s->taken = true;
+    keep(s, SLICE(""));
+    ssize_t n = wire_decrypt(s, in, at);
+    if (n < 0 || wire_flush(s) == WIRE_LOST) {
+        lose(s);
+        return;
+    }
+    s->behind = (size_t)n;
+    opening_secured(s);
+    pump(s, slice_make(at, (size_t)n));
+}
+
+static void shake_hands(struct session *s, struct slice in)
+{
+    switch (secure_handshake(s, &in)) {
+    case TLS_OK:
+        begin_encrypted(s, in);
+        return;
+    case TLS_MORE:
+    case TLS_SIGN:
+        keep(s, in);
+        break;
+    default:
+        broken(s, "lost connection");
+        break;
+    }
+    settle(s);
+}
+
+static void go_on_with_handshake(struct session *s)
+{
+    struct slice in;
+    if (wire_read_handshake(s, &in) < 0)
+        lose(s);
+    else
+        shake_hands(s, in);
+}
+
+void session_signed(struct session *s, struct slice signature)
+{
+    s->wait = WAIT_NOTHING;
+    tls_signed(s->tls, signature);
+    if (s->in.len)
+        go_on_with_handshake(s);
+    else
+        shake_hands(s, SLICE(""));
+}
+
 static void read_input(struct session *s)
 {
     /* what the session kept from before is put right in front of it */
     char *at = s->server->input + INPUT_AT;
-    ssize_t n = recv(s->fd, at, reading_size(s), 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0) {
-        broken(s, "lost connection");
-        settle(s);
+    s->taken = false;
+    if (s->mode == INPUT_TLS) {
+        go_on_with_handshake(s);
         return;
     }
+    ssize_t n = wire_read(s, at, reading_size(s));
+    if (n < 0)
+        lose(s);
+    else if (n == 0 && s->tls && tls_output(s->tls).len)
+        settle(s);
+    if (n <= 0)
+        return;
     size_t kept = s->in.len;
     if (kept > INPUT_AT)
         panic("%zu bytes kept while reading", kept);
     if (kept)
         memcpy(at - kept, s->in.data, kept);
-    s->taken = false;
     pump(s, slice_make(at - kept, kept + (size_t)n));
 }
 
@@ -388,6 +456,12 @@ void session_expired(struct session *s, enum timeout_kind kind)
         break;
     case TIMEOUT_SLEEP:
         session_resume(s);
+        break;
+    case TIMEOUT_TLS:
+        keys_forget(&s->server->keys, &s->key);
+        s->wait = WAIT_NOTHING;
+        broken(s, "timeout");
+        settle(s);
         break;
     case TIMEOUT_PROXY:
         broken(s, "timeout");

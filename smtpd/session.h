@@ -16,6 +16,7 @@
 #include "core/buf.h"
 #include "smtp/command.h"
 #include "smtp/proxy.h"
+#include "smtpd/keys.h"
 #include "smtpd/names.h"
 #include "smtpd/server.h"
 #include "smtpd/transaction.h"
@@ -33,6 +34,7 @@ enum session_state {
 /* What the next bytes are. */
 enum input_mode {
     INPUT_PROXY, /* a PROXY header, before anything else */
+    INPUT_TLS,   /* a TLS handshake */
     INPUT_COMMAND,
     INPUT_DATA, /* content after 354 */
     INPUT_CHUNK /* content of a BDAT chunk */
@@ -42,6 +44,7 @@ enum input_mode {
 enum session_wait {
     WAIT_NOTHING,
     WAIT_POLICY, /* for a policy server */
+    WAIT_SIGN,   /* for keyd's signature, in a handshake */
     WAIT_NAME,   /* for the client's host name, before the greeting */
     WAIT_LARGE,  /* for the file of a large message */
     WAIT_COMMIT, /* for COMMITTED */
@@ -91,6 +94,9 @@ struct session {
     const char *where;           /* for logs: the last command, or CONNECT */
     struct client_count *client;
     struct name_question name;
+    struct tls *tls;                 /* from STARTTLS on, or NULL */
+    struct certificate *certificate; /* the client's, or NULL */
+    struct key_question key;
     struct line_reader line;
     size_t behind; /* input that has come behind the command being handled */
     struct buf in, out;
@@ -119,6 +125,8 @@ void session_drain(struct session *s);
 /* The client's host name, or empty if it has none that can be trusted; called by
  * names.c. */
 void session_named(struct session *s, struct slice name);
+/* The signature that a handshake waits for, or nothing; called by keys.c. */
+void session_signed(struct session *s, struct slice signature);
 /* Its name, or "unknown". */
 struct slice session_client_name(const struct session *s);
 /* Its address as text, or "unknown". */

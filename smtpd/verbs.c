@@ -9,7 +9,7 @@
     [VERB_EHLO] = cmd_ehlo, [VERB_HELO] = cmd_helo, [VERB_RSET] = cmd_rset,                        \
     [VERB_NOOP] = cmd_noop, [VERB_VRFY] = cmd_vrfy, [VERB_HELP] = cmd_help,                        \
     [VERB_QUIT] = cmd_quit, [VERB_BDAT] = cmd_bdat, [VERB_HTTP] = cmd_http,                        \
-    [VERB_XCLIENT] = cmd_xclient, [VERB_XFORWARD] = cmd_xforward
+    [VERB_XCLIENT] = cmd_xclient, [VERB_XFORWARD] = cmd_xforward, [VERB_STARTTLS] = cmd_starttls
 
 /* A hole is a verb that the state does not allow. */
 static verb_handler *const handlers[STATES][VERB_COUNT] = {
@@ -33,6 +33,37 @@ static const struct refusal absent = {502, "5.5.1", "Error: command not implemen
 static const struct refusal control_bytes = {500, "5.5.2",
                                              "Error: control characters in the command"};
 
+static const struct refusal before_tls = {530, "5.7.0", "Must issue a STARTTLS command first"};
+
+/* Where encryption is required these are all that is served without it. */
+static bool is_too_early(const struct session *s, enum smtp_verb verb)
+{
+    if (!s->server->secure.required || s->local_user || secure_is_on(s))
+        return false;
+    switch (verb) {
+    case VERB_EHLO:
+    case VERB_HELO:
+    case VERB_STARTTLS:
+    case VERB_NOOP:
+    case VERB_QUIT:
+    case VERB_HTTP:
+    case VERB_XCLIENT:
+    case VERB_XFORWARD:
+    case VERB_UNKNOWN:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* The content of a BDAT that is not wanted must not be taken for commands. */
+static void send_to_tls(struct session *s)
+{
+    reply_refusal(s, &before_tls);
+    if (s->verb == VERB_BDAT)
+        session_end(s);
+}
+
 static bool is_implemented(enum smtp_verb verb)
 {
     for (int state = 0; state < STATES; state++)
@@ -51,6 +82,8 @@ void verbs_handle(struct session *s, struct slice line)
     verb_handler *handler = handlers[s->state][c.verb];
     if (parsed < 0)
         reply_refusal(s, &control_bytes);
+    else if (is_too_early(s, c.verb))
+        send_to_tls(s);
     else if (handler)
         handler(s, c.argument);
     else if (c.verb == VERB_UNKNOWN)

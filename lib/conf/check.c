@@ -147,6 +147,25 @@ static int check_server_name(struct slice text, struct err *e)
     return err_set(e, "%s: give hostname, nexthop, a host name, or nothing", log_esc_n(text, 80));
 }
 
+/* SHA-256 in the form that logs and 'openssl x509 -fingerprint -sha256' have. */
+static int check_fingerprints(const char *text, struct err *e)
+{
+    enum { FINGERPRINT_LEN = 3 * 32 - 1 };
+    struct slice rest = slice_str(text), element;
+    while (config_list_next(&rest, &element)) {
+        bool good = element.len == FINGERPRINT_LEN;
+        for (size_t i = 0; good && i < element.len; i++)
+            good = i % 3 == 2 ? element.ptr[i] == ':'
+                              : element.ptr[i] && strchr("0123456789abcdefABCDEF", element.ptr[i]);
+        if (!good)
+            return err_set(e,
+                           "%s: is not the SHA-256 fingerprint of a certificate or public key; it "
+                           "has 32 pairs of hexadecimal digits with colons between them",
+                           log_esc_n(element, 120));
+    }
+    return 0;
+}
+
 int param_check(int index, const char *text, struct err *e)
 {
     struct err inner = {0, ""};
@@ -206,10 +225,15 @@ int param_check(int index, const char *text, struct err *e)
         break;
     case PARAM_INDEX_smtp_tls_protocols:
     case PARAM_INDEX_smtp_tls_mandatory_protocols:
+    case PARAM_INDEX_smtpd_tls_protocols:
+    case PARAM_INDEX_smtpd_tls_mandatory_protocols:
         rc = check_tls_protocols(slice_str(text), &inner);
         break;
     case PARAM_INDEX_smtp_tls_servername:
         rc = check_server_name(slice_str(text), &inner);
+        break;
+    case PARAM_INDEX_relay_clientcerts:
+        rc = check_fingerprints(text, &inner);
         break;
     case PARAM_INDEX_syslog_name:
         rc = check_log_name(text, &inner);

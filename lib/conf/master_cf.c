@@ -13,6 +13,7 @@ const struct command commands[] = {
     {"smtpd", "_postern-smtpd", true, false},   {"qmgr", "_postern-queue", false, true},
     {"relay", "_postern-relay", false, false},  {"resolve", "_postern-dns", false, true},
     {"bounce", "_postern-bounce", false, true}, {"quota", "_postern-quota", false, true},
+    {"keyd", "_postern-key", false, true},
 };
 const size_t command_count = sizeof commands / sizeof commands[0];
 
@@ -252,7 +253,7 @@ static int parse_line(struct master_cf_service *s, struct slice line, struct err
     if (!s->command)
         return err_set(e,
                        "%s: is not a command of Postern; there are smtpd, qmgr, relay, resolve, "
-                       "bounce and quota",
+                       "bounce, quota and keyd",
                        log_esc_n(column[COMMAND], 60));
     if (parse_type(s, column[TYPE], column[NAME], e) < 0 ||
         check_flag(column[PRIVATE], "private", e) < 0 ||

@@ -49,6 +49,11 @@ bool param_is_path(int index)
     case PARAM_INDEX_event_log_file:
     case PARAM_INDEX_accounts_directory:
     case PARAM_INDEX_plans_file:
+    case PARAM_INDEX_smtpd_tls_cert_file:
+    case PARAM_INDEX_smtpd_tls_key_file:
+    case PARAM_INDEX_smtpd_tls_eccert_file:
+    case PARAM_INDEX_smtpd_tls_eckey_file:
+    case PARAM_INDEX_smtpd_tls_CAfile:
         return true;
     default:
         return false;

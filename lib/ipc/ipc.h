@@ -23,6 +23,11 @@ enum {
     IPC_FLAG_FD = 1 /* this frame comes with the packet's descriptor */
 };
 
+/* Kinds of ipc_tls_identity. */
+enum tls_record { TLS_RECORD_IDENTITY, TLS_RECORD_AUTHORITIES };
+/* What a private key may be used for, so that it can never be used for the other. */
+enum key_purpose { KEY_TLS = 1, KEY_DKIM };
+
 enum ipc_fd_rule { NO_FD, WITH_FD, MAYBE_FD };
 
 /* Reading position with a sticky error: check `failed` once at the end. */

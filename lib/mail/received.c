@@ -41,7 +41,7 @@ static int add_from(const struct received *r, struct buf *out)
         buf_addstr(out, " (") < 0 || add_word(r->client_name, out) < 0 ||
         buf_addstr(out, v6 ? " [IPv6:" : " [") < 0 || add_word(r->client_addr, out) < 0)
         return -1;
-    return buf_addstr(out, "])\r\n");
+    return buf_addstr(out, "])\r\n") < 0 ? -1 : buf_adds(out, r->tls);
 }
 
 static int add_user(const struct received *r, struct buf *out)

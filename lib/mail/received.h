@@ -10,6 +10,7 @@ struct received {
     struct slice client_addr; /* numeric, without brackets */
     struct slice myhostname;
     struct slice protocol;  /* "SMTP", "ESMTP", "UTF8SMTP" and so on */
+    struct slice tls;       /* folded lines with a CRLF each about the connection, or empty */
     struct slice id;        /* queue ID */
     struct slice recipient; /* of a message with a single one, else empty */
     int64_t arrival;        /* wall microseconds */

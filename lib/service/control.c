@@ -126,6 +126,8 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     default:
         break;
     }
+    if (fd >= 0 && s->ops->descriptor)
+        return s->ops->descriptor(s, f, fd, e);
     if (fd >= 0) {
         close(fd);
         return err_set(e, "unexpected %s", ipc_name(f->number));

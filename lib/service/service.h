@@ -88,6 +88,9 @@ struct service_ops {
     void (*turn)(struct service *s);
     /* Another message from master (ipc_status_reply). May be NULL. */
     int (*message)(struct service *s, const struct ipc_frame *f, struct err *e);
+    /* Another message from master that comes with a descriptor, which the service
+     * takes over. May be NULL. */
+    int (*descriptor)(struct service *s, const struct ipc_frame *f, int fd, struct err *e);
     /* A new event log descriptor replaced the old one in s->event_log. May be NULL. */
     void (*event_log)(struct service *s);
 };

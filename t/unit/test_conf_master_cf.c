@@ -58,7 +58,8 @@ static void test_internal_services_need_no_line(void **state)
     struct err e = {0, ""};
     struct master_cf *m = master_cf_parse(SLICE("25 inet n - y - - smtpd\n"), "master.cf", &e);
     assert_non_null(m);
-    assert_int_equal(m->count, 6);
+    assert_int_equal(m->count, 7);
+    assert_int_equal(of(m, "keyd")->count, 1);
     assert_int_equal(of(m, "qmgr")->count, 1);
     assert_int_equal(of(m, "relay")->count, 0);
     assert_int_equal(of(m, "resolve")->count, 1);

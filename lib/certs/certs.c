@@ -1,0 +1,335 @@
+#include "certs/certs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <unistd.h>
+
+#include "certs/pem.h"
+#include "conf/cf_lines.h"
+#include "core/log.h"
+#include "core/mem.h"
+
+enum { SNI_NAME_MAX = 255 };
+
+bool certs_wanted(const struct config *config)
+{
+    return config->smtpd_tls_wrappermode || strcmp(config->smtpd_tls_security_level, "none") != 0;
+}
+
+/* ---- files ------------------------------------------------------------------------ */
+
+static void remember(struct certs *c, const char *path, const struct stat *st)
+{
+    c->files = xreallocarray(c->files, c->file_count + 1, sizeof *c->files);
+    c->files[c->file_count++] = (struct certs_file){xstrdup(path), *st};
+}
+
+static int read_file(struct certs *c, const char *path, struct buf *out, struct stat *st,
+                     struct err *e)
+{
+    buf_init(out, CERTS_FILE_MAX);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return err_sys(e, "%s", path);
+    int rc = cf_check_owner(fd, path, e);
+    if (rc == 0 && fstat(fd, st) < 0)
+        rc = err_sys(e, "%s", path);
+    if (rc == 0 && (st->st_size > CERTS_FILE_MAX || buf_reserve(out, (size_t)st->st_size) < 0))
+        rc = err_set(e, "%s: is larger than %d bytes", path, CERTS_FILE_MAX);
+    for (ssize_t n; rc == 0 && out->len < (size_t)st->st_size;) {
+        n = read(fd, out->data + out->len, (size_t)st->st_size - out->len);
+        if (n < 0 && errno != EINTR)
+            rc = err_sys(e, "%s: cannot read", path);
+        else if (n == 0)
+            break; /* it became shorter: what is missing will be noticed */
+        else if (n > 0)
+            out->len += (size_t)n;
+    }
+    close(fd);
+    if (rc == 0)
+        remember(c, path, st);
+    return rc;
+}
+
+static void wipe(struct buf *b)
+{
+    if (b->data)
+        OPENSSL_cleanse(b->data, b->cap);
+    buf_free(b);
+}
+
+/* A private key that others can read has to be taken for known (B85). */
+static int check_secret(const char *path, const struct stat *st, struct err *e)
+{
+    if (st->st_uid != 0 && st->st_uid != geteuid())
+        return err_set(e, "%s: holds a private key and belongs to another user; run: chown root %s",
+                       path, path);
+    if (!(st->st_mode & (S_IRWXG | S_IRWXO)))
+        return 0;
+    return err_set(e, "%s: holds a private key that %s can read; run: chmod 600 %s", path,
+                   st->st_mode & S_IRWXO ? "everybody" : "its group", path);
+}
+
+/* Reads a PEM file; parts are the caller's. */
+static int read_pem(struct certs *c, const char *path, struct pem_parts *out, struct err *e)
+{
+    struct buf text;
+    struct stat st;
+    int rc = read_file(c, path, &text, &st, e);
+    if (rc == 0 && pem_split(buf_slice(&text), out, e) < 0)
+        rc = err_prefix(e, "%s", path);
+    else if (rc == 0 && out->key && check_secret(path, &st, e) < 0) {
+        pem_free(out);
+        rc = -1;
+    }
+    wipe(&text);
+    return rc;
+}
+
+/* ---- identities ------------------------------------------------------------------- */
+
+static size_t add_key(struct certs *c, struct pem_parts *p)
+{
+    for (size_t i = 0; i < c->key_count; i++)
+        if (memcmp(c->keys[i].id, p->key_id, CERTS_KEY_ID) == 0)
+            return i;
+    c->keys = xreallocarray(c->keys, c->key_count + 1, sizeof *c->keys);
+    struct certs_key *k = &c->keys[c->key_count];
+    memcpy(k->id, p->key_id, CERTS_KEY_ID);
+    k->pem = p->key;
+    p->key = NULL;
+    return c->key_count++;
+}
+
+static int add_identity(struct certs *c, struct slice name, const char *path, struct pem_parts *p,
+                        struct err *e)
+{
+    if (!p->chain)
+        return err_set(e, "%s: there is no certificate in it (-----BEGIN CERTIFICATE-----)", path);
+    if (!p->key)
+        return err_set(e, "%s: there is no private key for it (-----BEGIN PRIVATE KEY-----)", path);
+    if (memcmp(p->key_id, p->certificate_id, CERTS_KEY_ID) != 0)
+        return err_set(e,
+                       "%s: the private key is not that of the first certificate; the host's own "
+                       "certificate has to come before those of the authorities",
+                       path);
+    c->total += strlen(p->chain);
+    if (c->total > CERTS_TOTAL_MAX)
+        return err_set(e, "%s: all certificates together have more than %d bytes", path,
+                       CERTS_TOTAL_MAX);
+    c->identities = xreallocarray(c->identities, c->count + 1, sizeof *c->identities);
+    struct certs_identity *i = &c->identities[c->count++];
+    *i = (struct certs_identity){.name = slice_dup(name),
+                                 .path = xstrdup(path),
+                                 .chain = p->chain,
+                                 .not_before = p->not_before,
+                                 .not_after = p->not_after};
+    p->chain = NULL;
+    i->key = add_key(c, p);
+    return 0;
+}
+
+static int add_chain_file(struct certs *c, struct slice name, const char *path, struct err *e)
+{
+    struct pem_parts p;
+    if (path[0] != '/')
+        return err_set(e, "%s: the path must begin with /", path);
+    if (read_pem(c, path, &p, e) < 0)
+        return -1;
+    int rc = add_identity(c, name, path, &p, e);
+    pem_free(&p);
+    return rc;
+}
+
+static int add_chain_files(struct certs *c, struct slice name, struct slice list, struct err *e)
+{
+    struct slice element;
+    int rc = 0;
+    while (rc == 0 && config_list_next(&list, &element)) {
+        char *path = slice_dup(element);
+        rc = add_chain_file(c, name, path, e);
+        free(path);
+    }
+    return rc;
+}
+
+/* smtpd_tls_cert_file and smtpd_tls_key_file, which may be one file. */
+static int add_pair(struct certs *c, const char *certificate, const char *key, struct err *e)
+{
+    struct pem_parts p, secret = {.key = NULL};
+    if (!*certificate)
+        return 0;
+    if (read_pem(c, certificate, &p, e) < 0)
+        return -1;
+    int rc = 0;
+    if (strcmp(certificate, key) != 0) {
+        rc = read_pem(c, key, &secret, e);
+        if (rc == 0 && !secret.key)
+            rc = err_set(e, "%s: there is no private key in it (-----BEGIN PRIVATE KEY-----)", key);
+        if (rc == 0) {
+            char *old = p.key;
+            p.key = secret.key;
+            secret.key = old;
+            memcpy(p.key_id, secret.key_id, CERTS_KEY_ID);
+        }
+    }
+    if (rc == 0)
+        rc = add_identity(c, SLICE(""), certificate, &p, e);
+    pem_free(&p);
+    pem_free(&secret);
+    return rc;
+}
+
+/* ---- tls_server_sni_maps ------------------------------------------------------------ */
+
+static bool is_sni_name(struct slice name)
+{
+    if (name.len && name.ptr[0] == '.')
+        name = slice_from(name, 1);
+    bool good = name.len > 0 && name.len < SNI_NAME_MAX;
+    for (size_t i = 0; good && i < name.len; i++) {
+        char ch = name.ptr[i], low = (char)(ch | 0x20);
+        good = (low >= 'a' && low <= 'z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' ||
+               (ch == '.' && i > 0 && name.ptr[i - 1] != '.' && i + 1 < name.len);
+    }
+    return good;
+}
+
+static int add_sni_lines(struct certs *c, const char *path, struct slice text, struct err *e)
+{
+    struct cf_reader r;
+    struct slice line;
+    int rc;
+    cf_open(&r, path, text);
+    while ((rc = cf_next(&r, &line, e)) == 1) {
+        size_t end = 0;
+        while (end < line.len && line.ptr[end] != ' ' && line.ptr[end] != '\t')
+            end++;
+        struct slice name = slice_first(line, end), files = slice_trim(slice_from(line, end));
+        if (!is_sni_name(name) || files.len == 0)
+            rc = err_set(e,
+                         "%s:%u: write a host name and a file with its private key and "
+                         "certificates",
+                         path, r.start);
+        else if (add_chain_files(c, name, files, e) < 0)
+            rc = err_prefix(e, "%s:%u", path, r.start);
+        if (rc < 0)
+            break;
+    }
+    cf_close(&r);
+    return rc;
+}
+
+static int add_sni_maps(struct certs *c, const char *list, struct err *e)
+{
+    struct slice rest = slice_str(list), spec;
+    int rc = 0;
+    while (rc == 0 && config_list_next(&rest, &spec)) {
+        struct stat st;
+        struct buf text;
+        struct slice name = spec, type = slice_cut(&name, ':');
+        if (!slice_eq(type, SLICE("texthash")) || name.len == 0 || name.ptr[0] != '/')
+            return err_set(e, "tls_server_sni_maps: %s: write texthash:/path",
+                           log_esc_n(spec, 120));
+        char *path = slice_dup(name);
+        rc = read_file(c, path, &text, &st, e);
+        if (rc == 0)
+            rc = add_sni_lines(c, path, buf_slice(&text), e);
+        buf_free(&text);
+        free(path);
+    }
+    return rc;
+}
+
+/* ---- all of it ------------------------------------------------------------------------ */
+
+static int add_authorities(struct certs *c, const char *path, struct err *e)
+{
+    struct buf text;
+    struct stat st;
+    if (!*path)
+        return 0;
+    int rc = read_file(c, path, &text, &st, e);
+    if (rc == 0)
+        c->authorities = slice_dup(buf_slice(&text));
+    buf_free(&text);
+    return rc;
+}
+
+static int load(struct certs *c, const struct config *config, struct err *e)
+{
+    if (*config->smtpd_tls_chain_files) {
+        if (add_chain_files(c, SLICE(""), slice_str(config->smtpd_tls_chain_files), e) < 0)
+            return -1;
+    } else if (add_pair(c, config->smtpd_tls_cert_file, config->smtpd_tls_key_file, e) < 0 ||
+               add_pair(c, config->smtpd_tls_eccert_file, config->smtpd_tls_eckey_file, e) < 0) {
+        return -1;
+    }
+    if (c->count == 0)
+        return err_set(e, "smtpd_tls_chain_files (or smtpd_tls_cert_file): is empty, and without a "
+                          "certificate there is no TLS; name one, or set "
+                          "smtpd_tls_security_level = none and smtpd_tls_wrappermode = no");
+    if (config->smtpd_tls_req_ccert && !*config->smtpd_tls_CAfile)
+        return err_set(e,
+                       "smtpd_tls_req_ccert: needs smtpd_tls_CAfile to verify certificates with");
+    if (config->smtpd_tls_req_ccert && !config->smtpd_tls_wrappermode &&
+        strcmp(config->smtpd_tls_security_level, "encrypt") != 0)
+        return err_set(e, "smtpd_tls_req_ccert: needs smtpd_tls_security_level = encrypt, or "
+                          "clients without TLS would get around it");
+    if (add_authorities(c, config->smtpd_tls_CAfile, e) < 0)
+        return -1;
+    return add_sni_maps(c, config->tls_server_sni_maps, e);
+}
+
+int certs_load(struct certs *c, const struct config *config, struct err *e)
+{
+    *c = (struct certs){.count = 0};
+    if (load(c, config, e) == 0)
+        return 0;
+    certs_free(c);
+    return -1;
+}
+
+void certs_forget_keys(struct certs *c)
+{
+    for (size_t i = 0; i < c->key_count; i++) {
+        if (c->keys[i].pem)
+            OPENSSL_cleanse(c->keys[i].pem, strlen(c->keys[i].pem));
+        xfree(&c->keys[i].pem);
+    }
+}
+
+void certs_free(struct certs *c)
+{
+    certs_forget_keys(c);
+    for (size_t i = 0; i < c->count; i++) {
+        free(c->identities[i].name);
+        free(c->identities[i].path);
+        free(c->identities[i].chain);
+    }
+    for (size_t i = 0; i < c->file_count; i++)
+        free(c->files[i].path);
+    free(c->identities);
+    free(c->keys);
+    free(c->files);
+    free(c->authorities);
+    *c = (struct certs){.count = 0};
+}
+
+bool certs_changed(const struct certs *c)
+{
+    for (size_t i = 0; i < c->file_count; i++) {
+        const struct stat *seen = &c->files[i].seen;
+        struct stat now;
+        if (stat(c->files[i].path, &now) < 0)
+            continue; /* it is being replaced, or gone: what was read still holds */
+        if (now.st_dev != seen->st_dev || now.st_ino != seen->st_ino ||
+            now.st_size != seen->st_size || now.st_mtim.tv_sec != seen->st_mtim.tv_sec ||
+            now.st_mtim.tv_nsec != seen->st_mtim.tv_nsec ||
+            now.st_ctim.tv_sec != seen->st_ctim.tv_sec ||
+            now.st_ctim.tv_nsec != seen->st_ctim.tv_nsec)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,62 @@
+/*
+ * The certificates and private keys that smtpd's parameters name, read and
+ * checked: smtpd_tls_chain_files, smtpd_tls_cert_file and its like,
+ * tls_server_sni_maps, smtpd_tls_CAfile. For whoever may read these files: master
+ * and 'postern check'.
+ */
+#ifndef POSTERN_CERTS_CERTS_H
+#define POSTERN_CERTS_CERTS_H
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include "conf/config.h"
+
+enum {
+    CERTS_FILE_MAX = 1 << 20,   /* bytes of one file */
+    CERTS_TOTAL_MAX = 64 << 20, /* of all certificates of a service */
+    CERTS_KEY_ID = 32           /* SHA-256 of a public key */
+};
+
+struct certs_key {
+    unsigned char id[CERTS_KEY_ID];
+    char *pem; /* NULL once it was forgotten */
+};
+
+/* A certificate with its chain, for one name. */
+struct certs_identity {
+    char *name;  /* of SNI; "": for all other names */
+    char *path;  /* of its file, for messages */
+    char *chain; /* PEM */
+    size_t key;  /* index in keys */
+    time_t not_before, not_after;
+};
+
+/* A file that was read, to see when it changes. */
+struct certs_file {
+    char *path;
+    struct stat seen;
+};
+
+struct certs {
+    struct certs_identity *identities;
+    struct certs_key *keys;
+    struct certs_file *files;
+    size_t count, key_count, file_count;
+    size_t total;      /* bytes of all chains */
+    char *authorities; /* PEM, or NULL */
+};
+
+/* Whether a service with this configuration speaks TLS. */
+bool certs_wanted(const struct config *config);
+/* Reads and checks all of them: that each is there, belongs to its key, and that
+ * nobody else can read the key (B85, B86). -1: the error names parameter or file
+ * and says what to do; *c is empty. */
+int certs_load(struct certs *c, const struct config *config, struct err *e);
+void certs_free(struct certs *c);
+/* Wipes the private keys. */
+void certs_forget_keys(struct certs *c);
+/* Whether a file differs from what was read; sees a missing one as the same. */
+bool certs_changed(const struct certs *c);
+
+#endif

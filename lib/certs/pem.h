@@ -1,0 +1,19 @@
+/* PEM files: what is in them. Pure; inside lib/certs only. */
+#ifndef POSTERN_CERTS_PEM_H
+#define POSTERN_CERTS_PEM_H
+
+#include "certs/certs.h"
+
+/* What a file says, taken apart. Both are NULL if they are not there. */
+struct pem_parts {
+    char *key;   /* the private key, normalised */
+    char *chain; /* all certificates, in their order */
+    unsigned char certificate_id[CERTS_KEY_ID], key_id[CERTS_KEY_ID];
+    time_t not_before, not_after; /* of the first certificate */
+};
+
+/* The error has no file name. Wipe with pem_free. */
+int pem_split(struct slice text, struct pem_parts *out, struct err *e);
+void pem_free(struct pem_parts *p);
+
+#endif
