@@ -9,6 +9,7 @@ import tempfile
 import time
 
 from ipc import FakeMaster
+from postern import wait_until
 
 DIGITS = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
 OK, TEMPORARY, PERMANENT = 0, 1, 2
@@ -133,10 +134,7 @@ class Qmgr:
 
     def wait_files(self, expected, timeout=10.0):
         """Awaits that the spool holds exactly these messages."""
-        end = time.monotonic() + timeout
-        while self.files() != sorted(expected):
-            assert time.monotonic() < end, f"{self.files()} instead of {sorted(expected)}"
-            time.sleep(0.01)
+        wait_until(lambda: self.files() == sorted(expected), timeout, f"the spool as {expected}")
 
     def kill(self):
         self.master.process.kill()

@@ -167,13 +167,18 @@ def test_B21_content_before_354(smtpd, behind):
     ("FROM:<a@src.test> ENVID=a+0", "501 5.5.4"),
     ("FROM:<\xe4@src.test>", "553"),
     ("FROM:<" + "l" * 65 + "@src.test>", "553"),
+    ("FROM:<a@" + "l" * 64 + ".test>", "553"),
+    ("FROM:<a@" + "l." * 126 + "test>", "553"),
+    ("FROM:<a@src.test> ENVID=a+00b", "501 5.5.4"),
+    ("FROM:<a@src.test> ENVID=a+0Ab", "501 5.5.4"),
+    (b"FROM:<\xff@src.test> SMTPUTF8", "553"),
     ("FROM:<a@src.test", "501"),
     ("TO:<a@src.test>", "501 5.5.4"),
 ])
 def test_B23_B25_B28_B29_bad_mail(smtpd, argument, reply):
     with smtpd.client() as c:
         c.expect("EHLO client.test", "250")
-        c.expect(f"MAIL {argument}", reply)
+        c.expect(b"MAIL " + argument if isinstance(argument, bytes) else f"MAIL {argument}", reply)
         c.expect("RCPT TO:<b@dst.test>", "503")
 
 
@@ -185,6 +190,10 @@ def test_B23_B25_B28_B29_bad_mail(smtpd, argument, reply):
     ("<a%b@c.test>", b"a%b@c.test"),
     ("<postmaster>", b"postmaster@relay.test"),
     ("<a@b..test>", None),
+    ("<" + "l" * 64 + "@c.test>", b"l" * 64 + b"@c.test"),
+    ("<" + "l" * 65 + "@c.test>", None),
+    ("<a@" + "l" * 64 + ".test>", None),
+    ("<a@" + "l." * 126 + "test>", None),
     ("<@>", None),
     ("<>", None),
 ])
@@ -209,6 +218,24 @@ def test_B27_relay_is_denied_to_others():
         s.wait_log(r"NOQUEUE: reject: RCPT from unknown\[127.0.0.1\]: 554 5.7.1 "
                    r"<b%c@dst.test>: Relay access denied; "
                    r"from=<a@src.test> to=<b%c@dst.test> proto=ESMTP helo=<client.test>$")
+
+
+def test_B30_a_hundred_thousand_recipients_take_constant_memory():
+    """Beyond the limit 452, for a while; what is refused takes no memory, and what was
+    taken is given back with the session."""
+    def flood(s):
+        with s.client() as c:
+            c.envelope(recipients=())
+            names, codes = (b"recipient-%d@dst.test" % i for i in range(2000)), []
+            for _ in range(4):
+                c.send(b"".join(b"RCPT TO:<%s>\r\n" % n for _, n in zip(range(500), names)))
+                codes += [c.reply()[0] for _ in range(500)]
+            assert codes == [250] * 1000 + [452] * 1000
+            with open(f"/proc/{s.master.process.pid}/status", encoding="ascii") as f:
+                return int(re.search(r"VmRSS:\s+(\d+)", f.read())[1])
+    with Smtpd() as s:
+        sizes = [flood(s) for _ in range(50)]
+    assert max(sizes) < sizes[4] + 1000, f"KiB: {sizes}"
 
 
 def test_B30_too_many_recipients():
