@@ -64,23 +64,42 @@ int args_parse(struct ctl *ctl, const struct ctl_command *c, const struct arg *a
     return kept;
 }
 
-int args_duration(const char *text, int64_t *seconds)
+struct unit {
+    char letter;
+    int64_t factor;
+};
+
+/* A whole number with one of these letters behind it, or none. */
+static int with_unit(const char *text, const struct unit *units, uint64_t min, int64_t max,
+                     int64_t *out)
 {
-    static const struct {
-        char unit;
-        int64_t seconds;
-    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 604800}};
     struct slice digits = slice_str(text);
     int64_t factor = 1;
     uint64_t n;
-    for (size_t i = 0; i < sizeof units / sizeof units[0] && digits.len; i++)
-        if (digits.ptr[digits.len - 1] == units[i].unit) {
-            factor = units[i].seconds;
+    for (; units->letter && digits.len; units++)
+        if (digits.ptr[digits.len - 1] == units->letter) {
+            factor = units->factor;
             digits.len--;
             break;
         }
-    if (slice_u64(digits, &n) < 0 || n == 0 || n > (uint64_t)(INT32_MAX / factor))
+    if (digits.len == 0 || slice_u64(digits, &n) < 0 || n < min ||
+        n > (uint64_t)(max / factor))
         return -1;
-    *seconds = (int64_t)n * factor;
+    *out = (int64_t)n * factor;
     return 0;
+}
+
+int args_duration(const char *text, int64_t *seconds)
+{
+    static const struct unit units[] = {{'s', 1},     {'m', 60},     {'h', 3600},
+                                        {'d', 86400}, {'w', 604800}, {'\0', 0}};
+    return with_unit(text, units, 1, INT32_MAX, seconds);
+}
+
+int args_size(const char *text, int64_t *bytes)
+{
+    static const struct unit units[] = {{'k', 1 << 10}, {'m', 1 << 20}, {'g', 1 << 30},
+                                        {'K', 1 << 10}, {'M', 1 << 20}, {'G', 1 << 30},
+                                        {'\0', 0}};
+    return with_unit(text, units, 0, INT64_C(1) << 50, bytes);
 }

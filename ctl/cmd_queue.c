@@ -1,10 +1,9 @@
-/* queue list, summary, and the actions. */
+/* queue list and summary. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/clock.h"
-#include "ctl/ctl.h"
+#include "ctl/queue.h"
 
 static double now(void)
 {
@@ -37,12 +36,10 @@ static void until(char *out, size_t size, double when)
     snprintf(out, size, "in %s", age);
 }
 
-/* Asks once for each batch of the selection. */
-static int ask_all(struct ctl *ctl, json_t *selections, json_t *request,
-                   int (*line)(json_t *, void *), void (*raw)(struct slice, void *), void *arg,
-                   json_t *sums)
+int queue_ask(struct ctl *ctl, json_t *selections, json_t *request, int (*line)(json_t *, void *),
+              void (*raw)(struct slice, void *), void *arg, json_t *sums)
 {
-    static const char *const summed[] = {"matched", "changed", "missing"};
+    static const char *const summed[] = {"matched", "changed", "missing", "recipients", "bytes"};
     int status = CTL_OK;
     json_t *select, *last;
     size_t i;
@@ -51,7 +48,7 @@ static int ask_all(struct ctl *ctl, json_t *selections, json_t *request,
         json_t *one = json_copy(request);
         json_object_set(one, "select", select);
         status = client_ask_raw(ctl, one, line, raw, arg, &last);
-        for (size_t k = 0; k < 3 && status == CTL_OK; k++)
+        for (size_t k = 0; k < sizeof summed / sizeof summed[0] && status == CTL_OK; k++)
             json_object_set_new(sums, summed[k],
                                 json_integer(json_integer_value(json_object_get(sums, summed[k])) +
                                              json_integer_value(json_object_get(last, summed[k]))));
@@ -67,6 +64,8 @@ static int ask_all(struct ctl *ctl, json_t *selections, json_t *request,
 
 static const char *const list_titles[] = {"ID",        "STATUS",    ">AGE",  ">SIZE", "SENDER",
                                           "RECIPIENT", ">ATTEMPTS", ">NEXT", "REPLY", NULL};
+static const char *const deleted_titles[] = {"ID",        "STATUS",    ">AGE",    ">SIZE", "SENDER",
+                                             "RECIPIENT", ">ATTEMPTS", ">PURGED", "REPLY", NULL};
 
 static void list_recipient(struct table *t, const json_t *m, const json_t *r)
 {
@@ -75,15 +74,24 @@ static void list_recipient(struct table *t, const json_t *m, const json_t *r)
     print_age(age, sizeof age, now() - number_of(m, "arrival"));
     print_size(size, sizeof size, number_of(m, "size"));
     snprintf(attempts, sizeof attempts, "%.0f", number_of(r, "attempts"));
-    until(next, sizeof next, number_of(r, "next"));
+    const json_t *kept = json_object_get(m, "kept_until");
+    until(next, sizeof next, kept ? json_number_value(kept) : number_of(r, "next"));
     table_row(t, (const char *[]){text_of(m, "id"), text_of(m, "status"), age, size,
                                   *sender ? sender : "<>", text_of(r, "address"), attempts, next,
                                   text_of(r, "reply")});
 }
 
+int queue_missing(const char *id, bool deleted)
+{
+    if (deleted)
+        return ctl_error(CTL_NOT_FOUND, "there is no deleted message %s; it may be purged", id);
+    return ctl_error(CTL_NOT_FOUND, "there is no message %s in the queue", id);
+}
+
 struct lister {
     struct ctl *ctl;
     struct table *table;
+    bool deleted;
     unsigned long messages;
 };
 
@@ -98,7 +106,7 @@ static int list_line(json_t *m, void *arg)
     }
     const char *missing = json_string_value(json_object_get(m, "missing"));
     if (missing) {
-        ctl_error(CTL_NOT_FOUND, "there is no message %s in the queue", missing);
+        queue_missing(missing, l->deleted);
         return 0;
     }
     l->messages++;
@@ -124,14 +132,15 @@ static void print_raw(struct slice text, void *arg)
     fwrite(text.ptr, 1, text.len, stdout);
 }
 
-/* Lists what `request` gives; the sums of its last lines go into `sums`. */
-static int run_list(struct ctl *ctl, json_t *selections, json_t *request, json_t *sums)
+int queue_print(struct ctl *ctl, json_t *selections, bool deleted, json_t *request, json_t *sums)
 {
-    struct lister l = {.ctl = ctl, .table = table_new(ctl, list_titles)};
+    struct lister l = {.ctl = ctl,
+                       .table = table_new(ctl, deleted ? deleted_titles : list_titles),
+                       .deleted = deleted};
     if (!ctl->json)
         json_object_set_new(request, "brief", json_true());
     int status =
-        ask_all(ctl, selections, request, list_line, ctl->json ? print_raw : NULL, &l, sums);
+        queue_ask(ctl, selections, request, list_line, ctl->json ? print_raw : NULL, &l, sums);
     table_end(l.table);
     if (status == CTL_OK && !ctl->json && l.messages == 0 &&
         json_integer_value(json_object_get(sums, "missing")) == 0)
@@ -144,12 +153,13 @@ static int run_list(struct ctl *ctl, json_t *selections, json_t *request, json_t
 int cmd_queue_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     struct select_args s = {0};
-    struct arg args[SELECT_ARGS + 2] = {{NULL, NULL, NULL}};
+    struct arg args[SELECT_ARGS + 3] = {{NULL, NULL, NULL}};
     const char *limit = NULL;
     uint64_t number = 0;
     (void)argc;
     select_options(&s, args);
     args[SELECT_ARGS] = (struct arg){"--limit", NULL, &limit};
+    args[SELECT_ARGS + 1] = (struct arg){"--deleted", &s.deleted, NULL};
     int n = args_parse(ctl, self, args, argv);
     if (n < 0)
         return args_status(n);
@@ -161,7 +171,7 @@ int cmd_queue_list(struct ctl *ctl, const struct ctl_command *self, int argc, ch
     json_t *request = json_pack("{s:s}", "request", "queue.list"), *sums = json_object();
     if (limit)
         json_object_set_new(request, "limit", json_integer((json_int_t)number));
-    int status = run_list(ctl, selections, request, sums);
+    int status = queue_print(ctl, selections, s.deleted, request, sums);
     json_decref(sums);
     json_decref(selections);
     return status;
@@ -223,9 +233,10 @@ static void print_summary(struct ctl *ctl, const json_t *rows, const json_t *tot
 int cmd_queue_summary(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     struct select_args s = {0};
-    struct arg args[SELECT_ARGS + 1] = {{NULL, NULL, NULL}};
+    struct arg args[SELECT_ARGS + 2] = {{NULL, NULL, NULL}};
     (void)argc;
     select_options(&s, args);
+    args[SELECT_ARGS] = (struct arg){"--deleted", &s.deleted, NULL};
     int n = args_parse(ctl, self, args, argv);
     if (n < 0)
         return args_status(n);
@@ -254,129 +265,6 @@ int cmd_queue_summary(struct ctl *ctl, const struct ctl_command *self, int argc,
     }
     json_decref(total);
     json_decref(rows);
-    json_decref(selections);
-    return status;
-}
-
-/* ---- actions ------------------------------------------------------------------------ */
-
-static const struct verb {
-    const char *name, *past;
-    bool final;       /* cannot be undone: asks first */
-    bool default_all; /* without a selection means the whole queue */
-} verbs[] = {
-    {"flush", "flushed", false, true},
-    {"hold", "held", false, false},
-    {"release", "released", false, false},
-    {"requeue", "requeued", false, false},
-    {"expire", "returned to their senders", true, false},
-    {"delete", "deleted", true, false},
-};
-
-static json_t *action_request(const struct verb *v, bool dry_run, bool list)
-{
-    return json_pack("{s:s, s:s, s:b, s:b}", "request", "queue.action", "action", v->name,
-                     "dry_run", dry_run, "list", list);
-}
-
-static int ignore_line(json_t *line, void *arg)
-{
-    (void)line, (void)arg;
-    return 0;
-}
-
-static int missing_line(json_t *line, void *arg)
-{
-    struct ctl *ctl = arg;
-    const char *missing = json_string_value(json_object_get(line, "missing"));
-    if (ctl->json)
-        print_json_line(line);
-    else if (missing)
-        ctl_error(CTL_NOT_FOUND, "there is no message %s in the queue", missing);
-    return 0;
-}
-
-/* Whether to go on with what cannot be undone. CTL_OK: yes. */
-static int confirm(struct ctl *ctl, const struct verb *v, json_t *selections)
-{
-    json_t *sums = json_object();
-    int status =
-        ask_all(ctl, selections, action_request(v, true, false), ignore_line, NULL, NULL, sums);
-    long long count = (long long)json_integer_value(json_object_get(sums, "matched"));
-    char answer[16] = "";
-    json_decref(sums);
-    if (status != CTL_OK || count <= 1)
-        return status;
-    if (!isatty(STDIN_FILENO))
-        return ctl_error(CTL_USAGE,
-                         "%lld messages would be %s; nothing was done. Say --yes to do it", count,
-                         v->past);
-    fprintf(stderr, "%lld messages will be %s, which cannot be undone. Go on? [y/N] ", count,
-            v->past);
-    if (fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
-        return CTL_OK;
-    return ctl_error(CTL_FAILED, "nothing was done");
-}
-
-static int act(struct ctl *ctl, const struct verb *v, json_t *selections)
-{
-    json_t *sums = json_object();
-    int status = ask_all(ctl, selections, action_request(v, false, ctl->json), missing_line, NULL,
-                         ctl, sums);
-    long long changed = (long long)json_integer_value(json_object_get(sums, "changed"));
-    long long matched = (long long)json_integer_value(json_object_get(sums, "matched"));
-    if (status == CTL_OK && ctl->json)
-        print_json_line(sums);
-    else if (status == CTL_OK && changed == matched)
-        printf("%lld message%s %s.\n", changed, changed == 1 ? "" : "s", v->past);
-    else if (status == CTL_OK)
-        printf("%lld of %lld messages %s; nothing was to be done for the others.\n", changed,
-               matched, v->past);
-    if (status == CTL_OK && json_integer_value(json_object_get(sums, "missing")) > 0)
-        status = CTL_NOT_FOUND;
-    json_decref(sums);
-    return status;
-}
-
-static int dry_run(struct ctl *ctl, const struct verb *v, json_t *selections)
-{
-    json_t *sums = json_object();
-    int status = run_list(ctl, selections, action_request(v, true, true), sums);
-    if ((status == CTL_OK || status == CTL_NOT_FOUND) && !ctl->json)
-        printf("%lld message%s would be %s.\n",
-               (long long)json_integer_value(json_object_get(sums, "matched")),
-               json_integer_value(json_object_get(sums, "matched")) == 1 ? "" : "s", v->past);
-    json_decref(sums);
-    return status;
-}
-
-int cmd_queue_action(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
-{
-    const struct verb *v = verbs;
-    struct select_args s = {0};
-    struct arg args[SELECT_ARGS + 3] = {{NULL, NULL, NULL}};
-    bool dry = false, yes = false;
-    (void)argc;
-    while (strcmp(v->name, self->name) != 0)
-        v++;
-    select_options(&s, args);
-    args[SELECT_ARGS] = (struct arg){"--dry-run", &dry, NULL};
-    args[SELECT_ARGS + 1] = (struct arg){"--yes", &yes, NULL};
-    int n = args_parse(ctl, self, args, argv);
-    if (n < 0)
-        return args_status(n);
-    json_t *selections = select_build(self, &s, argv, v->default_all);
-    if (!selections)
-        return CTL_USAGE;
-    int status = CTL_OK;
-    if (dry) {
-        status = dry_run(ctl, v, selections);
-    } else {
-        if (v->final && !yes)
-            status = confirm(ctl, v, selections);
-        if (status == CTL_OK)
-            status = act(ctl, v, selections);
-    }
     json_decref(selections);
     return status;
 }

@@ -7,9 +7,13 @@
     "  --id ID           the same\n"                                                               \
     "  --sender PATTERN  envelope sender; '<>' is the null sender\n"                               \
     "  --recipient PATTERN\n"                                                                      \
+    "  --account PATTERN account that it was submitted by\n"                                       \
     "  --site PATTERN    domain of a recipient, or host that answered last\n"                      \
+    "  --source PATTERN  our address that it is being sent from\n"                                 \
     "  --reply PATTERN   text in the last reply about a recipient\n"                               \
-    "  --older-than T, --newer-than T   age: 90s, 15m, 2h, 5d\n"                                   \
+    "  --older-than T, --newer-than T         age: 90s, 15m, 2h, 5d\n"                             \
+    "  --larger-than SIZE, --smaller-than SIZE   500, 20k, 3m\n"                                   \
+    "  --min-attempts N, --max-attempts N     made so far, of a recipient\n"                       \
     "  --status S        active, deferred, hold or incoming\n"                                     \
     "  --all             all messages\n"                                                           \
     "In a pattern '*' is any text and '?' any character; '@example.com' is any address\n"          \
@@ -20,6 +24,9 @@
     "  --json            the counts, and the IDs, in JSON\n"
 
 #define CONFIRM "  --yes             do not ask, even for more than one message\n"
+#define MANY "  --yes             do not ask, even for more than 100 messages\n"
+#define DELETED                                                                                    \
+    "  --deleted         messages that were deleted and are kept, instead of the queue\n"
 
 const struct ctl_command ctl_commands[] = {
     {NULL, "start", cmd_start, "", "Starts Postern and waits until it answers",
@@ -54,45 +61,52 @@ const struct ctl_command ctl_commands[] = {
      "  postern config --value queue_directory\n"},
     {"queue", "list", cmd_queue_list, "[SELECTORS] [--limit N] [--json]",
      "Lists messages, a line for each recipient that is not finished",
-     SELECTORS "  --limit N         at most N messages\n\n"
+     SELECTORS "  --limit N         at most N messages\n" DELETED "\n"
                "Examples:\n"
                "  postern queue list\n"
                "  postern queue list --recipient @example.com --older-than 1h\n"
-               "  postern queue list --reply 'rate limit' --json\n"},
+               "  postern queue list --reply 'rate limit' --json\n"
+               "  postern queue list --deleted\n"},
     {"queue", "summary", cmd_queue_summary, "[SELECTORS] [--json]",
      "Counts the queue by domains of recipients",
-     SELECTORS "\nExample:\n"
-               "  postern queue summary --status deferred\n"},
+     SELECTORS DELETED "\nExample:\n"
+                       "  postern queue summary --status deferred\n"},
     {"queue", "flush", cmd_queue_action, "[SELECTORS] [--dry-run] [--json]",
      "Tries messages now; without selectors the whole queue",
      SELECTORS ACTION_OPTIONS "\nExample:\n"
                               "  postern queue flush --site example.com\n"},
-    {"queue", "hold", cmd_queue_action, "SELECTORS [--dry-run] [--json]",
+    {"queue", "hold", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
      "Keeps messages back until they are released",
-     SELECTORS ACTION_OPTIONS "\nExample:\n"
-                              "  postern queue hold --sender @customer.example\n"},
-    {"queue", "release", cmd_queue_action, "SELECTORS [--dry-run] [--json]",
+     SELECTORS ACTION_OPTIONS MANY "\nExample:\n"
+                                   "  postern queue hold --sender @customer.example\n"},
+    {"queue", "release", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
      "Lets messages go that are on hold",
-     SELECTORS ACTION_OPTIONS "\nExample:\n"
-                              "  postern queue release --status hold\n"},
-    {"queue", "requeue", cmd_queue_action, "SELECTORS [--dry-run] [--json]",
+     SELECTORS ACTION_OPTIONS MANY "\nExample:\n"
+                                   "  postern queue release --status hold\n"},
+    {"queue", "requeue", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
      "Tries messages now, and looks up their destinations anew",
-     SELECTORS ACTION_OPTIONS "\nExample:\n"
-                              "  postern queue requeue --recipient @moved.example\n"},
+     SELECTORS ACTION_OPTIONS MANY "\nExample:\n"
+                                   "  postern queue requeue --recipient @moved.example\n"},
     {"queue", "expire", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
      "Returns messages to their senders as undeliverable",
      SELECTORS ACTION_OPTIONS CONFIRM "\nExample:\n"
                                       "  postern queue expire --older-than 2d --site "
                                       "down.example\n"},
-    {"queue", "delete", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
-     "Drops messages; nobody is told",
-     SELECTORS ACTION_OPTIONS CONFIRM "\nExamples:\n"
-                                      "  postern queue delete --sender spam@customer.example "
-                                      "--dry-run\n"
-                                      "  postern queue list --json | jq -r .id | postern queue "
-                                      "delete --yes -\n"},
+    {"queue", "delete", cmd_queue_action, "SELECTORS [--deleted] [--yes] [--dry-run] [--json]",
+     "Takes messages out of the queue; nobody is told",
+     "They are kept for queue_undelete_time and can be brought back with 'postern queue\n"
+     "undelete', unless the disk gets full. With --deleted they are gone for good at "
+     "once.\n" SELECTORS DELETED ACTION_OPTIONS CONFIRM "\nExamples:\n"
+     "  postern queue delete --sender spam@customer.example --dry-run\n"
+     "  postern queue delete --account bulk --larger-than 5m --older-than 6h\n"
+     "  postern queue list --json | jq -r .id | postern queue delete --yes -\n"},
+    {"queue", "undelete", cmd_queue_action, "SELECTORS [--yes] [--dry-run] [--json]",
+     "Brings deleted messages back into the queue",
+     "Who was delivered to already is not sent to again. 'postern queue list --deleted' shows\n"
+     "what there is, and when each is purged.\n" SELECTORS ACTION_OPTIONS MANY "\nExample:\n"
+     "  postern queue undelete --sender @customer.example\n"},
     {"message", "show", cmd_message_show, "ID [--envelope] [--headers] [--body] [--raw] [--json]",
-     "Shows a message that is in the queue",
+     "Shows a message that is in the queue, or was deleted and is kept",
      "  --envelope  sender, recipients, schedule, last replies\n"
      "  --headers   the header\n"
      "  --body      the body\n"

@@ -79,6 +79,8 @@ static inline int args_status(int parsed)
 }
 /* "90", "2h", "5d" to seconds; 0, or -1. */
 int args_duration(const char *text, int64_t *seconds);
+/* "500", "20k", "3m", "1g" to bytes (units of 1024); 0, or -1. */
+int args_size(const char *text, int64_t *bytes);
 
 /* ---- the control socket: client.c -------------------------------------------------- */
 
@@ -153,10 +155,13 @@ void print_json_line(const json_t *value);
 /* ---- selections: select.c ------------------------------------------------------------- */
 
 struct select_args {
-    const char *id, *site, *sender, *recipient, *older_than, *newer_than, *reply, *status;
+    const char *id, *account, *site, *source, *sender, *recipient, *reply, *status;
+    const char *older_than, *newer_than, *larger_than, *smaller_than;
+    const char *min_attempts, *max_attempts;
     bool all;
+    bool deleted; /* of the deleted messages; an option of some commands only */
 };
-enum { SELECT_ARGS = 9, SELECT_BATCH = 2000 };
+enum { SELECT_ARGS = 15, SELECT_BATCH = 2000 };
 /* The options' table entries, for args_parse. */
 void select_options(struct select_args *s, struct arg out[SELECT_ARGS]);
 /* The "select" objects, one for each SELECT_BATCH of IDs: a list that the caller

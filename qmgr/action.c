@@ -9,6 +9,8 @@ enum queue_status queue_status(const struct message *m)
 {
     if (m->phase == PHASE_COMMITTING)
         return QUEUE_INCOMING;
+    if (m->flags & MESSAGE_DELETED)
+        return QUEUE_DELETED;
     if (m->flags & MESSAGE_HOLD)
         return QUEUE_HOLD;
     return m->env && (m->env->queued || !m->env->active_logged) ? QUEUE_ACTIVE : QUEUE_DEFERRED;
@@ -66,7 +68,7 @@ void queue_read(struct qmgr *q, struct message *m, uint64_t limit,
 
 /* ---- acting ---------------------------------------------------------------------------- */
 
-static void set_flags(struct qmgr *q, struct message *m, uint32_t flags)
+void message_set_flags(struct qmgr *q, struct message *m, uint32_t flags)
 {
     struct buf out = BUF_INIT(SPOOL_RECORD_MAX);
     struct spool_record r = {.type = SPOOL_RECORD_FLAGS, .flags = flags, .when = clock_wall()};
@@ -104,7 +106,7 @@ static uint32_t collect(const struct message *m, enum recipient_state state, uin
 static bool expire(struct qmgr *q, struct message *m)
 {
     uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
-    set_flags(q, m, m->flags | MESSAGE_EXPIRED);
+    message_set_flags(q, m, m->flags | MESSAGE_EXPIRED);
     message_withdraw(q, m);
     uint32_t count = collect(m, RCPT_WAITING, rcpts);
     m->env->next_due = UINT32_MAX;
@@ -115,11 +117,11 @@ static bool expire(struct qmgr *q, struct message *m)
 }
 
 /* What a relay has cannot be called back; it is dropped when it returns. */
-void message_delete(struct qmgr *q, struct message *m)
+void message_discard(struct qmgr *q, struct message *m)
 {
     static const enum recipient_state states[] = {RCPT_WAITING, RCPT_FAILED, RCPT_CONFIRMED};
     uint32_t *rcpts = xmalloc(m->recipient_count * sizeof *rcpts);
-    m->env->deleted = true;
+    m->env->discarded = true;
     message_withdraw(q, m);
     m->env->next_due = UINT32_MAX;
     m->env->more = false;
@@ -140,7 +142,7 @@ static bool release(struct qmgr *q, struct message *m)
 {
     if (!(m->flags & MESSAGE_HOLD))
         return false;
-    set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD);
+    message_set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD);
     make_due(m);
     return true;
 }
@@ -149,7 +151,7 @@ static bool hold(struct qmgr *q, struct message *m)
 {
     if (m->flags & MESSAGE_HOLD)
         return false;
-    set_flags(q, m, m->flags | MESSAGE_HOLD);
+    message_set_flags(q, m, m->flags | MESSAGE_HOLD);
     message_withdraw(q, m);
     return true;
 }
@@ -180,11 +182,13 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         [QUEUE_DO_FLUSH] = "flushed",
         [QUEUE_DO_REQUEUE] = "requeued",
         [QUEUE_DO_DELETE] = "deleted",
+        [QUEUE_DO_UNDELETE] = "undeleted",
         /* "expired" is what happens to the message then, of itself or by this */
         [QUEUE_DO_EXPIRE] = "expire_requested",
     };
     bool changed = true, first = action == QUEUE_DO_EXPIRE; /* what follows from it is logged too */
-    if (m->phase != PHASE_LOADED)
+    bool deleted = m->flags & MESSAGE_DELETED;
+    if (m->phase != PHASE_LOADED || (deleted && action < QUEUE_DO_DELETE))
         return false;
     if (first && by)
         events_action(q, m, names[action], by);
@@ -205,7 +209,11 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         changed = expire(q, m);
         break;
     case QUEUE_DO_DELETE:
-        message_delete(q, m);
+        changed = message_delete(q, m);
+        by = deleted ? NULL : by; /* its purge is logged */
+        break;
+    case QUEUE_DO_UNDELETE:
+        changed = message_undelete(q, m);
         break;
     }
     if (changed && by && !first)

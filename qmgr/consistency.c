@@ -12,7 +12,7 @@
 enum { CHECKED_MESSAGES_MAX = 500 /* with more in the queue it would take too long */ };
 
 struct totals {
-    uint64_t active, held, body_bytes, loading;
+    uint64_t active, held, body_bytes, loading, deleted;
 };
 
 static void same(const struct message *m, const char *what, uint64_t counted, uint64_t kept)
@@ -29,7 +29,7 @@ static void check_recipients(const struct message *m)
     for (uint32_t i = 0; i < m->recipient_count; i++) {
         const struct recipient *r = &e->recipients[i];
         in_state[r->state]++;
-        if (r->state == RCPT_WAITING && r->due < e->next_due && !e->more && !e->deleted)
+        if (r->state == RCPT_WAITING && r->due < e->next_due && !e->more && !e->discarded)
             panic("%s: recipient %u is due before its message", m->id.text, i);
     }
     list_each(&e->jobs, n) in_jobs += container_of(n, struct job, of_message)->count;
@@ -113,6 +113,16 @@ void queue_check(const struct qmgr *q)
     if (q->messages.count > CHECKED_MESSAGES_MAX)
         return;
     list_each(&q->all, n) check_message(q, container_of(n, struct message, all), &t);
+    list_each(&q->deleted, n)
+    {
+        const struct message *m = container_of(n, struct message, all);
+        check_message(q, m, &t);
+        t.deleted++;
+        if (!m->kept || !(m->flags & MESSAGE_DELETED) || !heap_has(&m->due))
+            panic("%s: is not kept as a deleted message should be", m->id.text);
+    }
+    same(NULL, "messages deleted", t.deleted, q->deleted_count);
+    same(NULL, "messages to be purged", q->kept.count, q->deleted_count);
     same(NULL, "envelopes in memory", t.active, q->active);
     same(NULL, "messages held", t.held, q->held);
     same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);

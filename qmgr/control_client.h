@@ -35,7 +35,7 @@ struct control_request {
     uint64_t status_tag;     /* master was asked */
     int64_t status_deadline; /* monotonic */
     struct map domains;      /* of a summary: struct summary_row */
-    uint64_t by_status[4], bytes, recipients;
+    uint64_t by_status[QUEUE_STATUSES], bytes, recipients;
     size_t domain_cursor;
     struct buf content; /* of a message that is shown */
     size_t content_sent;

@@ -8,7 +8,8 @@ static const char *status_name(enum queue_status status)
     static const char *const names[] = {[QUEUE_ACTIVE] = "active",
                                         [QUEUE_DEFERRED] = "deferred",
                                         [QUEUE_HOLD] = "hold",
-                                        [QUEUE_INCOMING] = "incoming"};
+                                        [QUEUE_INCOMING] = "incoming",
+                                        [QUEUE_DELETED] = "deleted"};
     return names[status];
 }
 
@@ -61,7 +62,7 @@ static void describe_more(struct control_client *c, struct buf *b, const struct 
         json_bool(b, "notice", true);
     if (m->flags & MESSAGE_EXPIRED)
         json_bool(b, "forced_expire", true);
-    if (next)
+    if (next && queue_status(m) != QUEUE_DELETED)
         json_seconds(b, "next", next);
     json_int(b, "recipient_count", m->recipient_count);
 }
@@ -75,6 +76,8 @@ void control_describe(struct control_client *c, struct buf *b, struct message *m
     json_seconds(b, "arrival", m->arrival);
     json_int(b, "size", (int64_t)message_size(m));
     json_str(b, "sender", message_sender(m));
+    if (queue_status(m) == QUEUE_DELETED)
+        json_seconds(b, "kept_until", queue_next_attempt(c->control->queue, m));
     if (!c->request.brief)
         describe_more(c, b, m);
     json_list(b, "recipients");
@@ -198,5 +201,5 @@ void control_message_show(struct control_client *c)
         return;
     }
     c->request.walk =
-        queue_visit_one(c->control->queue, id_slice(&c->request.id), visit, visited, c);
+        queue_visit_one(c->control->queue, WALK_BOTH, id_slice(&c->request.id), visit, visited, c);
 }

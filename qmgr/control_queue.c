@@ -24,6 +24,8 @@ static enum walk_answer visit_any(struct message *m, void *arg)
     if (!selection_matches(c->control->queue, &r->select, m, clock_wall()))
         return WALK_ON;
     r->matched++;
+    r->bytes += message_size(m);
+    r->recipients += m->env->left;
     enum walk_answer answer = r->visit(c, m);
     if (answer == WALK_ON && control_full(c)) {
         c->paused = true;
@@ -41,6 +43,11 @@ static void walk_over(void *arg)
 }
 
 static void next_id(struct control_client *c);
+
+static enum walk_over over(const struct control_request *r)
+{
+    return r->select.deleted ? WALK_DELETED : WALK_QUEUE;
+}
 
 static void id_over(void *arg)
 {
@@ -74,7 +81,7 @@ static void next_id(struct control_client *c)
     }
     const json_t *id = json_array_get(r->select.ids, r->next_id);
     r->found = false;
-    r->walk = queue_visit_one(c->control->queue,
+    r->walk = queue_visit_one(c->control->queue, over(r),
                               slice_make(json_string_value(id), json_string_length(id)), visit_any,
                               id_over, c);
 }
@@ -88,7 +95,8 @@ void control_walk(struct control_client *c,
     if (c->request.select.ids)
         next_id(c);
     else
-        c->request.walk = queue_walk_start(c->control->queue, visit_any, walk_over, c);
+        c->request.walk =
+            queue_walk_start(c->control->queue, over(&c->request), visit_any, walk_over, c);
 }
 
 /* ---- queue.list ---------------------------------------------------------------- */
@@ -131,13 +139,16 @@ static const struct {
     const char *name;
     enum queue_action action;
 } actions[] = {
-    {"hold", QUEUE_DO_HOLD},       {"release", QUEUE_DO_RELEASE}, {"flush", QUEUE_DO_FLUSH},
-    {"requeue", QUEUE_DO_REQUEUE}, {"expire", QUEUE_DO_EXPIRE},   {"delete", QUEUE_DO_DELETE},
+    {"hold", QUEUE_DO_HOLD},         {"release", QUEUE_DO_RELEASE}, {"flush", QUEUE_DO_FLUSH},
+    {"requeue", QUEUE_DO_REQUEUE},   {"expire", QUEUE_DO_EXPIRE},   {"delete", QUEUE_DO_DELETE},
+    {"undelete", QUEUE_DO_UNDELETE},
 };
 
 static void action_counts(struct control_client *c, struct buf *b)
 {
     counts(c, b);
+    json_int(b, "recipients", (int64_t)c->request.recipients);
+    json_int(b, "bytes", (int64_t)c->request.bytes);
     json_int(b, "changed", (int64_t)c->request.changed);
     json_bool(b, "dry_run", c->request.dry_run);
 }
@@ -175,7 +186,8 @@ static bool take_action(struct control_client *c)
             c->request.action = actions[i].action;
             return true;
         }
-    control_fail(c, "\"action\" must be hold, release, flush, requeue, expire or delete.");
+    control_fail(c,
+                 "\"action\" must be hold, release, flush, requeue, expire, delete or undelete.");
     return false;
 }
 
@@ -184,11 +196,18 @@ void control_queue_action(struct control_client *c)
     struct control_request *r = &c->request;
     if (!take_action(c) || !control_selection(c))
         return;
+    if (r->action == QUEUE_DO_UNDELETE)
+        r->select.deleted = true;
+    if (r->select.deleted && r->action < QUEUE_DO_DELETE) {
+        control_fail(c, "Deleted messages can only be undeleted, or deleted for good.");
+        return;
+    }
     r->dry_run = json_is_true(json_object_get(r->json, "dry_run"));
     r->list = json_is_true(json_object_get(r->json, "list"));
     r->brief = json_is_true(json_object_get(r->json, "brief"));
     /* the whole queue at once, which also ends the suspensions of sites */
-    if (r->action == QUEUE_DO_FLUSH && !r->dry_run && selection_is_all(&r->select)) {
+    if (r->action == QUEUE_DO_FLUSH && !r->dry_run && selection_is_all(&r->select) &&
+        !r->select.deleted) {
         struct queue_figures figures;
         queue_figures(c->control->queue, &figures);
         r->matched = r->changed = figures.messages;

@@ -1,7 +1,10 @@
 #include "qmgr/control_select.h"
 
+#include <arpa/inet.h>
+
 #include "core/clock.h"
 #include "qmgr/control.h"
+#include "qmgr/qmgr.h"
 
 static char lower(char c)
 {
@@ -79,6 +82,20 @@ static int take_pattern(struct slice *out, const char *name, const json_t *value
     return out->len > 0 ? 0 : err_set(e, "\"%s\" is empty", name);
 }
 
+static int take_number(int64_t *out, const char *name, const json_t *value, struct err *e)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return err_set(e, "\"%s\" must be a number", name);
+    *out = json_integer_value(value);
+    return 0;
+}
+
+static int take_flag(bool *out, const char *name, const json_t *value, struct err *e)
+{
+    *out = json_is_true(value);
+    return json_is_boolean(value) ? 0 : err_set(e, "\"%s\" must be true or false", name);
+}
+
 static int take_age(int64_t *out, const char *name, const json_t *value, struct err *e)
 {
     if (!json_is_integer(value) || json_integer_value(value) <= 0 ||
@@ -120,38 +137,56 @@ static int take_ids(struct selection *s, json_t *value, struct err *e)
     return 0;
 }
 
+static int take_sender(struct selection *s, const char *name, const json_t *value, struct err *e)
+{
+    s->has_sender = true;
+    return take_string(&s->sender, name, value, e);
+}
+
 static int take_member(struct selection *s, const char *name, json_t *value, struct err *e)
 {
-    struct slice key = slice_str(name);
-    if (slice_eq(key, SLICE("ids")))
+    const struct {
+        const char *name;
+        struct slice *pattern;
+        int64_t *age, *number;
+        bool *flag;
+    } members[] = {
+        {"account", &s->account, NULL, NULL, NULL},
+        {"recipient", &s->recipient, NULL, NULL, NULL},
+        {"site", &s->site, NULL, NULL, NULL},
+        {"source", &s->source, NULL, NULL, NULL},
+        {"reply", &s->reply, NULL, NULL, NULL},
+        {"older_than", NULL, &s->older_than, NULL, NULL},
+        {"newer_than", NULL, &s->newer_than, NULL, NULL},
+        {"larger_than", NULL, NULL, &s->larger_than, NULL},
+        {"smaller_than", NULL, NULL, &s->smaller_than, NULL},
+        {"min_attempts", NULL, NULL, &s->min_attempts, NULL},
+        {"max_attempts", NULL, NULL, &s->max_attempts, NULL},
+        {"all", NULL, NULL, NULL, &s->all},
+        {"deleted", NULL, NULL, NULL, &s->deleted},
+    };
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        if (strcmp(name, members[i].name) != 0)
+            continue;
+        return members[i].pattern  ? take_pattern(members[i].pattern, name, value, e)
+               : members[i].age    ? take_age(members[i].age, name, value, e)
+               : members[i].number ? take_number(members[i].number, name, value, e)
+                                   : take_flag(members[i].flag, name, value, e);
+    }
+    if (strcmp(name, "ids") == 0)
         return take_ids(s, value, e);
-    if (slice_eq(key, SLICE("sender"))) {
-        s->has_sender = true;
-        return take_string(&s->sender, name, value, e);
-    }
-    if (slice_eq(key, SLICE("recipient")))
-        return take_pattern(&s->recipient, name, value, e);
-    if (slice_eq(key, SLICE("site")))
-        return take_pattern(&s->site, name, value, e);
-    if (slice_eq(key, SLICE("reply")))
-        return take_pattern(&s->reply, name, value, e);
-    if (slice_eq(key, SLICE("older_than")))
-        return take_age(&s->older_than, name, value, e);
-    if (slice_eq(key, SLICE("newer_than")))
-        return take_age(&s->newer_than, name, value, e);
-    if (slice_eq(key, SLICE("status")))
+    if (strcmp(name, "sender") == 0)
+        return take_sender(s, name, value, e);
+    if (strcmp(name, "status") == 0)
         return take_status(s, name, value, e);
-    if (slice_eq(key, SLICE("all"))) {
-        s->all = json_is_true(value);
-        return json_is_boolean(value) ? 0 : err_set(e, "\"all\" must be true or false");
-    }
     return err_set(e, "\"select\" has no member of this name");
 }
 
 static bool has_filter(const struct selection *s)
 {
-    return s->has_sender || s->recipient.len || s->site.len || s->reply.len || s->older_than ||
-           s->newer_than || s->status >= 0;
+    return s->has_sender || s->account.len || s->recipient.len || s->site.len || s->source.len ||
+           s->reply.len || s->older_than || s->newer_than || s->larger_than >= 0 ||
+           s->smaller_than >= 0 || s->min_attempts >= 0 || s->max_attempts >= 0 || s->status >= 0;
 }
 
 bool selection_is_all(const struct selection *s)
@@ -163,7 +198,11 @@ int selection_parse(struct selection *s, json_t *select, struct err *e)
 {
     const char *name;
     json_t *value;
-    *s = (struct selection){.status = -1};
+    *s = (struct selection){.status = -1,
+                            .larger_than = -1,
+                            .smaller_than = -1,
+                            .min_attempts = -1,
+                            .max_attempts = -1};
     if (!json_is_object(select))
         return err_set(e, "\"select\" must be an object; {\"all\":true} selects all messages");
     json_object_foreach(select, name, value)
@@ -176,6 +215,24 @@ int selection_parse(struct selection *s, json_t *select, struct err *e)
     return 0;
 }
 
+/* Attempts are counted up to UINT8_MAX: what is beyond is at least that. */
+static bool attempts_match(const struct selection *s, int64_t attempts)
+{
+    return (s->min_attempts < 0 || attempts >= s->min_attempts || attempts == UINT8_MAX) &&
+           (s->max_attempts < 0 || attempts <= s->max_attempts);
+}
+
+static bool reply_matches(const struct selection *s, const struct answer *a)
+{
+    if (!a)
+        return false;
+    struct buf words = BUF_INIT(2 * CONTROL_PATTERN_MAX);
+    answer_wire(a, &words, CONTROL_PATTERN_MAX);
+    bool matches = pattern_within(s->reply, buf_slice(&words));
+    buf_free(&words);
+    return matches;
+}
+
 static bool recipient_matches(const struct selection *s, const struct queue_recipient *r)
 {
     if (s->recipient.len && !pattern_address(s->recipient, r->address))
@@ -183,35 +240,55 @@ static bool recipient_matches(const struct selection *s, const struct queue_reci
     if (s->site.len && !pattern_matches(s->site, domain_of(r->address)) &&
         !(r->answer && pattern_matches(s->site, answer_host(r->answer))))
         return false;
-    if (s->reply.len) {
-        if (!r->answer)
-            return false;
-        struct buf words = BUF_INIT(2 * CONTROL_PATTERN_MAX);
-        answer_wire(r->answer, &words, CONTROL_PATTERN_MAX);
-        bool matches = pattern_within(s->reply, buf_slice(&words));
-        buf_free(&words);
-        return matches;
+    return attempts_match(s, r->attempts) && (!s->reply.len || reply_matches(s, r->answer));
+}
+
+/* The address from which a job of it is, or will be, sent. */
+static bool source_matches(const struct selection *s, const struct message *m)
+{
+    list_each(&m->env->jobs, n)
+    {
+        const struct job *j = container_of(n, struct job, of_message);
+        const struct lane *lane = j->queue ? j->queue->lane : NULL;
+        char text[INET6_ADDRSTRLEN];
+        if (lane && lane->source_len &&
+            inet_ntop(lane->source_len == 4 ? AF_INET : AF_INET6, lane->source, text,
+                      sizeof text) &&
+            pattern_matches(s->source, slice_str(text)))
+            return true;
     }
-    return true;
+    return false;
+}
+
+static bool message_matches(const struct selection *s, const struct message *m, int64_t now)
+{
+    int64_t age = (now - m->arrival) / CLOCK_SECOND, size = (int64_t)message_size(m);
+    if ((s->older_than && age <= s->older_than) || (s->newer_than && age >= s->newer_than))
+        return false;
+    if ((s->larger_than >= 0 && size <= s->larger_than) ||
+        (s->smaller_than >= 0 && size >= s->smaller_than))
+        return false;
+    if (s->status >= 0 && (int)queue_status(m) != s->status)
+        return false;
+    if (s->account.len && !pattern_matches(s->account, message_account(m)))
+        return false;
+    if (s->source.len && !source_matches(s, m))
+        return false;
+    return !s->has_sender || pattern_address(s->sender, message_sender(m));
 }
 
 bool selection_matches(struct qmgr *q, const struct selection *s, const struct message *m,
                        int64_t now)
 {
-    int64_t age = (now - m->arrival) / CLOCK_SECOND;
-    if ((s->older_than && age <= s->older_than) || (s->newer_than && age >= s->newer_than))
+    bool by_recipient = s->recipient.len || s->site.len || s->reply.len || s->min_attempts >= 0 ||
+                        s->max_attempts >= 0;
+    if (!message_matches(s, m, now))
         return false;
-    if (s->status >= 0 && (int)queue_status(m) != s->status)
-        return false;
-    if (s->has_sender && !pattern_address(s->sender, message_sender(m)))
-        return false;
-    if (!s->recipient.len && !s->site.len && !s->reply.len)
-        return true;
-    for (uint32_t i = 0; i < m->recipient_count; i++) {
+    for (uint32_t i = 0; by_recipient && i < m->recipient_count; i++) {
         struct queue_recipient r;
         queue_recipient(q, m, i, &r);
         if (r.state != RCPT_DONE && recipient_matches(s, &r))
             return true;
     }
-    return false;
+    return !by_recipient;
 }

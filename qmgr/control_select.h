@@ -8,11 +8,15 @@
 
 struct selection {
     json_t *ids; /* list of strings, or NULL; borrowed from the request */
-    struct slice sender, recipient, site, reply; /* patterns; empty: any */
-    bool has_sender;                             /* an empty one is the null sender */
-    int64_t older_than, newer_than;              /* seconds of age; 0: any */
-    int status;                                  /* enum queue_status, or -1 */
+    /* patterns; empty: any */
+    struct slice account, sender, recipient, site, source, reply;
+    bool has_sender;                    /* an empty one is the null sender */
+    int64_t older_than, newer_than;     /* seconds of age; 0: any */
+    int64_t larger_than, smaller_than;  /* bytes of content; -1: any */
+    int64_t min_attempts, max_attempts; /* of a recipient; -1: any */
+    int status;                         /* enum queue_status, or -1 */
     bool all;
+    bool deleted; /* of the messages that were deleted and are kept, not of the queue */
 };
 
 /* Reads the "select" object; slices borrow from it. An unknown member, a wrong

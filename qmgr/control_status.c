@@ -39,6 +39,8 @@ static void queue_line(struct control_client *c)
     json_int(b, "messages", (int64_t)f.messages);
     json_int(b, "active", (int64_t)f.active);
     json_int(b, "held", (int64_t)f.held);
+    json_int(b, "deleted", (int64_t)f.deleted);
+    json_int(b, "deleted_bytes", (int64_t)f.deleted_bytes);
     json_int(b, "jobs_queued", (int64_t)f.jobs_queued);
     json_int(b, "jobs_in_flight", (int64_t)f.jobs_in_flight);
     json_int(b, "body_bytes", (int64_t)f.body_bytes);

@@ -10,7 +10,7 @@ enum { SUMMARY_REPLY_MAX = 200 };
 
 struct summary_row {
     struct slice domain; /* lower case, in name */
-    uint64_t recipients, by_status[4];
+    uint64_t recipients, by_status[QUEUE_STATUSES];
     int64_t oldest; /* wall microseconds */
     int64_t reply_when;
     struct buf reply; /* the latest */
@@ -67,14 +67,12 @@ static enum walk_answer count_one(struct control_client *c, struct message *m)
     struct control_request *r = &c->request;
     enum queue_status status = queue_status(m);
     r->by_status[status]++;
-    r->bytes += message_size(m);
     for (uint32_t i = 0; i < m->recipient_count; i++) {
         struct queue_recipient rcpt;
         queue_recipient(c->control->queue, m, i, &rcpt);
         if (rcpt.state == RCPT_DONE)
             continue;
         struct summary_row *row = row_of(r, rcpt.address);
-        r->recipients++;
         row->recipients++;
         row->by_status[status]++;
         if (!row->oldest || m->arrival < row->oldest)
@@ -88,12 +86,14 @@ static enum walk_answer count_one(struct control_client *c, struct message *m)
     return WALK_ON;
 }
 
-static void statuses(struct buf *b, const uint64_t by_status[4])
+static void statuses(struct buf *b, const uint64_t by_status[QUEUE_STATUSES])
 {
     json_int(b, "active", (int64_t)by_status[QUEUE_ACTIVE]);
     json_int(b, "deferred", (int64_t)by_status[QUEUE_DEFERRED]);
     json_int(b, "hold", (int64_t)by_status[QUEUE_HOLD]);
     json_int(b, "incoming", (int64_t)by_status[QUEUE_INCOMING]);
+    if (by_status[QUEUE_DELETED])
+        json_int(b, "deleted", (int64_t)by_status[QUEUE_DELETED]);
 }
 
 static void totals(struct control_client *c, struct buf *b)

@@ -202,6 +202,14 @@ void events_notice(struct qmgr *q, const struct message *m, const struct id *not
     event_end(b);
 }
 
+void events_purged(struct qmgr *q, const struct message *m)
+{
+    log_info("%s: purged, it had been deleted", m->id.text);
+    struct buf *b = event_begin(q, "purged", m);
+    if (b)
+        event_end(b);
+}
+
 void events_action(struct qmgr *q, const struct message *m, const char *action, const char *by)
 {
     log_info("%s: %s by %s", m->id.text, action, by);

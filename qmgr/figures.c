@@ -20,7 +20,9 @@ void queue_figures(struct qmgr *q, struct queue_figures *out)
     *out = (struct queue_figures){
         .total = q->counters,
         .a_minute = q->a_minute,
-        .messages = q->messages.count,
+        .messages = q->messages.count - q->deleted_count,
+        .deleted = q->deleted_count,
+        .deleted_bytes = q->deleted_bytes,
         .active = q->active,
         .held = q->held,
         .jobs_queued = q->dispatch.queued,

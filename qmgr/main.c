@@ -77,6 +77,7 @@ static int start(struct service *s, struct err *e)
     relays_init(q);
     notices_init(q);
     events_reload(q);
+    deleted_reload(q);
     q->timer = evtimer_new(s->base, on_timer, q);
     if (!q->timer)
         return err_set(e, "cannot make a timer");
@@ -108,6 +109,7 @@ static void reload(struct service *s)
     queue_tick(q);
     events_reload(q);
     dispatch_reload(q);
+    deleted_reload(q);
     sites_renew(q);
     if (sites_reload(q))
         queue_wake_all(q, false);

@@ -24,9 +24,11 @@ enum {
     NOTICE_LAST = 50   /* the last of a message's failure notices takes all that remain */
 };
 
-/* The operator's word that a message shall be returned now. Lives beside enum
- * message_flag in message.flags and in SPOOL_RECORD_FLAGS, never leaves qmgr. */
+/* Beside enum message_flag in message.flags and in SPOOL_RECORD_FLAGS; these never
+ * leave qmgr. The operator's word that a message shall be returned now: */
 #define MESSAGE_EXPIRED 0x10000u
+/* Deleted by the operator, and kept for queue_undelete_time (deleted.c). */
+#define MESSAGE_DELETED 0x20000u
 
 /* The last thing that was said about a recipient; shared by all recipients of
  * one job that got the same. */
@@ -99,13 +101,16 @@ struct envelope {
     uint8_t notice_next; /* number of the next failure notice */
     uint8_t lost;        /* relay processes that died with a job of it */
     bool active_logged, delay_sent, delay_due, expiry_logged;
-    bool more;         /* recipients are due that did not fit into the active ones */
-    bool noticing;     /* a notice about it is being made */
-    bool forced;       /* flushed by the operator: defer_transports does not hold it up */
-    bool deleted;      /* by the operator; only what relay has is waited for */
-    bool peeked;       /* read back for walks only: goes to the disk again at peek_due's time */
-    int64_t peek_due;  /* monotonic; INT64_MAX: nothing planned */
-    int64_t notice_at; /* monotonic: a notice failed, not again before this */
+    bool more;          /* recipients are due that did not fit into the active ones */
+    bool noticing;      /* a notice about it is being made */
+    bool forced;        /* flushed by the operator: defer_transports does not hold it up */
+    bool discarded;     /* its file is quarantined: only what relay has is waited for */
+    bool purge;         /* deleted, and its time was over while it was in use */
+    bool removed;       /* the log says that it left the queue: it was deleted */
+    int64_t deleted_at; /* wall microseconds; when it came from the spool */
+    bool peeked;        /* read back for walks only: goes to the disk again at peek_due's time */
+    int64_t peek_due;   /* monotonic; INT64_MAX: nothing planned */
+    int64_t notice_at;  /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
     /* the strings follow: account, sender, envid, then addresses and ORCPTs */
 };
@@ -119,7 +124,7 @@ enum message_phase {
 };
 
 struct message {
-    struct list all;      /* in qmgr.all */
+    struct list all;      /* in qmgr.all, or qmgr.deleted */
     struct list parked;   /* at a queue that has enough in memory */
     struct heap_node due; /* microseconds, monotonic: next thing to do for it */
     struct store_ref ref;
@@ -131,6 +136,7 @@ struct message {
     struct id id;
     uint8_t phase;
     bool held;        /* is in the count of held messages */
+    bool kept;        /* is among the deleted ones: in their list, heap and counts */
     bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */
     bool unreadable;  /* the last attempt to read its envelope failed */
     bool flushed;     /* a stub that is to be tried whatever its records say */

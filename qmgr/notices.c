@@ -178,6 +178,8 @@ bool notices_start(struct qmgr *q, struct message *m)
     struct notice *n = NULL;
     if (e->noticing || !(e->failed || e->confirmed || e->delay_due))
         return e->noticing;
+    if (m->flags & MESSAGE_DELETED)
+        return false; /* nobody is told, unless it comes back */
     /* what else happens in this round of attempts goes into the same notice */
     if (!q->scanned || q->draining || e->queued || e->failing || e->notice_at > q->now)
         return false;

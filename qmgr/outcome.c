@@ -41,7 +41,7 @@ void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint
         struct recipient *r = &m->env->recipients[rcpts[k]];
         take_back(m, rcpts[k], a, true);
         events_attempt(q, m, rcpts[k], ATTEMPT_SENT, a, t);
-        bool confirm = (r->notify & NOTIFY_SUCCESS) && !t->dsn_taken_over && !m->env->deleted &&
+        bool confirm = (r->notify & NOTIFY_SUCCESS) && !t->dsn_taken_over && !m->env->discarded &&
                        message_sender(m).len > 0;
         if (!confirm) {
             done[n++] = rcpts[k];
@@ -125,12 +125,13 @@ void outcome_deferred(struct qmgr *q, struct message *m, const uint32_t *rcpts, 
         attempts = made > attempts ? made : attempts;
     }
     q->counters.deferred += count;
-    if (m->env->deleted) {
+    if (m->env->discarded) {
         recipients_done(q, m, rcpts, count, SPOOL_DROPPED);
         return;
     }
     /* age and at least one attempt, this one (F30) */
-    if ((m->flags & MESSAGE_EXPIRED) || (count && retry_expired(q, m))) {
+    bool over = (m->flags & MESSAGE_EXPIRED) || (count && retry_expired(q, m));
+    if (over && !(m->flags & MESSAGE_DELETED)) {
         outcome_expired(q, m, rcpts, count);
         return;
     }
@@ -169,7 +170,7 @@ static void on_failure_durable(const char *error, void *arg)
         return;
     }
     m->env->failing -= f->count;
-    if (m->env->deleted) {
+    if (m->env->discarded) {
         recipients_done(q, m, f->rcpts, f->count, SPOOL_DROPPED);
     } else if (error) {
         /* F22: nobody was told, so it is not over */
@@ -240,7 +241,7 @@ static void fail(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint3
     if (nobody)
         log_warning("%s: cannot be delivered or returned, and is dropped", m->id.text);
     for (uint32_t k = 0; k < count; k++) {
-        if (nobody || m->env->deleted || m->quarantined ||
+        if (nobody || m->env->discarded || m->quarantined ||
             no_notice_on_failure(&m->env->recipients[rcpts[k]]))
             quiet[n_quiet++] = rcpts[k];
         else

@@ -3,7 +3,9 @@
  * each other. For the control socket see queue.h.
  *
  *   intake     smtpd channels: COMMIT to the spool, answers, credits
- *   queue      all messages: map, due heap, actions, walks
+ *   queue      all messages: map, due heap
+ *   load       messages from the spool: found by the scan, or read back
+ *   action     what the operator does; deleted: what can be undone; walk: lists
  *   sites      routes (domain or address to site), sites, the resolve channel
  *   dispatch   who is next: accounts, classes, lanes
  *   park       whose messages wait on the disk when memory is scarce
@@ -174,9 +176,16 @@ struct qmgr {
     struct store *store;
     struct map messages; /* by ID */
     struct list all;
+    struct list deleted; /* messages that can be brought back */
     struct list walks;
     struct heap due;   /* messages whose envelope is in memory */
     struct heap stubs; /* those whose envelope must be read first */
+    struct heap kept;  /* deleted ones: when they are purged */
+    uint64_t deleted_count, deleted_bytes;
+    uint64_t freed_count, freed_bytes; /* of them purged, and perhaps not free on the disk yet */
+    int64_t freed_shows;               /* monotonic: when those are forgotten */
+    int64_t deleted_look; /* monotonic: when the disk's free space is looked at for them */
+    int64_t deleted_keep; /* queue_undelete_time that their dues were made with */
     struct event *timer;
     int64_t timer_at; /* 0: not armed */
     int64_t now;      /* monotonic, of this turn */
@@ -234,6 +243,19 @@ bool message_unpin(struct qmgr *q, struct message *m);
 bool queue_crowded(const struct qmgr *q);
 /* A stub that may be loaded now instead of later. */
 void message_hurry(struct qmgr *q, struct message *m);
+/* When m is due next, in the heap that it belongs to; INT64_MAX: in none. */
+void message_plan(struct qmgr *q, struct message *m, int64_t due);
+/* When it needs attention next; needs m->env. */
+int64_t message_next_due(const struct qmgr *q, const struct message *m);
+/* Drops its envelope until `due`. */
+void message_stub(struct qmgr *q, struct message *m, int64_t due);
+/* Whether that is better than keeping the envelope, for what only waits. */
+bool message_better_as_stub(const struct qmgr *q, int64_t due);
+bool queue_has_room(const struct qmgr *q); /* for an envelope more */
+/* Its envelope was read for walks and comes into the schedule now. */
+void message_stay(struct qmgr *q, struct message *m);
+/* It is over: its file is free. */
+void message_finish(struct qmgr *q, struct message *m);
 /* m became durable, or was read back: enters the schedule. */
 void message_enter(struct qmgr *q, struct message *m);
 /* Puts every recipient that is due into a job. */
@@ -251,8 +273,10 @@ void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, u
 void recipient_waits(struct message *m, uint32_t i, uint32_t due);
 /* Takes the recipients of all jobs that no relay has back into waiting. */
 void message_withdraw(struct qmgr *q, struct message *m);
-/* Drops all recipients that no relay has, without a notice. */
-void message_delete(struct qmgr *q, struct message *m);
+/* Drops all recipients that no relay has, without a notice: there is no file. */
+void message_discard(struct qmgr *q, struct message *m);
+/* Changes m->flags, also on the disk. */
+void message_set_flags(struct qmgr *q, struct message *m, uint32_t flags);
 /* Everything that waits is due now; with `force` also what defer_transports
  * holds up. */
 void queue_wake_all(struct qmgr *q, bool force);
@@ -266,21 +290,41 @@ void queue_sweep(struct qmgr *q);
 int64_t queue_next_due(const struct qmgr *q);
 /* Test builds: panics if the queue's counters and states do not fit (consistency.c). */
 void queue_check(const struct qmgr *q);
+/* ---- load.c ------------------------------------------------------------------------- */
+
 /* The found callbacks of the store. */
 void queue_found(const struct store_found *found, void *arg);
 void queue_quarantined(const struct id *id, const char *why, void *arg);
 void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg);
 
-/* walk.c */
+/* Reads the envelope of a stub back, and schedules it. */
+void message_load(struct qmgr *q, struct message *m);
+/* Reads it back for walks; it stays a stub for the schedule. */
+void message_peek(struct qmgr *q, struct message *m);
+/* A walk has no more use for m: if its envelope is there for walks alone it goes. */
+void message_viewed(struct qmgr *q, struct message *m);
+
+/* ---- deleted.c ---------------------------------------------------------------------- */
+
+/* Takes m out of the queue; it can be brought back for queue_undelete_time. Once
+ * more: purges it now. The caller settles it. Both return whether anything changed. */
+bool message_delete(struct qmgr *q, struct message *m);
+bool message_undelete(struct qmgr *q, struct message *m);
+/* message_settle for a deleted message: puts it aside as soon as nothing of it is
+ * under way. */
+void deleted_settle(struct qmgr *q, struct message *m);
+void deleted_found(struct qmgr *q, struct message *m);  /* by the scan, its envelope is there */
+void deleted_forget(struct qmgr *q, struct message *m); /* it leaves; harmless for others */
+void deleted_turn(struct qmgr *q);                      /* purges what is due */
+int64_t deleted_next_due(const struct qmgr *q);         /* INT64_MAX: nothing */
+void deleted_reload(struct qmgr *q);                    /* queue_undelete_time may have changed */
+
+/* ---- walk.c ------------------------------------------------------------------------- */
+
 void walks_turn(struct qmgr *q);
 bool walks_ready(const struct qmgr *q);
 /* m leaves the queue; every walk that has it in view moves on. */
 void walks_forget(struct qmgr *q, struct message *m);
-/* Reads the envelope of a stub back for walks; it stays a stub for the schedule.
- * queue.c, as the next. */
-void message_peek(struct qmgr *q, struct message *m);
-/* A walk has no more use for m: if its envelope is there for walks alone it goes. */
-void message_viewed(struct qmgr *q, struct message *m);
 
 /* ---- intake.c -------------------------------------------------------------------- */
 
@@ -440,6 +484,8 @@ void events_expired(struct qmgr *q, const struct message *m);
 void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
                    enum notice_kind kind, uint32_t recipients);
 /* A change by the operator: "held", "released" ... */
+void events_purged(struct qmgr *q,
+                   const struct message *m); /* a deleted message is gone for good */
 void events_action(struct qmgr *q, const struct message *m, const char *action, const char *by);
 enum attempt_status { ATTEMPT_SENT, ATTEMPT_DEFERRED, ATTEMPT_BOUNCED };
 void events_attempt(struct qmgr *q, const struct message *m, uint32_t rcpt,

@@ -1,5 +1,5 @@
-/* The life of a message in memory: it arrives, becomes due, is read back when
- * its envelope was dropped, ends. */
+/* The life of a message in memory: it arrives, becomes due, waits with or without
+ * its envelope in memory, ends. */
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
@@ -13,6 +13,7 @@ void queue_init(struct qmgr *q)
 {
     map_init(&q->messages, message_key);
     list_init(&q->all);
+    list_init(&q->deleted);
     list_init(&q->walks);
     list_init(&q->commits_free);
     q->now = q->mono_epoch = clock_mono();
@@ -39,6 +40,22 @@ struct message *message_new(struct qmgr *q, const struct id *id)
     return m;
 }
 
+/* Which heap has it, if any: see struct qmgr. */
+static struct heap *heap_of(struct qmgr *q, const struct message *m)
+{
+    if (m->flags & MESSAGE_DELETED)
+        return &q->kept;
+    return m->phase == PHASE_STUB ? &q->stubs : &q->due;
+}
+
+void message_plan(struct qmgr *q, struct message *m, int64_t due)
+{
+    if (due < INT64_MAX)
+        heap_set(heap_of(q, m), &m->due, due);
+    else
+        heap_remove(heap_of(q, m), &m->due);
+}
+
 static void drop_envelope(struct qmgr *q, struct message *m)
 {
     message_drop_body(q, m);
@@ -54,8 +71,9 @@ void message_drop(struct qmgr *q, struct message *m)
     map_remove(&q->messages, id_slice(&m->id));
     list_remove(&m->all);
     list_remove(&m->parked);
-    heap_remove(m->phase == PHASE_STUB ? &q->stubs : &q->due, &m->due);
-    m->flags &= ~(uint32_t)MESSAGE_HOLD;
+    message_plan(q, m, INT64_MAX);
+    deleted_forget(q, m);
+    m->flags = 0;
     message_count_held(q, m);
     drop_envelope(q, m);
     m->phase = PHASE_GONE;
@@ -83,7 +101,7 @@ bool message_unpin(struct qmgr *q, struct message *m)
 
 void message_count_held(struct qmgr *q, struct message *m)
 {
-    bool held = (m->flags & MESSAGE_HOLD) != 0;
+    bool held = (m->flags & MESSAGE_HOLD) && !(m->flags & MESSAGE_DELETED);
     if (held && !m->held)
         q->held++;
     if (!held && m->held)
@@ -210,7 +228,7 @@ static bool waits_for_scan(const struct qmgr *q, const struct message *m)
 }
 
 /* An envelope that was read for walks comes into the schedule. */
-static void stay(struct qmgr *q, struct message *m)
+void message_stay(struct qmgr *q, struct message *m)
 {
     if (m->env->peeked)
         q->active++;
@@ -219,8 +237,9 @@ static void stay(struct qmgr *q, struct message *m)
 
 void message_activate(struct qmgr *q, struct message *m)
 {
-    stay(q, m);
-    if (!(m->flags & MESSAGE_HOLD) && !q->draining && !m->env->deleted && !waits_for_scan(q, m)) {
+    message_stay(q, m);
+    bool stopped = (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) || m->env->discarded;
+    if (!stopped && !q->draining && !waits_for_scan(q, m)) {
         m->env->activated = q->now;
         if (!m->env->active_logged)
             events_active(q, m);
@@ -230,7 +249,7 @@ void message_activate(struct qmgr *q, struct message *m)
     message_settle(q, m);
 }
 
-static bool room_for_envelope(const struct qmgr *q)
+bool queue_has_room(const struct qmgr *q)
 {
     return q->active + q->loading < (uint64_t)q->s->config->qmgr_message_active_limit;
 }
@@ -242,30 +261,27 @@ bool queue_crowded(const struct qmgr *q)
 
 /* Messages that only wait take half of the room at most: what is due must find
  * some. */
-static bool better_as_stub(const struct qmgr *q, int64_t due)
+bool message_better_as_stub(const struct qmgr *q, int64_t due)
 {
     return queue_crowded(q) && due > q->now + 5 * CLOCK_SECOND;
 }
 
-static void make_stub(struct qmgr *q, struct message *m, int64_t due)
+void message_stub(struct qmgr *q, struct message *m, int64_t due)
 {
-    heap_remove(&q->due, &m->due);
+    message_plan(q, m, INT64_MAX);
     drop_envelope(q, m);
     if (m->pins == 0) /* descriptors are for those that are worked on */
         store_unload(q->store, &m->id, &m->ref);
     m->phase = PHASE_STUB;
-    if (due < INT64_MAX)
-        heap_set(&q->stubs, &m->due, due);
+    message_plan(q, m, due);
 }
 
 void message_hurry(struct qmgr *q, struct message *m)
 {
-    if (m->flags & MESSAGE_HOLD)
+    if (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED))
         return;
-    if (m->phase == PHASE_STUB)
-        heap_set(&q->stubs, &m->due, q->now);
-    else if (m->phase == PHASE_LOADED && m->env->peeked)
-        heap_set(&q->due, &m->due, q->now);
+    if (m->phase == PHASE_STUB || (m->phase == PHASE_LOADED && m->env->peeked))
+        message_plan(q, m, q->now);
     m->hurried = m->phase == PHASE_LOADING;
 }
 
@@ -273,17 +289,19 @@ void message_enter(struct qmgr *q, struct message *m)
 {
     message_count_held(q, m);
     if (q->active > (uint64_t)q->s->config->qmgr_message_active_limit)
-        make_stub(q, m, q->now);
+        message_stub(q, m, q->now);
     else
         message_activate(q, m);
 }
 
 /* ---- after a change --------------------------------------------------------------------- */
 
-static void finish(struct qmgr *q, struct message *m)
+void message_finish(struct qmgr *q, struct message *m)
 {
-    q->counters.removed++;
-    events_removed(q, m, m->quarantined ? "quarantined" : m->env->deleted ? "deleted" : "done");
+    if (!m->env->removed) {
+        q->counters.removed++;
+        events_removed(q, m, m->quarantined ? "quarantined" : "done");
+    }
     if (!m->quarantined)
         store_finish(q->store, &m->id, &m->ref);
     message_drop(q, m);
@@ -297,7 +315,7 @@ static bool idle(const struct message *m)
 }
 
 /* When m needs attention next. */
-static int64_t next_due(const struct qmgr *q, const struct message *m)
+int64_t message_next_due(const struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
     int64_t due = INT64_MAX;
@@ -321,14 +339,18 @@ void message_settle(struct qmgr *q, struct message *m)
     struct envelope *e = m->env;
     if (m->phase != PHASE_LOADED)
         return;
-    stay(q, m);
-    if (m->quarantined && !e->deleted)
-        message_delete(q, m);
+    message_stay(q, m);
+    if (m->quarantined && !e->discarded)
+        message_discard(q, m);
     if (e->left == 0 && e->failing == 0 && !e->noticing) {
         /* while its file is being read (`postern message show`), its name and
          * descriptor must stay; whoever unpins it settles it again */
         if (m->pins == 0)
-            finish(q, m);
+            message_finish(q, m);
+        return;
+    }
+    if (m->flags & MESSAGE_DELETED) {
+        deleted_settle(q, m);
         return;
     }
     notices_start(q, m);
@@ -336,206 +358,18 @@ void message_settle(struct qmgr *q, struct message *m)
         message_drop_body(q, m);
         e->forced = false;
     }
-    int64_t due = next_due(q, m);
-    if (better_as_stub(q, due) && idle(m))
-        make_stub(q, m, due);
-    else if (due < INT64_MAX)
-        heap_set(&q->due, &m->due, due);
+    int64_t due = message_next_due(q, m);
+    if (message_better_as_stub(q, due) && idle(m))
+        message_stub(q, m, due);
     else
-        heap_remove(&q->due, &m->due);
+        message_plan(q, m, due);
 }
 
-/* ---- from the spool -------------------------------------------------------------------------- */
-
-/* A planned wall time on qmgr's clock. A clock that was stepped (F30) must not
- * put an attempt off for longer than the longest back-off. */
-static uint32_t second_of(int64_t wall, void *arg)
-{
-    struct qmgr *q = arg;
-    int64_t wait;
-    if (__builtin_sub_overflow(wall, clock_wall(), &wait))
-        return 0;
-    int64_t max = q->s->config->maximal_backoff_time * CLOCK_SECOND;
-    if (wait <= 0)
-        return 0;
-    return queue_seconds(q, q->now + (wait < max + max / 10 ? wait : max)) + 1;
-}
-
-static int load_envelope(struct qmgr *q, struct message *m, const struct store_found *found)
-{
-    if (message_build(m, found, second_of, q) < 0)
-        return -1;
-    m->phase = PHASE_LOADED;
-    q->active++;
-    m->env->active_logged = m->env->next_due != 0;
-    return 0;
-}
-
-/* B77: the operator has it in corrupt/ and in the log; the queue lets it go at
- * its next message_settle. */
-void queue_quarantined(const struct id *id, const char *why, void *arg)
-{
-    struct qmgr *q = arg;
-    struct message *m = queue_find(q, id_slice(id));
-    (void)why;
-    if (!m)
-        return;
-    m->quarantined = true;
-    store_unload(q->store, &m->id, &m->ref);
-}
-
-struct load {
-    struct qmgr *q;
-    struct message *m;
-    int64_t due; /* as a stub, if it is read for walks; INT64_MAX: nothing planned */
-    bool peek;
-};
-
-/* F25: the sender is not to blame; the operator must know. */
-static void not_loaded(struct qmgr *q, struct message *m, const char *error)
-{
-    if (m->quarantined) {
-        message_drop(q, m);
-        return;
-    }
-    log_error("%s: cannot be read back, tried again later: %s", m->id.text,
-              error ? error : "its envelope breaks a limit");
-    m->unreadable = true;
-    heap_set(&q->stubs, &m->due, q->now + q->s->config->minimal_backoff_time * CLOCK_SECOND);
-}
-
-/* Those who only look do not change when it is due, nor does it take the place of
- * one that is. */
-static void keep_for_walks(struct qmgr *q, struct message *m, int64_t due)
-{
-    m->env->peeked = true;
-    m->env->peek_due = due;
-    q->active--;
-    if (due < INT64_MAX && (due > q->now || room_for_envelope(q)))
-        heap_set(&q->due, &m->due, due);
-    if (m->viewers == 0)
-        message_viewed(q, m);
-}
-
-static void on_loaded(const struct store_found *found, const char *error, void *arg)
-{
-    struct load l = *(struct load *)arg;
-    struct qmgr *q = l.q;
-    struct message *m = l.m;
-    free(arg);
-    queue_tick(q);
-    if (l.peek)
-        q->peeking--;
-    else
-        q->loading--;
-    if (!message_unpin(q, m))
-        return;
-    m->phase = PHASE_STUB;
-    if (!found || load_envelope(q, m, found) < 0) {
-        not_loaded(q, m, error);
-        return;
-    }
-    m->ref = found->ref;
-    m->unreadable = false;
-    bool hurried = m->hurried;
-    m->hurried = false;
-    if (l.peek && !m->flushed) {
-        keep_for_walks(q, m, hurried ? q->now : l.due);
-        return;
-    }
-    list_remove(&m->parked);
-    for (uint32_t i = 0; m->flushed && i < m->recipient_count; i++)
-        if (m->env->recipients[i].state == RCPT_WAITING)
-            recipient_waits(m, i, 0);
-    m->env->forced = m->flushed && m->forced;
-    m->flushed = m->forced = false;
-    message_activate(q, m);
-}
-
-static void load(struct qmgr *q, struct message *m, bool peek)
-{
-    struct load *l = xmalloc(sizeof *l);
-    *l = (struct load){q, m, heap_has(&m->due) ? m->due.key : INT64_MAX, peek};
-    heap_remove(&q->stubs, &m->due);
-    m->phase = PHASE_LOADING;
-    message_pin(m);
-    *(peek ? &q->peeking : &q->loading) += 1;
-    store_load(q->store, &m->id, &m->ref, on_loaded, l);
-}
-
-void message_peek(struct qmgr *q, struct message *m)
-{
-    load(q, m, true);
-}
-
-void message_viewed(struct qmgr *q, struct message *m)
-{
-    if (m->phase != PHASE_LOADED || m->viewers > 0)
-        return;
-    if (m->env->peeked && m->pins == 0)
-        make_stub(q, m, m->env->peek_due);
-    else if (m->env->peeked || queue_crowded(q))
-        message_settle(q, m);
-}
-
-void queue_found(const struct store_found *found, void *arg)
-{
-    struct qmgr *q = arg;
-    if (queue_find(q, id_slice(&found->id)))
-        return; /* committed meanwhile */
-    queue_tick(q);
-    struct message *m = message_new(q, &found->id);
-    m->ref = found->ref;
-    m->phase = PHASE_STUB;
-    if (load_envelope(q, m, found) < 0) {
-        log_error("%s: its envelope breaks a limit; left alone in the spool", m->id.text);
-        message_drop(q, m);
-        return;
-    }
-    int64_t age;
-    if (__builtin_sub_overflow(clock_wall(), m->arrival, &age) || age < 0)
-        age = 0;
-    m->born = q->now - age;
-    message_count_held(q, m);
-    if (m->env->left == 0) { /* power failed between its last mark and its end */
-        finish(q, m);
-        return;
-    }
-    int64_t due = next_due(q, m);
-    bool owes = m->env->failed || m->env->confirmed;
-    if (owes)
-        due = q->now; /* its notice is owed; made when the scan is over, if it is not there */
-    if (!owes && (!room_for_envelope(q) || better_as_stub(q, due)))
-        make_stub(q, m, due);
-    else if (due < INT64_MAX)
-        heap_set(&q->due, &m->due, due);
-}
-
-void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg)
-{
-    struct qmgr *q = arg;
-    q->scanned = true;
-    log_info("spool read: %llu messages, %llu quarantined", (unsigned long long)messages,
-             (unsigned long long)quarantined);
-    list_each_safe(&q->all, n)
-    {
-        struct message *m = container_of(n, struct message, all);
-        bool owes = m->phase == PHASE_LOADED && (m->env->failed || m->env->confirmed);
-        if (owes)
-            notices_found(q, m);
-        if (m->phase == PHASE_STUB && notices_is_one(m))
-            heap_set(&q->stubs, &m->due, q->now);
-        else if (owes || (m->phase == PHASE_LOADED && notices_is_one(m)))
-            message_settle(q, m);
-    }
-}
-
-/* ---- each turn
- * ----------------------------------------------------------------------------------- */
+/* ---- each turn -------------------------------------------------------------------------- */
 
 static bool may_load(const struct qmgr *q)
 {
-    return q->loading < LOADS_MAX && room_for_envelope(q);
+    return q->loading < LOADS_MAX && queue_has_room(q);
 }
 
 void queue_turn(struct qmgr *q)
@@ -548,8 +382,9 @@ void queue_turn(struct qmgr *q)
         heap_remove(&q->due, n);
         message_activate(q, m);
     }
+    deleted_turn(q);
     while (may_load(q) && (n = heap_min(&q->stubs)) && n->key <= q->now)
-        load(q, container_of(n, struct message, due), false);
+        message_load(q, container_of(n, struct message, due));
 }
 
 int64_t queue_next_due(const struct qmgr *q)
@@ -557,6 +392,8 @@ int64_t queue_next_due(const struct qmgr *q)
     if (q->draining)
         return INT64_MAX;
     const struct heap_node *a = heap_min(&q->due), *b = may_load(q) ? heap_min(&q->stubs) : NULL;
-    int64_t due = a ? a->key : INT64_MAX;
+    int64_t due = a ? a->key : INT64_MAX, deleted = deleted_next_due(q);
+    if (deleted < due)
+        due = deleted;
     return b && b->key < due ? b->key : due;
 }

@@ -24,7 +24,9 @@ struct queue_counters {
 struct queue_figures {
     struct queue_counters total;    /* since qmgr started */
     struct queue_counters a_minute; /* in the last full minute */
-    uint64_t messages, active, held, jobs_queued, jobs_in_flight, body_bytes, sites, routes;
+    uint64_t messages;              /* in the queue, without the deleted ones */
+    uint64_t deleted, deleted_bytes;
+    uint64_t active, held, jobs_queued, jobs_in_flight, body_bytes, sites, routes;
     unsigned relays, smtpds;
     bool resolve, bounce, scanning;
     int spool_state; /* enum spool_state, SPOOL_BUSY included */
@@ -35,12 +37,20 @@ void queue_figures(struct qmgr *q, struct queue_figures *out);
 
 /* ---- looking at one message ------------------------------------------------ */
 
-enum queue_status { QUEUE_ACTIVE, QUEUE_DEFERRED, QUEUE_HOLD, QUEUE_INCOMING };
+enum queue_status {
+    QUEUE_ACTIVE,
+    QUEUE_DEFERRED,
+    QUEUE_HOLD,
+    QUEUE_INCOMING,
+    QUEUE_DELETED, /* kept for a while, to be brought back */
+    QUEUE_STATUSES
+};
 
 struct message *queue_find(struct qmgr *q, struct slice id);
 /* What Postfix would call its queue: being delivered, waiting, held, arriving. */
 enum queue_status queue_status(const struct message *m);
-/* Wall microseconds of the next thing that happens to it; 0: nothing planned. */
+/* Wall microseconds of the next thing that happens to it (a deleted one is purged);
+ * 0: nothing planned. */
 int64_t queue_next_attempt(struct qmgr *q, const struct message *m);
 
 /* A recipient. Slices are valid until the next turn of the loop; needs m->env. */
@@ -69,21 +79,21 @@ enum walk_answer {
     WALK_STOP   /* ends the walk; `done` is called */
 };
 struct queue_walk;
+enum walk_over { WALK_QUEUE, WALK_DELETED, WALK_BOTH /* queue_visit_one only */ };
 
-/* Visits every message that is in the queue for as long as the walk takes, in
- * order of arrival in memory, a bounded number a turn. In `visit` m->env is
- * there (read back from disk if need be) and queue_act may be called on m as the
- * last thing done with it. Messages may come and go meanwhile. `done` is called
- * once, at the end; not after queue_walk_cancel. Neither is called before this
- * function has returned. */
-struct queue_walk *queue_walk_start(struct qmgr *q,
+/* Visits every message that is in the queue, or that was deleted and is kept, for as long as the
+ * walk takes, in order of arrival in memory, a bounded number a turn. In `visit` m->env is there
+ * (read back from disk if need be) and queue_act may be called on m as the last thing done with it.
+ * Messages may come and go meanwhile. `done` is called once, at the end; not after
+ * queue_walk_cancel. Neither is called before this function has returned. */
+struct queue_walk *queue_walk_start(struct qmgr *q, enum walk_over over,
                                     enum walk_answer (*visit)(struct message *m, void *arg),
                                     void (*done)(void *arg), void *arg);
 void queue_walk_resume(struct queue_walk *w);
 void queue_walk_cancel(struct queue_walk *w);
 
 /* The same for one message by ID: visit is called at most once. */
-struct queue_walk *queue_visit_one(struct qmgr *q, struct slice id,
+struct queue_walk *queue_visit_one(struct qmgr *q, enum walk_over over, struct slice id,
                                    enum walk_answer (*visit)(struct message *m, void *arg),
                                    void (*done)(void *arg), void *arg);
 
@@ -95,7 +105,8 @@ enum queue_action {
     QUEUE_DO_FLUSH,   /* try now what waits */
     QUEUE_DO_REQUEUE, /* the same, and look its destinations up anew */
     QUEUE_DO_EXPIRE,  /* return to the sender what is not delivered */
-    QUEUE_DO_DELETE   /* drop without a notice */
+    QUEUE_DO_DELETE,  /* drop without a notice; what was deleted before is purged */
+    QUEUE_DO_UNDELETE /* back into the queue */
 };
 /* Acts on m, whose envelope must be there (as in a walk). True if it changed
  * anything. m may be gone afterwards. `by` names who asked, for the log; NULL: do

@@ -478,10 +478,9 @@ static void lost_job(struct qmgr *q, struct job *j)
         answer_unref(a);
     }
     job_free(q, j);
-    if (m->env->deleted)
-        queue_act(q, m, QUEUE_DO_DELETE, NULL);
-    else
-        message_settle(q, m);
+    if (m->env->discarded)
+        message_discard(q, m);
+    message_settle(q, m);
 }
 
 static void on_closed(struct channel *channel, const char *why, void *arg)

@@ -74,7 +74,8 @@ static void add_message(struct buf *b, const struct message *m)
     static const char *const names[] = {[QUEUE_ACTIVE] = "active",
                                         [QUEUE_DEFERRED] = "deferred",
                                         [QUEUE_HOLD] = "hold",
-                                        [QUEUE_INCOMING] = "incoming"};
+                                        [QUEUE_INCOMING] = "incoming",
+                                        [QUEUE_DELETED] = "deleted"};
     struct slice sender = message_sender(m);
     add_value(b, "queue_name", slice_str(names[queue_status(m)]));
     add_value(b, "queue_id", id_slice(&m->id));
@@ -168,7 +169,8 @@ static void go_on(struct client *c)
         return;
     if (c->unfinished) {
         c->visited = false;
-        c->rest = queue_visit_one(c->showq->queue, id_slice(&c->id), visit_rest, rest_over, c);
+        c->rest = queue_visit_one(c->showq->queue, WALK_QUEUE, id_slice(&c->id), visit_rest,
+                                  rest_over, c);
     } else if (c->walk)
         queue_walk_resume(c->walk);
     else
@@ -210,7 +212,7 @@ static void client_new(struct showq *sq, int fd)
     sq->count++;
     add_value(&c->out, "protocol", SLICE("mail_queue_list_protocol"));
     buf_addc(&c->out, '\0');
-    c->walk = queue_walk_start(sq->queue, visit, walk_over, c);
+    c->walk = queue_walk_start(sq->queue, WALK_QUEUE, visit, walk_over, c);
 }
 
 static void on_accept(evutil_socket_t listener, short what, void *arg)

@@ -155,6 +155,12 @@ int store_state(const struct store *s)
     return s->state;
 }
 
+void store_yield(struct store *s, uint64_t bytes, uint64_t files)
+{
+    s->yield_bytes = bytes;
+    s->yield_files = files;
+}
+
 void store_stats(const struct store *s, struct store_stats *out)
 {
     *out = (struct store_stats){.bytes_free = s->stat_bytes,

@@ -149,6 +149,10 @@ void store_load(struct store *s, const struct id *id, const struct store_ref *re
  * Only for ref->large. Synchronous: an open of an existing file. */
 int store_reader(struct store *s, const struct id *id, const struct store_ref *ref, struct err *e);
 
+/* So many bytes and files of what is in the spool may go as soon as they are needed,
+ * and count as free for SPOOL_FULL. Whoever says so watches store_stats, and
+ * finishes messages when the disk has less than the reserve. */
+void store_yield(struct store *s, uint64_t bytes, uint64_t files);
 /* What the disk says: free bytes and inodes, files in free/, pending work. */
 struct store_stats {
     uint64_t bytes_free, inodes_free, pending, batches, committed;

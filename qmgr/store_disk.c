@@ -200,11 +200,15 @@ static bool below_reserve(const struct store *s, const struct space *space)
     return space->bytes < s->config.reserve_bytes || space->inodes < s->config.reserve_inodes;
 }
 
+/* What yields (store_yield) counts as free, but only as long as it is watched. */
 static void look_at_space(struct store *s)
 {
     struct space space;
+    s->disk.next_tick = s->disk.now + STORE_TICK_US;
     if (s->disk.bad || !get_space(s, &space))
         return;
+    if (space.bytes < s->config.reserve_bytes + s->config.reserve_bytes / 2)
+        s->disk.next_tick = s->disk.now + STORE_TICK_LOW_US;
     /* finished files that wait for reuse are room, too */
     if (below_reserve(s, &space) && !list_empty(&s->disk.ready)) {
         files_trim(s, 0, UINT32_MAX);
@@ -213,6 +217,9 @@ static void look_at_space(struct store *s)
     }
     s->stat_bytes = space.bytes;
     s->stat_inodes = space.inodes;
+    space.bytes += s->yield_bytes;
+    if (space.inodes < UINT64_MAX - s->yield_files)
+        space.inodes += s->yield_files;
     if (space.read_only)
         disk_bad(s, EROFS, "writing");
     else if (space.bytes < s->config.reserve_bytes)
@@ -236,7 +243,6 @@ static void tick(struct store *s)
         look_at_space(s);
         if (d->now - d->last_commit > STORE_IDLE_US)
             files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES);
-        d->next_tick = d->now + STORE_TICK_US;
     }
     if (d->now >= d->next_sweep) {
         buckets_sweep(s);

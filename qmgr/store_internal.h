@@ -39,7 +39,8 @@ enum {
                                       * much to this file system */
     STORE_SYNCFS_PAUSE_US = 1000000, /* then not for this long, doubling up to... */
     STORE_SYNCFS_PAUSE_MAX_US = 60000000,
-    STORE_TICK_US = 1000000,      /* free space is looked at */
+    STORE_TICK_US = 1000000,      /* free space is looked at... */
+    STORE_TICK_LOW_US = 100000,   /* ...and when little more than the reserve is left */
     STORE_SWEEP_US = 60000000,    /* empty old buckets are removed */
     STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
     STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
@@ -236,6 +237,7 @@ struct store {
     int event_fd;
     struct store_config config;
     atomic_uint_fast64_t stat_bytes, stat_inodes, stat_batches, stat_committed;
+    atomic_uint_fast64_t yield_bytes, yield_files; /* see store_yield */
     atomic_uint stat_free, stat_open;
 
     struct disk disk;

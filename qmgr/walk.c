@@ -43,18 +43,21 @@ static struct queue_walk *walk_new(struct qmgr *q, struct list *all, struct list
     return w;
 }
 
-struct queue_walk *queue_walk_start(struct qmgr *q,
+struct queue_walk *queue_walk_start(struct qmgr *q, enum walk_over over,
                                     enum walk_answer (*visit)(struct message *m, void *arg),
                                     void (*done)(void *arg), void *arg)
 {
-    return walk_new(q, &q->all, q->all.next, visit, done, arg);
+    struct list *all = over == WALK_DELETED ? &q->deleted : &q->all;
+    return walk_new(q, all, all->next, visit, done, arg);
 }
 
-struct queue_walk *queue_visit_one(struct qmgr *q, struct slice id,
+struct queue_walk *queue_visit_one(struct qmgr *q, enum walk_over over, struct slice id,
                                    enum walk_answer (*visit)(struct message *m, void *arg),
                                    void (*done)(void *arg), void *arg)
 {
     struct message *m = queue_find(q, id);
+    if (m && over != WALK_BOTH && m->kept != (over == WALK_DELETED))
+        m = NULL;
     struct queue_walk *w = walk_new(q, &q->all, m ? &m->all : &q->all, visit, done, arg);
     w->one = true;
     return w;

@@ -163,6 +163,68 @@ def test_delete_of_several_is_confirmed(stuck):
     assert "notification" not in stuck.log()
 
 
+def test_delete_and_undelete(stuck):
+    first, second = stuck.ids[:2]
+    stuck.ctl("queue", "delete", first, second, "--yes")
+    kept = rows(stuck, "queue", "list", "--deleted")
+    assert [r["ID"] for r in kept] == [first, second]
+    assert {r["STATUS"] for r in kept} == {"deleted"}
+    assert all(re.fullmatch(r"in (23h59m|1d00h)", r["PURGED"]) for r in kept)
+    assert "Subject: ctl" in stuck.ctl("message", "show", first)
+    gone = stuck.ctl("queue", "undelete", stuck.ids[2], check=False)
+    assert gone.returncode == 5 and "no deleted message" in gone.stderr
+    out = stuck.ctl("queue", "undelete", "--sender", "s0@src.test", "--dry-run")
+    assert "1 message would be brought back." in out and first in out
+    assert stuck.ctl("queue", "undelete", "--sender", "s0@src.test") == "1 message brought back.\n"
+    assert [r["ID"] for r in rows(stuck, "queue", "list", "--deleted")] == [second]
+    assert {r["ID"] for r in rows(stuck, "queue", "list")} == {first, *stuck.ids[2:]}
+    assert stuck.ctl("queue", "delete", "--deleted", "--all") == "1 message purged.\n"
+    assert rows(stuck, "queue", "list", "--deleted") == []
+    assert stuck.ctl("queue", "flush", "--deleted", check=False).returncode == 2
+
+
+def test_postsuper_deletes_what_can_be_brought_back(stuck):
+    subprocess.run(["postsuper", "-c", stuck.directory, "-d", "ALL"], check=True,
+                   executable=os.path.join(BIN, "postern"), stderr=subprocess.PIPE)
+    assert rows(stuck, "queue", "list") == []
+    assert stuck.ctl("queue", "undelete", "--all") == "4 messages brought back.\n"
+    assert len(rows(stuck, "queue", "list")) == 4
+
+
+def test_selection_by_size_attempts_and_account(stuck):
+    big = stuck.send("big@src.test", ["b9@odd.test"], CONTENT + b"0123456789\r\n" * 3000)
+    wait_until(lambda: len(deferred(stuck)) == 5, 20, "five deferred messages")
+
+    def ids(*selectors):
+        return [r["ID"] for r in rows(stuck, "queue", "list", *selectors)]
+    assert ids("--larger-than", "20k") == [big] and ids("--smaller-than", "20K") == stuck.ids
+    assert ids("--larger-than", "20k", "--site", "even.test") == []
+    assert len(ids("--min-attempts", "1")) == 5 and ids("--min-attempts", "2") == []
+    assert ids("--max-attempts", "0") == [] and ids("--account", "*") == stuck.ids + [big]
+    assert ids("--account", "x") == [] and ids("--source", "192.0.2.1") == []
+    for option in ("--larger-than", "--max-attempts"):
+        assert stuck.ctl("queue", "list", option, "many", check=False).returncode == 2
+    done = stuck.ctl("queue", "delete", "--larger-than", "20k", "--json")
+    sums = json.loads(done.splitlines()[-1])
+    assert sums["changed"] == 1 and sums["recipients"] == 1 and sums["bytes"] > 36000
+
+
+def test_counts_are_told_before_it_is_done(stuck):
+    """On a terminal; the answer n changes nothing."""
+    argv = [os.path.join(BIN, "postern"), "-c", stuck.directory, "queue", "delete", "--all"]
+    master, slave = pty.openpty()
+    done = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    text = b""
+    while b"[y/N]" not in text:
+        text += os.read(master, 4096)
+    assert b"4 messages to 4 recipients (" in text and b"for 1d00h 'postern queue undelete'" in text
+    os.write(master, b"n\n")
+    assert done.wait(20) == 1
+    os.close(master)
+    assert len(rows(stuck, "queue", "list")) == 4
+
+
 def test_expire_returns_to_the_sender(stuck):
     stuck.ctl("queue", "expire", stuck.ids[0])
     stuck.wait_log(f"{stuck.ids[0]}: from=<s0@src.test>, status=expired, returned to sender")

@@ -121,19 +121,20 @@ static struct queue_walk *walk_from(size_t at, size_t end,
     return w;
 }
 
-struct queue_walk *queue_walk_start(struct qmgr *q,
+struct queue_walk *queue_walk_start(struct qmgr *q, enum walk_over over,
                                     enum walk_answer (*visit)(struct message *m, void *arg),
                                     void (*done)(void *arg), void *arg)
 {
-    (void)q;
+    (void)q, (void)over;
     return walk_from(0, fake.count, visit, done, arg);
 }
 
-struct queue_walk *queue_visit_one(struct qmgr *q, struct slice id,
+struct queue_walk *queue_visit_one(struct qmgr *q, enum walk_over over, struct slice id,
                                    enum walk_answer (*visit)(struct message *m, void *arg),
                                    void (*done)(void *arg), void *arg)
 {
     size_t i = 0;
+    (void)over;
     const struct message *m = queue_find(q, id);
     while (i < fake.count && fake.messages[i] != m)
         i++;

@@ -16,6 +16,12 @@ static void test_list_and_selectors(void **state)
         {"{\"request\":\"queue.list\",\"select\":{\"older_than\":1000}}\n", MESSAGES - 1001},
         {"{\"request\":\"queue.list\",\"select\":{\"site\":\"even.*\",\"newer_than\":11}}\n", 6},
         {"{\"request\":\"queue.list\",\"select\":{\"status\":\"hold\"}}\n", 0},
+        {"{\"request\":\"queue.list\",\"select\":{\"min_attempts\":3}}\n", MESSAGES},
+        {"{\"request\":\"queue.list\",\"select\":{\"max_attempts\":2}}\n", 0},
+        {"{\"request\":\"queue.list\",\"select\":{\"larger_than\":0}}\n", 0},
+        {"{\"request\":\"queue.list\",\"select\":{\"smaller_than\":1}}\n", MESSAGES},
+        {"{\"request\":\"queue.list\",\"select\":{\"account\":\"x\"}}\n", 0},
+        {"{\"request\":\"queue.list\",\"select\":{\"source\":\"192.0.2.1\"}}\n", 0},
         {"{\"request\":\"queue.list\",\"select\":{\"sender\":\"\"}}\n", 0},
         {"{\"request\":\"queue.list\",\"select\":{\"all\":true},\"limit\":7}\n", 7},
     };
