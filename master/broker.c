@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "master/authorities.h"
 #include "master/master.h"
 #include "service/client_counts.h"
 
@@ -126,15 +127,34 @@ void broker_clear_counts(struct process *p)
     p->region = -1;
 }
 
+/* To those that look at certificates of others. */
+static void send_authorities(struct process *p)
+{
+    struct err e;
+    const struct config *c = p->master->plan->config;
+    int fd = authorities_open(c, &e);
+    if (fd < 0) {
+        log_error("%s; the certificate authorities that are known stay in use", e.text);
+        return;
+    }
+    ipc_table_encode(channel_out(p->channel),
+                     &(struct ipc_table){.parameter = SLICE("smtp_tls_CAfile"),
+                                         .spec = slice_str(c->smtp_tls_CAfile)});
+    channel_attach(p->channel, fd);
+    close(fd);
+}
+
 void broker_tables(struct process *p)
 {
     struct tables *t = &p->master->tables;
-    if (p->command != command_find(SLICE("resolve")) || !p->channel)
+    bool resolve = p->command == command_find(SLICE("resolve"));
+    if (!p->channel || (!resolve && p->command != command_find(SLICE("relay"))))
         return;
-    for (size_t i = 0; i < t->count; i++) {
+    send_authorities(p);
+    for (size_t i = 0; i < t->count && resolve; i++) {
         struct err e;
         struct table *table = &t->list[i];
-        if (!table->path)
+        if (!table->path || table->use == TABLE_AUTHORITIES)
             continue;
         int fd = table_open(table, &e);
         if (fd < 0) {
@@ -142,7 +162,7 @@ void broker_tables(struct process *p)
             continue;
         }
         ipc_table_encode(channel_out(p->channel),
-                         &(struct ipc_table){.parameter = SLICE("transport_maps"),
+                         &(struct ipc_table){.parameter = slice_str(table_parameter(table->use)),
                                              .position = table->position,
                                              .spec = slice_str(table->spec)});
         channel_attach(p->channel, fd);

@@ -147,7 +147,7 @@ static int set_up(struct master *m, struct err *e)
     log_on_broken(on_log_broken, m);
     for (size_t i = 0; i < m->plan->count; i++)
         if (m->plan->services[i].line->command == command_find(SLICE("resolve")))
-            tables_set(&m->tables, m->plan->services[i].config->transport_maps);
+            tables_set(&m->tables, m->plan->services[i].config);
     return 0;
 }
 

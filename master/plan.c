@@ -219,7 +219,7 @@ static int plan_service(struct plan *p, const struct master_cf_service *line, bo
         return -1;
     s->processes = process_count(s);
     return line->command == command_find(SLICE("resolve"))
-               ? tables_check(s->config->transport_maps, e)
+               ? tables_check(s->config, e)
                : 0;
 }
 

@@ -346,12 +346,13 @@ static void watch(struct process *p, int64_t now)
 
 static void watch_tables(struct master *m)
 {
-    bool changed = false;
+    const char *what = NULL;
     for (size_t i = 0; i < m->tables.count; i++)
-        changed = table_changed(&m->tables.list[i]) || changed;
-    if (!changed)
+        if (table_changed(&m->tables.list[i]))
+            what = table_parameter(m->tables.list[i].use);
+    if (!what)
         return;
-    log_info("transport_maps: a table has changed");
+    log_info("%s: a file has changed", what);
     list_each(&m->processes, n) broker_tables(container_of(n, struct process, link));
 }
 

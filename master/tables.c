@@ -1,6 +1,7 @@
 #include "master/tables.h"
 
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -10,68 +11,98 @@
 #include "conf/table_server.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "master/authorities.h"
+
+static const struct {
+    const char *parameter;
+    size_t list;  /* offset in struct config */
+    bool servers; /* tables may be servers */
+} uses[TABLE_USES] = {
+    [TABLE_TRANSPORT] = {"transport_maps", offsetof(struct config, transport_maps), true},
+    [TABLE_TLS_POLICY] = {"smtp_tls_policy_maps", offsetof(struct config, smtp_tls_policy_maps),
+                          false},
+    [TABLE_AUTHORITIES] = {"smtp_tls_CAfile", 0, false},
+};
+
+const char *table_parameter(enum table_use use)
+{
+    return uses[use].parameter;
+}
+
+static struct slice list_of(const struct config *c, enum table_use use)
+{
+    const char *list;
+    memcpy(&list, (const char *)c + uses[use].list, sizeof list);
+    return slice_str(list);
+}
 
 /* The file behind "type:name" into *path (NULL if the type has none). */
-static int table_path(struct slice spec, char **path, struct err *e)
+static int table_path(enum table_use use, struct slice spec, char **path, struct err *e)
 {
     struct slice name = spec, type = slice_cut(&name, ':');
+    const char *parameter = uses[use].parameter;
     *path = NULL;
     if (type.len == spec.len || name.len == 0)
         return err_set(e,
-                       "transport_maps: %s: write type:path, such as texthash:/etc/postern/"
+                       "%s: %s: write type:path, such as texthash:/etc/postern/"
                        "transport",
-                       log_esc_n(spec, 100));
+                       parameter, log_esc_n(spec, 100));
     if (slice_eq(type, SLICE("inline")))
         return 0;
-    if (table_is_server(spec)) {
+    if (uses[use].servers && table_is_server(spec)) {
         struct table_server server;
-        return table_server_parse(spec, &server, e) < 0 ? err_prefix(e, "transport_maps") : 0;
+        return table_server_parse(spec, &server, e) < 0 ? err_prefix(e, "%s", parameter) : 0;
     }
     if (slice_eq(type, SLICE("lmdb")) || slice_eq(type, SLICE("hash")) ||
         slice_eq(type, SLICE("btree")))
-        return err_set(e, "transport_maps: %s: type %.*s is not supported; use texthash or cdb",
+        return err_set(e, "%s: %s: type %.*s is not supported; use texthash or cdb", parameter,
                        log_esc_n(spec, 100), SLICE_ARG(type));
     bool cdb = slice_eq(type, SLICE("cdb"));
     if (!cdb && !slice_eq(type, SLICE("texthash")) && !slice_eq(type, SLICE("pcre")))
-        return err_set(e,
-                       "transport_maps: %s: the types are texthash, cdb, pcre, inline, tcp and "
-                       "socketmap",
-                       log_esc_n(spec, 100));
+        return err_set(e, "%s: %s: the types are texthash, cdb, pcre, inline%s", parameter,
+                       log_esc_n(spec, 100), uses[use].servers ? ", tcp and socketmap" : "");
     if (name.ptr[0] != '/')
-        return err_set(e, "transport_maps: %s: the path must begin with /", log_esc_n(spec, 100));
+        return err_set(e, "%s: %s: the path must begin with /", parameter, log_esc_n(spec, 100));
     *path = xasprintf("%.*s%s", SLICE_ARG(name), cdb ? ".cdb" : "");
     return 0;
 }
 
-static int open_file(const char *path, struct err *e)
+static int open_file(enum table_use use, const char *path, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
-        return err_sys(e, "transport_maps: %s", path);
+        return err_sys(e, "%s: %s", uses[use].parameter, path);
     if (cf_check_owner(fd, path, e) == 0)
         return fd;
     close(fd);
     return -1;
 }
 
-int tables_check(const char *list, struct err *e)
+static int check_one(enum table_use use, struct slice spec, struct err *e)
 {
-    struct slice rest = slice_str(list), spec;
-    for (int n = 0; config_list_next(&rest, &spec); n++) {
-        char *path;
-        if (n == TABLES_MAX)
-            return err_set(e, "transport_maps: more than %d tables", TABLES_MAX);
-        if (table_path(spec, &path, e) < 0)
-            return -1;
-        int fd = path ? open_file(path, e) : -1;
-        bool failed = path && fd < 0;
-        free(path);
-        if (failed)
-            return -1;
-        if (fd >= 0)
-            close(fd);
+    char *path;
+    if (table_path(use, spec, &path, e) < 0)
+        return -1;
+    int fd = path ? open_file(use, path, e) : -1;
+    bool failed = path && fd < 0;
+    free(path);
+    if (fd >= 0)
+        close(fd);
+    return failed ? -1 : 0;
+}
+
+int tables_check(const struct config *c, struct err *e)
+{
+    for (enum table_use use = TABLE_TRANSPORT; use < TABLE_AUTHORITIES; use++) {
+        struct slice rest = list_of(c, use), spec;
+        for (int n = 0; config_list_next(&rest, &spec); n++) {
+            if (n == TABLES_MAX)
+                return err_set(e, "%s: more than %d tables", uses[use].parameter, TABLES_MAX);
+            if (check_one(use, spec, e) < 0)
+                return -1;
+        }
     }
-    return 0;
+    return authorities_check(c, e);
 }
 
 void tables_free(struct tables *t)
@@ -131,26 +162,51 @@ bool tables_name_socket(const struct tables *t, struct slice path)
 
 /* ---- the list ------------------------------------------------------------------- */
 
-void tables_set(struct tables *t, const char *list)
+static struct table *add(struct tables *t, enum table_use use, struct slice spec, unsigned position)
 {
-    struct slice rest = slice_str(list), spec;
-    tables_free(t);
-    while (t->count < TABLES_MAX && config_list_next(&rest, &spec)) {
-        t->list = xreallocarray(t->list, t->count + 1, sizeof *t->list);
-        struct table *table = &t->list[t->count];
-        *table = (struct table){.spec = slice_dup(spec), .position = (unsigned)t->count};
-        t->count++;
-        if (table_path(spec, &table->path, NULL) < 0)
+    t->list = xreallocarray(t->list, t->count + 1, sizeof *t->list);
+    struct table *table = &t->list[t->count++];
+    *table = (struct table){.use = use, .spec = slice_dup(spec), .position = position};
+    buf_init(&table->sockets, TABLE_SOCKETS_MAX);
+    return table;
+}
+
+static void set_lists(struct tables *t, const struct config *c, enum table_use use)
+{
+    struct slice rest = list_of(c, use), spec;
+    for (unsigned n = 0; n < TABLES_MAX && config_list_next(&rest, &spec); n++) {
+        struct table *table = add(t, use, spec, n);
+        if (table_path(use, spec, &table->path, NULL) < 0)
             panic("an unchecked list of tables");
-        buf_init(&table->sockets, TABLE_SOCKETS_MAX);
-        if (slice_starts(spec, SLICE("inline:")))
+        if (use == TABLE_TRANSPORT && slice_starts(spec, SLICE("inline:")))
             (void)collect_sockets(table, spec);
     }
 }
 
+/* Watched from what they are now on. */
+static void set_authorities(struct tables *t, const char *path)
+{
+    if (!*path)
+        return;
+    struct table *table = add(t, TABLE_AUTHORITIES, slice_str(path), 0);
+    table->path = xstrdup(path);
+    if (stat(path, &table->seen) < 0)
+        table->missing = true; /* the default's file may come later */
+    table->latest = table->seen;
+}
+
+void tables_set(struct tables *t, const struct config *c)
+{
+    tables_free(t);
+    set_lists(t, c, TABLE_TRANSPORT);
+    set_lists(t, c, TABLE_TLS_POLICY);
+    set_authorities(t, c->smtp_tls_CAfile);
+    set_authorities(t, c->smtp_tls_CApath);
+}
+
 int table_open(struct table *t, struct err *e)
 {
-    int fd = open_file(t->path, e);
+    int fd = open_file(t->use, t->path, e);
     if (fd >= 0 && fstat(fd, &t->seen) < 0) {
         err_sys(e, "%s", t->path);
         close(fd);
@@ -159,7 +215,7 @@ int table_open(struct table *t, struct err *e)
     if (fd >= 0) {
         t->missing = false;
         t->latest = t->seen;
-        if (!slice_starts(slice_str(t->spec), SLICE("cdb:")))
+        if (t->use == TABLE_TRANSPORT && !slice_starts(slice_str(t->spec), SLICE("cdb:")))
             scan_file(t, fd);
     }
     return fd;
@@ -184,8 +240,8 @@ bool table_changed(struct table *t)
         return false;
     if (stat(t->path, &now) < 0) {
         if (!t->missing)
-            log_warning("transport_maps: %s: cannot be read any more; its last content stays",
-                        t->path);
+            log_warning("%s: %s: cannot be read any more; its last content stays",
+                        uses[t->use].parameter, t->path);
         t->missing = true;
         return false;
     }

@@ -19,6 +19,7 @@ void entry_release(struct entry *e)
     if (!e || --e->references)
         return;
     buf_free(&e->result.targets);
+    tls_facts_free(e->result.tls);
     free(e->result.site);
     free(e->result.verdict);
     free(e);
@@ -61,7 +62,7 @@ static void count_bytes(struct entry *e)
     if (!c)
         return;
     e->bytes = sizeof *e + e->key_len + r->targets.cap + (r->site ? strlen(r->site) : 0) +
-               (r->verdict ? sizeof *r->verdict : 0);
+               (r->verdict ? sizeof *r->verdict : 0) + tls_facts_bytes(r->tls);
     c->bytes += e->bytes;
     while (c->bytes > CACHE_BYTES_MAX && c->recent.prev != &e->recent)
         forget_oldest(c);

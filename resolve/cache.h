@@ -9,6 +9,7 @@
 #include "core/list.h"
 #include "core/map.h"
 #include "resolve/limits.h"
+#include "resolve/tls_facts.h"
 #include "resolve/verdict.h"
 
 enum { TARGETS_BYTES_MAX = 100 * 1024 }; /* leaves room for the reply's other fields */
@@ -18,6 +19,7 @@ struct result {
     struct verdict *verdict; /* unless status is ok */
     char *site;         /* of a client's address: its name (names.h), status is enum name_status */
     struct buf targets; /* encoded ipc_target records */
+    struct tls_facts *tls; /* or NULL */
 };
 
 struct entry {

@@ -140,6 +140,7 @@ void destination_key(const struct destination *d, struct buf *out)
     (void)buf_addc(out, d->configured ? 'c' : 'm');
     (void)buf_addc(out, d->lmtp ? 'l' : 's');
     (void)buf_add(out, &d->port, sizeof d->port);
+    (void)buf_add(out, &d->facts, sizeof d->facts);
     if (d->kind == DESTINATION_ADDRESS)
         (void)buf_add(out, d->address, d->address_len);
     else

@@ -24,6 +24,7 @@ struct destination {
     bool lmtp;
     uint8_t address_len; /* DESTINATION_ADDRESS: 4 or 16 */
     uint16_t port;
+    uint8_t facts; /* enum tls_wanted_fact bits: what else is to be found out */
     uint8_t address[16];
     struct domain name; /* host or domain; the path of DESTINATION_UNIX */
 };

@@ -28,7 +28,7 @@ struct dns_query {
     struct domain name;
 };
 
-enum { CLASS_IN = 1, RCODE_OK = 0, RCODE_NXDOMAIN = 3, SEC_SECURE = 2 };
+enum { CLASS_IN = 1, RCODE_OK = 0, RCODE_NXDOMAIN = 3, SEC_BOGUS = 1, SEC_SECURE = 2 };
 
 /* ---- set-up ---------------------------------------------------------------- */
 
@@ -56,8 +56,23 @@ static int set_options(struct ub_ctx *context, struct err *e)
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         if (option(context, options[i][0], options[i][1], e) < 0)
             return -1;
-    /* DNSSEC: trust anchors go here (ub_ctx_add_ta_file) when DANE comes;
-     * without one nothing is validated and answers are never `secure`. */
+    return 0;
+}
+
+/* Without an anchor nothing is validated, and answers are never `secure`. */
+static int set_anchors(struct ub_ctx *context, struct slice anchors, struct err *e)
+{
+    while (anchors.len) {
+        struct slice line = slice_trim(slice_cut(&anchors, '\n'));
+        if (line.len == 0 || line.ptr[0] == ';')
+            continue;
+        char *text = slice_dup(line);
+        int rc = ub_ctx_add_ta(context, text);
+        free(text);
+        if (rc != 0)
+            return err_set(e, "resolver_trust_anchor: \"%s\" is no DS or DNSKEY record",
+                           log_esc_n(line, 80));
+    }
     return 0;
 }
 
@@ -95,14 +110,16 @@ static int leave_local_zones(struct ub_ctx *context, struct err *e)
     return rc == 0 ? 0 : err_set(e, "libunbound: local data: %s", ub_strerror(rc));
 }
 
-struct dns *dns_new(struct event_base *base, const char *nameservers, struct err *e)
+struct dns *dns_new(struct event_base *base, const char *nameservers, struct slice anchors,
+                    struct err *e)
 {
     struct ub_ctx *context = ub_ctx_create_event(base);
     if (!context) {
         err_set(e, "libunbound cannot be started");
         return NULL;
     }
-    if (set_options(context, e) < 0 || set_forwarders(context, nameservers, e) < 0) {
+    if (set_options(context, e) < 0 || set_anchors(context, anchors, e) < 0 ||
+        set_forwarders(context, nameservers, e) < 0) {
         ub_ctx_delete(context);
         return NULL;
     }
@@ -141,7 +158,9 @@ static void answered(void *arg, int rcode, void *packet, int len, int secure, ch
         q->dns->outstanding--;
     else
         q->dns->abandoned--;
-    if (rcode == RCODE_NXDOMAIN) {
+    if (secure == SEC_BOGUS) {
+        answer.result = DNS_FAILED; /* whatever it says was forged, or is broken (B67) */
+    } else if (rcode == RCODE_NXDOMAIN) {
         answer.result = DNS_NXDOMAIN;
         answer.ttl = DNS_NEGATIVE_TTL;
     } else if (rcode == RCODE_OK && packet && len > 0 && q->callback)

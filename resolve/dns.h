@@ -19,8 +19,10 @@ struct dns_query;
 typedef void dns_callback(const struct dns_answer *answer, unsigned tag, void *arg);
 
 /* nameservers: a list of addresses, each with @port if wanted; empty: recursion
- * from the root. */
-struct dns *dns_new(struct event_base *base, const char *nameservers, struct err *e);
+ * from the root. anchors: DS or DNSKEY records that DNSSEC validation begins with,
+ * one a line; empty: nothing is validated. */
+struct dns *dns_new(struct event_base *base, const char *nameservers, struct slice anchors,
+                    struct err *e);
 /* Asks. The callback comes later, never from inside dns_ask. The question is
  * put into `owner`, the caller's list of its open questions, and leaves it when
  * it is answered. */

@@ -139,6 +139,13 @@ static int read_ptr(const struct reader *r, const struct rr *rr, struct dns_reco
 
 static int read_record(const struct reader *r, const struct rr *rr, struct dns_record *out)
 {
+    out->data = slice_make(r->message.ptr + rr->data, rr->data_len);
+    if (rr->type == DNS_TYPE_TXT || rr->type == DNS_TYPE_TLSA) {
+        out->preference = 0;
+        out->address_len = 0;
+        out->host.text[0] = '\0';
+        return rr->data_len ? 0 : -1;
+    }
     if (rr->type == DNS_TYPE_MX)
         return read_mx(r, rr, out);
     if (rr->type == DNS_TYPE_PTR)
@@ -193,6 +200,17 @@ static void read_answers(struct reader *r, unsigned answers, enum dns_type type,
         else
             out->dropped++;
     }
+}
+
+int dns_txt(struct slice data, struct buf *out)
+{
+    while (data.len) {
+        size_t len = (uint8_t)data.ptr[0];
+        if (data.len <= len || buf_add(out, data.ptr + 1, len) < 0)
+            return -1;
+        data = slice_from(data, len + 1);
+    }
+    return 0;
 }
 
 void dns_answer_parse(struct slice message, enum dns_type type, struct dns_record *records,

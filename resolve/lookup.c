@@ -3,221 +3,10 @@
 #include <arpa/inet.h>
 
 #include "core/clock.h"
-#include "core/log.h"
 #include "core/mem.h"
 #include "ipc/ipc.h"
-#include "resolve/targets.h"
-
-struct lookup {
-    struct list link;
-    struct lookups *all;
-    struct dns *dns; /* for the whole lookup: another one may know other zones */
-    struct entry *entry;
-    struct destination destination;
-    int64_t deadline;
-    struct list questions; /* open ones */
-    struct mx_host *hosts;
-    size_t host_count;
-    struct host_address *addresses;
-    size_t address_count, address_capacity;
-    uint32_t ttl;
-    bool implicit; /* no MX record: the domain's own addresses (RFC 5321 5.1) */
-    bool failed;   /* a question had no answer */
-    bool timed_out;
-};
-
-/* What was found to be wrong with addresses. */
-struct objections {
-    struct domain host;
-    struct host_address address; /* the first that is not allowed */
-    bool forbidden, own;
-};
-
-/* ---- the end of a lookup --------------------------------------------------- */
-
-static void lookup_free(struct lookup *l)
-{
-    list_remove(&l->link);
-    dns_abandon(&l->questions);
-    entry_release(l->entry);
-    free(l->hosts);
-    free(l->addresses);
-    free(l);
-}
-
-/* Between resolver_min_ttl and resolver_max_ttl. */
-static int64_t clamp_ttl(const struct lookup *l, uint32_t ttl)
-{
-    const struct config *c = l->all->config;
-    int64_t t = (int64_t)ttl;
-    if (t > c->resolver_max_ttl)
-        t = c->resolver_max_ttl;
-    if (t < c->resolver_min_ttl)
-        t = c->resolver_min_ttl;
-    return t * CLOCK_SECOND;
-}
-
-static void complete(struct lookup *l, int64_t ttl)
-{
-    struct entry *e = l->entry;
-    entry_hold(e);
-    lookup_free(l);
-    entry_complete(e, clock_mono(), ttl);
-    entry_release(e);
-}
-
-/* A refusal. What is wrong with a next hop that the operator configured is the
- * operator's to repair: it delays mail, it does not return it. */
-static void refuse(struct lookup *l, const struct verdict *v, int64_t ttl)
-{
-    struct result *r = &l->entry->result;
-    r->verdict = xmalloc(sizeof *r->verdict);
-    *r->verdict = *v;
-    if (l->destination.configured && v->code >= 500)
-        verdict_set(r->verdict, 451, "4.4.4", "configured next hop: %.400s", v->text);
-    r->status = r->verdict->code >= 500 ? RESOLVE_PERMANENT : RESOLVE_TEMPORARY;
-    if (r->status == RESOLVE_TEMPORARY && ttl > FAILURE_TTL * CLOCK_SECOND)
-        ttl = FAILURE_TTL * CLOCK_SECOND;
-    struct buf site = BUF_INIT(2 * SITE_NAME_MAX);
-    destination_print(&l->destination, (uint16_t)l->all->config->smtp_tcp_port, &site);
-    r->site = slice_dup(buf_slice(&site));
-    buf_free(&site);
-    complete(l, ttl);
-}
-
-static void refuse_unanswered(struct lookup *l, const char *what)
-{
-    struct verdict v;
-    const char *name = l->destination.name.text;
-    if (l->timed_out)
-        verdict_set(&v, 451, "4.4.3", "DNS lookup of %s for %s timed out after %lld s", what, name,
-                    (long long)l->all->config->resolver_timeout);
-    else
-        verdict_set(&v, 451, "4.4.3", "DNS lookup of %s for %s failed (no usable answer)", what,
-                    name);
-    refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
-}
-
-static void refuse_loop(struct lookup *l)
-{
-    struct verdict v;
-    verdict_set(&v, 550, "5.4.6", "mail for %s loops back to this relay: it is the best MX host",
-                l->destination.name.text);
-    refuse(l, &v, clamp_ttl(l, l->ttl));
-}
-
-/* ---- rules about addresses (B63) ------------------------------------------- */
-
-static void strike_from(struct lookup *l, uint16_t preference)
-{
-    for (size_t i = 0; i < l->address_count; i++)
-        if (l->hosts[l->addresses[i].host].preference >= preference)
-            l->addresses[i].len = 0;
-}
-
-/* Takes forbidden addresses off the list. If one is our own, hosts that are no
- * better than that host go too: they would send the mail back (RFC 5321 5.1). */
-static void apply_policy(struct lookup *l, struct objections *found)
-{
-    uint32_t own_preference = UINT32_MAX;
-    for (size_t i = 0; i < l->address_count && !l->destination.configured; i++) {
-        struct host_address *a = &l->addresses[i];
-        enum address_verdict verdict = policy_check(l->all->policy, slice_make(a->raw, a->len));
-        if (verdict == ADDRESS_FINE)
-            continue;
-        if (!found->forbidden && !found->own) {
-            found->host = l->hosts[a->host].name;
-            found->address = *a;
-        }
-        if (verdict == ADDRESS_OWN) {
-            found->own = true;
-            if (l->hosts[a->host].preference < own_preference)
-                own_preference = l->hosts[a->host].preference;
-        } else
-            found->forbidden = true;
-        a->len = 0;
-    }
-    if (own_preference <= UINT16_MAX)
-        strike_from(l, (uint16_t)own_preference);
-}
-
-static void refuse_address(struct lookup *l, const struct objections *found)
-{
-    struct verdict v;
-    char text[INET6_ADDRSTRLEN];
-    inet_ntop(found->address.len == 4 ? AF_INET : AF_INET6, found->address.raw, text, sizeof text);
-    const char *why = found->own ? "this relay itself" : "no public address";
-    if (l->destination.kind == DESTINATION_ADDRESS)
-        verdict_set(&v, 550, "5.4.6", "[%s] is %s", text, why);
-    else
-        verdict_set(&v, 550, "5.4.6", "mail for %s would go to %s[%s], which is %s",
-                    l->destination.name.text, found->host.text, text, why);
-    refuse(l, &v, clamp_ttl(l, l->ttl));
-}
-
-static void refuse_no_address(struct lookup *l)
-{
-    struct verdict v;
-    const char *name = l->destination.name.text;
-    if (l->implicit)
-        verdict_set(&v, 550, "5.1.2", "domain %s has neither MX nor address records", name);
-    else if (l->destination.kind == DESTINATION_HOST)
-        verdict_set(&v, 550, "5.1.2", "host %s has no address", name);
-    else
-        verdict_set(&v, 550, "5.4.4", "none of the MX hosts of %s has an address", name);
-    refuse(l, &v, clamp_ttl(l, l->ttl < DNS_NEGATIVE_TTL_MAX ? l->ttl : DNS_NEGATIVE_TTL_MAX));
-}
-
-/* ---- addresses ------------------------------------------------------------- */
-
-static enum family_order family_order(const struct lookups *all)
-{
-    const char *preference = all->config->smtp_address_preference;
-    if (strcmp(preference, "ipv4") == 0)
-        return FAMILY_IPV4_FIRST;
-    if (strcmp(preference, "ipv6") == 0)
-        return FAMILY_IPV6_FIRST;
-    /* A host without an IPv6 address fails there at once; do not begin with it. */
-    return all->policy->has_ipv6 ? FAMILY_ANY : FAMILY_IPV4_FIRST;
-}
-
-static bool any_left(const struct lookup *l)
-{
-    for (size_t i = 0; i < l->address_count; i++)
-        if (l->addresses[i].len)
-            return true;
-    return false;
-}
-
-/* All questions are answered, or the time is over. */
-static void finish(struct lookup *l)
-{
-    const struct config *c = l->all->config;
-    struct objections found = {0};
-    struct result *r = &l->entry->result;
-    apply_policy(l, &found);
-    if (!any_left(l)) {
-        if (l->failed)
-            refuse_unanswered(l, "addresses");
-        else if (found.forbidden || found.own)
-            refuse_address(l, &found);
-        else
-            refuse_no_address(l);
-        return;
-    }
-    struct target_settings settings = {.port = l->destination.port,
-                                       .limit = (size_t)c->resolver_address_limit,
-                                       .order = family_order(l->all)};
-    struct buf site = BUF_INIT(2 * SITE_NAME_MAX);
-    targets_add(l->hosts, l->addresses, l->address_count, &settings, &r->targets);
-    site_of_hosts(l->hosts, l->host_count, &l->destination, (uint16_t)c->smtp_tcp_port, &site);
-    r->site = slice_dup(buf_slice(&site));
-    buf_free(&site);
-    r->status = RESOLVE_OK;
-    /* A host whose lookup failed may be the best one: ask again soon. */
-    uint32_t ttl = l->failed && l->ttl > FAILURE_TTL ? FAILURE_TTL : l->ttl;
-    complete(l, clamp_ttl(l, ttl));
-}
+#include "resolve/lookup_private.h"
+#include "resolve/sts.h"
 
 static int by_bytes(const void *a, const void *b)
 {
@@ -253,6 +42,59 @@ static void note_ttl(struct lookup *l, const struct dns_answer *a)
         l->ttl = a->ttl;
 }
 
+/* ---- TLS: DANE, then MTA-STS ------------------------------------------------ */
+
+static void tlsa_answered(const struct dns_answer *a, unsigned host, void *arg);
+
+/* TLSA records of hosts whose name and addresses are beyond doubt (RFC 7672 section
+ * 2.2): what the domain's own zone or the operator says. */
+static void ask_tlsa(struct lookup *l)
+{
+    char name[DNS_NAME_MAX + 1];
+    l->asked_tlsa = true;
+    if (!(l->destination.facts & TLS_WANT_DANE) ||
+        (!l->mx_secure && l->destination.kind == DESTINATION_MX))
+        return;
+    for (size_t i = 0; i < l->host_count; i++)
+        if (dane_wants(&l->dane, i) && dane_name(&l->hosts[i].name, l->destination.port, name) == 0)
+            dns_ask(l->dns, name, DNS_TYPE_TLSA, &l->questions, (unsigned)i, tlsa_answered, l);
+}
+
+/* Goes on when a round of questions is over. */
+static void advance(struct lookup *l)
+{
+    if (!list_empty(&l->questions))
+        return;
+    if (!l->asked_tlsa)
+        ask_tlsa(l);
+    if (list_empty(&l->questions) && !l->policy)
+        lookup_finish(l);
+}
+
+static void tlsa_answered(const struct dns_answer *a, unsigned host, void *arg)
+{
+    struct lookup *l = arg;
+    dane_answered(&l->dane, host, a);
+    note_ttl(l, a);
+    advance(l);
+}
+
+static void policy_found(void *arg)
+{
+    struct lookup *l = arg;
+    l->policy = NULL;
+    if (l->host_count > 0)
+        advance(l);
+}
+
+/* What can be asked beside the MX records. */
+static void ask_policies(struct lookup *l)
+{
+    struct slice name = domain_slice(&l->destination.name);
+    if (l->destination.facts & TLS_WANT_STS)
+        l->policy = sts_find(l->all->sts, l->dns, name, policy_found, l);
+}
+
 static void address_answered(const struct dns_answer *a, unsigned host, void *arg)
 {
     struct lookup *l = arg;
@@ -260,13 +102,16 @@ static void address_answered(const struct dns_answer *a, unsigned host, void *ar
         l->failed = true;
     else if (a->result == DNS_FOUND)
         keep_addresses(l, a, (uint16_t)host);
+    if (l->destination.facts & TLS_WANT_DANE)
+        dane_address(&l->dane, host, a);
     note_ttl(l, a);
-    if (list_empty(&l->questions))
-        finish(l);
+    advance(l);
 }
 
 static void ask_addresses(struct lookup *l)
 {
+    if (l->destination.facts & TLS_WANT_DANE)
+        dane_init(&l->dane, l->host_count);
     const char *protocols = l->all->config->inet_protocols;
     for (size_t i = 0; i < l->host_count; i++) {
         const char *name = l->hosts[i].name.text;
@@ -328,16 +173,16 @@ static void mx_found(struct lookup *l, const struct dns_answer *a)
     if (l->host_count == 0 && null > 0 && a->dropped == 0) {
         verdict_set(&v, 556, "5.1.10", "domain %s accepts no mail (null MX)",
                     l->destination.name.text);
-        refuse(l, &v, clamp_ttl(l, l->ttl));
+        lookup_refuse(l, &v, lookup_ttl(l, l->ttl));
         return;
     }
     if (l->host_count == 0) {
-        refuse_unanswered(l, "MX");
+        lookup_refuse_unanswered(l, "MX");
         return;
     }
     drop_loops(l);
     if (l->host_count == 0)
-        refuse_loop(l);
+        lookup_refuse_loop(l);
     else
         ask_addresses(l);
 }
@@ -348,6 +193,7 @@ static void mx_answered(const struct dns_answer *a, unsigned tag, void *arg)
     struct verdict v;
     (void)tag;
     note_ttl(l, a);
+    l->mx_secure = a->secure;
     switch (a->result) {
     case DNS_FOUND:
         mx_found(l, a);
@@ -359,10 +205,10 @@ static void mx_answered(const struct dns_answer *a, unsigned tag, void *arg)
         break;
     case DNS_NXDOMAIN:
         verdict_set(&v, 550, "5.1.2", "domain %s does not exist", l->destination.name.text);
-        refuse(l, &v, clamp_ttl(l, l->ttl));
+        lookup_refuse(l, &v, lookup_ttl(l, l->ttl));
         break;
     case DNS_FAILED:
-        refuse_unanswered(l, "MX");
+        lookup_refuse_unanswered(l, "MX");
         break;
     }
 }
@@ -379,13 +225,10 @@ static void take_literal(struct lookup *l)
     char printed[INET6_ADDRSTRLEN] = "";
     if (d->kind == DESTINATION_ADDRESS) {
         struct slice raw = slice_make(d->address, d->address_len);
-        struct objections found = {.address = {.len = d->address_len}};
-        memcpy(found.address.raw, d->address, sizeof d->address);
         enum address_verdict verdict =
             d->configured ? ADDRESS_FINE : policy_check(l->all->policy, raw);
-        found.own = verdict == ADDRESS_OWN;
         if (verdict != ADDRESS_FINE) {
-            refuse_address(l, &found);
+            lookup_refuse_literal(l, verdict);
             return;
         }
         inet_ntop(d->address_len == 4 ? AF_INET : AF_INET6, d->address, printed, sizeof printed);
@@ -401,7 +244,7 @@ static void take_literal(struct lookup *l)
     r->site = slice_dup(buf_slice(&text));
     buf_free(&text);
     r->status = RESOLVE_OK;
-    complete(l, DECIDED_TTL * CLOCK_SECOND);
+    lookup_complete(l, DECIDED_TTL * CLOCK_SECOND);
 }
 
 static void start_tick(struct lookups *all)
@@ -431,16 +274,17 @@ void lookup_start(struct lookups *all, struct entry *e, const struct destination
     if (all->config->disable_dns_lookups && !d->configured) {
         verdict_set(&v, 451, "4.3.5",
                     "DNS lookups are disabled, and no next hop is configured for %s", d->name.text);
-        refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
+        lookup_refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
         return;
     }
     if (dns_is_busy(l->dns)) {
         verdict_set(&v, 451, "4.4.3", "too many DNS lookups at a time; %s is looked up later",
                     d->name.text);
-        refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
+        lookup_refuse(l, &v, FAILURE_TTL * CLOCK_SECOND);
         return;
     }
     start_tick(all);
+    ask_policies(l);
     if (d->kind == DESTINATION_MX)
         dns_ask(l->dns, d->name.text, DNS_TYPE_MX, &l->questions, 0, mx_answered, l);
     else {
@@ -452,13 +296,16 @@ void lookup_start(struct lookups *all, struct entry *e, const struct destination
 /* What is known by now decides. */
 static void time_out(struct lookup *l)
 {
-    bool mx_known = l->host_count > 0;
+    bool mx_known = l->host_count > 0, answered = mx_known && list_empty(&l->questions);
     dns_abandon(&l->questions);
-    l->failed = l->timed_out = true;
+    /* of DNS; an MTA-STS policy that does not come is no reason to ask again soon */
+    l->failed = l->timed_out = !answered;
+    sts_forget(l->policy);
+    l->policy = NULL;
     if (mx_known)
-        finish(l);
+        lookup_finish(l);
     else
-        refuse_unanswered(l, "MX");
+        lookup_refuse_unanswered(l, "MX");
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)

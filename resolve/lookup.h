@@ -8,11 +8,13 @@
 #include "resolve/destination.h"
 #include "resolve/dns.h"
 #include "resolve/policy.h"
+#include "resolve/sts.h"
 
 struct lookups {
     struct dns *dns;
     const struct config *config;
     const struct policy *policy;
+    struct sts *sts;
     struct list active; /* of struct lookup, oldest first */
     struct event *tick; /* deadlines; pending only while lookups are */
 };

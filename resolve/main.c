@@ -3,9 +3,10 @@
  *
  * User     _postern-dns, without capabilities
  * Jail     the empty directory
- * Files    none; lookup tables come as descriptors from master
- * Network  questions to DNS servers; to lookup tables that are servers over
- *          connections that master makes
+ * Files    none; lookup tables and certificate authorities come as descriptors from
+ *          master; open for writing: its own memory of MTA-STS policies
+ * Network  questions to DNS servers; MTA-STS policies by HTTPS; to lookup tables that
+ *          are servers over connections that master makes
  * Secrets  none
  * Sees     recipients' addresses, clients' addresses; never mail
  *
@@ -14,6 +15,7 @@
  * request.c. policy.c says which addresses may be used. smtpd's questions for the
  * names of its clients are names.c.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -24,10 +26,14 @@
 #include "resolve/request.h"
 #include "service/service.h"
 
+enum { FILE_BLOCK = 64 * 1024, ANCHORS_MAX = 256 * 1024, AUTHORITIES_MAX = 8 * 1024 * 1024 };
+
 struct resolver {
     struct policy policy;
     struct server_tables table_servers;
     struct routes routes;
+    struct tls_policies tls;
+    struct sts *sts;
     struct cache cache;
     struct lookups lookups;
     struct requests requests;
@@ -36,6 +42,7 @@ struct resolver {
     struct event *unhold; /* pending while requests may wait for tables */
     char *system_servers; /* those of /etc/resolv.conf */
     char *servers;        /* in use */
+    struct buf anchors;   /* of DNSSEC, as they were at the start */
 };
 
 static struct channel *qmgr;
@@ -67,12 +74,44 @@ static char *read_resolv_conf(void)
     return servers;
 }
 
+/* All of fd behind what is in out; -1 with errno, or if it is too long. */
+static int read_all(int fd, struct buf *out)
+{
+    ssize_t n = 1;
+    while (n > 0) {
+        if (buf_reserve(out, FILE_BLOCK) < 0) {
+            errno = EFBIG;
+            return -1;
+        }
+        n = read(fd, out->data + out->len, FILE_BLOCK);
+        out->len += n > 0 ? (size_t)n : 0;
+    }
+    return n < 0 ? -1 : 0;
+}
+
+static int read_anchors(struct resolver *r, const char *path, struct err *e)
+{
+    buf_init(&r->anchors, ANCHORS_MAX);
+    if (!*path)
+        return 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int rc = fd < 0 ? -1 : read_all(fd, &r->anchors);
+    if (rc < 0)
+        err_sys(e, "resolver_trust_anchor: %s", path);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 static int before_jail(struct service *s, struct err *e)
 {
     struct resolver *r = xcalloc(1, sizeof *r);
     s->state = r;
     r->system_servers = read_resolv_conf();
-    return policy_open(&r->policy, e);
+    if (read_anchors(r, s->config->resolver_trust_anchor, e) < 0)
+        return -1;
+    r->sts = sts_open(s->config->data_directory, e);
+    return r->sts ? policy_open(&r->policy, e) : -1;
 }
 
 /* Makes r->lookups.dns ask the configured servers. On error the old stay. */
@@ -83,7 +122,7 @@ static int use_servers(struct service *s, struct err *e)
         s->config->resolver_nameservers[0] ? s->config->resolver_nameservers : r->system_servers;
     if (r->servers && strcmp(r->servers, wanted) == 0)
         return 0;
-    struct dns *d = dns_new(s->base, wanted, e);
+    struct dns *d = dns_new(s->base, wanted, buf_slice(&r->anchors), e);
     if (!d)
         return -1;
     if (r->lookups.dns)
@@ -140,13 +179,17 @@ static int start(struct service *s, struct err *e)
     list_init(&r->retired);
     r->lookups.policy = &r->policy;
     r->lookups.config = s->config;
+    r->lookups.sts = r->sts;
+    if (sts_start(r->sts, s->base, s->config, &r->policy, e) < 0)
+        return -1;
     r->table_servers.network =
         (struct remote_network){.base = s->base, .connect = ask_connection, .arg = s};
     if (lookups_init(&r->lookups, s->base, e) < 0 || server_tables_init(&r->table_servers, e) < 0 ||
         names_init(&r->names, s->base, &r->lookups, e) < 0 || use_servers(s, e) < 0 ||
         policy_permit(&r->policy, s->config->resolver_permit_networks, e) < 0)
         return -1;
-    requests_init(&r->requests, &r->routes, &r->cache, &r->lookups);
+    requests_init(&r->requests, &r->routes, &r->cache, &r->lookups, &r->tls);
+    tls_policies_configure(&r->tls, s->config);
     r->routes.servers = &r->table_servers;
     routes_configure(&r->routes, s->config);
     r->unhold = evtimer_new(s->base, on_unhold, r);
@@ -213,15 +256,31 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     qmgr = channel_new(s->base, fd, "qmgr", &ops, s);
 }
 
+/* Those that vouch for the web servers of MTA-STS. */
+static void authorities(struct resolver *r, struct slice spec, int fd)
+{
+    struct buf pem = BUF_INIT(AUTHORITIES_MAX);
+    if (read_all(fd, &pem) == 0)
+        sts_authorities(r->sts, buf_slice(&pem));
+    else
+        log_error("smtp_tls_CAfile: %s: %s; the old authorities stay in use", log_esc(spec),
+                  strerror(errno));
+    buf_free(&pem);
+    close(fd);
+}
+
 static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
                   int fd)
 {
     struct resolver *r = s->state;
-    if (!slice_eq(parameter, SLICE("transport_maps"))) {
+    if (slice_eq(parameter, SLICE("transport_maps")))
+        routes_table(&r->routes, position, spec, fd);
+    else if (slice_eq(parameter, SLICE("smtp_tls_policy_maps")))
+        tls_policies_table(&r->tls, position, spec, fd);
+    else if (slice_eq(parameter, SLICE("smtp_tls_CAfile")))
+        authorities(r, spec, fd);
+    else
         close(fd);
-        return;
-    }
-    routes_table(&r->routes, position, spec, fd);
     requests_unhold(&r->requests);
 }
 
@@ -237,6 +296,8 @@ static void reload(struct service *s)
     names_clear(&r->names);
     requests_hold(&r->requests);
     routes_configure(&r->routes, s->config);
+    tls_policies_configure(&r->tls, s->config);
+    sts_configure(r->sts, s->config);
     requests_unhold(&r->requests);
     unhold_later(r);
 }
@@ -246,8 +307,10 @@ static void turn(struct service *s)
     struct resolver *r = s->state;
     dns_turn(r->lookups.dns);
     dns_turn_retired(&r->retired);
-    if (s->draining && r->requests.count == 0 && r->names.count == 0)
+    if (s->draining && r->requests.count == 0 && r->names.count == 0) {
+        sts_save(r->sts);
         service_stop(s);
+    }
 }
 
 /* What is under way is answered; turn() stops when it is. */

@@ -55,7 +55,7 @@ static void answer_verdict(struct channel *channel, uint64_t tag, const struct r
 }
 
 static void answer_targets(struct channel *channel, uint64_t tag, const struct route *route,
-                           uint32_t ttl, struct slice site, struct slice targets)
+                           uint32_t ttl, struct slice site, struct slice targets, struct slice tls)
 {
     struct ipc_resolve_reply m = {.tag = tag,
                                   .status = RESOLVE_OK,
@@ -64,7 +64,8 @@ static void answer_targets(struct channel *channel, uint64_t tag, const struct r
                                   .transport = route->transport,
                                   .nexthop = slice_str(route->nexthop),
                                   .site = site,
-                                  .targets = targets};
+                                  .targets = targets,
+                                  .tls = tls};
     ipc_resolve_reply_encode(channel_out(channel), &m);
 }
 
@@ -95,15 +96,21 @@ static uint32_t remaining(const struct entry *e, const struct route *route, int6
     return left < (int64_t)route->ttl ? (uint32_t)left : route->ttl;
 }
 
-static void answer_entry(struct channel *channel, uint64_t tag, const struct route *route,
-                         const struct entry *e, int64_t now)
+static void answer_entry(const struct requests *all, struct channel *channel, uint64_t tag,
+                         const struct route *route, const struct entry *e, int64_t now)
 {
     const struct result *r = &e->result;
     uint32_t ttl = remaining(e, route, now);
-    if (r->status == RESOLVE_OK)
-        answer_targets(channel, tag, route, ttl, slice_str(r->site), buf_slice(&r->targets));
-    else
+    if (r->status != RESOLVE_OK) {
         answer_verdict(channel, tag, route, r->verdict, ttl, r->site);
+        return;
+    }
+    struct buf tls = BUF_INIT(TLS_RULES_BYTES);
+    tls_policies_rules(all->tls, &route->destinations[0], r->tls, buf_slice(&r->targets), false,
+                       &tls);
+    answer_targets(channel, tag, route, ttl, slice_str(r->site), buf_slice(&r->targets),
+                   buf_slice(&tls));
+    buf_free(&tls);
 }
 
 /* ---- several next hops ------------------------------------------------------ */
@@ -127,6 +134,7 @@ static uint32_t append_targets(struct buf *out, struct slice targets, uint32_t b
 static void answer_several(const struct request *q, int64_t now)
 {
     struct buf targets = BUF_INIT(TARGETS_BYTES_MAX), site = BUF_INIT(NEXTHOP_MAX + 16);
+    struct buf tls = BUF_INIT(TLS_RULES_BYTES);
     const struct entry *refused = NULL;
     uint32_t ttl = q->route.ttl, base = 0;
     for (int i = 0; i < q->route.count; i++) {
@@ -135,14 +143,18 @@ static void answer_several(const struct request *q, int64_t now)
         ttl = left < ttl ? left : ttl;
         if (e->result.status == RESOLVE_OK) {
             base = append_targets(&targets, buf_slice(&e->result.targets), base);
+            tls_policies_rules(q->all->tls, &q->route.destinations[i], e->result.tls,
+                               buf_slice(&e->result.targets), true, &tls);
         } else if (!refused || e->result.status == RESOLVE_TEMPORARY)
             refused = e;
     }
     (void)buf_printf(&site, "list:%s", q->route.nexthop); /* configured, so it can be trusted */
     if (targets.len)
-        answer_targets(q->channel, q->tag, &q->route, ttl, buf_slice(&site), buf_slice(&targets));
+        answer_targets(q->channel, q->tag, &q->route, ttl, buf_slice(&site), buf_slice(&targets),
+                       buf_slice(&tls));
     else
-        answer_entry(q->channel, q->tag, &q->route, refused, now);
+        answer_entry(q->all, q->channel, q->tag, &q->route, refused, now);
+    buf_free(&tls);
     buf_free(&targets);
     buf_free(&site);
 }
@@ -165,7 +177,7 @@ static void answer_if_ready(struct request *q)
     if (q->missing)
         return;
     if (q->route.count == 1)
-        answer_entry(q->channel, q->tag, &q->route, q->places[0].entry, clock_mono());
+        answer_entry(q->all, q->channel, q->tag, &q->route, q->places[0].entry, clock_mono());
     else
         answer_several(q, clock_mono());
     request_free(q);
@@ -230,10 +242,26 @@ static void refuse_busy(struct channel *channel, uint64_t tag, const struct rout
     answer_verdict(channel, tag, route, &v, BUSY_TTL, "");
 }
 
+/* What is to be found out about TLS with each next hop. A changed table takes effect
+ * within seconds. */
+static void ask_facts(struct requests *all, struct route *route)
+{
+    if (route->transport != TRANSPORT_SMTP)
+        return;
+    for (int i = 0; i < route->count; i++)
+        route->destinations[i].facts = tls_policies_wants(all->tls, &route->destinations[i]);
+    if (all->tls->table_count > 0 && route->ttl > TABLES_TTL)
+        route->ttl = TABLES_TTL;
+}
+
 /* The route is known. */
 static void follow(struct requests *all, struct channel *channel, uint64_t tag,
-                   const struct route *route)
+                   const struct route *found)
 {
+    static struct route with_facts; /* large, and used for one question only */
+    const struct route *route = &with_facts;
+    with_facts = *found;
+    ask_facts(all, &with_facts);
     if (route->verdict.code) {
         answer_verdict(channel, tag, route, &route->verdict, route->ttl, "");
         return;
@@ -247,7 +275,7 @@ static void follow(struct requests *all, struct channel *channel, uint64_t tag,
                                 ? cache_find(all->cache, key_of(all, &route->destinations[0]), now)
                                 : NULL;
     if (e && e->done)
-        answer_entry(channel, tag, route, e, now);
+        answer_entry(all, channel, tag, route, e, now);
     else if (all->count >= REQUESTS_MAX)
         refuse_busy(channel, tag, route);
     else
@@ -308,7 +336,8 @@ static void take(struct requests *all, struct channel *channel, uint64_t tag,
  * first question: without waiting that mail would be deferred for nothing. */
 static bool holding(const struct requests *all)
 {
-    return !routes_complete(all->routes) && clock_mono() < all->hold_until;
+    return (!routes_complete(all->routes) || !tls_policies_complete(all->tls)) &&
+           clock_mono() < all->hold_until;
 }
 
 static void hold(struct requests *all, struct channel *channel, uint64_t tag,
@@ -386,9 +415,9 @@ void requests_forget(struct requests *all, const struct channel *channel)
 }
 
 void requests_init(struct requests *all, struct routes *routes, struct cache *cache,
-                   struct lookups *lookups)
+                   struct lookups *lookups, struct tls_policies *tls)
 {
-    *all = (struct requests){.routes = routes, .cache = cache, .lookups = lookups};
+    *all = (struct requests){.routes = routes, .cache = cache, .lookups = lookups, .tls = tls};
     list_init(&all->open);
     list_init(&all->asking);
     list_init(&all->held);

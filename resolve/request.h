@@ -5,11 +5,13 @@
 #include "ipc/channel.h"
 #include "resolve/lookup.h"
 #include "resolve/route.h"
+#include "resolve/tls_policy.h"
 
 struct requests {
     struct routes *routes;
     struct cache *cache;
     struct lookups *lookups;
+    struct tls_policies *tls;
     struct list open;   /* that wait for lookups */
     struct list asking; /* that wait for a table which is a server */
     struct list held;   /* that wait for tables to come */
@@ -19,7 +21,7 @@ struct requests {
 };
 
 void requests_init(struct requests *all, struct routes *routes, struct cache *cache,
-                   struct lookups *lookups);
+                   struct lookups *lookups, struct tls_policies *tls);
 /* A question; the answer goes to channel. */
 void request_take(struct requests *all, struct channel *channel, uint64_t tag,
                   struct slice recipient);

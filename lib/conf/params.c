@@ -44,6 +44,7 @@ bool param_is_path(int index)
     case PARAM_INDEX_queue_directory:
     case PARAM_INDEX_pid_directory:
     case PARAM_INDEX_smtp_tls_CAfile:
+    case PARAM_INDEX_resolver_trust_anchor:
     case PARAM_INDEX_smtp_tls_CApath:
     case PARAM_INDEX_maillog_file:
     case PARAM_INDEX_event_log_file:

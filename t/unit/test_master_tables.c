@@ -35,7 +35,11 @@ static int set_up(void **state)
     close(fd);
     write_file("a.test smtp:[127.0.0.1]\n");
     char *list = xasprintf("texthash:%s", path);
-    tables_set(&tables, list);
+    const struct config config = {.transport_maps = list,
+                                  .smtp_tls_policy_maps = "",
+                                  .smtp_tls_CAfile = "",
+                                  .smtp_tls_CApath = ""};
+    tables_set(&tables, &config);
     free(list);
     hand_over(&tables.list[0]);
     *state = &tables;
