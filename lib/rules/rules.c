@@ -204,7 +204,7 @@ void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
 static void inherit(struct rules_limits *to, const struct rules_limits *from)
 {
 #define TAKE(field)                                                                                \
-    if (from->field)                                                                               \
+    if (from->field != 0)                                                                          \
     to->field = from->field
     TAKE(message_rate);
     TAKE(start_rate);

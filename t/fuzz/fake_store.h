@@ -126,6 +126,11 @@ void store_large_abort(struct store *s, const struct id *id, int fd)
     (void)s, (void)id, (void)fd;
 }
 
+void store_yield(struct store *s, uint64_t bytes, uint64_t files)
+{
+    (void)s, (void)bytes, (void)files;
+}
+
 void store_stats(const struct store *s, struct store_stats *out)
 {
     (void)s;
