@@ -85,8 +85,11 @@ class Peer:
     users = {}          # name: number, with a group of the same name each
     groups = {}
 
-    def __init__(self, place, relayhost=None):
+    def __init__(self, place, relayhost=None, certificate=None):
+        """With a certificate (certs.py) it offers STARTTLS; as a relay it demands it of
+        the next hop, whose certificate it does not verify."""
         self.port = free_port()
+        self.certificate = certificate
         self.directory = os.path.join(str(place), type(self).__name__.lower())
         self.etc = os.path.join(self.directory, "etc")
         self.store = os.path.join(self.directory, "store")
@@ -222,6 +225,7 @@ class Postfix(Peer):
             # what it takes is passed on as it is
             "local_header_rewrite_clients =\nsmtp_line_length_limit = 0\n"
             "smtpd_relay_restrictions = permit_mynetworks, reject\nsmtpd_peername_lookup = no\n"
+            + self.tls() +
             f"maillog_file = {self.directory}/log/maillog\n"
             f"maillog_file_prefixes = {self.directory}\n" + where))
         internal = ("cleanup", "bounce", "defer", "trace", "flush", "showq", "rewrite", "verify",
@@ -230,11 +234,19 @@ class Postfix(Peer):
                    "retry": "error"}
         public, single = ("cleanup", "flush", "showq"), ("scache", "anvil", "verify")
         self.write("postfix/master.cf", (
+            "tlsmgr unix - - n 1000? 1 tlsmgr\n"
             f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
             "qmgr unix n - n 300 1 qmgr\npickup unix n - n 60 1 pickup\n"
             "postlog unix-dgram n - n - 1 postlogd\n"
             + "".join(f"{n} unix {'n' if n in public else '-'} {'n' if n == 'virtual' else '-'} n -"
                       f" {1 if n in single else 0} {program.get(n, n)}\n" for n in internal)))
+
+    def tls(self):
+        if not self.certificate:
+            return "smtp_tls_security_level = none\n"
+        return ("smtpd_tls_security_level = may\nsmtp_tls_security_level = encrypt\n"
+                f"smtpd_tls_chain_files = {self.certificate.key}, {self.certificate.chain}\n"
+                "smtp_tls_loglevel = 1\nsmtpd_tls_loglevel = 1\n")
 
     def prepare(self):
         private = "active bounce corrupt defer deferred flush hold incoming private saved trace"
@@ -261,13 +273,14 @@ class Exim(Peer):
             "primary_hostname = exim.test\nspool_directory = /var/spool/exim4\n"
             f"log_file_path = {self.directory}/log/%s\nlocal_interfaces = 127.0.0.1\n"
             f"daemon_smtp_ports = {self.port}\nacl_smtp_rcpt = accept\nhost_lookup =\n"
-            "rfc1413_query_timeout = 0s\ntls_advertise_hosts =\nmessage_size_limit = 0\n"
+            f"rfc1413_query_timeout = 0s\nmessage_size_limit = 0\n{self.tls()}"
             "check_spool_space = 0\ncheck_log_space = 0\naccept_8bitmime = true\n"
             # header lines of any length come from the bodies without a separator
             "header_maxsize = 100M\nheader_line_maxsize = 100M\n"
             f"begin routers\n{route}"
             "begin transports\nout:\n  driver = smtp\n"
-            f"  port = {self.relayhost or 25}\n  hosts_avoid_tls = *\n"
+            f"  port = {self.relayhost or 25}\n"
+            f"  {'hosts_require_tls' if self.certificate else 'hosts_avoid_tls'} = *\n"
             "  message_linelength_limit = 100M\n"
             "store:\n  driver = appendfile\n  maildir_format\n"
             # the table says which mailboxes there are: exim takes no peer's text for a path
@@ -275,6 +288,17 @@ class Exim(Peer):
             "  user = store\n  group = store\n  delivery_date_add\n  return_path_add\n"
             "begin retry\n* * F,2h,5s\n"))
         self.write("users", "".join(f"{u}: {u}\n" for u in MAILBOXES))
+
+    def tls(self):
+        if not self.certificate:
+            return "tls_advertise_hosts =\n"
+        key = os.path.join(self.etc, "exim4", "key")    # it reads it as its own user
+        os.makedirs(os.path.dirname(key))
+        shutil.copy(self.certificate.key, key)
+        os.chown(key, 0, self.users["Debian-exim"])
+        os.chmod(key, 0o640)
+        return (f"tls_advertise_hosts = *\ntls_certificate = {self.certificate.chain}\n"
+                f"tls_privatekey = {key}\n")
 
     def prepare(self):
         return ("mkdir -m 750 /var/spool/exim4\nchown Debian-exim:Debian-exim /var/spool/exim4\n"
@@ -289,11 +313,17 @@ class Opensmtpd(Peer):
     users = {"opensmtpd": 64104, "opensmtpq": 64105}
 
     def configure(self):
-        action = f'relay host smtp://127.0.0.1:{self.relayhost}' if self.relayhost else (
+        pki, offer, scheme, verify = "", "", "smtp+notls", ""
+        if self.certificate:
+            pki = (f'pki opensmtpd.test cert "{self.certificate.chain}"\n'
+                   f'pki opensmtpd.test key "{self.certificate.key}"\n')
+            offer, scheme, verify = "tls pki opensmtpd.test", "smtp+tls", "tls no-verify"
+        relay = f'relay host {scheme}://127.0.0.1:{self.relayhost} {verify}'
+        action = relay if self.relayhost else (
             f'maildir "{self.store}/%{{dest.user}}" virtual <all>')
         self.write("smtpd.conf", (
-            'table all { "@" = "store" }\nsmtp max-message-size 100M\n'
-            f"listen on 127.0.0.1 port {self.port} hostname opensmtpd.test\n"
+            f'{pki}table all {{ "@" = "store" }}\nsmtp max-message-size 100M\n'
+            f"listen on 127.0.0.1 port {self.port} {offer} hostname opensmtpd.test\n"
             f'action "out" {action}\nmatch from any for any action "out"\n'))
 
     def prepare(self):
@@ -313,7 +343,7 @@ class Dovecot(Peer):
 
     def configure(self):
         self.write("dovecot/dovecot.conf", (
-            "protocols = lmtp\nlisten = 127.0.0.1\nssl = no\nbase_dir = /run/dovecot\n"
+            f"protocols = lmtp\nlisten = 127.0.0.1\n{self.tls()}base_dir = /run/dovecot\n"
             f"log_path = {self.directory}/dovecot.log\n"
             f"mail_location = maildir:{self.store}/%n\nmail_uid = store\nmail_gid = store\n"
             f"first_valid_uid = {STORE_UID}\nauth_username_format = %n\n"
@@ -322,6 +352,12 @@ class Dovecot(Peer):
             "allow_all_users=yes\n}\n"
             "service lmtp {\n  inet_listener lmtp {\n    address = 127.0.0.1\n"
             f"    port = {self.port}\n  }}\n}}\n"))
+
+    def tls(self):
+        if not self.certificate:
+            return "ssl = no\n"
+        return (f"ssl = yes\nssl_cert = <{self.certificate.chain}\n"
+                f"ssl_key = <{self.certificate.key}\n")
 
     def argv(self):
         return ["/usr/sbin/dovecot", "-F", "-c", "/etc/dovecot/dovecot.conf"]

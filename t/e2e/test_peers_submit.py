@@ -7,6 +7,7 @@ the bytes of its file."""
 import os
 import re
 import smtplib
+import ssl
 import subprocess
 
 import pytest
@@ -28,8 +29,17 @@ def arrives(name):
     return ARRIVES.get(name, BODIES[name])
 
 
+class Tls:
+    """How a client shall use TLS: by STARTTLS or from the first byte; whom it trusts."""
+
+    def __init__(self, mode, ca):
+        assert mode in ("starttls", "tls")
+        self.mode, self.ca = mode, ca
+
+
 class Client:
     """One program that sends the message in a file."""
+    speaks_tls = True
     cannot = ()     # bodies that it does not send as they are
     adds = b""      # what it sends behind each
     file_form = staticmethod(lambda content: content)   # what the program wants in its file
@@ -40,11 +50,13 @@ class Client:
 
 
 class SmtpSource(Client):
+    speaks_tls = False
     cannot = ("empty",)
     adds = b"\r\n"  # an empty line, always
     file_form = staticmethod(with_lf)
 
-    def send(self, port, recipient, path):
+    def send(self, port, recipient, path, tls=None):
+        assert not tls
         return self.run(["smtp-source", "-F", path, "-f", SENDER, "-t", recipient, "-M",
                          "client.test", f"127.0.0.1:{port}"])
 
@@ -56,17 +68,31 @@ class Swaks(Client):
     def file_form(content):
         return re.sub(rb"(?m)^\.", b"..", content) + b".\r\n"
 
-    def send(self, port, recipient, path):
+    def send(self, port, recipient, path, tls=None):
+        options = ["--tls" if tls.mode == "starttls" else "--tls-on-connect", "--tls-verify",
+                   "--tls-ca-path", tls.ca] if tls else []
         return self.run(["swaks", "--server", f"127.0.0.1:{port}", "--from", SENDER, "--to",
                          recipient, "--helo", "client.test", "--no-data-fixup", "--hide-all",
-                         "--data", f"@{path}"])
+                         "--data", f"@{path}", *options])
 
 
 class Smtplib(Client):
     cannot = ("empty",)
 
-    def send(self, port, recipient, path):
-        with open(path, "rb") as f, smtplib.SMTP("127.0.0.1", port, "client.test", 120) as c:
+    @staticmethod
+    def connect(port, tls):
+        if not tls:
+            return smtplib.SMTP("127.0.0.1", port, "client.test", 120)
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.mode == "tls":
+            return smtplib.SMTP_SSL("127.0.0.1", port, "client.test", timeout=120,
+                                    context=context)
+        c = smtplib.SMTP("127.0.0.1", port, "client.test", 120)
+        c.starttls(context=context)
+        return c
+
+    def send(self, port, recipient, path, tls=None):
+        with open(path, "rb") as f, self.connect(port, tls) as c:
             try:
                 c.sendmail(SENDER, [recipient], f.read())
             except smtplib.SMTPException as e:
@@ -77,39 +103,46 @@ class Smtplib(Client):
 class Nodemailer(Client):
     cannot = ("empty",)
 
-    def send(self, port, recipient, path):
+    def send(self, port, recipient, path, tls=None):
+        options = [tls.mode, tls.ca] if tls else []
         return self.run(
             ["node", os.path.join(CLIENTS_FOLDER, "nodemailer.js"), str(port), SENDER, recipient,
-             path],
+             path, *options],
             env={**os.environ,
                  "NODE_PATH": os.path.join(folder(), "nodemailer/usr/share/nodejs")})
 
 
 class Curl(Client):
-    def send(self, port, recipient, path):
-        return self.run(["curl", "-sS", "--url", f"smtp://127.0.0.1:{port}/client.test",
-                         "--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", path])
+    def send(self, port, recipient, path, tls=None):
+        scheme = "smtps" if tls and tls.mode == "tls" else "smtp"
+        options = ["--ssl-reqd", "--cacert", tls.ca] if tls else []
+        return self.run(["curl", "-sS", "--url", f"{scheme}://127.0.0.1:{port}/client.test",
+                         "--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", path,
+                         *options])
 
 
 class Msmtp(Client):
     file_form = staticmethod(with_lf)
 
-    def send(self, port, recipient, path):
+    def send(self, port, recipient, path, tls=None):
+        options = ["--tls=on", f"--tls-trust-file={tls.ca}",
+                   f"--tls-starttls={'on' if tls.mode == 'starttls' else 'off'}"] if tls else []
         with open(path, "rb") as f:
             return self.run(["msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={port}",
                              "--domain=client.test", f"--from={SENDER}", "--set-from-header=off",
-                             "--set-date-header=off", "--set-msgid-header=off", "--", recipient],
+                             "--set-date-header=off", "--set-msgid-header=off", *options, "--",
+                             recipient],
                             stdin=f)
 
 
 CLIENTS = {c.__name__.lower(): c() for c in (SmtpSource, Swaks, Smtplib, Nodemailer, Curl, Msmtp)}
 
 
-def send(client, p, place, recipient, content):
+def send(client, p, place, recipient, content, tls=None, port=None):
     path = os.path.join(place, "message")
     with open(path, "wb") as f:
         f.write(client.file_form(content))
-    return client.send(p.port, recipient, path)
+    return client.send(port or p.port, recipient, path, tls)
 
 
 def relay(place, sink, **config):
