@@ -1,0 +1,77 @@
+/*
+ * A small transactional store of keys and values in named tables, each sorted
+ * by key: what the accounts need of a database, so that another one can take its
+ * place. This backend is Berkeley DB with write-ahead log and page checksums.
+ *
+ * The directory belongs to one process:
+ *   db/        the database and its log since the last snapshot
+ *   snapshot/  a copy of the database (kv_snapshot); with the log in db/ it gives
+ *              everything back, also when a file of db/ is damaged
+ *   damaged-N/ a database that kv_open found damaged and rebuilt
+ *
+ * All calls block on the disk. Any thread may call; writes come from one thread
+ * at a time.
+ */
+#ifndef POSTERN_STORE_KV_H
+#define POSTERN_STORE_KV_H
+
+#include "core/buf.h"
+#include "core/err.h"
+
+enum {
+    KV_TABLES_MAX = 16,
+    KV_KEY_MAX = 1024,
+    KV_VALUE_MAX = 1024 * 1024,
+    KV_BATCH_MAX = 64 * 1024 * 1024
+};
+
+struct kv;
+
+struct kv_config {
+    const char *directory;
+    const char *const *tables; /* names of files; a table's number is its place here */
+    unsigned table_count;
+    uint64_t cache_bytes; /* of pages in memory */
+};
+
+/* How kv_open found the database. */
+enum kv_condition {
+    KV_SOUND,   /* as it was, or after the usual recovery from its log */
+    KV_CREATED, /* there was none */
+    KV_REBUILT  /* it was damaged: put together again from snapshot and log */
+};
+
+/* Opens or makes the database, recovering what the log has of it. NULL and why:
+ * after damage that snapshot and log cannot repair, *e says what to do. With
+ * KV_REBUILT *e tells what was wrong. */
+struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, struct err *e);
+void kv_close(struct kv *kv);
+
+/* Replaces *value; 1 if the key is there, 0 if not, -1 on an error. */
+int kv_get(struct kv *kv, unsigned table, struct slice key, struct buf *value, struct err *e);
+/* Calls `each` for every key from `from` on, in order, until it returns false.
+ * 0 or -1. */
+int kv_walk(struct kv *kv, unsigned table, struct slice from,
+            bool (*each)(struct slice key, struct slice value, void *arg), void *arg,
+            struct err *e);
+
+/* Changes are gathered in a buffer (BUF_INIT(KV_BATCH_MAX)) and made together:
+ * all or none. A later change of the same key wins. -1 if it does not fit. */
+int kv_put(struct buf *batch, unsigned table, struct slice key, struct slice value);
+int kv_remove(struct buf *batch, unsigned table, struct slice key);
+/* Makes the changes in one transaction. They are seen at once and durable after
+ * the next kv_sync, in order. 0 or -1 (nothing was changed). */
+int kv_apply(struct kv *kv, struct slice batch, struct err *e);
+int kv_sync(struct kv *kv, struct err *e);
+
+/* Writes changed pages back so that a start is quick. */
+int kv_checkpoint(struct kv *kv, struct err *e);
+/* A consistent copy in snapshot/, made while others work; then the log that it
+ * replaces is removed. */
+int kv_snapshot(struct kv *kv, struct err *e);
+/* Bytes of log since the last snapshot. */
+uint64_t kv_log_bytes(struct kv *kv);
+/* The database has failed in a way that only a new start can repair. */
+bool kv_failed(const struct kv *kv);
+
+#endif
