@@ -350,6 +350,39 @@ static int check_text(struct slice text, const char *file, struct err *e)
     return 0;
 }
 
+/* Where a comment or quoted text that begins at `at` ends; `at` if none does. */
+static size_t skip_text(struct slice t, size_t at)
+{
+    char c = t.ptr[at], next = at + 1 < t.len ? t.ptr[at + 1] : '\0';
+    if (c == '#' || (c == '/' && next == '/')) {
+        while (at < t.len && t.ptr[at] != '\n')
+            at++;
+    } else if (c == '/' && next == '*') {
+        for (at += 2; at < t.len && !(t.ptr[at - 1] == '*' && t.ptr[at] == '/'); at++)
+            ;
+    } else if (c == '"' || c == '\'') {
+        for (at++; at < t.len && t.ptr[at] != c; at++)
+            at += t.ptr[at] == '\\';
+    }
+    return at < t.len ? at : t.len - 1;
+}
+
+/* libconfuse takes the end of the file for the end of a plan. */
+static int check_braces(struct slice t, const char *file, struct err *e)
+{
+    unsigned line = 1, opened = 0;
+    int depth = 0;
+    for (size_t i = 0; i < t.len; i++) {
+        for (size_t end = skip_text(t, i); i < end; i++)
+            line += t.ptr[i] == '\n';
+        if (t.ptr[i] == '{' && depth++ == 0)
+            opened = line;
+        depth -= t.ptr[i] == '}';
+        line += t.ptr[i] == '\n';
+    }
+    return depth <= 0 ? 0 : err_set(e, "%s:%u: this '{' has no '}'", file, opened);
+}
+
 static int read_all(const char *text, struct plans *out, struct err *e)
 {
     cfg_opt_t plan_options[OPTION_COUNT + 1];
@@ -380,7 +413,7 @@ int plans_parse(struct slice text, const char *file, plan_zone_lookup *lookup, v
     struct err ours = {0, ""};
     struct reading r = {.lookup = lookup, .lookup_arg = arg, .file = file, .e = &ours};
     *out = (struct plans){NULL, 0};
-    if (check_text(text, file, e) < 0)
+    if (check_text(text, file, e) < 0 || check_braces(text, file, e) < 0)
         return -1;
     char *copy = slice_dup(text);
     reading = &r;
