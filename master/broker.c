@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "master/authorities.h"
 #include "master/master.h"
+#include "master/plans_file.h"
 #include "service/client_counts.h"
 
 static bool is_qmgr(const struct process *p)
@@ -144,9 +145,28 @@ static void send_authorities(struct process *p)
     close(fd);
 }
 
+/* plans.conf goes to quota as tables go to resolve. */
+static void send_plans(struct process *p)
+{
+    struct err e;
+    const char *path = p->master->plan->config->plans_file;
+    int fd = *path ? plans_file_open(path, &e) : -1;
+    if (fd < 0) {
+        if (*path)
+            log_error("%s; quota keeps the plans that it has", e.text);
+        return;
+    }
+    ipc_table_encode(channel_out(p->channel), &(struct ipc_table){.parameter = SLICE("plans_file"),
+                                                                  .spec = slice_str(path)});
+    channel_attach(p->channel, fd);
+    close(fd);
+}
+
 void broker_tables(struct process *p)
 {
     struct tables *t = &p->master->tables;
+    if (is_quota(p) && p->channel)
+        send_plans(p);
     bool resolve = p->command == command_find(SLICE("resolve"));
     if (!p->channel || (!resolve && p->command != command_find(SLICE("relay"))))
         return;

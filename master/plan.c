@@ -13,6 +13,7 @@
 
 #include "conf/nets.h"
 #include "core/mem.h"
+#include "master/plans_file.h"
 #include "master/tables.h"
 
 void plan_free(struct plan *p)
@@ -218,6 +219,8 @@ static int plan_service(struct plan *p, const struct master_cf_service *line, bo
         check_program(p, line->command, privileged, e) < 0 || plan_tls(s, e) < 0)
         return -1;
     s->processes = process_count(s);
+    if (line->command == command_find(SLICE("quota")) && *s->config->plans_file)
+        return plans_file_check(s->config->plans_file, e);
     return line->command == command_find(SLICE("resolve"))
                ? tables_check(s->config, e)
                : 0;

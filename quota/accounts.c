@@ -1,0 +1,457 @@
+/* Accounts, users and what is counted for them: from the database when they are
+ * needed, in memory while they are used, back with the next batch. */
+#include "quota/quota.h"
+
+#include "core/log.h"
+#include "core/mem.h"
+
+/* ---- reading -------------------------------------------------------------------- */
+
+bool quota_get(struct quota *q, enum table t, struct slice key)
+{
+    struct err e;
+    int rc = kv_get(q->kv, t, key, &q->value, &e);
+    if (rc < 0) /* a start recovers or rebuilds it */
+        panic("%s", e.text);
+    return rc == 1;
+}
+
+json_t *quota_get_json(struct quota *q, enum table t, struct slice key)
+{
+    json_error_t error;
+    if (!quota_get(q, t, key))
+        return NULL;
+    json_t *value = json_loadb(q->value.data, q->value.len, 0, &error);
+    if (!json_is_object(value))
+        log_error("%s %s: the record is not readable: %s", table_names[t], log_esc(key),
+                  error.text);
+    return value;
+}
+
+void quota_put_json(struct buf *batch, enum table t, struct slice key, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    if (!text || kv_put(batch, t, key, slice_str(text)) < 0)
+        panic("a record that cannot be written");
+    free(text);
+}
+
+const char *json_text(const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? text : "";
+}
+
+static void copy(char *out, size_t size, const json_t *object, const char *name)
+{
+    snprintf(out, size, "%s", json_text(object, name));
+}
+
+/* ---- grants --------------------------------------------------------------------- */
+
+static void grant_read(const json_t *j, uint64_t id, struct grant *g)
+{
+    *g = (struct grant){
+        .id = id,
+        .amount = (uint64_t)json_integer_value(json_object_get(j, "amount")),
+        .used = (uint64_t)json_integer_value(json_object_get(j, "used")),
+        .from = json_integer_value(json_object_get(j, "from")),
+        .until = json_integer_value(json_object_get(j, "until")),
+        .unit = strcmp(json_text(j, "unit"), "bytes") == 0 ? GRANT_BYTES : GRANT_MESSAGES,
+        .bought = json_is_true(json_object_get(j, "bought")),
+    };
+}
+
+struct grants_reading {
+    struct account *a;
+    struct slice prefix;
+};
+
+static bool on_grant(struct slice key, struct slice value, void *arg)
+{
+    struct grants_reading *r = arg;
+    struct account *a = r->a;
+    if (!slice_starts(key, r->prefix) || a->grant_count == GRANTS_MAX)
+        return false;
+    json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
+    if (j && !json_is_true(json_object_get(j, "over"))) {
+        a->grants = xreallocarray(a->grants, a->grant_count + 1, sizeof *a->grants);
+        grant_read(j, key_last_number(key), &a->grants[a->grant_count++]);
+    }
+    json_decref(j);
+    return true;
+}
+
+static void read_grants(struct quota *q, struct account *a)
+{
+    struct key k;
+    struct err e;
+    key_begin(&k, slice_str(a->name));
+    struct grants_reading r = {a, key_slice(&k)};
+    if (kv_walk(q->kv, T_GRANT, key_slice(&k), on_grant, &r, &e) < 0)
+        panic("%s", e.text);
+    plan_sort_grants(a->grants, a->grant_count);
+}
+
+/* The used amounts go back into the records, which have more than we keep. */
+static void write_grants(struct quota *q, struct account *a, struct buf *batch)
+{
+    for (size_t i = 0; i < a->grant_count; i++) {
+        struct key k;
+        key_begin(&k, slice_str(a->name));
+        key_number(&k, a->grants[i].id);
+        json_t *j = quota_get_json(q, T_GRANT, key_slice(&k));
+        if (!j)
+            continue;
+        if ((uint64_t)json_integer_value(json_object_get(j, "used")) != a->grants[i].used) {
+            json_object_set_new(j, "used", json_integer((json_int_t)a->grants[i].used));
+            quota_put_json(batch, T_GRANT, key_slice(&k), j);
+        }
+        json_decref(j);
+    }
+    a->grants_dirty = false;
+}
+
+/* A grant that has ended leaves the list; what was bought and is left may become
+ * a credit. Its record stays, for reports. */
+static void end_grant(struct quota *q, struct account *a, const struct grant *g, struct buf *batch)
+{
+    struct key k;
+    uint64_t credit = plan_credit(a->plan, g);
+    key_begin(&k, slice_str(a->name));
+    key_number(&k, g->id);
+    json_t *j = quota_get_json(q, T_GRANT, key_slice(&k));
+    if (!j)
+        return;
+    json_object_set_new(j, "used", json_integer((json_int_t)g->used));
+    json_object_set_new(j, "over", json_true());
+    quota_put_json(batch, T_GRANT, key_slice(&k), j);
+    if (credit) {
+        json_t *fresh = json_pack(
+            "{s:I,s:i,s:s,s:I,s:I,s:s}", "amount", (json_int_t)credit, "used", 0, "unit",
+            g->unit == GRANT_BYTES ? "bytes" : "messages", "from", (json_int_t)g->until, "until",
+            (json_int_t)plan_calendar_end(a->plan, a->plan->credit_until, g->until), "note",
+            "credit of unused volume");
+        key_begin(&k, slice_str(a->name));
+        key_number(&k, g->id + 1); /* the same however often it is done */
+        quota_put_json(batch, T_GRANT, key_slice(&k), fresh);
+        log_info("account %s: credit of %llu %s of a grant that ended", a->name,
+                 (unsigned long long)credit, g->unit == GRANT_BYTES ? "bytes" : "messages");
+        json_decref(fresh);
+    }
+    json_decref(j);
+}
+
+static void end_grants(struct quota *q, struct account *a)
+{
+    int64_t now = quota_now();
+    bool any = false;
+    for (size_t i = 0; i < a->grant_count; i++)
+        any = any || a->grants[i].until <= now;
+    if (!any)
+        return;
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    book_apply(q);
+    for (size_t i = 0; i < a->grant_count; i++)
+        if (a->grants[i].until <= now)
+            end_grant(q, a, &a->grants[i], &batch);
+    sync_apply(q, buf_slice(&batch), NULL, NULL);
+    buf_free(&batch);
+    xfree(&a->grants);
+    a->grant_count = 0;
+    read_grants(q, a);
+}
+
+/* ---- accounts ------------------------------------------------------------------- */
+
+static struct slice account_key(const void *value)
+{
+    return slice_str(((const struct account *)value)->name);
+}
+
+static struct slice party_key(const void *value)
+{
+    return slice_str(((const struct party *)value)->owner);
+}
+
+static void use_plan(struct quota *q, struct account *a)
+{
+    a->plan = *a->plan_name ? plans_find(&q->plans, slice_str(a->plan_name)) : &plan_unlimited;
+    a->plan_missing = !a->plan;
+    if (!a->plan)
+        a->plan = &plan_unlimited;
+}
+
+static struct account *account_read(struct quota *q, struct slice name)
+{
+    json_t *j = quota_get_json(q, T_ACCOUNT, name);
+    if (!j)
+        return NULL;
+    struct account *a = xcalloc(1, sizeof *a);
+    snprintf(a->name, sizeof a->name, "%.*s", SLICE_ARG(name));
+    copy(a->parent, sizeof a->parent, j, "parent");
+    copy(a->plan_name, sizeof a->plan_name, j, "plan");
+    copy(a->reference, sizeof a->reference, j, "reference");
+    copy(a->source, sizeof a->source, j, "source");
+    a->began = json_integer_value(json_object_get(j, "began"));
+    a->ends = json_integer_value(json_object_get(j, "ends"));
+    a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
+    a->any_sender = json_is_true(json_object_get(j, "any_sender"));
+    const char *status = json_text(j, "status"), *class = json_text(j, "class");
+    a->status = strcmp(status, "suspended") == 0 ? ACCOUNT_SUSPENDED
+                : strcmp(status, "closed") == 0  ? ACCOUNT_CLOSED
+                                                 : ACCOUNT_ACTIVE;
+    a->mail_class = strcmp(class, "transactional") == 0 ? CLASS_TRANSACTIONAL
+                    : strcmp(class, "bulk") == 0        ? CLASS_BULK
+                                                        : CLASS_NORMAL;
+    json_decref(j);
+    list_init(&a->link);
+    list_init(&a->dirty);
+    use_plan(q, a);
+    read_grants(q, a);
+    return a;
+}
+
+struct account *account_find(struct quota *q, struct slice name)
+{
+    struct account *a = name.len ? map_get(&q->accounts, name) : NULL;
+    if (!a && name.len) {
+        a = account_read(q, name);
+        if (a)
+            map_put(&q->accounts, a);
+    }
+    if (!a)
+        return NULL;
+    list_remove(&a->link);
+    list_push(&q->account_lru, &a->link);
+    end_grants(q, a);
+    return a;
+}
+
+unsigned account_chain(struct quota *q, struct account *a,
+                       struct account *chain[static CHARGE_LEVELS_MAX])
+{
+    unsigned n = 0;
+    while (a && n < CHARGE_LEVELS_MAX) {
+        chain[n++] = a;
+        a = account_find(q, slice_str(a->parent));
+    }
+    return n;
+}
+
+bool account_usable(struct quota *q, struct account *a, const char **why)
+{
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    for (unsigned i = 0; i < n; i++) {
+        if (chain[i]->status == ACCOUNT_SUSPENDED)
+            *why = "the account is suspended";
+        else if (chain[i]->status == ACCOUNT_CLOSED)
+            *why = "the account is closed";
+        else if (chain[i]->ends && chain[i]->ends <= quota_now())
+            *why = "the account's plan has ended";
+        else
+            continue;
+        return false;
+    }
+    return true;
+}
+
+static bool has_identity(struct quota *q, const char *account, struct slice identity)
+{
+    struct key k;
+    key_begin(&k, slice_str(account));
+    key_add(&k, identity);
+    return quota_get(q, T_IDENTITY, key_slice(&k));
+}
+
+bool account_owns(struct quota *q, struct account *a, struct slice address)
+{
+    char text[ADDRESS_TEXT_MAX + 1];
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    if (a->any_sender)
+        return true;
+    size_t at = slice_rchr(address, '@');
+    if (at >= address.len || address.len > ADDRESS_TEXT_MAX)
+        return false;
+    for (size_t i = 0; i < address.len; i++)
+        text[i] = address.ptr[i] >= 'A' && address.ptr[i] <= 'Z' ? (char)(address.ptr[i] + 32)
+                                                                 : address.ptr[i];
+    struct slice lower = slice_make(text, address.len);
+    for (unsigned i = 0; i < n; i++)
+        if (has_identity(q, chain[i]->name, lower) ||
+            has_identity(q, chain[i]->name, slice_from(lower, at + 1)))
+            return true;
+    return false;
+}
+
+int user_find(struct quota *q, struct slice login, struct user *out)
+{
+    if (name_login(login, out->login) < 0)
+        return 0;
+    json_t *j = quota_get_json(q, T_USER, slice_str(out->login));
+    if (!j)
+        return 0;
+    copy(out->account, sizeof out->account, j, "account");
+    copy(out->hash, sizeof out->hash, j, "password");
+    copy(out->scram, sizeof out->scram, j, "scram");
+    out->suspended = strcmp(json_text(j, "status"), "suspended") == 0;
+    json_decref(j);
+    return 1;
+}
+
+/* ---- parties -------------------------------------------------------------------- */
+
+static void usage_key(struct key *k, const char *owner, int64_t start)
+{
+    key_begin(k, slice_str(owner));
+    key_number(k, (uint64_t)start);
+}
+
+static void read_usage(struct quota *q, struct party *p, struct period period)
+{
+    struct key k;
+    usage_key(&k, p->owner, period.start);
+    p->usage = (struct plan_usage){.period = period};
+    if (quota_get(q, T_USAGE, key_slice(&k)) && usage_decode(buf_slice(&q->value), &p->usage) < 0)
+        log_error("usage of %s: the record is not readable, counted anew", p->owner);
+    p->usage.period = period;
+}
+
+static struct party *party_read(struct quota *q, struct slice owner)
+{
+    struct party *p = xcalloc(1, sizeof *p);
+    snprintf(p->owner, sizeof p->owner, "%.*s", SLICE_ARG(owner));
+    list_init(&p->link);
+    list_init(&p->dirty);
+    p->usage.period.start = -1; /* none: party_find reads it */
+    if (quota_get(q, T_TALLY, owner) && tally_decode(buf_slice(&q->value), &p->tally) < 0)
+        log_error("rates of %s: the record is not readable, counted anew", p->owner);
+    map_put(&q->parties, p);
+    return p;
+}
+
+static void write_usage(struct quota *q, struct party *p, struct buf *batch)
+{
+    struct key k;
+    usage_key(&k, p->owner, p->usage.period.start);
+    usage_encode(&p->usage, &q->value);
+    if (kv_put(batch, T_USAGE, key_slice(&k), buf_slice(&q->value)) < 0)
+        panic("a batch that is full");
+    p->usage_dirty = false;
+}
+
+struct party *party_find(struct quota *q, struct account *a, struct slice user)
+{
+    char owner[OWNER_MAX + 1];
+    int n =
+        snprintf(owner, sizeof owner, user.len ? "%s/%.*s" : "%s%.*s", a->name, SLICE_ARG(user));
+    struct slice name = slice_make(owner, (size_t)n);
+    struct party *p = map_get(&q->parties, name);
+    if (!p)
+        p = party_read(q, name);
+    list_remove(&p->link);
+    list_push(&q->party_lru, &p->link);
+    int64_t now = quota_now();
+    if (p->usage.period.start >= 0 && p->usage.period.start <= now && now < p->usage.period.end)
+        return p;
+    struct period period = plan_period_at(a->plan, a->began, now);
+    if (period.start == p->usage.period.start) {
+        p->usage.period = period;
+        return p;
+    }
+    if (p->usage_dirty) /* of the period that is over */
+        book_apply(q);
+    read_usage(q, p, period);
+    return p;
+}
+
+void party_touched(struct quota *q, struct party *p)
+{
+    p->usage_dirty = p->tally_dirty = true;
+    if (list_empty(&p->dirty))
+        list_push(&q->dirty_parties, &p->dirty);
+}
+
+void account_touched(struct quota *q, struct account *a)
+{
+    a->grants_dirty = true;
+    if (list_empty(&a->dirty))
+        list_push(&q->dirty_accounts, &a->dirty);
+}
+
+void accounts_gather(struct quota *q, struct buf *batch)
+{
+    struct list *n;
+    while ((n = list_pop(&q->dirty_parties))) {
+        struct party *p = container_of(n, struct party, dirty);
+        if (p->usage_dirty)
+            write_usage(q, p, batch);
+        if (p->tally_dirty) {
+            tally_encode(&p->tally, &q->value);
+            if (kv_put(batch, T_TALLY, slice_str(p->owner), buf_slice(&q->value)) < 0)
+                panic("a batch that is full");
+        }
+        p->tally_dirty = false;
+    }
+    while ((n = list_pop(&q->dirty_accounts)))
+        write_grants(q, container_of(n, struct account, dirty), batch);
+}
+
+static void account_free(struct account *a)
+{
+    list_remove(&a->link);
+    list_remove(&a->dirty);
+    free(a->grants);
+    free(a);
+}
+
+void account_forget(struct quota *q, struct slice name)
+{
+    struct account *a = map_remove(&q->accounts, name);
+    if (a)
+        account_free(a);
+}
+
+void accounts_trim(struct quota *q)
+{
+    list_each_safe(&q->party_lru, n)
+    {
+        struct party *p = container_of(n, struct party, link);
+        if (q->parties.count <= ACCOUNTS_CACHED)
+            break;
+        if (!list_empty(&p->dirty) || p->pending.messages)
+            continue;
+        map_remove(&q->parties, slice_str(p->owner));
+        list_remove(&p->link);
+        free(p);
+    }
+    list_each_safe(&q->account_lru, n)
+    {
+        struct account *a = container_of(n, struct account, link);
+        if (q->accounts.count <= ACCOUNTS_CACHED)
+            break;
+        if (a->grants_dirty)
+            continue;
+        map_remove(&q->accounts, slice_str(a->name));
+        account_free(a);
+    }
+}
+
+void accounts_reload(struct quota *q)
+{
+    if (!q->accounts.key) {
+        map_init(&q->accounts, account_key);
+        map_init(&q->parties, party_key);
+        list_init(&q->account_lru);
+        list_init(&q->party_lru);
+        list_init(&q->dirty_parties);
+        list_init(&q->dirty_accounts);
+        return;
+    }
+    book_apply(q);
+    list_each(&q->account_lru, n) use_plan(q, container_of(n, struct account, link));
+    /* a plan may have another period now */
+    list_each(&q->party_lru, n) container_of(n, struct party, link)->usage.period.end = 0;
+}

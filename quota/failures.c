@@ -1,0 +1,152 @@
+#include "quota/failures.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+
+enum { KEY_MAX = 200 };
+
+/* Falls steadily: as if one failure were forgotten every `time / limit`. */
+struct counter {
+    struct list link;
+    double count;
+    int64_t at; /* monotonic: when count held */
+    uint8_t key_len;
+    char key[KEY_MAX];
+};
+
+static struct slice counter_key(const void *value)
+{
+    const struct counter *c = value;
+    return slice_make(c->key, c->key_len);
+}
+
+/* 'a' and an address, 'n' and a network, 'u' and a user. */
+static struct slice make_key(char out[KEY_MAX], char kind, struct slice what)
+{
+    out[0] = kind;
+    what = slice_first(what, KEY_MAX - 1);
+    if (what.len)
+        memcpy(out + 1, what.ptr, what.len);
+    return slice_make(out, what.len + 1);
+}
+
+static struct slice network_of(struct slice client)
+{
+    return slice_first(client, client.len == 4 ? 3 : 6); /* /24, /48 */
+}
+
+/* An IPv6 host has a /64 to itself. */
+static struct slice address_of(struct slice client)
+{
+    return slice_first(client, client.len == 4 ? 4 : 8);
+}
+
+/* 'k', the address, and the user: that they belong together was shown. */
+static struct slice known_key(char out[KEY_MAX], struct slice client, struct slice user)
+{
+    struct slice address = address_of(client), k = make_key(out, 'k', address);
+    user = slice_first(user, KEY_MAX - k.len);
+    if (user.len)
+        memcpy(out + k.len, user.ptr, user.len);
+    return slice_make(out, k.len + user.len);
+}
+
+void failures_init(struct failures *f)
+{
+    map_init(&f->counters, counter_key);
+    list_init(&f->lru);
+}
+
+void failures_free(struct failures *f)
+{
+    struct list *n;
+    while ((n = list_pop(&f->lru)))
+        free(container_of(n, struct counter, link));
+    map_free(&f->counters);
+}
+
+static double current(const struct counter *c, int64_t limit, int64_t seconds, int64_t now)
+{
+    double gone = (double)(now - c->at) / CLOCK_SECOND * (double)limit / (double)seconds;
+    return c->count > gone ? c->count - gone : 0;
+}
+
+static bool is_full(struct failures *f, struct slice key, int64_t limit, int64_t seconds,
+                    int64_t now)
+{
+    const struct counter *c = map_get(&f->counters, key);
+    return c && current(c, limit, seconds, now) >= (double)limit;
+}
+
+static bool is_known(struct failures *f, struct slice client, struct slice user, int64_t now)
+{
+    char key[KEY_MAX];
+    const struct counter *c = map_get(&f->counters, known_key(key, client, user));
+    return c && now - c->at < FAILURES_KNOWN_SECONDS * CLOCK_SECOND;
+}
+
+bool failures_allow(struct failures *f, const struct config *c, struct slice client,
+                    struct slice user, int64_t now, const char **why)
+{
+    char key[KEY_MAX];
+    int64_t limit = c->auth_failure_limit, seconds = c->auth_failure_time;
+    *why = NULL;
+    if (client.len && is_full(f, make_key(key, 'a', address_of(client)), limit, seconds, now))
+        *why = "too many failed logins from this address";
+    else if (client.len && is_full(f, make_key(key, 'n', network_of(client)),
+                                   c->auth_failure_network_limit, seconds, now))
+        *why = "too many failed logins from this network";
+    else if (!is_known(f, client, user, now) &&
+             is_full(f, make_key(key, 'u', user), limit, seconds, now))
+        *why = "too many failed logins of this user";
+    return !*why;
+}
+
+static double count_one(struct failures *f, struct slice key, int64_t limit, int64_t seconds,
+                        int64_t now)
+{
+    struct counter *c = map_get(&f->counters, key);
+    if (!c && f->counters.count >= FAILURES_MAX) {
+        c = container_of(f->lru.next, struct counter, link);
+        map_remove(&f->counters, counter_key(c));
+        list_remove(&c->link);
+        free(c);
+        c = NULL;
+    }
+    if (!c) {
+        c = xcalloc(1, sizeof *c);
+        memcpy(c->key, key.ptr, key.len);
+        c->key_len = (uint8_t)key.len;
+        list_init(&c->link);
+        map_put(&f->counters, c);
+    }
+    c->count = current(c, limit, seconds, now) + 1;
+    c->at = now;
+    list_remove(&c->link);
+    list_push(&f->lru, &c->link);
+    return c->count;
+}
+
+uint32_t failures_add(struct failures *f, const struct config *c, struct slice client,
+                      struct slice user, int64_t now)
+{
+    char key[KEY_MAX];
+    int64_t limit = c->auth_failure_limit, seconds = c->auth_failure_time;
+    double most = count_one(f, make_key(key, 'u', user), limit, seconds, now);
+    if (client.len) {
+        double n = count_one(f, make_key(key, 'a', address_of(client)), limit, seconds, now);
+        most = n > most ? n : most;
+        (void)count_one(f, make_key(key, 'n', network_of(client)), c->auth_failure_network_limit,
+                        seconds, now);
+    }
+    uint32_t delay = 250;
+    for (double n = 1; n < most && delay < FAILURES_DELAY_MAX; n++)
+        delay *= 2;
+    return delay < FAILURES_DELAY_MAX ? delay : FAILURES_DELAY_MAX;
+}
+
+void failures_known(struct failures *f, struct slice client, struct slice user, int64_t now)
+{
+    char key[KEY_MAX];
+    (void)count_one(f, known_key(key, client, user), 1, FAILURES_KNOWN_SECONDS, now);
+}

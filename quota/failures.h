@@ -1,0 +1,37 @@
+/*
+ * Failed logins: counted for each client address, each network and each user, and
+ * answered slower and slower; beyond the limits not at all. Bounded: the longest
+ * unused counters are forgotten first.
+ */
+#ifndef POSTERN_QUOTA_FAILURES_H
+#define POSTERN_QUOTA_FAILURES_H
+
+#include "conf/config.h"
+#include "core/list.h"
+#include "core/map.h"
+
+enum {
+    FAILURES_MAX = 200000,
+    FAILURES_DELAY_MAX = 10000, /* milliseconds */
+    FAILURES_KNOWN_SECONDS = 86400
+};
+
+struct failures {
+    struct map counters;
+    struct list lru;
+};
+
+void failures_init(struct failures *f);
+void failures_free(struct failures *f);
+/* Whether the client may still try as this user. Otherwise *why says what is full. */
+bool failures_allow(struct failures *f, const struct config *c, struct slice client,
+                    struct slice user, int64_t now, const char **why);
+/* One more; the milliseconds that the answer is held back. */
+uint32_t failures_add(struct failures *f, const struct config *c, struct slice client,
+                      struct slice user, int64_t now);
+/* The client has logged in as the user: failures of that user elsewhere do not lock
+ * it out for a while. They are not forgotten: a guess between the logins of the
+ * owner counts. */
+void failures_known(struct failures *f, struct slice client, struct slice user, int64_t now);
+
+#endif

@@ -1,0 +1,330 @@
+/*
+ * What owners of accounts are told, by mail to the account's reference address:
+ * alerts, reports, unusual volume, the end of a plan. A letter is in the database
+ * from the moment its cause is counted until qmgr has it.
+ */
+#include "core/id.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "mail/date.h"
+#include "mail/message_id.h"
+#include "quota/quota.h"
+
+enum {
+    LETTER_MAX = 16 * 1024,
+    LETTERS_UNDER_WAY = 64,
+    SWEEP_ACCOUNTS = 2000, /* looked at in one turn */
+    SWEEP_SECONDS = 3600,
+    DAY = 86400
+};
+
+struct letter {
+    uint64_t tag;
+    char id[ID_MAX + 1];
+};
+
+static struct slice letter_key(const void *value)
+{
+    const struct letter *l = value;
+    return slice_make(&l->tag, sizeof l->tag);
+}
+
+/* ---- handing over ------------------------------------------------------------------- */
+
+static void send(struct quota *q, struct slice id, const json_t *j)
+{
+    struct letter *l = xcalloc(1, sizeof *l);
+    l->tag = ++q->letters.next_tag;
+    snprintf(l->id, sizeof l->id, "%.*s", SLICE_ARG(id));
+    map_put(&q->letters.sent, l);
+    struct ipc_account_notice out = {.tag = l->tag,
+                                     .id = id,
+                                     .recipient = slice_str(json_text(j, "to")),
+                                     .flags = MESSAGE_8BIT,
+                                     .content = slice_str(json_text(j, "content"))};
+    ipc_account_notice_encode(channel_out(q->book.channel), &out);
+}
+
+static bool is_under_way(const struct quota *q, struct slice id)
+{
+    size_t cursor = 0;
+    for (const struct letter *l; (l = map_next(&q->letters.sent, &cursor));)
+        if (slice_eq(slice_str(l->id), id))
+            return true;
+    return false;
+}
+
+static bool on_waiting(struct slice key, struct slice value, void *arg)
+{
+    struct quota *q = arg;
+    if (q->letters.sent.count >= LETTERS_UNDER_WAY)
+        return false;
+    if (is_under_way(q, key))
+        return true;
+    json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
+    if (j)
+        send(q, key, j);
+    json_decref(j);
+    return true;
+}
+
+static void send_waiting(struct quota *q)
+{
+    struct err e;
+    if (!q->book.channel || q->letters.sent.count)
+        return;
+    if (kv_walk(q->kv, T_NOTICE, SLICE(""), on_waiting, q, &e) < 0)
+        panic("%s", e.text);
+}
+
+void letters_connected(struct quota *q)
+{
+    if (!q->letters.sent.key)
+        map_init(&q->letters.sent, letter_key);
+    map_clear(&q->letters.sent, free);
+    send_waiting(q);
+}
+
+void letters_taken(struct quota *q, uint64_t tag, bool stored)
+{
+    struct letter *l = map_remove(&q->letters.sent, slice_make(&tag, sizeof tag));
+    if (!l)
+        return;
+    if (stored) {
+        struct buf batch = BUF_INIT(4096);
+        kv_remove(&batch, T_NOTICE, slice_str(l->id));
+        sync_apply(q, buf_slice(&batch), NULL, NULL);
+        buf_free(&batch);
+    }
+    free(l);
+}
+
+/* ---- composing ----------------------------------------------------------------------- */
+
+static void add_header(struct buf *out, const struct quota *q, const struct account *a,
+                       const char *id, const char *subject)
+{
+    const struct config *c = q->s->config;
+    int64_t now = clock_wall();
+    struct slice date = mail_date(now);
+    (void)buf_printf(out, "From: %s\r\nTo: %s\r\nSubject: %s\r\nDate: %.*s\r\nMessage-ID: ",
+                     c->notice_from, a->reference, subject, SLICE_ARG(date));
+    (void)message_id_make(out, now, slice_str(id), slice_str(c->myhostname));
+    buf_addstr(out, "\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"
+                    "Content-Type: text/plain; charset=us-ascii\r\n\r\n");
+}
+
+/* A letter with this text, whose lines end in \n. It is written in one transaction
+ * with what it tells of; an owner without an address gets none. */
+static void write_letter(struct quota *q, const struct account *a, const char *subject,
+                         struct slice text)
+{
+    struct buf content = BUF_INIT(LETTER_MAX);
+    struct id id = id_new();
+    if (!*a->reference) {
+        log_warning("account %s has no reference address: nobody is told: %s", a->name, subject);
+        return;
+    }
+    add_header(&content, q, a, id.text, subject);
+    while (text.len) {
+        struct slice line = slice_cut(&text, '\n');
+        buf_adds(&content, line);
+        buf_addstr(&content, "\r\n");
+    }
+    json_t *j = json_pack("{s:s,s:s%}", "to", a->reference, "content", content.data, content.len);
+    if (!j)
+        panic("a letter that is no text");
+    quota_put_json(book_extra(q), T_NOTICE, id_slice(&id), j);
+    json_decref(j);
+    log_info("account %s: %s (letter %s to %s)", a->name, subject, id.text, a->reference);
+    buf_free(&content);
+}
+
+static void add_figures(struct buf *out, const struct account *a, const struct party *p)
+{
+    const struct plan_usage *u = &p->usage;
+    struct volume over = plan_overage(a->plan, u);
+    (void)buf_printf(out, "\nPlan:      %s\n", a->plan->name);
+    if (a->plan->messages)
+        (void)buf_printf(out, "Messages:  %llu of %llu\n", (unsigned long long)u->charged.messages,
+                         (unsigned long long)a->plan->messages);
+    else
+        (void)buf_printf(out, "Messages:  %llu\n", (unsigned long long)u->charged.messages);
+    if (a->plan->bytes)
+        (void)buf_printf(out, "Volume:    %.1f of %.1f MB\n", (double)u->charged.bytes / 1e6,
+                         (double)a->plan->bytes / 1e6);
+    if (u->granted.messages || u->granted.bytes)
+        (void)buf_printf(out, "Of grants: %llu messages, %.1f MB\n",
+                         (unsigned long long)u->granted.messages, (double)u->granted.bytes / 1e6);
+    if (over.messages || over.bytes)
+        (void)buf_printf(out, "Over plan: %llu messages, %.1f MB; blocks of overage: %llu\n",
+                         (unsigned long long)over.messages, (double)over.bytes / 1e6,
+                         (unsigned long long)plan_overage_blocks(a->plan, u));
+    buf_addstr(out, "Reset:     ");
+    if (u->period.end == INT64_MAX)
+        buf_addstr(out, "never");
+    else
+        plan_print_time(out, a->plan, u->period.end);
+    buf_addstr(out, "\n");
+}
+
+static void usage_letter(struct quota *q, const struct account *a, const struct party *p,
+                         const char *subject, const char *sentence)
+{
+    struct buf text = BUF_INIT(LETTER_MAX / 2);
+    (void)buf_printf(&text, "Account %s at %s\n\n%s\n", a->name, q->s->config->myhostname,
+                     sentence);
+    add_figures(&text, a, p);
+    write_letter(q, a, subject, buf_slice(&text));
+    buf_free(&text);
+}
+
+/* ---- occasions ------------------------------------------------------------------------ */
+
+static void alert(struct quota *q, struct account *a, struct party *p, unsigned percent)
+{
+    static const char *const words[] = {
+        [AT_LIMIT_BLOCK] = "At 100% mail is refused until the reset, then it is taken again by "
+                           "itself.",
+        [AT_LIMIT_ALLOW] = "At 100% mail is still taken.",
+        [AT_LIMIT_SURCHARGE] = "At 100% mail is still taken, and what is over is charged extra.",
+    };
+    char subject[128], sentence[256];
+    snprintf(subject, sizeof subject, "%u%% of the volume of account %s is used", percent, a->name);
+    snprintf(sentence, sizeof sentence, "%u%% of the volume of this period is used.\n%s", percent,
+             words[a->plan->at_limit]);
+    usage_letter(q, a, p, subject, sentence);
+}
+
+void letters_after_charge(struct quota *q, struct account *a, struct party *p)
+{
+    const struct plan *plan = a->plan;
+    if (!plan->messages && !plan->bytes)
+        return;
+    unsigned percent = plan_percent(plan, &p->usage, a->grants, a->grant_count, quota_now());
+    int latest = -1;
+    for (int i = 0; i < PLAN_PERCENTS_MAX && plan->alert_percents[i]; i++)
+        if (percent >= plan->alert_percents[i] && !(p->usage.alerts & 1u << i)) {
+            p->usage.alerts |= 1u << i;
+            latest = i; /* several at once: the highest is told */
+        }
+    unsigned step = plan->report_percent, reached = percent < 100 ? percent : 100;
+    bool report = step && reached / step * step > p->usage.reported;
+    if (report)
+        p->usage.reported = (uint8_t)(reached / step * step);
+    struct volume over = plan_overage(plan, &p->usage);
+    bool begun = (over.messages || over.bytes) && !p->usage.over_told;
+    if (begun)
+        p->usage.over_told = true;
+    if (latest < 0 && !report && !begun)
+        return;
+    char subject[128];
+    if (latest >= 0) {
+        alert(q, a, p, plan->alert_percents[latest]);
+    } else if (report) {
+        snprintf(subject, sizeof subject, "Usage report of account %s: %u%%", a->name, percent);
+        usage_letter(q, a, p, subject, "This is a regular report.");
+    }
+    if (begun) {
+        snprintf(subject, sizeof subject, "Account %s is over its plan", a->name);
+        usage_letter(q, a, p, subject,
+                     "The plan's volume and all grants are used up; mail is still taken.");
+    }
+}
+
+void letters_spike(struct quota *q, struct account *a, const struct party *p, const char *action)
+{
+    char subject[128], sentence[512];
+    snprintf(subject, sizeof subject, "Unusual volume of account %s", a->name);
+    snprintf(sentence, sizeof sentence,
+             "The account sends far more than usual: %llu messages in this hour, where\n"
+             "about %llu are usual. Its mail is %s. If it is not yours, a password may\n"
+             "have been stolen: change it and tell your provider.",
+             (unsigned long long)(p->tally.hour_count + p->pending.messages),
+             (unsigned long long)(p->tally.usual / 1000), action);
+    usage_letter(q, a, p, subject, sentence);
+}
+
+/* ---- ends of plans ------------------------------------------------------------------------ */
+
+/* The bits of all warnings whose day has come. */
+static uint32_t warnings_due(const struct account *a, int64_t now)
+{
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < PLAN_WARNINGS_MAX && a->plan->end_warnings[i]; i++)
+        if (now >= a->ends - (int64_t)a->plan->end_warnings[i] * DAY)
+            bits |= 1u << i;
+    return bits;
+}
+
+static void warn_of_end(struct quota *q, struct account *a)
+{
+    int64_t now = quota_now();
+    uint32_t due = a->ends > now ? warnings_due(a, now) : 0;
+    if ((due & ~a->warned) == 0)
+        return;
+    json_t *j = quota_get_json(q, T_ACCOUNT, slice_str(a->name));
+    struct buf text = BUF_INIT(1000);
+    a->warned |= due;
+    json_object_set_new(j, "warned", json_integer(a->warned));
+    quota_put_json(book_extra(q), T_ACCOUNT, slice_str(a->name), j);
+    (void)buf_printf(&text, "Account %s at %s\n\nThe plan of this account ends at ", a->name,
+                     q->s->config->myhostname);
+    plan_print_time(&text, a->plan, a->ends);
+    buf_addstr(&text, ".\nIt is not renewed by itself: without a renewal no more mail is taken\n"
+                      "from then on.\n");
+    char subject[128];
+    snprintf(subject, sizeof subject, "The plan of account %s ends in %lld days", a->name,
+             (long long)((a->ends - now + DAY - 1) / DAY));
+    write_letter(q, a, subject, buf_slice(&text));
+    json_decref(j);
+    buf_free(&text);
+}
+
+struct looking {
+    char names[SWEEP_ACCOUNTS][ACCOUNT_NAME_MAX + 1];
+    unsigned count, seen;
+    struct key *next;
+    bool end;
+};
+
+/* Only those with an end are looked at closer. */
+static bool on_account(struct slice key, struct slice value, void *arg)
+{
+    struct looking *l = arg;
+    if (l->seen++ == SWEEP_ACCOUNTS) {
+        l->next->len = 0;
+        key_add(l->next, key);
+        l->end = false;
+        return false;
+    }
+    json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
+    if (json_integer_value(json_object_get(j, "ends")) && key.len <= ACCOUNT_NAME_MAX)
+        snprintf(l->names[l->count++], ACCOUNT_NAME_MAX + 1, "%.*s", SLICE_ARG(key));
+    json_decref(j);
+    return true;
+}
+
+void letters_tick(struct quota *q)
+{
+    struct err e;
+    send_waiting(q);
+    if (clock_mono() < q->letters.next_sweep)
+        return;
+    struct looking *l = xcalloc(1, sizeof *l);
+    struct key from = q->letters.sweep;
+    l->next = &q->letters.sweep;
+    l->end = true;
+    if (kv_walk(q->kv, T_ACCOUNT, key_slice(&from), on_account, l, &e) < 0)
+        panic("%s", e.text);
+    for (unsigned i = 0; i < l->count; i++) {
+        struct account *a = account_find(q, slice_str(l->names[i]));
+        if (a)
+            warn_of_end(q, a);
+    }
+    if (l->end) {
+        q->letters.sweep.len = 0;
+        q->letters.next_sweep = clock_mono() + SWEEP_SECONDS * CLOCK_SECOND;
+    }
+    free(l);
+}

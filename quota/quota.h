@@ -1,0 +1,260 @@
+/*
+ * quota's inside: the struct that holds everything, and what its files offer each
+ * other.
+ *
+ *   accounts   accounts, users, parties in memory; reading and writing them
+ *   sync       making changes durable, off the loop
+ *   login      AUTH: passwords, SCRAM, tickets; verify: the threads that hash
+ *   failures   failed logins and what they cost
+ *   gate       MAIL and end of data: may it be sent?
+ *   book       charges and settlements from qmgr
+ *   letters    alerts and reports, handed to qmgr
+ *   control    the socket of `postern account`, requests_*: what it serves
+ *
+ * One thread runs all of it and alone changes the database; what it changes is
+ * seen at once and durable when sync says so. Helpers fsync, hash passwords and
+ * make snapshots.
+ */
+#ifndef POSTERN_QUOTA_QUOTA_H
+#define POSTERN_QUOTA_QUOTA_H
+
+#include <jansson.h>
+
+#include "core/clock.h"
+#include "core/list.h"
+#include "core/map.h"
+#include "quota/records.h"
+#include "service/service.h"
+#include "store/kv.h"
+
+enum {
+    SMTPDS_MAX = 256,
+    QUESTION_CREDIT = 20000, /* questions of one smtpd without an answer */
+    BATCH_CREDIT = 64,       /* batches of charges of qmgr without CHARGED */
+    ACCOUNTS_CACHED = 20000, /* accounts and parties in memory that are not in use */
+    GRANTS_MAX = 1000,       /* of one account */
+    AUTHORS_MAX = 50,        /* addresses of From: that are looked at */
+    RESERVE_SECONDS = 600,   /* a reservation without a charge ends */
+    CLOSED_SECONDS = 900,    /* a finished charge is kept, for what a power cut repeats */
+    TICKET_MAX = 512,
+    PENDING_MAX = 1000000 /* reservations in memory */
+};
+
+/* ---- accounts.c --------------------------------------------------------------------- */
+
+/* What is counted for an account, or for one of its users. */
+struct party {
+    struct list link; /* of the cache, least recently used first */
+    struct list dirty;
+    char owner[OWNER_MAX + 1];
+    struct plan_usage usage; /* of the current period */
+    struct tally tally;
+    struct volume pending; /* reserved and not charged yet */
+    bool usage_dirty, tally_dirty;
+};
+
+enum account_status { ACCOUNT_ACTIVE, ACCOUNT_SUSPENDED, ACCOUNT_CLOSED };
+
+struct account {
+    struct list link, dirty;
+    char name[ACCOUNT_NAME_MAX + 1];
+    char parent[ACCOUNT_NAME_MAX + 1]; /* or empty */
+    char plan_name[PLAN_NAME_MAX + 1];
+    char reference[ADDRESS_TEXT_MAX + 1];
+    char source[PLAN_NAME_MAX + 1];
+    const struct plan *plan; /* never NULL; an unknown name is `plan_unlimited` and told */
+    int64_t began, ends;     /* of the plan, seconds; ends 0: never */
+    uint8_t status;          /* enum account_status */
+    bool any_sender, plan_missing;
+    uint8_t mail_class;
+    struct grant *grants; /* those that are not over, in the order of use */
+    size_t grant_count;
+    bool grants_dirty;
+    uint32_t warned; /* bits of plan->end_warnings that were told */
+};
+
+struct user {
+    char login[LOGIN_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
+    char hash[512], scram[340];
+    bool suspended;
+};
+
+struct quota;
+
+/* From memory or the database; NULL if there is none. Valid until the turn's end. */
+struct account *account_find(struct quota *q, struct slice name);
+/* Fills *out; 1, 0 if there is none, -1 on an error (logged). */
+int user_find(struct quota *q, struct slice login, struct user *out);
+/* The counts of an account (user empty) or user, in the current period of its plan. */
+struct party *party_find(struct quota *q, struct account *a, struct slice user);
+void party_touched(struct quota *q, struct party *p);     /* usage and tally changed */
+void account_touched(struct quota *q, struct account *a); /* grants changed */
+/* Forgets what is in memory of an account, after the database was changed. What was
+ * counted must have been written (accounts_gather). */
+void account_forget(struct quota *q, struct slice name);
+/* Adds all that is dirty to a batch. */
+void accounts_gather(struct quota *q, struct buf *batch);
+void accounts_trim(struct quota *q);
+void accounts_reload(struct quota *q); /* plans have changed */
+/* Whether the account (or one above it) may send as this address. */
+bool account_owns(struct quota *q, struct account *a, struct slice address);
+/* The chain of accounts that a message is counted in, the account first. */
+unsigned account_chain(struct quota *q, struct account *a,
+                       struct account *chain[static CHARGE_LEVELS_MAX]);
+/* Active, and its plan has not ended; so are those above it. Otherwise *why. */
+bool account_usable(struct quota *q, struct account *a, const char **why);
+
+/* ---- sync.c -------------------------------------------------------------------------- */
+
+struct sync;
+/* Starts the helper threads. */
+struct sync *sync_new(struct quota *q, struct err *e);
+void sync_free(struct sync *s);
+/* Applies a batch now; `done` (may be NULL) is called when it is durable. The
+ * process ends if the database fails: it recovers when it starts again. */
+void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), void *arg);
+/* A snapshot; `done` with NULL or the error. 0, or -1: one is being made. */
+int sync_snapshot(struct quota *q, void (*done)(const char *error, void *arg), void *arg);
+/* Now and then: checkpoint, snapshot when the log has grown. */
+void sync_tick(struct quota *q);
+
+/* ---- login.c, verify.c, failures.c ------------------------------------------------------ */
+
+struct smtpd {
+    struct quota *q;
+    struct channel *channel;
+    struct map questions; /* struct question: exchanges and passwords under way */
+    uint32_t count;
+};
+struct slice smtpd_question_key(const void *value); /* for the map */
+struct logins;
+struct logins *logins_new(struct quota *q, struct err *e);
+void logins_free(struct logins *l);
+int login_password(struct smtpd *s, struct slice body, struct err *e);
+int login_scram(struct smtpd *s, struct slice body, struct err *e);
+int login_response(struct smtpd *s, struct slice body, struct err *e);
+int login_abort(struct smtpd *s, struct slice body, struct err *e);
+int login_client(struct smtpd *s, struct slice body, struct err *e);
+void login_forget(struct smtpd *s); /* its channel is gone */
+/* A password was changed: what is remembered of it is not. */
+void login_changed(struct quota *q);
+/* Hashes a new password on a thread: `done` gets the user's "password" and "scram"
+ * texts, or NULL if it cannot be. The password is copied. */
+void login_hash(struct quota *q, struct slice password,
+                void (*done)(const char *hash, const char *scram, void *arg), void *arg);
+/* Whom a ticket names; 0 or -1: it is not ours. */
+int ticket_read(struct quota *q, struct slice ticket, char account[static ACCOUNT_NAME_MAX + 1],
+                char user[static LOGIN_MAX + 1]);
+
+/* ---- gate.c ------------------------------------------------------------------------------- */
+
+struct reservation {
+    struct list link; /* by age */
+    char id[20];
+    char owner[OWNER_MAX + 1];
+    uint64_t size;
+    uint32_t recipients;
+    int64_t at; /* monotonic */
+};
+int gate_mail(struct smtpd *s, struct slice body, struct err *e);
+int gate_reserve(struct smtpd *s, struct slice body, struct err *e);
+int gate_release(struct smtpd *s, struct slice body, struct err *e);
+/* The message is charged now: its reservation is over. False if there was none. */
+bool gate_charged(struct quota *q, struct slice id);
+void gate_tick(struct quota *q);
+
+/* ---- book.c ------------------------------------------------------------------------------- */
+
+void book_peer(struct quota *q, int fd);
+/* Writes all that was counted: charges with the usage that follows from them, in
+ * one transaction. Called before anything that reads or replaces what is in memory,
+ * never between a charge and its usage. */
+void book_apply(struct quota *q);
+/* Changes that go with what is counted: written with the next book_apply. */
+struct buf *book_extra(struct quota *q);
+void book_turn(struct quota *q);
+void book_tick(struct quota *q);
+bool book_is_idle(const struct quota *q);
+
+/* ---- letters.c ------------------------------------------------------------------------------ */
+
+/* After a charge: whatever the account's owner has to be told of. */
+void letters_after_charge(struct quota *q, struct account *a, struct party *p);
+/* The account sends far more than it used to. */
+void letters_spike(struct quota *q, struct account *a, const struct party *p, const char *action);
+/* qmgr is there: what it has not taken is sent. */
+void letters_connected(struct quota *q);
+void letters_taken(struct quota *q, uint64_t tag, bool stored);
+/* Ends of plans, in slices. */
+void letters_tick(struct quota *q);
+
+/* ---- control.c --------------------------------------------------------------------------------
+ */
+
+struct control;
+struct control *control_new(struct quota *q);
+void control_free(struct control *c);
+
+/* ---- everything ---------------------------------------------------------------------------------
+ */
+
+struct book {
+    struct channel *channel; /* qmgr's, or NULL */
+    bool broke_rules;
+    struct map open;    /* struct entry: charges in memory */
+    struct list recent; /* the same, least recently used first */
+    struct list dirty;
+    uint32_t batch; /* the last that was taken in */
+    bool unsynced;  /* it is not on its way to the disk yet */
+    uint32_t syncing;
+    uint64_t generation; /* of the channel: answers for an older one are dropped */
+    uint64_t query;      /* tag of the question under way, 0: none */
+    struct key sweep;    /* where the search for old charges goes on */
+    int64_t next_sweep;
+    uint64_t charged, delivered, refunded, repeated, strangers;
+};
+
+struct letters {
+    uint64_t next_tag;
+    struct map sent; /* struct letter, by tag */
+    struct key sweep;
+    int64_t next_sweep;
+};
+
+struct quota {
+    struct service *s;
+    struct kv *kv;
+    struct plans plans;
+    bool plans_known; /* the file came, or there is none */
+    struct zones *zones;
+    struct sync *sync;
+    struct logins *logins;
+    struct map accounts, parties; /* by name, by owner */
+    struct list account_lru, party_lru, dirty_parties, dirty_accounts;
+    struct smtpd *smtpds[SMTPDS_MAX];
+    unsigned smtpd_count;
+    struct map reservations; /* by ID */
+    struct list reserved;    /* the same by age */
+    struct book book;
+    struct letters letters;
+    struct control *control;
+    struct event *tick;
+    struct buf value; /* for reading */
+    unsigned char ticket_key[32];
+    uint64_t audit_number;
+    bool disk_full;
+};
+
+/* Seconds since 1970. */
+static inline int64_t quota_now(void)
+{
+    return clock_wall() / CLOCK_SECOND;
+}
+/* Reads into q->value; false if it is not there. An error ends the process. */
+bool quota_get(struct quota *q, enum table t, struct slice key);
+/* The same parsed as JSON, which the caller decrefs, or NULL. */
+json_t *quota_get_json(struct quota *q, enum table t, struct slice key);
+void quota_put_json(struct buf *batch, enum table t, struct slice key, const json_t *value);
+const char *json_text(const json_t *object, const char *name); /* "" if it is none */
+
+#endif

@@ -1,0 +1,27 @@
+/* Rates and the usual volume of a party: pure, on struct tally. */
+#ifndef POSTERN_QUOTA_RATES_H
+#define POSTERN_QUOTA_RATES_H
+
+#include "quota/records.h"
+
+/* Brings the windows up to now. What was queued beyond a rate (rate_action =
+ * queue) is carried into the next window. */
+void rates_roll(struct tally *t, const struct plan *p, const struct plan_rate *rates, int64_t now);
+/* So many messages more; after rates_roll. */
+void rates_add(struct tally *t, uint64_t messages, int64_t now);
+/* How many messages the rates leave now, beside `pending` ones; *full is the rate
+ * that leaves least, and *next when its window ends. UINT64_MAX without rates. */
+uint64_t rates_room(const struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                    uint64_t pending, int64_t now, const struct plan_rate **full, int64_t *next);
+/* When the rates let `messages` more go, if each waits for its turn: now, or the
+ * start of a window to come. */
+int64_t rates_turn(const struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                   uint64_t pending, uint64_t messages, int64_t now);
+/* "50 a day" */
+void rates_print(struct buf *out, const struct plan_rate *r);
+
+/* Messages an hour beyond which the account is far above its usual; UINT64_MAX:
+ * there is no guard. */
+uint64_t rates_spike_limit(const struct tally *t, const struct plan *p);
+
+#endif

@@ -1,0 +1,276 @@
+/* The table of requests, and what they have in common. */
+#include "quota/requests.h"
+
+#include "core/mem.h"
+#include "quota/hash.h"
+#include "quota/scram.h"
+
+static const struct {
+    const char *name;
+    control_serve *serve;
+} requests[] = {
+    {"account.add", account_add},
+    {"account.set", account_set},
+    {"account.show", account_show},
+    {"account.list", account_list},
+    {"account.delete", account_delete},
+    {"user.add", user_add},
+    {"user.set", user_set},
+    {"user.show", user_show},
+    {"user.list", user_list},
+    {"user.delete", user_delete},
+    {"domain.add", domain_add},
+    {"domain.delete", domain_delete},
+    {"domain.list", domain_list},
+    {"plan.list", plan_list},
+    {"plan.show", plan_show},
+    {"grant.add", grant_add},
+    {"grant.list", grant_list},
+    {"grant.delete", grant_delete},
+    {"usage.show", usage_show},
+    {"usage.report", usage_report},
+    {"usage.failures", usage_failures},
+    {"export", transfer_export},
+    {"import", transfer_import},
+    {"audit.list", audit_list},
+    {"status", accounts_status},
+    {"snapshot", accounts_snapshot},
+};
+
+control_serve *control_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++)
+        if (strcmp(requests[i].name, name) == 0)
+            return requests[i].serve;
+    return NULL;
+}
+
+bool request_account(struct client *c, const char *name, char out[static ACCOUNT_NAME_MAX + 1])
+{
+    if (name_account(slice_str(json_text(control_request(c), name)), out) == 0)
+        return true;
+    control_fail(c, "%s: an account's name has up to %d letters, digits, '.', '_' and '-'.", name,
+                 ACCOUNT_NAME_MAX);
+    return false;
+}
+
+bool request_login(struct client *c, char out[static LOGIN_MAX + 1])
+{
+    if (name_login(slice_str(json_text(control_request(c), "login")), out) == 0)
+        return true;
+    control_fail(c, "A login name has up to %d printable characters without space and '/'.",
+                 LOGIN_MAX);
+    return false;
+}
+
+bool request_identity(struct client *c, char out[static ADDRESS_TEXT_MAX + 1])
+{
+    if (name_identity(slice_str(json_text(control_request(c), "domain")), out) == 0)
+        return true;
+    control_fail(c, "Give a domain such as example.com, or an address such as news@example.com.");
+    return false;
+}
+
+json_t *request_existing_account(struct client *c, const char *name)
+{
+    json_t *j = quota_get_json(control_quota(c), T_ACCOUNT, slice_str(name));
+    if (!j)
+        control_fail(c, "There is no account %s.", name);
+    return j;
+}
+
+json_t *request_existing_user(struct client *c, const char *login)
+{
+    json_t *j = quota_get_json(control_quota(c), T_USER, slice_str(login));
+    if (!j)
+        control_fail(c, "There is no user %s.", login);
+    return j;
+}
+
+/* "2026-12-31" at midnight; 0 or -1. */
+static int parse_date(const char *text, const struct plan *plan, int64_t *out)
+{
+    struct slice rest = slice_str(text);
+    uint64_t year, month, day;
+    if (rest.len != 10 || slice_u64(slice_cut(&rest, '-'), &year) < 0 ||
+        slice_u64(slice_cut(&rest, '-'), &month) < 0 || slice_u64(rest, &day) < 0 || year < 1970 ||
+        year > 9999 || month < 1 || month > 12 || day < 1 ||
+        day > (uint64_t)civil_month_days((int64_t)year, (int)month))
+        return -1;
+    struct civil date = {.year = (int64_t)year, .month = (int)month, .day = (int)day};
+    *out = zone_time(&plan->zone, &date);
+    return 0;
+}
+
+bool request_time(struct client *c, const char *name, const struct plan *plan, int64_t *out)
+{
+    const json_t *value = json_object_get(control_request(c), name);
+    *out = 0;
+    if (!value || (json_is_string(value) && !*json_string_value(value)))
+        return true;
+    if (json_is_integer(value) && json_integer_value(value) >= 0) {
+        *out = json_integer_value(value);
+        return true;
+    }
+    if (json_is_string(value) && parse_date(json_string_value(value), plan, out) == 0)
+        return true;
+    control_fail(c, "%s: give a date such as 2026-12-31.", name);
+    return false;
+}
+
+void member_key(struct key *k, const char *account, char kind, const char *name)
+{
+    key_begin(k, slice_str(account));
+    key_add(k, slice_make(&kind, 1));
+    key_add(k, slice_str(name));
+}
+
+/* ---- lists ------------------------------------------------------------------------------ */
+
+struct listing_walk {
+    struct client *c;
+    const struct listing *l;
+    unsigned count;
+    bool end;
+};
+
+static bool on_listed(struct slice key, struct slice value, void *arg)
+{
+    struct listing_walk *w = arg;
+    if (!slice_starts(key, w->l->prefix))
+        return false;
+    if (w->count++ == CONTROL_SLICE) {
+        struct key *at = control_position(w->c);
+        at->len = 0;
+        key_add(at, key);
+        w->end = false;
+        return false;
+    }
+    json_t *result = w->l->show(w->c, key, value);
+    if (result)
+        control_result(w->c, result);
+    return true;
+}
+
+void listing_go_on(struct client *c, const struct listing *l)
+{
+    struct listing_walk w = {c, l, 0, true};
+    struct key from = *control_position(c);
+    struct err e;
+    if (from.len == 0)
+        key_add(&from, l->prefix);
+    if (kv_walk(control_quota(c)->kv, l->table, key_slice(&from), on_listed, &w, &e) < 0)
+        control_fail(c, "%s", e.text);
+    else if (w.end)
+        control_done(c, NULL);
+}
+
+/* ---- records ------------------------------------------------------------------------------ */
+
+static int check_word(const json_t *value, const char *const *words)
+{
+    for (size_t i = 0; words[i]; i++)
+        if (strcmp(json_string_value(value), words[i]) == 0)
+            return 0;
+    return -1;
+}
+
+static int check_text(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    if (strlen(text) > 200)
+        return -1;
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 127)
+            return -1;
+    return 0;
+}
+
+static int check_member(struct quota *q, const char *name, const json_t *value, struct err *e)
+{
+    static const char *const states[] = {"active", "suspended", "closed", NULL};
+    static const char *const classes[] = {"normal", "transactional", "bulk", NULL};
+    char text[ADDRESS_TEXT_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
+    const char *s = json_string_value(value);
+    if (strcmp(name, "any_sender") == 0)
+        return json_is_boolean(value) ? 0 : err_set(e, "any_sender: give true or false.");
+    if (strcmp(name, "began") == 0 || strcmp(name, "ends") == 0 || strcmp(name, "created") == 0 ||
+        strcmp(name, "warned") == 0)
+        return json_is_integer(value) && json_integer_value(value) >= 0
+                   ? 0
+                   : err_set(e, "%s: give seconds since 1970.", name);
+    if (!s)
+        return err_set(e, "%s: give a text.", name);
+    if (!*s)
+        return 0; /* takes it away */
+    if (strcmp(name, "status") == 0)
+        return check_word(value, states) == 0
+                   ? 0
+                   : err_set(e, "status: give active, suspended or closed.");
+    if (strcmp(name, "class") == 0)
+        return check_word(value, classes) == 0
+                   ? 0
+                   : err_set(e, "class: give normal, transactional or bulk.");
+    if (strcmp(name, "plan") == 0)
+        return plans_find(&q->plans, slice_str(s))
+                   ? 0
+                   : err_set(e, "There is no plan %.64s; 'postern plan list' shows all.", s);
+    if (strcmp(name, "reference") == 0)
+        return strchr(s, '@') && name_identity(slice_str(s), text) == 0
+                   ? 0
+                   : err_set(e, "reference: give a mail address.");
+    if (strcmp(name, "parent") == 0)
+        return name_account(slice_str(s), account) == 0
+                   ? 0
+                   : err_set(e, "parent: give an account's name.");
+    return check_text(value) == 0 ? 0
+                                  : err_set(e, "%s: give up to 200 printable characters.", name);
+}
+
+static const char *const account_members[] = {"plan",    "parent", "reference",  "status", "class",
+                                              "source",  "note",   "any_sender", "began",  "ends",
+                                              "created", "warned", NULL};
+
+int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e)
+{
+    for (size_t i = 0; account_members[i]; i++) {
+        const char *name = account_members[i];
+        json_t *value = json_object_get(from, name);
+        if (!value)
+            continue;
+        if (check_member(q, name, value, e) < 0)
+            return -1;
+        if (json_is_string(value) && !*json_string_value(value))
+            json_object_del(record, name);
+        else
+            json_object_set(record, name, value);
+    }
+    return 0;
+}
+
+int record_set_user(json_t *record, const json_t *from, struct err *e)
+{
+    const char *hash = json_text(from, "hash"), *scram = json_text(from, "scram");
+    const char *status = json_text(from, "status");
+    struct scram_keys keys;
+    if (*hash) {
+        struct slice text = slice_str(hash);
+        if (!hash_known(&text))
+            return err_set(e, "hash: is no hash of yescrypt, bcrypt, SHA-512, SHA-256 or PBKDF2 "
+                              "that can be used.");
+        json_object_set_new(record, "password", json_stringn(text.ptr, text.len));
+        json_object_del(record, "scram"); /* those of another password */
+    }
+    if (*scram) {
+        if (scram_parse(slice_str(scram), &keys) < 0)
+            return err_set(e, "scram: give SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey.");
+        json_object_set_new(record, "scram", json_string(scram));
+    }
+    if (*status && strcmp(status, "active") != 0 && strcmp(status, "suspended") != 0)
+        return err_set(e, "status: give active or suspended.");
+    if (*status)
+        json_object_set_new(record, "status", json_string(status));
+    if (*json_text(from, "note"))
+        json_object_set_new(record, "note", json_string(json_text(from, "note")));
+    return 0;
+}

@@ -1,0 +1,46 @@
+/* What the files of requests share. */
+#ifndef POSTERN_QUOTA_REQUESTS_H
+#define POSTERN_QUOTA_REQUESTS_H
+
+#include "quota/control.h"
+
+/* The account, user or identity that the request names in member `name`; false:
+ * failed and answered. */
+bool request_account(struct client *c, const char *name, char out[static ACCOUNT_NAME_MAX + 1]);
+bool request_login(struct client *c, char out[static LOGIN_MAX + 1]);
+bool request_identity(struct client *c, char out[static ADDRESS_TEXT_MAX + 1]);
+/* The record of an account or user that there is; the caller decrefs. NULL:
+ * answered. */
+json_t *request_existing_account(struct client *c, const char *name);
+json_t *request_existing_user(struct client *c, const char *login);
+/* The time that a member gives: seconds, or "2026-12-31" at midnight in the
+ * plan's zone. *out is 0 if it is not there. False: answered. */
+bool request_time(struct client *c, const char *name, const struct plan *plan, int64_t *out);
+
+/* Sets the members of an account's record from a request or an import; NULL, or
+ * what is wrong with them in *e. */
+int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e);
+/* What a user's record may have from an import. */
+int record_set_user(json_t *record, const json_t *from, struct err *e);
+/* "acme", NUL, 'u', "login": the membership. */
+void member_key(struct key *k, const char *account, char kind, const char *name);
+
+/* Lists the keys of a table that begin with control_position's first bytes. */
+struct listing {
+    enum table table;
+    struct slice prefix;
+    json_t *(*show)(struct client *c, struct slice key, struct slice value);
+};
+/* Adds up to CONTROL_SLICE results and remembers where to go on; ends the request
+ * at the end. */
+void listing_go_on(struct client *c, const struct listing *l);
+
+control_serve account_add, account_set, account_show, account_list, account_delete;
+control_serve user_add, user_set, user_show, user_list, user_delete;
+control_serve domain_add, domain_delete, domain_list;
+control_serve plan_list, plan_show;
+control_serve grant_add, grant_list, grant_delete;
+control_serve usage_show, usage_report, usage_failures;
+control_serve transfer_export, transfer_import, audit_list, accounts_status, accounts_snapshot;
+
+#endif

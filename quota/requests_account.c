@@ -1,0 +1,318 @@
+/* Accounts, their sending domains and addresses. */
+#include "core/mem.h"
+#include "quota/requests.h"
+
+/* Before the database is changed: what was counted is written, and what is in
+ * memory of the account is read again when it is needed. */
+static void before_change(struct quota *q, const char *name)
+{
+    book_apply(q);
+    account_forget(q, slice_str(name));
+}
+
+static bool too_deep(struct quota *q, const char *name, const char *parent)
+{
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, account_find(q, slice_str(parent)), chain);
+    for (unsigned i = 0; i < n; i++)
+        if (strcmp(chain[i]->name, name) == 0)
+            return true;
+    return n >= CHARGE_LEVELS_MAX - 1;
+}
+
+/* Times may be dates in the plan's zone: seconds in a copy of the request. */
+static bool take_times(struct client *c, json_t *fields)
+{
+    struct quota *q = control_quota(c);
+    const struct plan *p = plans_find(&q->plans, slice_str(json_text(fields, "plan")));
+    static const char *const names[] = {"began", "ends"};
+    for (int i = 0; i < 2; i++) {
+        int64_t t;
+        if (!json_object_get(control_request(c), names[i]))
+            continue;
+        if (!request_time(c, names[i], p ? p : &plan_unlimited, &t))
+            return false;
+        json_object_set_new(fields, names[i], json_integer((json_int_t)t));
+        if (i == 1) /* the warnings are about the new end */
+            json_object_set_new(fields, "warned", json_integer(0));
+    }
+    return true;
+}
+
+static bool check_parent(struct client *c, const char *name, const char *parent)
+{
+    struct quota *q = control_quota(c);
+    if (!*parent)
+        return true;
+    if (!account_find(q, slice_str(parent)))
+        control_fail(c, "There is no account %s to be the parent.", parent);
+    else if (too_deep(q, name, parent))
+        control_fail(c, "Accounts can be %d deep, and none can be below itself.",
+                     CHARGE_LEVELS_MAX);
+    else
+        return true;
+    return false;
+}
+
+static void set_parent(struct buf *batch, const char *name, const char *before, const char *after)
+{
+    struct key k;
+    if (*before) {
+        member_key(&k, before, 'a', name);
+        kv_remove(batch, T_MEMBER, key_slice(&k));
+    }
+    if (*after) {
+        member_key(&k, after, 'a', name);
+        kv_put(batch, T_MEMBER, key_slice(&k), SLICE(""));
+    }
+}
+
+/* Adds or changes: the same but for what is there before. */
+static void change(struct client *c, const char *name, json_t *record)
+{
+    struct quota *q = control_quota(c);
+    struct err e;
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    char *before = xstrdup(json_text(record, "parent"));
+    json_t *fields = json_copy((json_t *)(uintptr_t)control_request(c));
+    if (!json_object_get(fields, "plan"))
+        json_object_set(fields, "plan", json_object_get(record, "plan"));
+    bool good = take_times(c, fields);
+    if (good && record_set_account(q, record, fields, &e) < 0) {
+        control_fail(c, "%s", e.text);
+        good = false;
+    }
+    if (good && check_parent(c, name, json_text(record, "parent"))) {
+        char what[ACCOUNT_NAME_MAX + 16];
+        snprintf(what, sizeof what, "account %s", name);
+        before_change(q, name);
+        set_parent(&batch, name, before, json_text(record, "parent"));
+        quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
+        control_change(c, &batch, what);
+    }
+    free(before);
+    buf_free(&batch);
+    json_decref(fields);
+    json_decref(record);
+}
+
+void account_add(struct client *c)
+{
+    char name[ACCOUNT_NAME_MAX + 1];
+    if (!request_account(c, "account", name))
+        return;
+    if (quota_get(control_quota(c), T_ACCOUNT, slice_str(name))) {
+        control_fail(c, "There is an account %s already.", name);
+        return;
+    }
+    json_int_t now = (json_int_t)quota_now();
+    change(c, name, json_pack("{s:s,s:I,s:I}", "status", "active", "created", now, "began", now));
+}
+
+void account_set(struct client *c)
+{
+    char name[ACCOUNT_NAME_MAX + 1];
+    json_t *record;
+    if (request_account(c, "account", name) && (record = request_existing_account(c, name)))
+        change(c, name, record);
+}
+
+/* ---- showing ---------------------------------------------------------------------------- */
+
+static json_t *with_name(const char *member, struct slice name, json_t *record)
+{
+    json_t *out = json_pack("{s:s%}", member, name.ptr, name.len);
+    if (out && record)
+        json_object_update(out, record);
+    json_decref(record);
+    return out;
+}
+
+static json_t *show_account(struct client *c, struct slice key, struct slice value)
+{
+    (void)c;
+    return with_name("account", key, json_loadb(value.ptr, value.len, 0, NULL));
+}
+
+struct names {
+    json_t *list;
+    struct slice prefix;
+    size_t max;
+};
+
+static bool on_name(struct slice key, struct slice value, void *arg)
+{
+    struct names *n = arg;
+    (void)value;
+    if (!slice_starts(key, n->prefix) || json_array_size(n->list) >= n->max)
+        return false;
+    key = slice_from(key, n->prefix.len);
+    json_array_append_new(n->list, json_stringn(key.ptr, key.len));
+    return true;
+}
+
+/* At most CONTROL_SLICE names behind a prefix; lists have their own request. */
+static json_t *names_behind(struct quota *q, enum table t, const struct key *prefix)
+{
+    struct names n = {json_array(), key_slice(prefix), CONTROL_SLICE};
+    struct err e;
+    if (kv_walk(q->kv, t, n.prefix, on_name, &n, &e) < 0)
+        panic("%s", e.text);
+    return n.list;
+}
+
+void account_show(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1];
+    struct key k;
+    if (!request_account(c, "account", name))
+        return;
+    json_t *record = request_existing_account(c, name);
+    if (!record)
+        return;
+    json_t *out = with_name("account", slice_str(name), record);
+    json_object_del(out, "warned");
+    member_key(&k, name, 'u', "");
+    json_object_set_new(out, "users", names_behind(q, T_MEMBER, &k));
+    member_key(&k, name, 'a', "");
+    json_object_set_new(out, "accounts", names_behind(q, T_MEMBER, &k));
+    key_begin(&k, slice_str(name));
+    json_object_set_new(out, "domains", names_behind(q, T_IDENTITY, &k));
+    control_result(c, out);
+    control_done(c, NULL);
+}
+
+static void list_accounts(struct client *c)
+{
+    listing_go_on(c,
+                  &(struct listing){T_ACCOUNT, slice_str(json_text(control_request(c), "prefix")),
+                                    show_account});
+}
+
+void account_list(struct client *c)
+{
+    control_continue(c, list_accounts);
+}
+
+/* ---- deleting ---------------------------------------------------------------------------- */
+
+struct removal {
+    struct buf *batch;
+    enum table table;
+    struct slice prefix;
+};
+
+static bool on_removed(struct slice key, struct slice value, void *arg)
+{
+    struct removal *r = arg;
+    (void)value;
+    return slice_starts(key, r->prefix) && kv_remove(r->batch, r->table, key) == 0;
+}
+
+static void remove_behind(struct quota *q, struct buf *batch, enum table t, const struct key *k)
+{
+    struct removal r = {batch, t, key_slice(k)};
+    struct err e;
+    if (kv_walk(q->kv, t, r.prefix, on_removed, &r, &e) < 0)
+        panic("%s", e.text);
+}
+
+/* Usage and failures stay for the last report; charges that are still open find no
+ * account and are charged to nobody. */
+void account_delete(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 16];
+    struct key k;
+    if (!request_account(c, "account", name))
+        return;
+    json_t *record = request_existing_account(c, name);
+    if (!record)
+        return;
+    member_key(&k, name, 'u', "");
+    json_t *users = names_behind(q, T_MEMBER, &k);
+    member_key(&k, name, 'a', "");
+    json_t *accounts = names_behind(q, T_MEMBER, &k);
+    if (json_array_size(users) || json_array_size(accounts)) {
+        control_fail(c, "Account %s has %zu users and %zu accounts below it; delete them first.",
+                     name, json_array_size(users), json_array_size(accounts));
+    } else {
+        struct buf batch = BUF_INIT(KV_BATCH_MAX);
+        snprintf(what, sizeof what, "account %s", name);
+        before_change(q, name);
+        set_parent(&batch, name, json_text(record, "parent"), "");
+        kv_remove(&batch, T_ACCOUNT, slice_str(name));
+        key_begin(&k, slice_str(name));
+        remove_behind(q, &batch, T_IDENTITY, &k);
+        remove_behind(q, &batch, T_GRANT, &k);
+        control_change(c, &batch, what);
+        buf_free(&batch);
+    }
+    json_decref(users);
+    json_decref(accounts);
+    json_decref(record);
+}
+
+/* ---- domains and addresses ------------------------------------------------------------------ */
+
+static void domain_change(struct client *c, bool add)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], identity[ADDRESS_TEXT_MAX + 1];
+    char what[ACCOUNT_NAME_MAX + ADDRESS_TEXT_MAX + 32];
+    struct key k;
+    if (!request_account(c, "account", name) || !request_identity(c, identity))
+        return;
+    json_t *record = request_existing_account(c, name);
+    if (!record)
+        return;
+    json_decref(record);
+    key_begin(&k, slice_str(name));
+    key_add(&k, slice_str(identity));
+    bool there = quota_get(q, T_IDENTITY, key_slice(&k));
+    if (!add && !there) {
+        control_fail(c, "Account %s has no domain or address %s.", name, identity);
+        return;
+    }
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    snprintf(what, sizeof what, "%s of account %s", identity, name);
+    if (add)
+        kv_put(&batch, T_IDENTITY, key_slice(&k), SLICE("{}"));
+    else
+        kv_remove(&batch, T_IDENTITY, key_slice(&k));
+    control_change(c, &batch, what);
+    buf_free(&batch);
+}
+
+void domain_add(struct client *c)
+{
+    domain_change(c, true);
+}
+
+void domain_delete(struct client *c)
+{
+    domain_change(c, false);
+}
+
+static json_t *show_domain(struct client *c, struct slice key, struct slice value)
+{
+    struct slice domain = key, account = slice_cut(&domain, '\0');
+    (void)c, (void)value;
+    return json_pack("{s:s%,s:s%}", "account", account.ptr, account.len, "domain", domain.ptr,
+                     domain.len);
+}
+
+static void list_domains(struct client *c)
+{
+    struct key k = {.len = 0};
+    const char *account = json_text(control_request(c), "account");
+    if (*account)
+        key_begin(&k, slice_first(slice_str(account), ACCOUNT_NAME_MAX));
+    listing_go_on(c, &(struct listing){T_IDENTITY, key_slice(&k), show_domain});
+}
+
+void domain_list(struct client *c)
+{
+    control_continue(c, list_domains);
+}

@@ -1,0 +1,330 @@
+/*
+ * Export and import, the audit log, the database itself. An export is one record
+ * a line: {"type":"account",...}; import takes the same, in any order as long as
+ * an account comes before what belongs to it, and is repeatable: what is there is
+ * replaced.
+ */
+#include "core/mem.h"
+#include "quota/requests.h"
+
+static const struct {
+    enum table table;
+    const char *type, *name; /* of the member that the key is */
+} exported[] = {
+    {T_ACCOUNT, "account", "account"}, {T_USER, "user", "login"},
+    {T_IDENTITY, "domain", "domain"},  {T_GRANT, "grant", "grant"},
+    {T_USAGE, "usage", "owner"},
+};
+enum { EXPORTED = sizeof exported / sizeof exported[0] };
+
+static json_t *show_record(struct client *c, struct slice key, struct slice value);
+
+/* The position's first byte is the table that is under way. */
+static unsigned stage_of(struct client *c)
+{
+    const json_t *stage = json_object_get(control_request(c), " stage");
+    return (unsigned)json_integer_value(stage);
+}
+
+struct exporting {
+    struct client *c;
+    unsigned stage, count;
+    bool end;
+};
+
+static bool on_record(struct slice key, struct slice value, void *arg)
+{
+    struct exporting *x = arg;
+    if (x->count++ == CONTROL_SLICE) {
+        struct key *at = control_position(x->c);
+        at->len = 0;
+        key_add(at, key);
+        x->end = false;
+        return false;
+    }
+    json_t *j = show_record(x->c, key, value);
+    if (j)
+        control_result(x->c, j);
+    return true;
+}
+
+static json_t *usage_record(struct slice owner, struct slice value)
+{
+    struct plan_usage u;
+    if (usage_decode(value, &u) < 0)
+        return NULL;
+    return json_pack("{s:s%,s:I,s:I,s:[IIIIIIII],s:I}", "owner", owner.ptr, owner.len, "start",
+                     (json_int_t)u.period.start, "end", (json_int_t)u.period.end, "counts",
+                     (json_int_t)u.charged.messages, (json_int_t)u.charged.bytes,
+                     (json_int_t)u.delivered.messages, (json_int_t)u.delivered.bytes,
+                     (json_int_t)u.refunded.messages, (json_int_t)u.refunded.bytes,
+                     (json_int_t)u.granted.messages, (json_int_t)u.granted.bytes, "alerts",
+                     (json_int_t)u.alerts);
+}
+
+static json_t *show_record(struct client *c, struct slice key, struct slice value)
+{
+    unsigned stage = stage_of(c);
+    struct slice rest = key, first = slice_cut(&rest, '\0');
+    json_t *out = json_pack("{s:s}", "type", exported[stage].type);
+    json_t *record = exported[stage].table == T_USAGE ? usage_record(first, value)
+                                                      : json_loadb(value.ptr, value.len, 0, NULL);
+    if (!out || !record) {
+        json_decref(out);
+        json_decref(record);
+        return NULL;
+    }
+    if (exported[stage].table == T_IDENTITY || exported[stage].table == T_GRANT)
+        json_object_set_new(out, "account", json_stringn(first.ptr, first.len));
+    if (exported[stage].table == T_GRANT)
+        json_object_set_new(out, "grant", json_integer((json_int_t)key_last_number(key)));
+    else if (exported[stage].table == T_IDENTITY)
+        json_object_set_new(out, "domain", json_stringn(rest.ptr, rest.len));
+    else if (exported[stage].table != T_USAGE)
+        json_object_set_new(out, exported[stage].name, json_stringn(key.ptr, key.len));
+    if (exported[stage].table == T_USER) { /* as user.set wants it */
+        json_object_set(out, "hash", json_object_get(record, "password"));
+        json_object_del(record, "password");
+    }
+    json_object_update(out, record);
+    json_decref(record);
+    return out;
+}
+
+static void go_on(struct client *c)
+{
+    struct exporting x = {.c = c, .stage = stage_of(c), .end = true};
+    struct key from = *control_position(c);
+    struct err e;
+    if (kv_walk(control_quota(c)->kv, exported[x.stage].table, key_slice(&from), on_record, &x,
+                &e) < 0) {
+        control_fail(c, "%s", e.text);
+        return;
+    }
+    if (!x.end)
+        return;
+    control_position(c)->len = 0;
+    json_object_set_new((json_t *)(uintptr_t)control_request(c), " stage",
+                        json_integer((json_int_t)x.stage + 1));
+    if (x.stage + 1 == EXPORTED)
+        control_done(c, NULL);
+}
+
+void transfer_export(struct client *c)
+{
+    book_apply(control_quota(c));
+    json_object_set_new((json_t *)(uintptr_t)control_request(c), " stage", json_integer(0));
+    control_continue(c, go_on);
+}
+
+/* ---- import --------------------------------------------------------------------------------- */
+
+struct importing {
+    struct quota *q;
+    struct buf *batch;
+    json_t *fresh; /* accounts of this request: they are not in the database yet */
+};
+
+static bool has_account(const struct importing *i, const char *name)
+{
+    return json_object_get(i->fresh, name) || quota_get(i->q, T_ACCOUNT, slice_str(name));
+}
+
+static int import_account(struct importing *i, const json_t *in, struct err *e)
+{
+    char name[ACCOUNT_NAME_MAX + 1], parent[ACCOUNT_NAME_MAX + 1];
+    struct key k;
+    if (name_account(slice_str(json_text(in, "account")), name) < 0)
+        return err_set(e, "account: is no name of one.");
+    json_t *record = json_pack("{s:s,s:I,s:I}", "status", "active", "created",
+                               (json_int_t)quota_now(), "began", (json_int_t)quota_now());
+    int rc = record_set_account(i->q, record, in, e);
+    const char *above = json_text(record, "parent");
+    if (rc == 0 && *above) {
+        if (name_account(slice_str(above), parent) < 0 || !has_account(i, parent) ||
+            strcmp(parent, name) == 0)
+            rc = err_set(e, "parent: there is no account %.64s before this record.", above);
+        else
+            member_key(&k, parent, 'a', name);
+        if (rc == 0)
+            kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
+    }
+    if (rc == 0) {
+        quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
+        json_object_set_new(i->fresh, name, json_true());
+        account_forget(i->q, slice_str(name));
+    }
+    json_decref(record);
+    return rc;
+}
+
+static int import_user(struct importing *i, const json_t *in, struct err *e)
+{
+    char login[LOGIN_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
+    struct key k;
+    if (name_login(slice_str(json_text(in, "login")), login) < 0)
+        return err_set(e, "login: is no name of a user.");
+    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
+        return err_set(e, "account: there is none of that name before this record.");
+    json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
+    int rc = record_set_user(record, in, e);
+    if (rc == 0) {
+        quota_put_json(i->batch, T_USER, slice_str(login), record);
+        member_key(&k, account, 'u', login);
+        kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
+    }
+    json_decref(record);
+    return rc;
+}
+
+static int import_domain(struct importing *i, const json_t *in, struct err *e)
+{
+    char account[ACCOUNT_NAME_MAX + 1], domain[ADDRESS_TEXT_MAX + 1];
+    struct key k;
+    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
+        return err_set(e, "account: there is none of that name before this record.");
+    if (name_identity(slice_str(json_text(in, "domain")), domain) < 0)
+        return err_set(e, "domain: is no domain or address.");
+    key_begin(&k, slice_str(account));
+    key_add(&k, slice_str(domain));
+    return kv_put(i->batch, T_IDENTITY, key_slice(&k), SLICE("{}"));
+}
+
+static int import_grant(struct importing *i, const json_t *in, struct err *e)
+{
+    char account[ACCOUNT_NAME_MAX + 1];
+    struct key k;
+    json_int_t amount = json_integer_value(json_object_get(in, "amount"));
+    json_int_t used = json_integer_value(json_object_get(in, "used"));
+    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
+        return err_set(e, "account: there is none of that name before this record.");
+    if (amount <= 0 || used < 0 || used > amount || !json_object_get(in, "until"))
+        return err_set(e, "grant: amount, used and until do not fit.");
+    json_t *record = json_copy((json_t *)(uintptr_t)in);
+    json_object_del(record, "type");
+    json_object_del(record, "account");
+    json_object_del(record, "grant");
+    key_begin(&k, slice_str(account));
+    key_number(&k, (uint64_t)json_integer_value(json_object_get(in, "grant")));
+    quota_put_json(i->batch, T_GRANT, key_slice(&k), record);
+    json_decref(record);
+    return 0;
+}
+
+static int import_usage(struct importing *i, const json_t *in, struct err *e)
+{
+    struct plan_usage u = {.alerts = (uint32_t)json_integer_value(json_object_get(in, "alerts"))};
+    struct volume *const volumes[] = {&u.charged, &u.delivered, &u.refunded, &u.granted};
+    const json_t *counts = json_object_get(in, "counts");
+    struct slice owner = slice_str(json_text(in, "owner"));
+    struct key k;
+    if (owner.len == 0 || owner.len > OWNER_MAX || json_array_size(counts) != 8)
+        return err_set(e, "usage: is not readable.");
+    u.period.start = json_integer_value(json_object_get(in, "start"));
+    u.period.end = json_integer_value(json_object_get(in, "end"));
+    for (size_t n = 0; n < 4; n++) {
+        volumes[n]->messages = (uint64_t)json_integer_value(json_array_get(counts, 2 * n));
+        volumes[n]->bytes = (uint64_t)json_integer_value(json_array_get(counts, 2 * n + 1));
+    }
+    key_begin(&k, owner);
+    key_number(&k, (uint64_t)u.period.start);
+    usage_encode(&u, &i->q->value);
+    return kv_put(i->batch, T_USAGE, key_slice(&k), buf_slice(&i->q->value));
+}
+
+static int import_record(struct importing *i, const json_t *in, struct err *e)
+{
+    static const struct {
+        const char *type;
+        int (*take)(struct importing *i, const json_t *in, struct err *e);
+    } types[] = {{"account", import_account},
+                 {"user", import_user},
+                 {"domain", import_domain},
+                 {"grant", import_grant},
+                 {"usage", import_usage}};
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
+        if (strcmp(types[t].type, json_text(in, "type")) == 0)
+            return types[t].take(i, in, e);
+    return err_set(e, "type: give account, user, domain, grant or usage.");
+}
+
+/* All records of the request, or none. */
+void transfer_import(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    const json_t *records = json_object_get(control_request(c), "records");
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    struct importing i = {q, &batch, json_object()};
+    struct err e;
+    size_t n = 0, count = json_array_size(records);
+    book_apply(q);
+    while (n < count && import_record(&i, json_array_get(records, n), &e) == 0)
+        n++;
+    if (n < count) {
+        control_fail(c, "record %zu: %s", n + 1, e.text);
+    } else {
+        char what[64];
+        snprintf(what, sizeof what, "%zu records", count);
+        login_changed(q);
+        control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
+    }
+    json_decref(i.fresh);
+    buf_free(&batch);
+}
+
+/* ---- the rest -----------------------------------------------------------------------------------
+ */
+
+static json_t *show_audit(struct client *c, struct slice key, struct slice value)
+{
+    int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
+    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
+    (void)key;
+    if (record && json_integer_value(json_object_get(record, "time")) >= from)
+        return record;
+    json_decref(record);
+    return NULL;
+}
+
+static void list_audit(struct client *c)
+{
+    listing_go_on(c, &(struct listing){T_AUDIT, SLICE(""), show_audit});
+}
+
+void audit_list(struct client *c)
+{
+    control_continue(c, list_audit);
+}
+
+void accounts_status(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    control_done(c,
+                 json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I}", "charged",
+                           (json_int_t)q->book.charged, "delivered", (json_int_t)q->book.delivered,
+                           "refunded", (json_int_t)q->book.refunded, "repeated",
+                           (json_int_t)q->book.repeated, "strangers", (json_int_t)q->book.strangers,
+                           "reservations", (json_int_t)q->reservations.count, "plans",
+                           (json_int_t)q->plans.count, "qmgr", q->book.channel != NULL, "disk_full",
+                           q->disk_full, "log_bytes", (json_int_t)kv_log_bytes(q->kv)));
+}
+
+static void on_snapshot(const char *error, void *arg)
+{
+    struct client *c = control_client_unpin(arg);
+    if (!c)
+        return;
+    if (error)
+        control_fail(c, "%s", error);
+    else
+        control_done(c, NULL);
+}
+
+void accounts_snapshot(struct client *c)
+{
+    book_apply(control_quota(c));
+    if (sync_snapshot(control_quota(c), on_snapshot, control_client_pin(c)) == 0)
+        return;
+    if (control_client_unpin(c))
+        control_fail(c, "A snapshot is being made already; try again when it is done.");
+}

@@ -1,0 +1,316 @@
+/* Plans, grants, usage and what reports are made of. */
+#include "core/mem.h"
+#include "quota/rates.h"
+#include "quota/requests.h"
+
+/* ---- plans ------------------------------------------------------------------------------- */
+
+static json_t *show_plan(const struct plan *p)
+{
+    static const char *const periods[] = {"none", "day", "week", "month", "year"};
+    static const char *const at_limit[] = {"block", "allow", "surcharge"};
+    json_t *j = json_pack("{s:s,s:s,s:s,s:s,s:s}", "plan", p->name, "period", periods[p->period],
+                          "anchor", p->anchor == ANCHOR_CALENDAR ? "calendar" : "anniversary",
+                          "zone", p->zone_name, "at_limit", at_limit[p->at_limit]);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {{"messages", p->messages},          {"bytes", p->bytes},
+                   {"byte_minimum", p->byte_minimum},  {"overage_block", p->overage_block},
+                   {"recipients", p->recipient_limit}, {"size", p->size_limit},
+                   {"credit_unit", p->credit_unit},    {"spike_factor", p->spike_factor}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (numbers[i].value)
+            json_object_set_new(j, numbers[i].name, json_integer((json_int_t)numbers[i].value));
+    if (*p->source)
+        json_object_set_new(j, "source", json_string(p->source));
+    for (int k = 0; k < 2; k++) {
+        const struct plan_rate *rates = k ? p->account_rates : p->user_rates;
+        struct buf text = BUF_INIT(400);
+        for (unsigned i = 0; i < PLAN_RATES_MAX && rates[i].count; i++) {
+            if (i)
+                buf_addstr(&text, ", ");
+            rates_print(&text, &rates[i]);
+        }
+        if (text.len)
+            json_object_set_new(j, k ? "account_rate" : "user_rate",
+                                json_stringn(text.data, text.len));
+        buf_free(&text);
+    }
+    return j;
+}
+
+void plan_list(struct client *c)
+{
+    const struct plans *p = &control_quota(c)->plans;
+    for (size_t i = 0; i < p->count; i++)
+        control_result(c, show_plan(&p->list[i]));
+    control_done(c, NULL);
+}
+
+void plan_show(struct client *c)
+{
+    const char *name = json_text(control_request(c), "plan");
+    const struct plan *p = plans_find(&control_quota(c)->plans, slice_str(name));
+    if (!p) {
+        control_fail(c, "There is no plan of that name; 'postern plan list' shows all.");
+        return;
+    }
+    control_result(c, show_plan(p));
+    control_done(c, NULL);
+}
+
+/* ---- grants ------------------------------------------------------------------------------- */
+
+/* Amount and unit: "amount":"5GB" or "amount":1000, "unit":"messages". */
+static int grant_amount(const json_t *request, uint64_t *amount, const char **unit)
+{
+    const json_t *value = json_object_get(request, "amount");
+    *unit = json_text(request, "unit");
+    if (json_is_integer(value)) {
+        *amount = (uint64_t)json_integer_value(value);
+        if (!**unit)
+            *unit = "messages";
+        return json_integer_value(value) > 0 ? 0 : -1;
+    }
+    struct slice text = slice_str(json_text(request, "amount"));
+    if (plan_parse_size(text, amount) < 0 || *amount == 0 || *amount > INT64_MAX)
+        return -1;
+    if (!**unit) {
+        char last = text.ptr[text.len - 1];
+        *unit = last >= '0' && last <= '9' ? "messages" : "bytes";
+    }
+    return strcmp(*unit, "messages") == 0 || strcmp(*unit, "bytes") == 0 ? 0 : -1;
+}
+
+void grant_add(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 40];
+    uint64_t amount;
+    int64_t from, until;
+    const char *unit;
+    struct key k;
+    if (!request_account(c, "account", name))
+        return;
+    struct account *a = account_find(q, slice_str(name));
+    if (!a) {
+        control_fail(c, "There is no account %s.", name);
+        return;
+    }
+    if (grant_amount(control_request(c), &amount, &unit) < 0) {
+        control_fail(c, "amount: give a number of messages, or a size such as 5GB.");
+        return;
+    }
+    if (!request_time(c, "from", a->plan, &from) || !request_time(c, "until", a->plan, &until))
+        return;
+    if (until == 0)
+        until = plan_calendar_end(a->plan, PERIOD_YEAR, quota_now());
+    if (until <= quota_now() || until <= from) {
+        control_fail(c, "until: the grant would be over before it begins.");
+        return;
+    }
+    const struct party *p = party_find(q, a, SLICE(""));
+    (void)p;
+    if (a->grant_count >= GRANTS_MAX) {
+        control_fail(c, "Account %s has %d grants, which is the limit.", name, GRANTS_MAX);
+        return;
+    }
+    /* even numbers; a credit has the odd one after its grant's */
+    uint64_t id = (uint64_t)clock_wall() & ~UINT64_C(1);
+    json_t *j = json_pack("{s:I,s:i,s:s,s:I,s:I,s:b,s:s}", "amount", (json_int_t)amount, "used", 0,
+                          "unit", unit, "from", (json_int_t)from, "until", (json_int_t)until,
+                          "bought", json_is_true(json_object_get(control_request(c), "bought")),
+                          "note", json_text(control_request(c), "note"));
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    snprintf(what, sizeof what, "grant %llu of account %s", (unsigned long long)id, name);
+    book_apply(q);
+    key_begin(&k, slice_str(name));
+    key_number(&k, id);
+    quota_put_json(&batch, T_GRANT, key_slice(&k), j);
+    account_forget(q, slice_str(name));
+    control_change_with(c, &batch, what, json_pack("{s:I}", "grant", (json_int_t)id));
+    buf_free(&batch);
+    json_decref(j);
+}
+
+static json_t *show_grant(struct client *c, struct slice key, struct slice value)
+{
+    struct slice rest = key, account = slice_cut(&rest, '\0');
+    json_t *out = json_pack("{s:s%,s:I}", "account", account.ptr, account.len, "grant",
+                            (json_int_t)key_last_number(key));
+    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
+    (void)c;
+    if (out && record)
+        json_object_update(out, record);
+    json_decref(record);
+    return out;
+}
+
+static void list_grants(struct client *c)
+{
+    struct key k = {.len = 0};
+    const char *account = json_text(control_request(c), "account");
+    if (*account)
+        key_begin(&k, slice_first(slice_str(account), ACCOUNT_NAME_MAX));
+    listing_go_on(c, &(struct listing){T_GRANT, key_slice(&k), show_grant});
+}
+
+void grant_list(struct client *c)
+{
+    book_apply(control_quota(c)); /* amounts used are in memory */
+    control_continue(c, list_grants);
+}
+
+void grant_delete(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 40];
+    struct key k;
+    if (!request_account(c, "account", name))
+        return;
+    uint64_t id = (uint64_t)json_integer_value(json_object_get(control_request(c), "grant"));
+    key_begin(&k, slice_str(name));
+    key_number(&k, id);
+    book_apply(q);
+    if (!quota_get(q, T_GRANT, key_slice(&k))) {
+        control_fail(c, "Account %s has no grant %llu; 'postern grant list %s' shows all.", name,
+                     (unsigned long long)id, name);
+        return;
+    }
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    snprintf(what, sizeof what, "grant %llu of account %s", (unsigned long long)id, name);
+    kv_remove(&batch, T_GRANT, key_slice(&k));
+    account_forget(q, slice_str(name));
+    control_change(c, &batch, what);
+    buf_free(&batch);
+}
+
+/* ---- usage ------------------------------------------------------------------------------------
+ */
+
+static void set_number(json_t *j, const char *name, uint64_t n)
+{
+    json_object_set_new(j, name, json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n));
+}
+
+static json_t *show_usage(const char *owner, const struct plan_usage *u)
+{
+    json_t *j = json_pack("{s:s,s:I}", "owner", owner, "start", (json_int_t)u->period.start);
+    if (u->period.end != INT64_MAX)
+        json_object_set_new(j, "end", json_integer((json_int_t)u->period.end));
+    set_number(j, "messages", u->charged.messages);
+    set_number(j, "bytes", u->charged.bytes);
+    set_number(j, "delivered", u->delivered.messages);
+    set_number(j, "delivered_bytes", u->delivered.bytes);
+    set_number(j, "refunded", u->refunded.messages);
+    set_number(j, "refunded_bytes", u->refunded.bytes);
+    set_number(j, "granted", u->granted.messages);
+    set_number(j, "granted_bytes", u->granted.bytes);
+    return j;
+}
+
+/* The running period of an account with what its plan says, then of its users. */
+void usage_show(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], login[LOGIN_MAX + 1];
+    const char *user = json_text(control_request(c), "user");
+    if (!request_account(c, "account", name))
+        return;
+    struct account *a = account_find(q, slice_str(name));
+    if (!a || (*user && name_login(slice_str(user), login) < 0)) {
+        control_fail(c, "There is no account %s.", name);
+        return;
+    }
+    const struct party *p = party_find(q, a, *user ? slice_str(login) : SLICE(""));
+    json_t *j = show_usage(p->owner, &p->usage);
+    json_object_set_new(j, "plan", json_string(a->plan->name));
+    set_number(j, "reserved", p->pending.messages);
+    if (!*user) {
+        struct volume over = plan_overage(a->plan, &p->usage);
+        struct buf reset = BUF_INIT(200);
+        set_number(j, "percent",
+                   plan_percent(a->plan, &p->usage, a->grants, a->grant_count, quota_now()));
+        set_number(j, "limit", a->plan->messages);
+        set_number(j, "limit_bytes", a->plan->bytes);
+        set_number(j, "overage", over.messages);
+        set_number(j, "overage_bytes", over.bytes);
+        set_number(j, "overage_blocks", plan_overage_blocks(a->plan, &p->usage));
+        if (p->usage.period.end != INT64_MAX) {
+            plan_print_time(&reset, a->plan, p->usage.period.end);
+            json_object_set_new(j, "reset", json_stringn(reset.data, reset.len));
+        }
+        buf_free(&reset);
+        set_number(j, "hour", p->tally.hour_count);
+        set_number(j, "usual_hour", p->tally.usual / 1000);
+        json_object_set_new(j, "spike", json_boolean(p->tally.spike_until > quota_now()));
+    }
+    control_result(c, j);
+    control_done(c, NULL);
+}
+
+/* ---- reports: all periods of an account and its users ------------------------------------------
+ */
+
+static json_t *show_period(struct client *c, struct slice key, struct slice value)
+{
+    struct plan_usage u;
+    char owner[OWNER_MAX + 1];
+    struct slice rest = key, name = slice_cut(&rest, '\0');
+    int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
+    int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
+    const char *account = json_text(control_request(c), "account");
+    size_t len = strlen(account);
+    /* "acme" and "acme/user", not "acme2" */
+    if (*account && name.len > len && name.ptr[len] != '/')
+        return NULL;
+    if (usage_decode(value, &u) < 0 || u.period.end <= from || (to && u.period.start >= to))
+        return NULL;
+    snprintf(owner, sizeof owner, "%.*s", SLICE_ARG(name));
+    return show_usage(owner, &u);
+}
+
+static void list_periods(struct client *c)
+{
+    const char *account = json_text(control_request(c), "account");
+    listing_go_on(c, &(struct listing){T_USAGE, slice_str(account), show_period});
+}
+
+void usage_report(struct client *c)
+{
+    book_apply(control_quota(c));
+    control_continue(c, list_periods);
+}
+
+static json_t *show_failure(struct client *c, struct slice key, struct slice value)
+{
+    struct slice rest = key, account = slice_cut(&rest, '\0');
+    int64_t time = (int64_t)key_last_number(slice_first(rest, 8));
+    int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
+    int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
+    if (time < from || (to && time >= to))
+        return NULL;
+    json_t *out =
+        json_pack("{s:s%,s:I}", "account", account.ptr, account.len, "time", (json_int_t)time);
+    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
+    if (out && record)
+        json_object_update(out, record);
+    json_decref(record);
+    return out;
+}
+
+static void list_failures(struct client *c)
+{
+    struct key k = {.len = 0};
+    const char *account = json_text(control_request(c), "account");
+    if (*account)
+        key_begin(&k, slice_first(slice_str(account), ACCOUNT_NAME_MAX));
+    listing_go_on(c, &(struct listing){T_FAILURE, key_slice(&k), show_failure});
+}
+
+void usage_failures(struct client *c)
+{
+    book_apply(control_quota(c));
+    control_continue(c, list_failures);
+}

@@ -1,0 +1,57 @@
+/*
+ * SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without channel binding.
+ * Pure but for the random nonce. Messages come and go without their base64.
+ */
+#ifndef POSTERN_QUOTA_SCRAM_H
+#define POSTERN_QUOTA_SCRAM_H
+
+#include "core/buf.h"
+
+enum {
+    SCRAM_DIGEST = 32,
+    SCRAM_SALT = 16,
+    SCRAM_SALT_MAX = 64,
+    SCRAM_USER_MAX = 255,
+    SCRAM_MESSAGE_MAX = 2048,
+    SCRAM_TEXT_MAX = 320 /* of keys as text */
+};
+
+/* What is kept instead of the password. */
+struct scram_keys {
+    uint32_t iterations;
+    uint8_t salt_len;
+    unsigned char salt[SCRAM_SALT_MAX], stored[SCRAM_DIGEST], server[SCRAM_DIGEST];
+};
+/* From a password with a new salt: slow. 0 or -1. */
+int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out);
+/* "SCRAM-SHA-256$4096:salt$StoredKey:ServerKey" in base64; 0 or -1. */
+int scram_parse(struct slice text, struct scram_keys *out);
+void scram_print(const struct scram_keys *k, char out[static SCRAM_TEXT_MAX + 1]);
+/* Keys for a user that there is not, always the same for the same secret: an
+ * attacker learns nothing from the challenge. No proof fits them. */
+void scram_fake(struct slice secret, struct slice user, uint32_t iterations,
+                struct scram_keys *out);
+
+/* One exchange. */
+struct scram {
+    char user[SCRAM_USER_MAX + 1];
+    struct buf bare;      /* client-first-message-bare */
+    struct buf challenge; /* server-first-message */
+    char gs2[8];          /* base64 of the GS2 header, as c= must repeat it */
+    size_t nonce_at;      /* in challenge: behind "r=" */
+    size_t nonce_len;
+    struct scram_keys keys;
+};
+void scram_init(struct scram *s);
+/* Wipes and frees. */
+void scram_free(struct scram *s);
+/* The client's first message; s->user is the name. 0, or -1: malformed, or it
+ * insists on channel binding or on speaking for somebody else. */
+int scram_first(struct scram *s, struct slice message);
+/* The answer is s->challenge. `nonce` is printable and without ','; NULL: random. */
+int scram_challenge(struct scram *s, const struct scram_keys *keys, const char *nonce);
+/* The client's final message. 0: it knows the password, and *out is the server's
+ * final message; -1: not. */
+int scram_final(struct scram *s, struct slice message, struct buf *out);
+
+#endif
