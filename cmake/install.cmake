@@ -21,6 +21,7 @@ foreach(file main.cf master.cf)
         FILES \"${CMAKE_SOURCE_DIR}/etc/${file}\")
     endif()")
 endforeach()
+install(FILES etc/plans.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES etc/postern.logrotate DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES README.md INSTALL doc/operators-guide.md doc/ARCHITECTURE.md doc/control-protocol.md
   doc/spool-crash-argument.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -90,14 +90,14 @@ int client_connect(const struct config *c, const char *name)
 }
 
 /* A connected socket, or -1 and *status. */
-static int open_socket(struct ctl *ctl, bool quiet, int *status)
+static int open_socket(struct ctl *ctl, const char *name, bool quiet, int *status)
 {
     const struct config *c = ctl_config(ctl);
     if (!c) {
         *status = CTL_FAILED;
         return -1;
     }
-    int fd = client_connect(c, "control");
+    int fd = client_connect(c, name);
     if (fd >= 0)
         return fd;
     bool denied = fd == -EACCES || fd == -EPERM;
@@ -107,7 +107,7 @@ static int open_socket(struct ctl *ctl, bool quiet, int *status)
 
 int client_probe(struct ctl *ctl)
 {
-    int status = CTL_OK, fd = open_socket(ctl, true, &status);
+    int status = CTL_OK, fd = open_socket(ctl, "control", true, &status);
     if (fd < 0)
         return status;
     /* the socket belongs to master: only an answer proves that qmgr serves it */
@@ -148,11 +148,11 @@ static int take_line(const char *text, size_t len, int (*line)(json_t *, void *)
     const char *error = json_string_value(json_object_get(value, "error"));
     int more = 0;
     if (!json_is_object(value))
-        *status = ctl_error(CTL_FAILED, "the queue manager's answer is not understood; the "
+        *status = ctl_error(CTL_FAILED, "the service's answer is not understood; the "
                                         "command and the service may be of different versions");
     else if (error)
-        *status = ctl_error(strncmp(error, "There is no message", 19) ? CTL_FAILED : CTL_NOT_FOUND,
-                            "%s", error);
+        *status =
+            ctl_error(strncmp(error, "There is no ", 12) ? CTL_FAILED : CTL_NOT_FOUND, "%s", error);
     else if (json_is_true(json_object_get(value, "done"))) {
         *status = CTL_OK;
         if (last)
@@ -178,16 +178,10 @@ static bool is_plain_message(const char *text, size_t len)
     return !bad && text[len - 1] == '\n';
 }
 
-int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
-               json_t **last)
+static int ask(struct ctl *ctl, const char *name, json_t *request, int (*line)(json_t *, void *),
+               void (*raw)(struct slice, void *), void *arg, json_t **last)
 {
-    return client_ask_raw(ctl, request, line, NULL, arg, last);
-}
-
-int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *),
-                   void (*raw)(struct slice, void *), void *arg, json_t **last)
-{
-    int status = CTL_FAILED, fd = open_socket(ctl, false, &status);
+    int status = CTL_FAILED, fd = open_socket(ctl, name, false, &status);
     if (last)
         *last = NULL;
     if (fd < 0) {
@@ -208,10 +202,28 @@ int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *, void 
         else if (!take_line(text, (size_t)len, line, arg, last, &status))
             break;
     if (len <= 0)
-        status = ctl_error(CTL_FAILED, "the queue manager ended the connection or did not answer "
+        status = ctl_error(CTL_FAILED, "the service ended the connection or did not answer "
                                        "in time; look into the log for the reason");
     free(text);
     fclose(in);
     json_decref(request);
     return status;
+}
+
+int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
+               json_t **last)
+{
+    return client_ask_raw(ctl, request, line, NULL, arg, last);
+}
+
+int client_ask_at(struct ctl *ctl, const char *name, json_t *request, int (*line)(json_t *, void *),
+                  void *arg, json_t **last)
+{
+    return ask(ctl, name, request, line, NULL, arg, last);
+}
+
+int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *),
+                   void (*raw)(struct slice, void *), void *arg, json_t **last)
+{
+    return ask(ctl, "control", request, line, raw, arg, last);
 }

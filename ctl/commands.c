@@ -28,6 +28,17 @@
 #define DELETED                                                                                    \
     "  --deleted         messages that were deleted and are kept, instead of the queue\n"
 
+#define ACCOUNT_OPTIONS                                                                            \
+    "  --plan PLAN          of plans_file; without one nothing is limited\n"                       \
+    "  --parent ACCOUNT     the account that this one is part of, and counted in\n"                \
+    "  --reference ADDRESS  gets alerts and reports\n"                                             \
+    "  --class CLASS        normal, transactional or bulk: its place in the queue\n"               \
+    "  --source POOL        source addresses\n"                                                    \
+    "  --any-sender, --no-any-sender   whether it may send as any address\n"                       \
+    "  --began DATE         of the plan; default: now\n"                                           \
+    "  --ends DATE          no mail is taken from then on (2027-06-30)\n"                          \
+    "  --note TEXT\n"
+
 const struct ctl_command ctl_commands[] = {
     {NULL, "start", cmd_start, "", "Starts Postern and waits until it answers",
      "Example:\n"
@@ -129,6 +140,131 @@ const struct ctl_command ctl_commands[] = {
      "Hosts and addresses, the queue, limits, suspension, last replies.\n\n"
      "Example:\n"
      "  postern site show example.com\n"},
+    {"account", "add", cmd_accounts, "NAME [OPTIONS] [--json]", "Makes an account",
+     ACCOUNT_OPTIONS "\nExample:\n"
+                     "  postern account add acme --plan business --reference admin@acme.example\n"},
+    {"account", "set", cmd_accounts, "NAME [OPTIONS] [--json]", "Changes an account",
+     ACCOUNT_OPTIONS "An empty value takes away what is set.\n\n"
+                     "Examples:\n"
+                     "  postern account set acme --plan dedicated --ends 2027-06-30\n"
+                     "  postern account set acme --ends ''\n"},
+    {"account", "suspend", cmd_accounts, "NAME [--json]",
+     "Takes no more mail of an account and those below it",
+     "Logins fail and MAIL is refused at once. Mail in the queue is still delivered.\n\n"
+     "Example:\n"
+     "  postern account suspend acme && postern queue hold --sender @acme.example\n"},
+    {"account", "resume", cmd_accounts, "NAME [--json]", "Takes mail of an account again",
+     "Example:\n"
+     "  postern account resume acme\n"},
+    {"account", "show", cmd_accounts, "NAME [--json]", "Shows an account",
+     "Example:\n"
+     "  postern account show acme\n"},
+    {"account", "list", cmd_accounts, "[PREFIX] [--json]", "Lists accounts",
+     "Example:\n"
+     "  postern account list --json | jq -r .account\n"},
+    {"account", "delete", cmd_accounts, "NAME --yes [--json]", "Deletes an account without users",
+     "Its usage stays for reports.\n\n"
+     "Example:\n"
+     "  postern account delete acme --yes\n"},
+    {"account", "export", cmd_accounts, "", "Writes all accounts as JSON lines",
+     "Accounts, users with their hashes, domains, grants, usage: keep it as secret as the\n"
+     "database itself.\n\n"
+     "Example:\n"
+     "  (umask 077; postern account export > accounts.jsonl)\n"},
+    {"account", "import", cmd_accounts_import, "FILE|- [--json]",
+     "Reads an export, or users of another system",
+     "One record a line, an account before what belongs to it; what is there is replaced.\n"
+     "  {\"type\":\"account\",\"account\":\"acme\",\"plan\":\"business\"}\n"
+     "  "
+     "{\"type\":\"user\",\"login\":\"web@acme.example\",\"account\":\"acme\",\"hash\":\"$2y$...\"}"
+     "\n"
+     "  {\"type\":\"domain\",\"account\":\"acme\",\"domain\":\"acme.example\"}\n"
+     "Hashes of yescrypt, bcrypt, SHA-512, SHA-256 and PBKDF2 are taken, with Dovecot's\n"
+     "prefix or without.\n\n"
+     "Example:\n"
+     "  postern account import accounts.jsonl\n"},
+    {"account", "snapshot", cmd_accounts, "[--json]", "Makes a copy of the accounts' database",
+     "In accounts_directory/snapshot, while everything goes on. One is made each day by\n"
+     "itself, and when the log has grown.\n\n"
+     "Example:\n"
+     "  postern account snapshot && cp -a /var/lib/postern/accounts/snapshot /backup/\n"},
+    {"account", "audit", cmd_accounts, "[--json]", "Lists who changed what, and when",
+     "Example:\n"
+     "  postern account audit --json | tail\n"},
+    {"account", "status", cmd_accounts, "[--json]", "Shows the counters of the accounts' service",
+     "Example:\n"
+     "  postern account status\n"},
+    {"user", "add", cmd_accounts, "LOGIN ACCOUNT [--hash] [--json]",
+     "Makes a user, who can log in for an account",
+     "The password is asked for, or read as one line from standard input.\n"
+     "  --hash    it is the hash of one, of another system\n\n"
+     "Examples:\n"
+     "  postern user add web@acme.example acme\n"
+     "  openssl rand -base64 18 | tee password | postern user add web@acme.example acme\n"},
+    {"user", "password", cmd_accounts, "LOGIN [--hash] [--json]", "Sets a user's password",
+     "As for 'user add'. Sessions that have logged in go on.\n\n"
+     "Example:\n"
+     "  postern user password web@acme.example\n"},
+    {"user", "suspend", cmd_accounts, "LOGIN [--json]", "Takes no more mail of one user",
+     "Example:\n"
+     "  postern user suspend web@acme.example\n"},
+    {"user", "resume", cmd_accounts, "LOGIN [--json]", "Takes mail of a user again",
+     "Example:\n"
+     "  postern user resume web@acme.example\n"},
+    {"user", "show", cmd_accounts, "LOGIN [--json]", "Shows a user",
+     "Example:\n"
+     "  postern user show web@acme.example\n"},
+    {"user", "list", cmd_accounts, "[ACCOUNT] [--json]", "Lists users, of one account or all",
+     "Example:\n"
+     "  postern user list acme\n"},
+    {"user", "delete", cmd_accounts, "LOGIN --yes [--json]", "Deletes a user",
+     "Example:\n"
+     "  postern user delete web@acme.example --yes\n"},
+    {"domain", "add", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--json]",
+     "Lets an account send as a domain, or as one address",
+     "In MAIL FROM and in From:. Accounts below it may, too.\n\n"
+     "Example:\n"
+     "  postern domain add acme acme.example\n"},
+    {"domain", "delete", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--json]",
+     "Takes a domain or address away from an account",
+     "Example:\n"
+     "  postern domain delete acme acme.example\n"},
+    {"domain", "list", cmd_accounts, "[ACCOUNT] [--json]", "Lists domains and addresses",
+     "Example:\n"
+     "  postern domain list acme\n"},
+    {"plan", "list", cmd_accounts, "[--json]", "Lists the plans of plans_file",
+     "Example:\n"
+     "  postern plan list\n"},
+    {"plan", "show", cmd_accounts, "NAME [--json]", "Shows a plan",
+     "Example:\n"
+     "  postern plan show business\n"},
+    {"grant", "add", cmd_accounts,
+     "ACCOUNT AMOUNT [--from DATE] [--until DATE] [--bought] [--note TEXT] [--json]",
+     "Gives an account volume in addition to its plan",
+     "AMOUNT is a number of messages, or a size such as 5GB. It is used when the plan's\n"
+     "volume is used up, those first that end first.\n"
+     "  --from DATE    it holds from then on; default: now\n"
+     "  --until DATE   until then; default: the end of the year\n"
+     "  --bought       what is left of it may be credited, as the plan says\n\n"
+     "Example:\n"
+     "  postern grant add acme 5GB --bought --until 2026-12-01\n"},
+    {"grant", "list", cmd_accounts, "[ACCOUNT] [--json]", "Lists grants and what is used of them",
+     "Example:\n"
+     "  postern grant list acme\n"},
+    {"grant", "delete", cmd_accounts, "ACCOUNT GRANT [--json]", "Takes a grant away",
+     "Example:\n"
+     "  postern grant delete acme 1795305600000000\n"},
+    {"usage", "show", cmd_accounts, "ACCOUNT [USER] [--json]",
+     "Shows what is used in the running period",
+     "messages and bytes are what was reserved or delivered; refunded is what bounced.\n\n"
+     "Example:\n"
+     "  postern usage show acme\n"},
+    {"usage", "report", cmd_usage_report, "[ACCOUNT] [--month YYYY-MM] [--errors] [--json]",
+     "Writes usage, or failed recipients, as CSV",
+     "  --month M   of one month; default: all that is there\n"
+     "  --errors    recipients that could not be delivered to, and why\n\n"
+     "Example:\n"
+     "  postern usage report acme --month 2026-11 --errors > errors.csv\n"},
     {NULL, "help", cmd_help, "[COMMAND]", "Explains a command", ""},
 };
 const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];

@@ -93,6 +93,9 @@ int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *result, voi
  * throughout goes to `raw` as it came: its line, newline included. */
 int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *result, void *arg),
                    void (*raw)(struct slice text, void *arg), void *arg, json_t **last);
+/* The same at another socket of queue_directory/public: "accounts". */
+int client_ask_at(struct ctl *ctl, const char *name, json_t *request,
+                  int (*line)(json_t *result, void *arg), void *arg, json_t **last);
 /* Whether somebody answers at the control socket: CTL_OK, CTL_NOT_RUNNING, CTL_DENIED. */
 int client_probe(struct ctl *ctl);
 /* A connected socket to queue_directory/public/NAME, or -errno. */
@@ -184,6 +187,9 @@ int cmd_queue_action(struct ctl *ctl, const struct ctl_command *self, int argc, 
 int cmd_message_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_trace(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_site_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_usage_report(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_help(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 
 #endif

@@ -75,7 +75,7 @@ static bool is_full(struct failures *f, struct slice key, int64_t limit, int64_t
                     int64_t now)
 {
     const struct counter *c = map_get(&f->counters, key);
-    return c && current(c, limit, seconds, now) >= (double)limit;
+    return c && current(c, limit, seconds, now) > (double)limit - 0.5;
 }
 
 static bool is_known(struct failures *f, struct slice client, struct slice user, int64_t now)

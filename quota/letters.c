@@ -31,7 +31,7 @@ static struct slice letter_key(const void *value)
 
 /* ---- handing over ------------------------------------------------------------------- */
 
-static void send(struct quota *q, struct slice id, const json_t *j)
+static void hand_over(struct quota *q, struct slice id, const json_t *j)
 {
     struct letter *l = xcalloc(1, sizeof *l);
     l->tag = ++q->letters.next_tag;
@@ -63,7 +63,7 @@ static bool on_waiting(struct slice key, struct slice value, void *arg)
         return true;
     json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
     if (j)
-        send(q, key, j);
+        hand_over(q, key, j);
     json_decref(j);
     return true;
 }

@@ -21,6 +21,7 @@
 #include <jansson.h>
 
 #include "core/clock.h"
+#include "core/id.h"
 #include "core/list.h"
 #include "core/map.h"
 #include "quota/records.h"

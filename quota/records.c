@@ -1,5 +1,7 @@
 #include "quota/records.h"
 
+#include <stdio.h>
+
 #include "core/mem.h"
 #include "ipc/ipc.h"
 #include "smtp/address.h"

@@ -169,6 +169,9 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
     json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
     int rc = record_set_user(record, in, e);
     if (rc == 0) {
+        const json_t *created = json_object_get(in, "created");
+        if (json_is_integer(created))
+            json_object_set_new(record, "created", json_integer(json_integer_value(created)));
         quota_put_json(i->batch, T_USER, slice_str(login), record);
         member_key(&k, account, 'u', login);
         kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));

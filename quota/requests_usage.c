@@ -265,7 +265,11 @@ static json_t *show_period(struct client *c, struct slice key, struct slice valu
     /* "acme" and "acme/user", not "acme2" */
     if (*account && name.len > len && name.ptr[len] != '/')
         return NULL;
-    if (usage_decode(value, &u) < 0 || u.period.end <= from || (to && u.period.start >= to))
+    if (usage_decode(value, &u) < 0)
+        return NULL;
+    /* a period belongs to the month in which most of it lies: zones differ */
+    int64_t middle = u.period.start + (u.period.end - u.period.start) / 2;
+    if (u.period.end != INT64_MAX && (middle < from || (to && middle >= to)))
         return NULL;
     snprintf(owner, sizeof owner, "%.*s", SLICE_ARG(name));
     return show_usage(owner, &u);

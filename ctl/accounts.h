@@ -1,0 +1,15 @@
+/* What the commands on accounts share. */
+#ifndef POSTERN_CTL_ACCOUNTS_H
+#define POSTERN_CTL_ACCOUNTS_H
+
+#include "ctl/ctl.h"
+
+/* Asks quota, after a look whether accounts are on; as client_ask. */
+int accounts_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *result, void *arg),
+                 void *arg, json_t **last);
+/* A secret: from the terminal without echo, asked twice, or the first line of
+ * standard input. Wiped and freed by secret_free. NULL after telling what is wrong. */
+char *secret_read(const char *what);
+void secret_free(char *secret);
+
+#endif

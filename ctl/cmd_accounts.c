@@ -1,0 +1,390 @@
+/* postern account, user, domain, plan, grant, usage: one table from command lines
+ * to requests. The other end: quota/requests*.c. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "ctl/accounts.h"
+
+int accounts_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
+                 json_t **last)
+{
+    const struct config *c = ctl_config(ctl);
+    if (!c || !c->accounts_enable) {
+        json_decref(request);
+        return !c ? CTL_FAILED
+                  : ctl_error(CTL_FAILED,
+                              "accounts are off; put accounts_enable = yes into "
+                              "%s/main.cf and run 'postern reload'",
+                              ctl->directory);
+    }
+    return client_ask_at(ctl, "accounts", request, line, arg, last);
+}
+
+/* ---- the table --------------------------------------------------------------------- */
+
+enum { POSITIONS = 2 };
+
+struct shape {
+    const char *family, *name, *request;
+    const char *positions[POSITIONS]; /* members that the arguments are; a '?' before: may lack */
+    const char *set;                  /* "status=suspended": fixed */
+    bool options;                     /* takes the options of account or grant */
+    bool secret;                      /* reads a password */
+    bool confirm;                     /* --yes */
+};
+
+static const struct shape shapes[] = {
+    {"account", "add", "account.add", {"account"}, NULL, true, false, false},
+    {"account", "set", "account.set", {"account"}, NULL, true, false, false},
+    {"account", "suspend", "account.set", {"account"}, "status=suspended", false, false, false},
+    {"account", "resume", "account.set", {"account"}, "status=active", false, false, false},
+    {"account", "show", "account.show", {"account"}, NULL, false, false, false},
+    {"account", "list", "account.list", {"?prefix"}, NULL, false, false, false},
+    {"account", "delete", "account.delete", {"account"}, NULL, false, false, true},
+    {"account", "export", "export", {NULL}, NULL, false, false, false},
+    {"account", "snapshot", "snapshot", {NULL}, NULL, false, false, false},
+    {"account", "audit", "audit.list", {NULL}, NULL, false, false, false},
+    {"account", "status", "status", {NULL}, NULL, false, false, false},
+    {"user", "add", "user.add", {"login", "account"}, NULL, false, true, false},
+    {"user", "password", "user.set", {"login"}, NULL, false, true, false},
+    {"user", "suspend", "user.set", {"login"}, "status=suspended", false, false, false},
+    {"user", "resume", "user.set", {"login"}, "status=active", false, false, false},
+    {"user", "show", "user.show", {"login"}, NULL, false, false, false},
+    {"user", "list", "user.list", {"?account"}, NULL, false, false, false},
+    {"user", "delete", "user.delete", {"login"}, NULL, false, false, true},
+    {"domain", "add", "domain.add", {"account", "domain"}, NULL, false, false, false},
+    {"domain", "delete", "domain.delete", {"account", "domain"}, NULL, false, false, false},
+    {"domain", "list", "domain.list", {"?account"}, NULL, false, false, false},
+    {"plan", "list", "plan.list", {NULL}, NULL, false, false, false},
+    {"plan", "show", "plan.show", {"plan"}, NULL, false, false, false},
+    {"grant", "add", "grant.add", {"account", "amount"}, NULL, true, false, false},
+    {"grant", "list", "grant.list", {"?account"}, NULL, false, false, false},
+    {"grant", "delete", "grant.delete", {"account", "grant"}, NULL, false, false, false},
+    {"usage", "show", "usage.show", {"account", "?user"}, NULL, false, false, false},
+};
+
+static const struct shape *shape_of(const struct ctl_command *c)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        if (strcmp(shapes[i].family, c->family) == 0 && strcmp(shapes[i].name, c->name) == 0)
+            return &shapes[i];
+    panic("a command without a request");
+}
+
+/* Texts of options, by the member of the request. */
+static const char *const option_names[] = {"plan",  "parent", "reference", "source", "class",
+                                           "began", "ends",   "note",      "from",   "until"};
+enum { OPTIONS = sizeof option_names / sizeof option_names[0] };
+
+struct line {
+    const char *values[OPTIONS];
+    bool any_sender, no_any_sender, bought, hash, yes;
+};
+
+static int parse(struct ctl *ctl, const struct ctl_command *self, const struct shape *s,
+                 struct line *l, char **argv)
+{
+    static char names[OPTIONS][20];
+    struct arg args[OPTIONS + 6] = {{NULL, NULL, NULL}};
+    size_t n = 0;
+    bool grant = strcmp(s->family, "grant") == 0;
+    for (size_t i = 0; s->options && i < OPTIONS; i++) {
+        bool of_grant = i >= OPTIONS - 3, of_account = i < OPTIONS - 2;
+        snprintf(names[i], sizeof names[i], "--%s", option_names[i]);
+        if (grant ? of_grant : of_account)
+            args[n++] = (struct arg){names[i], NULL, &l->values[i]};
+    }
+    if (s->options && !grant) {
+        args[n++] = (struct arg){"--any-sender", &l->any_sender, NULL};
+        args[n++] = (struct arg){"--no-any-sender", &l->no_any_sender, NULL};
+    }
+    if (s->options && grant)
+        args[n++] = (struct arg){"--bought", &l->bought, NULL};
+    if (s->secret)
+        args[n++] = (struct arg){"--hash", &l->hash, NULL};
+    if (s->confirm)
+        args[n++] = (struct arg){"--yes", &l->yes, NULL};
+    return args_parse(ctl, self, args, argv);
+}
+
+static void set_text(json_t *j, const char *name, const char *text)
+{
+    json_t *value = json_string(text);
+    if (value)
+        json_object_set_new(j, name, value);
+}
+
+/* Arguments by their places; 0 or -1. */
+static int add_positions(json_t *j, const struct ctl_command *self, const struct shape *s,
+                         int count, char **argv)
+{
+    int at = 0;
+    for (int i = 0; i < POSITIONS && s->positions[i]; i++) {
+        const char *name = s->positions[i];
+        bool optional = *name == '?';
+        if (at == count && !optional) {
+            ctl_usage(self, "the %s is missing", name);
+            return -1;
+        }
+        if (at == count)
+            break;
+        if (strcmp(name, "grant") == 0)
+            json_object_set_new(j, name, json_integer(strtoll(argv[at++], NULL, 10)));
+        else
+            set_text(j, name + optional, argv[at++]);
+    }
+    if (at < count)
+        ctl_usage(self, "there is no use for %s", argv[at]);
+    return at < count ? -1 : 0;
+}
+
+static int add_secret(json_t *j, const struct line *l)
+{
+    char *secret = secret_read(l->hash ? "hash" : "password");
+    if (!secret)
+        return -1;
+    json_t *value = json_string(secret);
+    if (value)
+        json_object_set_new(j, l->hash ? "hash" : "password", value);
+    else
+        ctl_error(CTL_USAGE, "the password must be UTF-8 text");
+    secret_free(secret);
+    return value ? 0 : -1;
+}
+
+/* The request, or NULL after telling what is wrong. */
+static json_t *build(const struct ctl_command *self, const struct shape *s, const struct line *l,
+                     int count, char **argv)
+{
+    json_t *j = json_pack("{s:s}", "request", s->request);
+    if (add_positions(j, self, s, count, argv) < 0)
+        goto wrong;
+    if (s->set) {
+        char name[20];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(s->set, "="), s->set);
+        set_text(j, name, strchr(s->set, '=') + 1);
+    }
+    for (size_t i = 0; i < OPTIONS; i++)
+        if (l->values[i])
+            set_text(j, option_names[i], l->values[i]);
+    if (l->any_sender || l->no_any_sender)
+        json_object_set_new(j, "any_sender", json_boolean(l->any_sender));
+    if (l->bought)
+        json_object_set_new(j, "bought", json_true());
+    if (s->confirm && !l->yes) {
+        ctl_usage(self, "this cannot be undone; give --yes as well");
+        goto wrong;
+    }
+    if (s->secret && add_secret(j, l) < 0)
+        goto wrong;
+    return j;
+wrong:
+    json_decref(j);
+    return NULL;
+}
+
+/* ---- output ---------------------------------------------------------------------------- */
+
+struct output {
+    struct ctl *ctl;
+    const struct shape *shape;
+    struct table *table;
+    unsigned count;
+};
+
+struct columns {
+    const char *request;
+    const char *members[7];
+    const char *titles[8];
+};
+static const struct columns lists[] = {
+    {"account.list",
+     {"account", "status", "plan", "parent", "reference"},
+     {"ACCOUNT", "STATUS", "PLAN", "PARENT", "REFERENCE", NULL}},
+    {"user.list",
+     {"login", "account", "status", "hash_kind"},
+     {"USER", "ACCOUNT", "STATUS", "HASH", NULL}},
+    {"domain.list", {"account", "domain"}, {"ACCOUNT", "DOMAIN", NULL}},
+    {"plan.list",
+     {"plan", "period", "messages", "bytes", "at_limit", "user_rate", "account_rate"},
+     {"PLAN", "PERIOD", ">MESSAGES", ">BYTES", "AT LIMIT", "USER RATE", "ACCOUNT RATE", NULL}},
+    {"grant.list",
+     {"account", "grant", "amount", "used", "unit", "until", "note"},
+     {"ACCOUNT", "GRANT", ">AMOUNT", ">USED", "UNIT", "UNTIL", "NOTE", NULL}},
+    {"audit.list", {"time", "uid", "what", "request"}, {"TIME", ">UID", "WHAT", "REQUEST", NULL}},
+};
+
+static const struct columns *columns_of(const char *request)
+{
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        if (strcmp(lists[i].request, request) == 0)
+            return &lists[i];
+    return NULL;
+}
+
+static bool is_time(const char *name)
+{
+    static const char *const names[] = {"time", "until",   "from",  "began",
+                                        "ends", "created", "start", "end"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void cell(char out[200], const json_t *result, const char *name)
+{
+    const json_t *value = json_object_get(result, name);
+    out[0] = '\0';
+    if (json_is_string(value))
+        snprintf(out, 200, "%s", json_string_value(value));
+    else if (json_is_integer(value) && is_time(name) && json_integer_value(value))
+        print_time(out, 200, (double)json_integer_value(value));
+    else if (json_is_integer(value))
+        snprintf(out, 200, "%lld", (long long)json_integer_value(value));
+}
+
+static void add_row(struct output *o, const struct columns *c, const json_t *result)
+{
+    char texts[7][200];
+    const char *cells[8] = {NULL};
+    if (!o->table)
+        o->table = table_new(o->ctl, c->titles);
+    for (size_t i = 0; c->titles[i]; i++) {
+        cell(texts[i], result, c->members[i]);
+        cells[i] = texts[i];
+    }
+    table_row(o->table, cells);
+}
+
+/* Times as people read them. */
+static void show(struct ctl *ctl, json_t *result)
+{
+    const char *name;
+    json_t *value;
+    void *safe;
+    char text[200];
+    json_object_foreach_safe(result, safe, name, value)
+    {
+        if (!json_is_integer(value) || !is_time(name) || json_integer_value(value) == 0)
+            continue;
+        print_time(text, sizeof text, (double)json_integer_value(value));
+        json_object_set_new(result, name, json_string(text));
+    }
+    print_json(ctl, result, 0);
+}
+
+static int on_line(json_t *result, void *arg)
+{
+    struct output *o = arg;
+    const struct columns *c = columns_of(o->shape->request);
+    o->count++;
+    if (o->ctl->json || strcmp(o->shape->request, "export") == 0)
+        print_json_line(result);
+    else if (c)
+        add_row(o, c, result);
+    else
+        show(o->ctl, result);
+    return 0;
+}
+
+int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
+{
+    const struct shape *s = shape_of(self);
+    struct line l = {.yes = false};
+    struct output o = {.ctl = ctl, .shape = s};
+    json_t *last = NULL;
+    (void)argc;
+    int count = parse(ctl, self, s, &l, argv);
+    if (count < 0)
+        return args_status(count);
+    json_t *request = build(self, s, &l, count, argv);
+    if (!request)
+        return CTL_USAGE;
+    int status = accounts_ask(ctl, request, on_line, &o, &last);
+    if (o.table)
+        table_end(o.table);
+    if (status == CTL_OK && o.count == 0 && json_object_size(last) > 1) {
+        json_object_del(last, "done");
+        if (ctl->json)
+            print_json_line(last);
+        else
+            print_json(ctl, last, 0);
+    }
+    json_decref(last);
+    return status;
+}
+
+/* ---- import ------------------------------------------------------------------------------ */
+
+enum { IMPORT_RECORDS = 500 };
+
+struct import {
+    struct ctl *ctl;
+    json_t *records;
+    unsigned long line, first;
+};
+
+static int flush(struct import *i)
+{
+    if (json_array_size(i->records) == 0)
+        return CTL_OK;
+    json_t *request = json_pack("{s:s,s:o}", "request", "import", "records", i->records);
+    i->records = json_array();
+    int status = accounts_ask(i->ctl, request, NULL, NULL, NULL);
+    if (status != CTL_OK)
+        ctl_error(status, "(record 1 is that of line %lu; those before it were imported)",
+                  i->first);
+    return status;
+}
+
+static int import_line(struct import *i, const char *text, size_t len)
+{
+    json_error_t error;
+    i->line++;
+    json_t *record = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(record)) {
+        json_decref(record);
+        return ctl_error(CTL_FAILED, "line %lu: is no JSON object in one line: %s", i->line,
+                         error.text);
+    }
+    if (json_array_size(i->records) == 0)
+        i->first = i->line;
+    json_array_append_new(i->records, record);
+    return json_array_size(i->records) == IMPORT_RECORDS ? flush(i) : CTL_OK;
+}
+
+int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
+{
+    const struct arg none[] = {{NULL, NULL, NULL}};
+    struct import i = {ctl, NULL, 0, 0};
+    char *text = NULL;
+    size_t size = 0;
+    ssize_t len;
+    int status = CTL_OK, count = args_parse(ctl, self, none, argv);
+    (void)argc;
+    if (count < 0)
+        return args_status(count);
+    if (count != 1)
+        return ctl_usage(self, "give the file of an export, or - for standard input");
+    FILE *in = strcmp(argv[0], "-") == 0 ? stdin : fopen(argv[0], "r");
+    if (!in)
+        return ctl_error(CTL_FAILED, "%s: cannot open", argv[0]);
+    i.records = json_array();
+    while (status == CTL_OK && (len = getline(&text, &size, in)) > 0)
+        status = import_line(&i, text, (size_t)len);
+    if (status == CTL_OK)
+        status = flush(&i);
+    if (text)
+        explicit_bzero(text, size);
+    free(text);
+    if (in != stdin)
+        fclose(in);
+    json_decref(i.records);
+    if (status == CTL_OK && ctl->json)
+        printf("{\"records\": %lu}\n", i.line);
+    else if (status == CTL_OK)
+        printf("%lu records imported\n", i.line);
+    return status;
+}

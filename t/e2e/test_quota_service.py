@@ -1,0 +1,458 @@
+"""quota: accounts, logins, what may be sent, charges."""
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+
+import pytest
+from accounts_rig import (CLIENT, DELIVERED, DENIED, FAILED, NONE, OK, REFUNDED, TEMPORARY,
+                          TOO_MANY, Quota, Refused)
+from ipc import Closed
+from qmgr_peers import new_id
+
+MONTH = 'plan month { messages = 10\n at_limit = block\n zone = "Europe/Berlin" }\n'
+
+
+@pytest.fixture
+def quota():
+    q = Quota(MONTH + 'plan big { messages = 1000\n at_limit = allow\n report_every = 10 }\n')
+    yield q
+    q.stop()
+
+
+# ---- accounts ------------------------------------------------------------------------
+
+
+def test_accounts_users_and_domains(quota):
+    quota.account(plan="month", reference="owner@acme.test")
+    shown = quota.one("account.show", account="ACME")
+    assert shown["plan"] == "month" and shown["users"] == ["web"]
+    assert shown["domains"] == ["acme.test"] and shown["status"] == "active"
+    quota.ask("account.add", account="shop", parent="acme")
+    assert quota.one("account.show", account="acme")["accounts"] == ["shop"]
+    assert [a["account"] for a in quota.ask("account.list")[0]] == ["acme", "shop"]
+    user = quota.one("user.show", login="web")
+    assert user["hash_kind"] == "$y$" and user["scram"] is True
+    assert "password" not in user
+    for request, members, words in [
+            ("account.add", {"account": "acme"}, "already"),
+            ("account.add", {"account": "a b"}, "letters, digits"),
+            ("account.add", {"account": "x", "plan": "none"}, "no plan none"),
+            ("account.add", {"account": "x", "parent": "nobody"}, "no account nobody"),
+            ("account.add", {"account": "x", "reference": "nobody"}, "mail address"),
+            ("account.set", {"account": "acme", "parent": "shop"}, "below itself"),
+            ("account.set", {"account": "acme", "ends": "2026-02-30"}, "date such as"),
+            ("account.delete", {"account": "acme"}, "delete them first"),
+            ("user.add", {"login": "x", "account": "acme"}, "needs a password"),
+            ("user.add", {"login": "x", "account": "acme", "hash": "plain"}, "no hash"),
+            ("domain.add", {"account": "acme", "domain": "a b"}, "Give a domain"),
+            ("nonsense", {}, "no such request")]:
+        with pytest.raises(Refused, match=words):
+            quota.ask(request, **members)
+    quota.ask("user.delete", login="web")
+    quota.ask("account.delete", account="shop")
+    quota.ask("account.delete", account="acme")
+    assert quota.ask("account.list")[0] == []
+    audit, _ = quota.ask("audit.list")
+    assert [a["what"] for a in audit][:2] == ["account acme", "user web"]
+    assert all(a["uid"] == os.getuid() for a in audit)
+    assert "secret" not in str(audit) and "secret" not in quota.master.log()
+
+
+def test_B95_random_bytes_on_the_socket(quota):
+    quota.connect()
+    quota.connection.sendall(os.urandom(5000).replace(b"\n", b"") + b"\n")
+    assert b"error" in quota.lines.readline()
+    quota.connect()
+    assert quota.ask("account.list")[0] == []
+
+
+# ---- logins --------------------------------------------------------------------------
+
+
+def test_password_and_cache(quota):
+    quota.account()
+    answer = quota.login()
+    assert answer.status == OK and answer.account == b"acme" and answer.user == b"web"
+    first = quota.login("WEB")
+    assert first.status == OK and first.ticket
+    assert quota.login(password="Secret").status == FAILED
+    assert quota.login("nobody").status == FAILED
+    start = time.monotonic()
+    for _ in range(200):
+        assert quota.login().status == OK
+    assert time.monotonic() - start < 2, "remembered passwords are hashed again"
+    quota.ask("user.set", login="web", password="other")
+    assert quota.login().status == FAILED
+    assert quota.login(password="other").status == OK
+    quota.ask("user.set", login="web", status="suspended")
+    assert quota.login(password="other").status == DENIED
+    quota.ask("user.set", login="web", status="active")
+    quota.ask("account.set", account="acme", status="suspended")
+    assert quota.login(password="other").status == DENIED
+
+
+def test_imported_hashes(quota):
+    quota.ask("account.add", account="acme")
+    pbkdf2 = "pbkdf2_sha256$1000$salt$" + base64.b64encode(
+        hashlib.pbkdf2_hmac("sha256", b"secret", b"salt", 1000)).decode()
+    for login, hash, password in [
+            ("bcrypt", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+            ("sha512", "{SHA512-CRYPT}$6$rounds=10000$saltstringsaltst$OW1/O6BYHV6BcXZu8QVeXbDWra3"
+             "Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.", "Hello world!"),
+            ("pbkdf2", pbkdf2, "secret")]:
+        quota.ask("user.add", login=login, account="acme", hash=hash)
+        assert quota.login(login, password).status == OK
+        assert quota.login(login, "wrong").status == FAILED
+
+
+def scram(quota, user, password):
+    """A client of RFC 5802."""
+    bare = f"n={user},r=clientnonce"
+    quota.smtpd.send("ipc_auth_scram", tag=quota.next_tag(), client=CLIENT, message="n,," + bare)
+    challenge = quota.smtpd.expect("ipc_auth_challenge").message.decode()
+    parts = dict(p.split("=", 1) for p in challenge.split(","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts["s"]),
+                                 int(parts["i"]))
+    key = hmac.new(salted, b"Client Key", "sha256").digest()
+    without = f"c=biws,r={parts['r']}"
+    message = f"{bare},{challenge},{without}".encode()
+    signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
+    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature))).decode()
+    quota.smtpd.send("ipc_auth_response", tag=quota.tag, message=f"{without},p={proof}")
+    answer = quota.smtpd.expect("ipc_auth_result")
+    server = hmac.new(salted, b"Server Key", "sha256").digest()
+    expected = base64.b64encode(hmac.new(server, message, "sha256").digest())
+    return answer, b"v=" + expected
+
+
+def test_scram(quota):
+    quota.account()
+    answer, signature = scram(quota, "web", "secret")
+    assert answer.status == OK and answer.message == signature
+    assert quota.mail(answer.ticket).code == 0
+    assert scram(quota, "web", "wrong")[0].status == FAILED
+    assert scram(quota, "nobody", "secret")[0].status == FAILED
+
+
+def test_scram_does_not_tell_who_exists(quota):
+    def salt(user):
+        quota.smtpd.send("ipc_auth_scram", tag=quota.next_tag(), client=CLIENT,
+                         message=f"n,,n={user},r=x")
+        challenge = quota.smtpd.expect("ipc_auth_challenge").message.decode()
+        quota.smtpd.send("ipc_auth_abort", tag=quota.tag)
+        return challenge.split(",", 1)[1]
+    quota.account()
+    assert salt("nobody") == salt("nobody") != salt("somebody")
+    assert salt("web").split(",")[1] == salt("nobody").split(",")[1]
+
+
+def test_B16_fifty_failures_are_slower_and_slower_then_refused(quota):
+    quota.account()
+    delays = []
+    for _ in range(50):
+        answer = quota.login(password="guess")
+        delays.append((answer.status, answer.delay))
+    failed = [d for s, d in delays if s == FAILED]
+    assert failed == sorted(failed) and failed[0] < 500 and failed[-1] == 10000
+    assert delays[-1][0] == TOO_MANY and len(failed) == 20
+    # by the address: another user from there; by the user: another address
+    quota.ask("user.add", login="two", account="acme", password="secret")
+    assert quota.login("two").status == TOO_MANY
+    assert quota.login(client=b"\xc6\x33\x64\x01").status == TOO_MANY
+    assert quota.login("two", client=b"\xc6\x33\x64\x01").status == OK
+
+
+def test_owner_is_not_locked_out_by_others_guesses(quota):
+    quota.account()
+    assert quota.login().status == OK
+    for i in range(30):
+        quota.login(password="guess", client=bytes([198, 51, 100 + i, 1]))
+    assert quota.login(client=b"\xc6\x33\x64\xff").status in (OK, TOO_MANY)
+    quota.ask("user.set", login="web", note="x")  # forgets what is remembered
+    assert quota.login(client=CLIENT).status == OK
+
+
+def test_clients_of_mynetworks(quota):
+    quota.smtpd.send("ipc_client_account", tag=1, client=CLIENT)
+    assert quota.smtpd.expect("ipc_auth_result").status == NONE
+    quota.stop(remove=False)
+    q = quota.again(config={"mynetworks_account": "own"})
+    quota.__dict__.update(q.__dict__)
+    q.smtpd.send("ipc_client_account", tag=1, client=CLIENT)
+    assert q.smtpd.expect("ipc_auth_result").status == TEMPORARY
+    q.account("own", None, domain="own.test")
+    q.smtpd.send("ipc_client_account", tag=2, client=CLIENT)
+    answer = q.smtpd.expect("ipc_auth_result")
+    assert answer.status == OK and answer.account == b"own" and answer.user == b""
+    assert q.reserve(answer.ticket, sender="a@own.test", authors=()).owner == b"own"
+
+
+# ---- what may be sent --------------------------------------------------------------------
+
+
+def test_B33_only_the_account_s_own_senders(quota):
+    quota.account()
+    ticket = quota.login().ticket
+    assert quota.mail(ticket, "a@acme.test").code == 0
+    assert quota.mail(ticket, "A@ACME.test").code == 0
+    assert quota.mail(ticket, "").code == 0  # a bounce of the customer's server
+    refused = quota.mail(ticket, "a@other.test")
+    assert refused.code == 553 and b"not owned" in refused.text
+    assert quota.mail(ticket, "a@sub.acme.test").code == 553
+    refused = quota.reserve(ticket, authors=("a@acme.test", "ceo@other.test"))
+    assert refused.code == 550 and b"ceo@other.test" in refused.text
+    quota.ask("domain.add", account="acme", domain="ceo@other.test")
+    assert quota.reserve(ticket, authors=("a@acme.test", "CEO@other.test")).code == 0
+    assert quota.mail(ticket, "x@other.test").code == 553
+    quota.ask("account.add", account="below", parent="acme")
+    quota.ask("user.add", login="sub", account="below", password="secret")
+    assert quota.mail(quota.login("sub").ticket).code == 0
+    quota.ask("account.set", account="acme", any_sender=True)
+    assert quota.mail(ticket, "a@anything.test").code == 0
+
+
+def test_B89_forged_ticket(quota):
+    quota.account()
+    ticket = bytearray(quota.login().ticket)
+    for i in (0, 5, 12, len(ticket) - 1):
+        forged = bytes(ticket[:i]) + bytes([ticket[i] ^ 1]) + bytes(ticket[i + 1:])
+        assert quota.mail(forged).code == 550
+    assert quota.mail(b"").code == 550
+    assert quota.mail(bytes(ticket)).code == 0
+
+
+def test_ticket_outlives_a_restart(quota):
+    quota.account()
+    ticket = quota.login().ticket
+    quota.kill()
+    q = quota.again()
+    quota.__dict__.update(q.__dict__)
+    assert q.mail(ticket).code == 0
+    q.ask("user.set", login="web", status="suspended")
+    assert q.mail(ticket).code == 550
+
+
+def test_B89_malformed_frame_closes_the_channel(quota):
+    smtpd = quota.master.peer("smtpd", 1)
+    smtpd.expect("ipc_quota_state")
+    smtpd.send_raw(b"\x03\x00\x00\x00\x79\x00\x00\x00abc")
+    with pytest.raises(Closed):
+        smtpd.receive()
+    assert quota.ask("account.list")
+
+
+def test_B92_settlement_out_of_range_is_refused(quota):
+    quota.account()
+    answer = quota.reserve(quota.login().ticket)
+    quota.charge(answer.id)
+    quota.qmgr.send("ipc_charges", batch=99,
+                    settlements=[dict(id=answer.id, state=DELIVERED, recipients=b"\x01\0\0\0")])
+    with pytest.raises(Closed):
+        quota.qmgr.receive()
+    assert quota.usage()["delivered"] == 0
+
+
+# ---- charges -------------------------------------------------------------------------------
+
+
+def test_count_quota_stops_and_refunds_reopen_it(quota):
+    quota.account(plan="month")
+    ticket = quota.login().ticket
+    sent = [quota.sent(ticket, state=None) for _ in range(10)]
+    refused = quota.mail(ticket)
+    assert refused.code == 550 and b"used up until" in refused.text
+    assert b"Europe/Berlin" in refused.text
+    assert quota.reserve(ticket).code == 550
+    quota.settle(sent[0].id, REFUNDED, [0], address="x@dst.test", reply="550 5.1.1 no")
+    assert quota.mail(ticket).recipients == 1
+    usage = quota.usage()
+    assert usage["messages"] == 9 and usage["refunded"] == 1 and usage["limit"] == 10
+    (failure,), _ = quota.ask("usage.failures", account="acme")
+    assert failure["recipient"] == "x@dst.test" and failure["user"] == "web"
+    # what is reserved counts before it is charged
+    assert quota.reserve(ticket).code == 0
+    assert quota.reserve(ticket).code == 550
+
+
+def test_released_reservation(quota):
+    quota.account(plan="month")
+    ticket = quota.login().ticket
+    answer = quota.reserve(ticket, recipients=10)
+    assert answer.code == 0 and quota.reserve(ticket).code == 550
+    quota.smtpd.send("ipc_release", id=answer.id)
+    assert quota.reserve(ticket, recipients=10).code == 0
+
+
+def test_repeated_charges_count_once(quota):
+    quota.account()
+    ticket = quota.login().ticket
+    a = quota.reserve(ticket, recipients=3, size=5000)
+    for _ in range(3):
+        quota.charge(a.id, recipients=3, size=5000)
+    for _ in range(2):
+        quota.settle(a.id, DELIVERED, [0])
+        quota.settle(a.id, REFUNDED, [1])
+        quota.settle(a.id, REFUNDED, [0])  # delivered once is delivered
+    quota.settle(a.id, DELIVERED)
+    usage = quota.usage()
+    assert (usage["messages"], usage["delivered"], usage["refunded"]) == (2, 2, 1)
+    assert usage["bytes"] == 10000
+    user = quota.usage(user="web")
+    assert (user["messages"], user["delivered"], user["refunded"]) == (2, 2, 1)
+
+
+def test_F16_killed_quota_forgets_nothing_it_acknowledged(quota):
+    quota.account(plan="big")
+    ticket = quota.login().ticket
+    ids = [quota.sent(ticket, state=DELIVERED if i % 2 else None).id for i in range(40)]
+    before = quota.usage()
+    quota.kill()
+    q = quota.again('plan big { messages = 1000\n at_limit = allow }\n')
+    quota.__dict__.update(q.__dict__)
+    after = q.usage()
+    for name in ("messages", "delivered", "bytes"):
+        assert after[name] == before[name]
+    for i in ids:  # as qmgr does after it
+        q.charge(i)
+        q.settle(i)
+    usage = q.usage()
+    assert usage["messages"] == usage["delivered"] == 40
+
+
+def test_open_charges_are_asked_about(quota):
+    quota.account()
+    answer = quota.sent(quota.login().ticket, state=None)
+    quota.charges()  # nothing is asked in the first two minutes: see the age of a charge
+    assert quota.usage()["delivered"] == 0
+    quota.qmgr.send("ipc_charges_gone", tag=77, ids=[dict(id=answer.id)])
+    with pytest.raises(Closed):  # that was not asked for
+        while True:
+            quota.qmgr.receive()
+
+
+def test_sub_accounts_count_in_the_one_above(quota):
+    quota.account(plan="month")
+    quota.account("shop", "shop", domain=None, parent="acme")
+    ticket = quota.login("shop").ticket
+    quota.sent(ticket, recipients=7)
+    assert quota.usage("shop")["messages"] == quota.usage("acme")["messages"] == 7
+    refused = quota.reserve(ticket, recipients=4)
+    assert refused.code == 550 and b"account acme" in refused.text
+
+
+# ---- letters ---------------------------------------------------------------------------------
+
+
+def letters(quota, count):
+    out = []
+    while len(out) < count:
+        m = quota.qmgr.expect("ipc_account_notice", skip=("ipc_charged", "ipc_charges_query"))
+        out.append(m)
+    return out
+
+
+def test_alerts_once_each_with_the_reset(quota):
+    quota.account(plan="month", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    for _ in range(7):
+        quota.sent(ticket)
+    for percent in (80, 90, 100):
+        answer = quota.reserve(ticket)
+        quota.charge(answer.id, wait=False)
+        (letter,) = letters(quota, 1)
+        text = letter.content.decode()
+        assert letter.recipient == b"owner@acme.test"
+        assert f"Subject: {percent}% of the volume of account acme is used\r\n" in text
+        assert "Reset:     20" in text and "Europe/Berlin" in text
+        quota.qmgr.send("ipc_account_noticed", tag=letter.tag)
+    assert quota.qmgr.receive(1.5) is None, "an alert was sent again"
+
+
+def test_F16_letter_survives_both_ends(quota):
+    quota.account(plan="month", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    for _ in range(8):
+        quota.sent(ticket)
+    (letter,) = letters(quota, 1)
+    quota.kill()
+    q = quota.again(MONTH)
+    quota.__dict__.update(q.__dict__)
+    (again,) = letters(q, 1)
+    assert again.id == letter.id and again.content == letter.content
+    q.qmgr.send("ipc_account_noticed", tag=again.tag)
+    assert q.qmgr.receive(1.5) is None
+
+
+def test_reports_every_ten_percent(quota):
+    quota.account(plan="big", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    for n, percent in ((100, 10), (50, None), (50, 20)):
+        answer = quota.reserve(ticket, recipients=n)
+        quota.charge(answer.id, recipients=n, wait=False)
+        if percent:
+            (letter,) = letters(quota, 1)
+            assert f"Usage report of account acme: {percent}%" in letter.content.decode()
+            quota.qmgr.send("ipc_account_noticed", tag=letter.tag)
+
+
+# ---- the database ------------------------------------------------------------------------------
+
+
+def test_export_and_import(quota):
+    quota.account(plan="month", reference="owner@acme.test")
+    quota.account("shop", "shop", domain="shop.test", parent="acme")
+    quota.ask("grant.add", account="acme", amount="5GB", bought=True)
+    quota.sent(quota.login().ticket)
+    records, _ = quota.ask("export")
+    assert {r["type"] for r in records} == {"account", "user", "domain", "grant", "usage"}
+    other = Quota(MONTH)
+    try:
+        assert other.ask("import", records=records)[1]["records"] == len(records)
+        assert other.login().status == OK
+        assert other.usage()["messages"] == 1
+        def sorted_records(records):
+            return sorted(json.dumps(r, sort_keys=True) for r in records)
+        assert sorted_records(other.ask("export")[0]) == sorted_records(records)
+        with pytest.raises(Refused, match="record 2: account"):
+            other.ask("import", records=[{"type": "account", "account": "new"},
+                                         {"type": "user", "login": "x", "account": "none"}])
+        assert "new" not in [a["account"] for a in other.ask("account.list")[0]]
+    finally:
+        other.stop()
+
+
+def test_F41_damaged_database_is_rebuilt_with_an_alert(quota):
+    quota.account()
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    quota.ask("snapshot")
+    quota.sent(ticket)
+    quota.kill()
+    path = os.path.join(quota.directory, "data", "accounts", "db", "usage.db")
+    with open(path, "r+b") as f:
+        f.write(os.urandom(4096))
+    q = quota.again()
+    quota.__dict__.update(q.__dict__)
+    assert q.usage()["delivered"] == 2 and q.login().status == OK
+    assert "rebuilt from snapshot and log" in q.master.log()
+
+
+def test_F41_full_disk_refuses_mail_and_keeps_the_rest(quota):
+    quota.account()
+    ticket = quota.login().ticket
+    answer = quota.reserve(ticket)
+    quota.stop(remove=False)
+    q = quota.again(config={"accounts_minfree": str(1 << 40)})
+    quota.__dict__.update(q.__dict__)
+    assert q.mail(ticket).code == 452
+    q.charge(answer.id)  # what was taken is still counted
+    assert q.usage()["messages"] == 1
+
+
+def test_two_processes_never_share_a_database(quota):
+    with pytest.raises(Exception):
+        quota.again()
+    assert "in use by another process" in quota.master.log()
