@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include "core/fault.h"
+
 static int64_t microseconds(clockid_t id)
 {
     struct timespec t;
@@ -11,10 +13,10 @@ static int64_t microseconds(clockid_t id)
 
 int64_t clock_mono(void)
 {
-    return microseconds(CLOCK_MONOTONIC);
+    return microseconds(CLOCK_MONOTONIC) + fault_shift("clock.mono") * CLOCK_SECOND;
 }
 
 int64_t clock_wall(void)
 {
-    return microseconds(CLOCK_REALTIME);
+    return microseconds(CLOCK_REALTIME) + fault_shift("clock.wall") * CLOCK_SECOND;
 }

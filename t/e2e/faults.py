@@ -5,6 +5,7 @@ test makes fail. Builds with -DPOSTERN_FAULTS=ON have them, others have not.
     with Postern(place, environment=faults.environment) as p:
         faults.set("store.rename", KILL)        # the next visit dies there
         faults.set("store.change", errno.ENOSPC, count=1000)
+        faults.shift("wall", 86400)             # the clock is a day ahead
         faults.clear()
 """
 import errno
@@ -42,6 +43,10 @@ class Faults:
         assert self.used < RECORDS_MAX
         self._write(self.used, struct.pack(RECORD, point.encode(), action, skip, count, 0))
         self.used += 1
+
+    def shift(self, clock, seconds):
+        """Sets the clock "wall" or "mono" of all processes off, until clear()."""
+        self.set("clock." + clock, seconds)
 
     def left(self, index=0):
         """How many visits are still to fail."""
