@@ -278,15 +278,6 @@ static void put_delays(const struct delays *d)
     }
 }
 
-static const char *tls_peer_name(uint8_t status)
-{
-    static const char *const names[] = {[TLS_PEER_NONE] = "",
-                                        [TLS_PEER_UNTRUSTED] = "untrusted",
-                                        [TLS_PEER_TRUSTED] = "trusted",
-                                        [TLS_PEER_VERIFIED] = "verified"};
-    return status < sizeof names / sizeof *names ? names[status] : "";
-}
-
 static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, const char *name,
                       const struct answer *a, const struct attempt *t, const struct delays *d,
                       struct slice status)

@@ -418,3 +418,27 @@ void intake_commit_notice(struct qmgr *q, const struct id *id, const struct mess
     buf_free(&list);
     commit_submit(c, on_notice_committed);
 }
+
+void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
+                          void (*done)(const char *error, void *arg), void *arg)
+{
+    struct err e;
+    struct id id = id_new();
+    struct buf list = BUF_INIT(2 * ADDRESS_MAX);
+    ipc_rcpt_add(&list, &(struct ipc_rcpt){.address = recipient});
+    struct ipc_commit in = {
+        .arrival = clock_wall(),
+        .flags = MESSAGE_TLS_OPTIONAL, /* RFC 8460 section 5.3 */
+        .recipient_count = 1,
+        .recipients = buf_slice(&list),
+        .body = content,
+    };
+    struct commit *c = commit_new(q);
+    c->m = message_new(q, &id);
+    c->done = done;
+    c->arg = arg;
+    if (commit_build(c, &in, &e) < 0)
+        panic("report %s: %s", id.text, e.text);
+    buf_free(&list);
+    commit_submit(c, on_notice_committed);
+}

@@ -310,8 +310,10 @@ static void send_request(struct notice *n, struct slice prefix, struct slice bod
     struct buf content = BUF_INIT(CONTENT_MAX + INLINE_CONTENT_MAX);
     list_recipients(n, &list);
     size_t room = content_room(n, list.len);
+    /* what had to be encrypted all the way does not come back in the clear (RFC 8689
+     * section 4.3) */
     bool full = n->kind != NOTICE_DELAY && n->kind != NOTICE_SUCCESS && m->env->ret != RET_HDRS &&
-                message_size(m) <= room;
+                !(m->flags & MESSAGE_REQUIRETLS) && message_size(m) <= room;
     buf_adds(&content, slice_first(prefix, CONTENT_MAX));
     buf_adds(&content, slice_first(body, CONTENT_MAX));
     if (!full)

@@ -56,6 +56,7 @@ struct site {
     size_t key_len;
     uint8_t transport;
     struct buf targets; /* encoded ipc_target list */
+    char *tls;          /* the last connection's: "Verified TLSv1.3 with ...", "" or NULL */
     uint32_t refs;      /* routes and lanes */
 };
 static inline struct slice site_name(const struct site *s)
@@ -78,7 +79,7 @@ static inline struct slice tls_rules_report(const struct tls_rules *r)
 {
     return r ? slice_make(r->bytes + r->len, r->report_len) : slice_make(NULL, 0);
 }
-/* sites.c; r may be NULL. */
+/* sites_tls.c; r may be NULL. */
 struct tls_rules *tls_rules_ref(struct tls_rules *r);
 void tls_rules_unref(struct tls_rules *r);
 
@@ -142,6 +143,7 @@ struct sites {
     bool broke_rules; /* the frame of it that came last was refused */
     uint64_t next_tag;
     uint32_t outstanding;
+    unsigned reports;            /* about TLS, that are being committed */
     uint8_t deferred_transports; /* bits by enum transport: defer_transports */
     struct answer *deferred;     /* what their recipients are told */
 };
@@ -354,6 +356,12 @@ void sites_unsuspend(struct qmgr *q, struct slice address);
 /* After a change of the configuration: routes are looked up anew soon, but not
  * before resolve has it too. */
 void sites_renew(struct qmgr *q);
+/* sites_tls.c: relay tells how TLS went: on to resolve, which keeps the counters. */
+/* How the site was connected to last, for `postern site show`. */
+void site_note_tls(struct site *s, struct slice text, uint8_t peer);
+/* "untrusted", "trusted", "verified"; "" for clear text. */
+const char *tls_peer_name(uint8_t status);
+int sites_tls_session(struct qmgr *q, struct slice body, struct err *e);
 void site_unref(struct qmgr *q, struct site *s); /* frees it with the last reference */
 void sites_sweep(struct qmgr *q);
 void sites_turn(struct qmgr *q);
@@ -470,6 +478,9 @@ bool notices_has_reader(const struct qmgr *q, const struct message *m);
 /* Commits a notice under `id`; on success it is in the queue when done is called. */
 void intake_commit_notice(struct qmgr *q, const struct id *id, const struct message *about,
                           struct slice recipient, uint32_t flags, struct slice content,
+                          void (*done)(const char *error, void *arg), void *arg);
+/* Commits a report of our own to a stranger: a message with the null sender. */
+void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg);
 
 /* ---- events.c ------------------------------------------------------------------------------ */

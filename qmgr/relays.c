@@ -381,6 +381,8 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
                     "answer did not come",
                     m->id.text);
     }
+    if (in.use_count > 0 && in.host.len > 0)
+        site_note_tls(j->queue->lane->site, in.tls, in.tls_status);
     enum shaper_result verdict = judge(&in, &worst);
     struct answer *why = verdict == SHAPER_FAILED ? answer_of(&worst, &r.t) : NULL;
     /* first, while its recipients still hold the message: it may settle others */
@@ -421,6 +423,8 @@ static int take_frame(struct relay *r, const struct ipc_frame *f, struct err *e)
             return err_set(e, "malformed RELAY_READY");
         r->limit = ready.jobs < RELAY_JOBS_MAX ? ready.jobs : RELAY_JOBS_MAX;
         return 0;
+    case IPC_NUMBER_ipc_tls_session:
+        return sites_tls_session(r->q, f->body, e);
     default:
         return err_set(e, "%s is not for qmgr", ipc_name(f->number));
     }

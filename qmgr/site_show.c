@@ -4,6 +4,7 @@
 #include "core/json.h"
 #include "core/mem.h"
 #include "qmgr/sites.h"
+#include "tls/level.h"
 
 enum { SHOW_MAX = 48 * 1024, SHOWN_ADDRESS = 1024 };
 
@@ -43,6 +44,29 @@ static void show_targets(struct slice list, struct buf *b)
     json_list_end(b);
 }
 
+/* How connections are to be protected, and by whose word. */
+static void show_tls(const struct route *r, struct buf *b)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(tls_rules_list(r->tls));
+    struct ipc_tls_rule rule;
+    json_list(b, "tls");
+    while (ipc_tls_rule_next(&cursor, &rule)) {
+        json_begin(b);
+        json_str(b, "host", rule.host);
+        json_str(b, "level", slice_str(tls_level_name((enum tls_level)rule.level)));
+        json_str(b, "origin", slice_str(tls_origin_name((enum tls_origin)rule.origin)));
+        if (rule.flags & TLS_RULE_TESTING)
+            json_bool(b, "testing", true);
+        if (rule.names.len)
+            json_str(b, "names", rule.names);
+        if (rule.why.len)
+            json_str(b, "why", rule.why);
+        json_end(b);
+    }
+    json_list_end(b);
+    json_str(b, "tls_last", slice_str(r->site->tls));
+}
+
 static void show_answer(const char *name, const struct answer *a, struct buf *b)
 {
     if (!a)
@@ -78,6 +102,7 @@ static void describe(const struct qmgr *q, const struct route *r, struct buf *b)
     if (r->site) {
         json_str(b, "site", site_name(r->site));
         show_targets(buf_slice(&r->site->targets), b);
+        show_tls(r, b);
         json_list(b, "lanes");
         list_each(&r->site->lanes, n) show_lane(q, container_of(n, struct lane, of_site), b);
         json_list_end(b);

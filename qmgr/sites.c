@@ -69,6 +69,7 @@ void site_unref(struct qmgr *q, struct site *s)
     map_remove(&q->sites.sites, map_site_key(s));
     list_remove(&s->all);
     buf_free(&s->targets);
+    free(s->tls);
     free(s->key);
     free(s);
 }
@@ -114,41 +115,6 @@ static int set_targets(struct site *s, struct slice list)
     }
     buf_free(&s->targets);
     s->targets = fresh;
-    return 0;
-}
-
-/* ---- TLS ------------------------------------------------------------------------------ */
-
-struct tls_rules *tls_rules_ref(struct tls_rules *r)
-{
-    if (r)
-        r->refs++;
-    return r;
-}
-
-void tls_rules_unref(struct tls_rules *r)
-{
-    if (r && --r->refs == 0)
-        free(r);
-}
-
-/* relay checks what is in the rules; here only how much it is. */
-static int learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e)
-{
-    size_t len = in->tls.len + in->tls_report.len;
-    if (in->tls.len > TLS_RULES_BYTES || in->tls_report.len > TLS_REPORT_DOMAIN_MAX)
-        return err_set(e, "RESOLVE_REPLY with %zu bytes of rules about TLS", len);
-    tls_rules_unref(r->tls);
-    r->tls = NULL;
-    if (len == 0)
-        return 0;
-    r->tls = xmalloc(sizeof *r->tls + len);
-    *r->tls = (struct tls_rules){
-        .refs = 1, .len = (uint16_t)in->tls.len, .report_len = (uint16_t)in->tls_report.len};
-    if (in->tls.len)
-        memcpy(r->tls->bytes, in->tls.ptr, in->tls.len);
-    if (in->tls_report.len)
-        memcpy(r->tls->bytes + in->tls.len, in->tls_report.ptr, in->tls_report.len);
     return 0;
 }
 
@@ -404,7 +370,7 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
         }
     }
     forget_answer(q, r);
-    if (learn_tls(r, in, e) < 0) {
+    if (sites_learn_tls(r, in, e) < 0) {
         site_unref(q, site);
         return -1;
     }
@@ -502,6 +468,15 @@ static int on_reply(struct qmgr *q, struct slice body, struct err *e)
     return 0;
 }
 
+static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
+{
+    if (f->number == IPC_NUMBER_ipc_resolve_reply)
+        return on_reply(q, f->body, e);
+    if (f->number == IPC_NUMBER_ipc_tls_report)
+        return sites_tls_report(q, f->body, e);
+    return err_set(e, "%s is not for qmgr", ipc_name(f->number));
+}
+
 static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
                     struct err *e)
 {
@@ -510,9 +485,7 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     if (fd >= 0)
         close(fd);
     queue_tick(q);
-    int rc = f->number == IPC_NUMBER_ipc_resolve_reply
-                 ? on_reply(q, f->body, e)
-                 : err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    int rc = take_frame(q, f, e);
     q->sites.broke_rules = rc < 0;
     return rc;
 }

@@ -39,4 +39,10 @@ static inline struct slice route_key(const struct route *r)
 void route_watch(struct qmgr *q, struct route *r, void (*done)(struct route *r, void *arg),
                  void *arg);
 
+/* ---- sites_tls.c ---- */
+/* Keeps the rules of a reply. -1: it is malformed. */
+int sites_learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e);
+/* A report of resolve (ipc_tls_report): into the queue with it. */
+int sites_tls_report(struct qmgr *q, struct slice body, struct err *e);
+
 #endif

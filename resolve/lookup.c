@@ -1,6 +1,7 @@
 #include "resolve/lookup.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 
 #include "core/clock.h"
 #include "core/mem.h"
@@ -87,12 +88,25 @@ static void policy_found(void *arg)
         advance(l);
 }
 
+static void report_answered(const struct dns_answer *a, unsigned tag, void *arg)
+{
+    struct lookup *l = arg;
+    (void)tag;
+    l->reports = tlsrpt_record(l->all->tlsrpt, domain_slice(&l->destination.name), a);
+    if (l->host_count > 0)
+        advance(l);
+}
+
 /* What can be asked beside the MX records. */
 static void ask_policies(struct lookup *l)
 {
     struct slice name = domain_slice(&l->destination.name);
     if (l->destination.facts & TLS_WANT_STS)
         l->policy = sts_find(l->all->sts, l->dns, name, policy_found, l);
+    char report[DNS_NAME_MAX + 1];
+    if ((l->destination.facts & TLS_WANT_REPORT) &&
+        snprintf(report, sizeof report, "_smtp._tls.%s", l->destination.name.text) <= DNS_NAME_MAX)
+        dns_ask(l->dns, report, DNS_TYPE_TXT, &l->questions, 0, report_answered, l);
 }
 
 static void address_answered(const struct dns_answer *a, unsigned host, void *arg)

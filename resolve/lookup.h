@@ -9,12 +9,14 @@
 #include "resolve/dns.h"
 #include "resolve/policy.h"
 #include "resolve/sts.h"
+#include "resolve/tlsrpt.h"
 
 struct lookups {
     struct dns *dns;
     const struct config *config;
     const struct policy *policy;
     struct sts *sts;
+    struct tlsrpt *tlsrpt;
     struct list active; /* of struct lookup, oldest first */
     struct event *tick; /* deadlines; pending only while lookups are */
 };

@@ -187,6 +187,7 @@ static void keep_facts(struct lookup *l)
         return;
     r->tls = tls_facts_new();
     r->tls->mx_secure = l->mx_secure;
+    r->tls->reports = l->reports;
     dane_facts(&l->dane, l->hosts, &r->tls->hosts);
     if (l->destination.facts & TLS_WANT_STS)
         sts_result(l->all->sts, domain_slice(&l->destination.name), r->tls);

@@ -24,6 +24,7 @@ struct lookup {
     bool timed_out;
     struct dane dane;          /* if destination.facts asks for it */
     bool mx_secure;            /* DNSSEC vouches for the answer about MX records */
+    bool reports;              /* the domain wants reports about TLS */
     bool asked_tlsa;           /* the second round of questions has begun */
     struct sts_waiter *policy; /* the MTA-STS policy is being looked up; or NULL */
 };

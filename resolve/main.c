@@ -34,6 +34,7 @@ struct resolver {
     struct routes routes;
     struct tls_policies tls;
     struct sts *sts;
+    struct tlsrpt tlsrpt;
     struct cache cache;
     struct lookups lookups;
     struct requests requests;
@@ -111,7 +112,9 @@ static int before_jail(struct service *s, struct err *e)
     if (read_anchors(r, s->config->resolver_trust_anchor, e) < 0)
         return -1;
     r->sts = sts_open(s->config->data_directory, e);
-    return r->sts ? policy_open(&r->policy, e) : -1;
+    if (!r->sts || tlsrpt_open(&r->tlsrpt, s->config->data_directory, e) < 0)
+        return -1;
+    return policy_open(&r->policy, e);
 }
 
 /* Makes r->lookups.dns ask the configured servers. On error the old stay. */
@@ -180,7 +183,9 @@ static int start(struct service *s, struct err *e)
     r->lookups.policy = &r->policy;
     r->lookups.config = s->config;
     r->lookups.sts = r->sts;
-    if (sts_start(r->sts, s->base, s->config, &r->policy, e) < 0)
+    r->lookups.tlsrpt = &r->tlsrpt;
+    if (sts_start(r->sts, s->base, s->config, &r->policy, e) < 0 ||
+        tlsrpt_start(&r->tlsrpt, s->base, s->config, r->sts, e) < 0)
         return -1;
     r->table_servers.network =
         (struct remote_network){.base = s->base, .connect = ask_connection, .arg = s};
@@ -202,7 +207,16 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     struct service *s = arg;
     struct resolver *r = s->state;
     struct ipc_resolve_request m;
+    struct ipc_tls_session session;
+    struct ipc_tls_reported reported;
     (void)fd; /* no message of qmgr's has one */
+    if (f->number == IPC_NUMBER_ipc_tls_session && ipc_tls_session_decode(f->body, &session) == 0)
+        return tlsrpt_count(&r->tlsrpt, &session, e);
+    if (f->number == IPC_NUMBER_ipc_tls_reported &&
+        ipc_tls_reported_decode(f->body, &reported) == 0) {
+        tlsrpt_taken(&r->tlsrpt, &reported);
+        return 0;
+    }
     if (f->number != IPC_NUMBER_ipc_resolve_request || ipc_resolve_request_decode(f->body, &m) < 0)
         return err_set(e, "bad %s", ipc_name(f->number));
     request_take(&r->requests, c, m.tag, m.recipient);
@@ -217,6 +231,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
         log_debug("channel to %s closed: %s", channel_name(c), why);
     if (c == qmgr) {
         qmgr = NULL;
+        tlsrpt_qmgr(&r->tlsrpt, NULL);
         absence_begins(&qmgr_absence);
     }
     requests_forget(&r->requests, c);
@@ -240,6 +255,7 @@ static int on_name_frame(struct channel *c, const struct ipc_frame *f, int fd, v
 static void peer(struct service *s, struct slice name, unsigned slot, unsigned pid, int fd)
 {
     static const struct channel_ops ops = {.frame = on_frame, .closed = on_closed};
+    struct resolver *r = s->state;
     static const struct channel_ops name_ops = {.frame = on_name_frame, .closed = on_closed};
     (void)slot;
     (void)pid;
@@ -254,6 +270,7 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     }
     absence_ends(&qmgr_absence);
     qmgr = channel_new(s->base, fd, "qmgr", &ops, s);
+    tlsrpt_qmgr(&r->tlsrpt, qmgr);
 }
 
 /* Those that vouch for the web servers of MTA-STS. */
@@ -298,6 +315,7 @@ static void reload(struct service *s)
     routes_configure(&r->routes, s->config);
     tls_policies_configure(&r->tls, s->config);
     sts_configure(r->sts, s->config);
+    r->tlsrpt.config = s->config;
     requests_unhold(&r->requests);
     unhold_later(r);
 }
@@ -309,6 +327,7 @@ static void turn(struct service *s)
     dns_turn_retired(&r->retired);
     if (s->draining && r->requests.count == 0 && r->names.count == 0) {
         sts_save(r->sts);
+        tlsrpt_save(&r->tlsrpt);
         service_stop(s);
     }
 }

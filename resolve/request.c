@@ -55,7 +55,8 @@ static void answer_verdict(struct channel *channel, uint64_t tag, const struct r
 }
 
 static void answer_targets(struct channel *channel, uint64_t tag, const struct route *route,
-                           uint32_t ttl, struct slice site, struct slice targets, struct slice tls)
+                           uint32_t ttl, struct slice site, struct slice targets, struct slice tls,
+                           struct slice tls_report)
 {
     struct ipc_resolve_reply m = {.tag = tag,
                                   .status = RESOLVE_OK,
@@ -65,7 +66,8 @@ static void answer_targets(struct channel *channel, uint64_t tag, const struct r
                                   .nexthop = slice_str(route->nexthop),
                                   .site = site,
                                   .targets = targets,
-                                  .tls = tls};
+                                  .tls = tls,
+                                  .tls_report = tls_report};
     ipc_resolve_reply_encode(channel_out(channel), &m);
 }
 
@@ -108,8 +110,9 @@ static void answer_entry(const struct requests *all, struct channel *channel, ui
     struct buf tls = BUF_INIT(TLS_RULES_BYTES);
     tls_policies_rules(all->tls, &route->destinations[0], r->tls, buf_slice(&r->targets), false,
                        &tls);
+    const struct domain *domain = &route->destinations[0].name;
     answer_targets(channel, tag, route, ttl, slice_str(r->site), buf_slice(&r->targets),
-                   buf_slice(&tls));
+                   buf_slice(&tls), r->tls && r->tls->reports ? domain_slice(domain) : SLICE(""));
     buf_free(&tls);
 }
 
@@ -151,7 +154,7 @@ static void answer_several(const struct request *q, int64_t now)
     (void)buf_printf(&site, "list:%s", q->route.nexthop); /* configured, so it can be trusted */
     if (targets.len)
         answer_targets(q->channel, q->tag, &q->route, ttl, buf_slice(&site), buf_slice(&targets),
-                       buf_slice(&tls));
+                       buf_slice(&tls), SLICE(""));
     else
         answer_entry(q->all, q->channel, q->tag, &q->route, refused, now);
     buf_free(&tls);

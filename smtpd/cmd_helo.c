@@ -35,6 +35,8 @@ static void announce(struct session *s)
     }
     if (starttls)
         buf_addstr(&s->out, "250-STARTTLS\r\n");
+    if (s->tls && s->server->requiretls)
+        buf_addstr(&s->out, "250-REQUIRETLS\r\n");
     if (s->may_xclient)
         buf_addstr(&s->out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n");
     if (s->may_xforward)

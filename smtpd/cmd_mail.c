@@ -41,6 +41,10 @@ void cmd_mail(struct session *s, struct slice argument)
     }
     if (parse(s, argument, &sender, &params) < 0)
         return;
+    if (params.requiretls && !s->tls) {
+        reply(s, 555, "5.5.4", "REQUIRETLS is for connections with TLS");
+        return;
+    }
     uint64_t limit = (uint64_t)sv->config->message_size_limit;
     if (limit && params.size > limit) {
         reject(s, SLICE(""), &content_too_large);

@@ -89,6 +89,18 @@ static struct slice send_recipients(struct link *l, const struct link_message *m
     return list;
 }
 
+static uint32_t message_flags(const struct transaction *tx)
+{
+    const struct content *c = tx->content;
+    uint32_t flags = tx->flags;
+    if (c->data.flags & DATA_8BIT)
+        flags |= MESSAGE_8BIT;
+    /* beside REQUIRETLS the header field means nothing (RFC 8689 section 5) */
+    if (c->header.tls_not_required && !(flags & MESSAGE_REQUIRETLS))
+        flags |= MESSAGE_TLS_OPTIONAL;
+    return flags;
+}
+
 static void send_commit(struct link *l, struct session *s)
 {
     static char prefix_bytes[PREFIX_MAX];
@@ -102,7 +114,7 @@ static void send_commit(struct link *l, struct session *s)
         .tag = tx->at_qmgr.tag,
         .id = id_slice(&tx->id),
         .arrival = tx->arrival,
-        .flags = tx->flags | (c->data.flags & DATA_8BIT ? MESSAGE_8BIT : 0u),
+        .flags = message_flags(tx),
         .ret = tx->ret,
         .mail_class = CLASS_NORMAL,
         .client = slice_str(s->local_user ? user : s->peer),

@@ -101,6 +101,7 @@ int server_configure(struct server *sv, const struct config *config, struct err 
     sv->proxied = *config->smtpd_upstream_proxy_protocol != '\0';
     make_ehlo(&sv->ehlo, config);
     secure_configure(&sv->secure, config);
+    sv->requiretls = !is_discarded(config, SLICE("REQUIRETLS"));
     sv->secure.announced = sv->secure.offered && !is_discarded(config, SLICE("STARTTLS"));
     clients_configure(&sv->clients, config);
     sv->timeouts.lasts[TIMEOUT_CLIENT] = config->smtpd_timeout * CLOCK_SECOND;

@@ -30,6 +30,7 @@ struct server {
     struct buf greeting;                       /* "220 ...\r\n" */
     struct buf ehlo;                           /* all lines of the reply to EHLO */
     struct buf domain;                         /* what our Received lines and replies call us */
+    bool requiretls;                           /* EHLO says it, under TLS */
     bool submission;                           /* smtpd_service_kind */
     bool proxied;                              /* smtpd_upstream_proxy_protocol is set */
     struct link link;

@@ -30,6 +30,8 @@ void tx_begin(struct transaction *tx, const struct smtp_path *sender, const stru
     tx->size = p->size;
     if (p->smtputf8)
         tx->flags |= MESSAGE_SMTPUTF8;
+    if (p->requiretls)
+        tx->flags |= MESSAGE_REQUIRETLS;
     if (p->body == BODY_8BITMIME)
         tx->flags |= MESSAGE_8BIT;
 }

@@ -22,7 +22,8 @@ enum {
     HEADER_FIELD(HEADER_FROM, "From")                                                              \
     HEADER_FIELD(HEADER_SENDER, "Sender")                                                          \
     HEADER_FIELD(HEADER_MESSAGE_ID, "Message-ID")                                                  \
-    HEADER_FIELD(HEADER_AUTO_SUBMITTED, "Auto-Submitted")
+    HEADER_FIELD(HEADER_AUTO_SUBMITTED, "Auto-Submitted")                                          \
+    HEADER_FIELD(HEADER_TLS_REQUIRED, "TLS-Required")
 
 enum header_known {
 #define HEADER_FIELD(enumerator, name) enumerator,
@@ -52,9 +53,10 @@ struct header_scan {
     uint32_t count[HEADER_KNOWN_COUNT];
     enum header_problem problem;
     bool done;
-    bool no_blank_line; /* the header ended at a line that is no field (the message has no
-                         * header at all if size is 0): put a blank line at `size`, else
-                         * that line joins the header that we write before it */
+    bool no_blank_line;    /* the header ended at a line that is no field (the message has no
+                            * header at all if size is 0): put a blank line at `size`, else
+                            * that line joins the header that we write before it */
+    bool tls_not_required; /* "TLS-Required: No" (RFC 8689 section 5) */
     uint8_t message_id_len;
     char message_id[HEADER_MESSAGE_ID_MAX]; /* value of the first Message-ID, blanks trimmed,
                                              * cut at the maximum; any byte: escape it */
@@ -62,6 +64,8 @@ struct header_scan {
     uint64_t line; /* bytes of the current line */
     uint8_t state;
     uint8_t field; /* enum header_known of the current field, or HEADER_KNOWN_COUNT */
+    uint8_t tls_len;
+    char tls[4]; /* the beginning of TLS-Required's value */
     uint8_t name_len;
     char name[HEADER_NAME_MAX];
 };

@@ -67,6 +67,15 @@ static void keep_message_id(struct header_scan *h, struct slice part)
     }
 }
 
+/* Only "No" has a meaning. */
+static void keep_tls_required(struct header_scan *h, struct slice part)
+{
+    for (size_t i = 0; i < part.len && h->tls_len < sizeof h->tls; i++)
+        if (!header_blank(part.ptr[i]) && part.ptr[i] != '\r' && part.ptr[i] != '\n')
+            h->tls[h->tls_len++] = part.ptr[i];
+    h->tls_not_required = slice_caseeq(slice_make(h->tls, h->tls_len), SLICE("No"));
+}
+
 static void end_line(struct header_scan *h)
 {
     h->size += h->line;
@@ -83,6 +92,8 @@ static size_t body_bytes(struct header_scan *h, struct slice in)
     size_t taken = lf < in.len ? lf + 1 : lf;
     if (h->field == HEADER_MESSAGE_ID && h->count[HEADER_MESSAGE_ID] == 1)
         keep_message_id(h, slice_first(in, taken));
+    else if (h->field == HEADER_TLS_REQUIRED && h->count[HEADER_TLS_REQUIRED] == 1)
+        keep_tls_required(h, slice_first(in, taken));
     h->line += taken;
     if (lf < in.len)
         end_line(h);

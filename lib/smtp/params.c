@@ -42,6 +42,13 @@ static int parse_smtputf8(struct slice value, struct target *t)
     return 0;
 }
 
+static int parse_requiretls(struct slice value, struct target *t)
+{
+    (void)value;
+    t->mail->requiretls = true;
+    return 0;
+}
+
 static int parse_ret(struct slice value, struct target *t)
 {
     if (slice_caseeq(value, SLICE("FULL")))
@@ -81,7 +88,7 @@ static int parse_envid(struct slice value, struct target *t)
 static const struct parameter mail_parameters[] = {
     {"SIZE", NEEDS_VALUE, parse_size},      {"BODY", NEEDS_VALUE, parse_body},
     {"SMTPUTF8", NO_VALUE, parse_smtputf8}, {"RET", NEEDS_VALUE, parse_ret},
-    {"ENVID", NEEDS_VALUE, parse_envid},
+    {"ENVID", NEEDS_VALUE, parse_envid},    {"REQUIRETLS", NO_VALUE, parse_requiretls},
 };
 
 /* ---- RCPT ------------------------------------------------------------------ */

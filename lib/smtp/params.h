@@ -1,6 +1,7 @@
 /*
  * Parameters behind the path of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152),
- * SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY, ORCPT (RFC 3461, RFC 6533). xtext.
+ * SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), RET, ENVID, NOTIFY, ORCPT (RFC 3461, RFC 6533).
+ * xtext.
  */
 #ifndef POSTERN_SMTP_PARAMS_H
 #define POSTERN_SMTP_PARAMS_H
@@ -21,7 +22,8 @@ struct mail_params {
     uint64_t size;  /* 0: not given */
     uint8_t body;   /* enum mail_body */
     bool smtputf8;
-    uint8_t ret; /* enum dsn_ret */
+    bool requiretls; /* RFC 8689; the caller refuses it without TLS */
+    uint8_t ret;     /* enum dsn_ret */
     uint8_t envid_len;
     char envid[ENVID_MAX]; /* decoded: printable ASCII and spaces */
 };

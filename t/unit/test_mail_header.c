@@ -63,6 +63,35 @@ static void test_B32_headers_in_any_pieces(void **state)
         }
 }
 
+static void test_tls_required(void **state)
+{
+    static const struct {
+        const char *content;
+        bool no;
+    } cases[] = {
+        {"TLS-Required: No\r\n\r\n", true},
+        {"tls-required:no\r\n\r\n", true},
+        {"TLS-Required: \r\n NO \r\n\r\n", true},
+        {"TLS-Required: Yes\r\n\r\n", false},
+        {"TLS-Required: None\r\n\r\n", false},
+        {"TLS-Required:\r\n\r\n", false},
+        {"X: a\r\n\r\nTLS-Required: No\r\n", false},
+        {"TLS-Required: x\r\nTLS-Required: No\r\n\r\n", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t step = 1; step < 40; step++) {
+            struct header_scan h;
+            header_scan_init(&h, &limits);
+            for (struct slice rest = slice_str(cases[i].content); rest.len;
+                 rest = slice_from(rest, step))
+                header_scan_feed(&h, slice_first(rest, step));
+            header_scan_end(&h);
+            if (h.tls_not_required != cases[i].no)
+                fail_msg("case %zu by %zu", i, step);
+        }
+}
+
 static const struct refusal *feed_lines(const char *line, int count, const struct header_limits *l)
 {
     struct header_scan h;
@@ -142,6 +171,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_B32_headers_in_any_pieces),
+        cmocka_unit_test(test_tls_required),
         cmocka_unit_test(test_B31_too_many_hops),
         cmocka_unit_test(test_B32_huge_headers),
         cmocka_unit_test(test_long_values_are_bounded),

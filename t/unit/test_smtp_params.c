@@ -32,6 +32,8 @@ static void test_B23_mail_parameters(void **state)
         {" SIZE=1 SIZE=1", 501, {0}},
         {" SMTPUTF8 SMTPUTF8", 501, {0}},
         {" SMTPUTF8=1", 501, {0}},
+        {" REQUIRETLS", 0, {.requiretls = true}},
+        {" REQUIRETLS=1", 501, {0}},
         {" BODY=BINARYMIME", 501, {0}},
         {" BODY=", 501, {0}},
         {" RET=ALL", 501, {0}},
@@ -62,6 +64,7 @@ static void test_B23_mail_parameters(void **state)
         assert_true(p.size == rows[i].want.size);
         assert_int_equal(p.body, rows[i].want.body);
         assert_int_equal(p.smtputf8, rows[i].want.smtputf8);
+        assert_int_equal(p.requiretls, rows[i].want.requiretls);
         assert_int_equal(p.ret, rows[i].want.ret);
         assert_true(slice_eq(mail_envid(&p), mail_envid(&rows[i].want)));
     }

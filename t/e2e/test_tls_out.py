@@ -1,0 +1,210 @@
+"""The whole relay over TLS to real servers: DNS, policies, certificates, reports."""
+import base64
+import email
+import gzip
+import json
+import os
+import tempfile
+
+import pytest
+
+from certs import Authority
+from dnsserver import DnsServer
+from policyhost import PolicyHost
+from postern import Postern, wait_until
+from signedzone import SignedZones
+from sink import Sink
+
+MAIL = b"Subject: x\r\n\r\nhello\r\n"
+
+
+@pytest.fixture(scope="module")
+def ca():
+    with tempfile.TemporaryDirectory(prefix="postern-") as place:
+        authority = Authority(place)
+        authority.good = authority.server("mx.test", "mta-sts.sts.test")
+        authority.bad = authority.server("other.example")
+        yield authority
+
+
+@pytest.fixture
+def dns():
+    server = DnsServer()
+    for name in ("a", "sts", "rpt", "reports"):
+        server.add(f"{name}.test", "MX", "10 mx.test")
+    server.add("mx.test", "A", "127.0.0.1")
+    yield server
+    server.stop()
+
+
+def trust(place, ca):
+    path = os.path.join(place, "ca.pem")
+    with open(path, "w", encoding="ascii") as f:
+        f.write(ca.pem)
+    os.chmod(path, 0o644)
+    return path
+
+
+def relay(place, dns, sink, ca, **config):
+    config.setdefault("smtp_tls_CAfile", trust(place, ca))
+    return Postern(place, resolver_nameservers=dns.address, smtp_tcp_port=str(sink.port),
+                   resolver_permit_networks="127.0.0.0/8", minimal_backoff_time="1s", **config)
+
+
+def tls_sink(certificate):
+    return Sink(tls_context=certificate.context())
+
+
+def attempt(p, queue_id):
+    def found():
+        return [e for e in p.events()
+                if e["id"] == queue_id and e["event"] in ("delivered", "deferred", "bounced")]
+    return wait_until(found, 20, "an attempt")[0]
+
+
+def test_opportunistic(place, dns, ca):
+    with tls_sink(ca.good) as sink, relay(place, dns, sink, ca) as p:
+        queue_id = p.send("s@src.test", ["r@a.test"], MAIL)
+        p.wait_log(r"postern/relay\[\d+\]: Trusted TLS connection established to "
+                   r"mx\.test\[127\.0\.0\.1\]:\d+: TLSv1\.3 with cipher \S+ \(256/256 bits\)")
+        p.wait_log(rf"{queue_id}: to=<r@a\.test>, relay=mx\.test.*status=sent")
+        event = attempt(p, queue_id)
+        assert event["tls"].startswith("TLSv1.3 with cipher ") and event["tls_peer"] == "trusted"
+        shown = json.loads(p.ctl("site", "show", "a.test", "--json"))["site"]
+        assert shown["tls"] == [{"host": "", "level": "may", "origin": "main.cf"}], shown
+        assert shown["tls_last"].startswith("trusted TLSv1.3 with cipher ")
+
+
+def test_tables_and_authorities_take_effect_when_they_change(place, dns, ca):
+    table = os.path.join(place, "tls_policy")
+    authorities = os.path.join(place, "own.pem")
+    for path in (table, authorities):
+        with open(path, "w", encoding="ascii"):
+            pass
+        os.chmod(path, 0o644)
+    with tls_sink(ca.bad) as sink, relay(place, dns, sink, ca, smtp_tls_CAfile=authorities,
+                                         smtp_tls_policy_maps=f"texthash:{table}") as p:
+        assert attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))["tls_peer"] == "untrusted"
+        with open(table, "w", encoding="ascii") as f:
+            f.write("a.test secure match=other.example\n")
+        p.wait_log("smtp_tls_policy_maps: a file has changed")
+        with open(authorities, "w", encoding="ascii") as f:
+            f.write(ca.pem)
+        p.wait_log("smtp_tls_CAfile: a file has changed")
+        p.ctl("reload")
+        wait_until(lambda: attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))["tls_peer"]
+                   == "verified", 30, "a verified connection")
+
+
+def test_bad_configuration_is_refused(place, dns, ca):
+    cases = [("smtp_tls_CAfile", "/nonexistent/ca.pem", "smtp_tls_CAfile: .*/nonexistent/ca.pem"),
+             ("smtp_tls_policy_maps", "hash:/etc/x", "smtp_tls_policy_maps: .*not supported"),
+             ("smtp_tls_protocols", "SSLv3", "smtp_tls_protocols: leaves no version"),
+             ("smtp_tls_secure_cert_match", "a b/c", "smtp_tls_secure_cert_match: .*no name")]
+    for name, value, text in cases:
+        p = Postern(place, start=False, **{name: value})
+        done = p.ctl("check", check=False)
+        import re
+        assert re.search(text, done.stdout + done.stderr), (name, done.stdout, done.stderr)
+        os.remove(p.path("main.cf"))
+
+
+def test_mta_sts_defers_a_server_that_is_not_the_one(place, dns, ca):
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    with PolicyHost(ca.good) as host, tls_sink(ca.bad) as sink, \
+            relay(place, dns, sink, ca, smtp_tls_mta_sts_port=str(host.port)) as p:
+        host.policy("sts.test", mx=("mx.test",))
+        queue_id = p.send("s@src.test", ["r@sts.test"], MAIL)
+        p.wait_log(rf"{queue_id}: .*dsn=4\.7\.5, status=deferred \(the certificate of mx\.test"
+                   r"\[127\.0\.0\.1\] is not accepted \(MTA-STS\): its certificate is for other "
+                   r"names\)")
+        assert not sink.messages
+        # others with the same MX host are not concerned
+        assert attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))["event"] == "delivered"
+
+
+def test_B72_dane_of_a_real_signed_zone(place, ca):
+    with tls_sink(ca.good) as sink:
+        zone = "ns A 127.0.0.1\nmx A 127.0.0.1\nmy A 127.0.0.1\na MX 10 mx\nb MX 10 my\n" \
+            f"_{sink.port}._tcp.mx TLSA {ca.good.tlsa(3, 1, 1)}\n" \
+            f"_{sink.port}._tcp.my TLSA {ca.bad.tlsa(3, 1, 1)}\n"
+        with SignedZones({"test": zone}, signed=["test"]) as zones:
+            os.chmod(os.path.dirname(zones.anchor), 0o755)
+            with relay(place, zones, sink, ca, resolver_trust_anchor=zones.anchor,
+                       smtp_tls_security_level="dane") as p:
+                event = attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))
+                assert (event["event"], event["tls_peer"]) == ("delivered", "verified")
+                event = attempt(p, p.send("s@src.test", ["r@b.test"], MAIL))
+                assert (event["event"], event["status"]) == ("deferred", "4.7.5")
+                assert "is not accepted (DANE)" in event["text"]
+        assert len(sink.messages) == 1
+
+
+def test_tls_required_no_in_the_header(place, dns, ca):
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    with PolicyHost(ca.good) as host, tls_sink(ca.bad) as sink, \
+            relay(place, dns, sink, ca, smtp_tls_mta_sts_port=str(host.port)) as p:
+        host.policy("sts.test", mx=("mx.test",))
+        queue_id = p.send("s@src.test", ["r@sts.test"], b"TLS-Required: No\r\n" + MAIL)
+        assert attempt(p, queue_id)["event"] == "delivered"
+
+
+def read_report(message):
+    mail = email.message_from_bytes(message.content)
+    assert mail.get_content_type() == "multipart/report"
+    assert mail.get_param("report-type") == "tlsrpt"
+    text, packed = mail.get_payload()
+    assert packed.get_content_type() == "application/tlsrpt+gzip"
+    return mail, json.loads(gzip.decompress(base64.b64decode(packed.get_payload())))
+
+
+def test_reports(place, dns, ca):
+    dns.add("_smtp._tls.rpt.test", "TXT", '"v=TLSRPTv1; rua=mailto:tls@reports.test"')
+    with tls_sink(ca.good) as sink, \
+            relay(place, dns, sink, ca, smtp_tlsrpt_enable="yes", smtp_tlsrpt_period="4s",
+                  smtp_connection_cache_time_limit="0s") as p:
+        for _ in range(2):
+            attempt(p, p.send("s@src.test", ["r@rpt.test"], MAIL))
+        p.wait_log(r"TLSRPT: the report for rpt\.test goes to tls@reports\.test", 40)
+        wait_until(lambda: any(m.recipients == ["tls@reports.test"] for m in sink.messages), 20,
+                   "the report")
+        found = [read_report(m) for m in sink.messages if m.recipients == ["tls@reports.test"]]
+        mail, report = found[0]
+        assert mail["TLS-Report-Domain"] == "rpt.test"
+        assert "Report Domain: rpt.test" in mail["Subject"]
+        assert report["organization-name"] == "relay.test"
+        policies = [q for _, r in found for q in r["policies"]]
+        assert {q["policy"]["policy-type"] for q in policies} == {"no-policy-found"}
+        assert all(q["policy"]["policy-domain"] == "rpt.test" for q in policies)
+        assert sum(q["summary"]["total-successful-session-count"] for q in policies) in (1, 2)
+        assert all(q["summary"]["total-failure-session-count"] == 0 for q in policies)
+
+
+def test_reports_of_failures_survive_a_restart(place, dns, ca):
+    dns.add("_smtp._tls.sts.test", "TXT", '"v=TLSRPTv1; rua=mailto:tls@reports.test"')
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    with PolicyHost(ca.good) as host, tls_sink(ca.bad) as sink:
+        p = relay(place, dns, sink, ca, smtp_tls_mta_sts_port=str(host.port),
+                  smtp_tlsrpt_enable="yes")
+        host.policy("sts.test", mx=("mx.test",))
+        with p:
+            event = attempt(p, p.send("s@src.test", ["r@sts.test"], MAIL))
+            assert event["event"] == "deferred"
+        p.write_config(smtp_tlsrpt_period="2s")  # the period of before is over
+        p.start()
+        with p:
+            p.wait_log(r"TLSRPT: the report for sts\.test goes to tls@reports\.test", 40)
+            wait_until(lambda: any(m.recipients == ["tls@reports.test"] for m in sink.messages),
+                       20, "the report")
+        message = [m for m in sink.messages if m.recipients == ["tls@reports.test"]][0]
+        policy = read_report(message)[1]["policies"][0]
+        assert policy["policy"]["policy-type"] == "sts"
+        assert policy["policy"]["mx-host"] == ["mx.test"]
+        assert policy["summary"]["total-failure-session-count"] >= 1
+        detail = policy["failure-details"][0]
+        assert (detail["result-type"], detail["receiving-mx-hostname"], detail["receiving-ip"],
+                detail["sending-mta-ip"]) == \
+            ("certificate-host-mismatch", "mx.test", "127.0.0.1", "127.0.0.1")
