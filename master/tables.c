@@ -102,7 +102,15 @@ int tables_check(const struct config *c, struct err *e)
                 return -1;
         }
     }
-    return authorities_check(c, e);
+    int anchor = *c->resolver_trust_anchor
+                     ? open(c->resolver_trust_anchor, O_RDONLY | O_CLOEXEC | O_NOCTTY)
+                     : -1;
+    if (*c->resolver_trust_anchor && anchor < 0)
+        return err_sys(e, "resolver_trust_anchor: %s", c->resolver_trust_anchor);
+    int rc = anchor < 0 ? 0 : cf_check_owner(anchor, c->resolver_trust_anchor, e);
+    if (anchor >= 0)
+        close(anchor);
+    return rc < 0 ? err_prefix(e, "resolver_trust_anchor") : authorities_check(c, e);
 }
 
 void tables_free(struct tables *t)

@@ -164,7 +164,7 @@ static bool is_forbidden(struct job *j, const struct ipc_target *t)
     if (need.required)
         job_note_refusal(j, &v);
     else
-        job_note_failure(j, &v);
+        job_note_unfit(j, &v);
     free(host);
     return true;
 }

@@ -185,6 +185,12 @@ static void note(struct job *j, const struct verdict *v)
 void job_note_failure(struct job *j, const struct verdict *v)
 {
     note(j, v);
+    j->failed_temporarily = j->failed_site = true;
+}
+
+void job_note_unfit(struct job *j, const struct verdict *v)
+{
+    note(j, v);
     j->failed_temporarily = true;
 }
 
@@ -209,7 +215,8 @@ void job_give_up(struct job *j)
                              .local = true,
                              .enhanced = SLICE("4.4.4"),
                              .text = SLICE("the destination has no address to connect to")};
-    job_widen(j, refused ? SCOPE_MESSAGE : SCOPE_SITE);
+    bool tls_only = j->failed_text && !j->failed_site;
+    job_widen(j, tls_only ? SCOPE_MESSAGE : SCOPE_SITE);
     job_decide_all(j, RECIPIENT_DONE, refused ? OUTCOME_FAILED : OUTCOME_DEFERRED, &v);
 }
 

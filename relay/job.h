@@ -74,6 +74,7 @@ struct job {
     bool failed_local;
     bool failed_for_good;    /* a server can never take this message */
     bool failed_temporarily; /* a server failed for a reason that may pass */
+    bool failed_site;        /* and that has nothing to do with the rules about TLS */
     uint16_t failed_code;
     char *failed_enhanced, *failed_text;
     /* for the result */
@@ -102,6 +103,9 @@ void job_decide_all(struct job *j, enum recipient_state state, enum rcpt_outcome
                     const struct verdict *v);
 /* Keeps a connection's failure, for job_give_up. */
 void job_note_failure(struct job *j, const struct verdict *v);
+/* The same for a server that is not as the rules about TLS want it: other mail may
+ * well go there, so it says nothing about the site. */
+void job_note_unfit(struct job *j, const struct verdict *v);
 /* The same for a server that can never take this message. */
 void job_note_refusal(struct job *j, const struct verdict *v);
 /* Defers all that is undecided with the failure noted last; fails it if all there

@@ -175,6 +175,8 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
     if (state < SESSION_RSET) {
         if (s->refused)
             job_note_refusal(j, v);
+        else if (s->unfit)
+            job_note_unfit(j, v);
         else
             job_note_failure(j, v);
         connect_next(relay, j);

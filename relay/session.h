@@ -72,6 +72,7 @@ struct session {
     struct smtp_reply *partial; /* a reply of which not all has come, or NULL */
     struct ehlo ehlo;
     bool refused; /* session_fail: the server can never take this message */
+    bool unfit;   /* session_fail: it is not as the rules about TLS want it */
     struct session_tls tls;
     uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
     uint32_t transactions; /* begun on this connection */

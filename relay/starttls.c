@@ -90,6 +90,7 @@ static void refuse(struct session *s, const struct tls_need *need, const struct 
         session_fail(s, &final, answered);
         return;
     }
+    s->unfit = true;
     session_fail(s, v, answered);
 }
 
@@ -103,6 +104,7 @@ static void broken(struct session *s, const struct tls_need *need, const char *w
                                      s->address, why);
     starttls_report(s, TLS_RESULT_VALIDATION, why);
     if (need->level != TLS_LEVEL_MAY) {
+        s->unfit = true;
         session_fail(s, &v, false);
         return;
     }
@@ -179,10 +181,12 @@ void starttls_on_reply(struct session *s, const struct smtp_reply *r)
     }
     starttls_report(s, TLS_RESULT_NOT_SUPPORTED, "STARTTLS is refused");
     struct verdict v = verdict_of_reply(STAGE_STARTTLS, r);
-    if (need.level != TLS_LEVEL_MAY)
-        session_fail(s, &v, true); /* what it says may change */
-    else
+    if (need.level == TLS_LEVEL_MAY) {
         transaction_begin(s);
+        return;
+    }
+    s->unfit = true;
+    session_fail(s, &v, true); /* what it says may change */
 }
 
 /* ---- the handshake -------------------------------------------------------------- */

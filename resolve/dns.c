@@ -63,8 +63,9 @@ static int set_options(struct ub_ctx *context, struct err *e)
 static int set_anchors(struct ub_ctx *context, struct slice anchors, struct err *e)
 {
     while (anchors.len) {
-        struct slice line = slice_trim(slice_cut(&anchors, '\n'));
-        if (line.len == 0 || line.ptr[0] == ';')
+        struct slice line = slice_cut(&anchors, '\n');
+        line = slice_trim(slice_first(line, slice_chr(line, ';')));
+        if (line.len == 0)
             continue;
         char *text = slice_dup(line);
         int rc = ub_ctx_add_ta(context, text);

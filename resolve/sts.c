@@ -323,3 +323,10 @@ void sts_init(struct sts *all)
     list_init(&all->recent);
     list_init(&all->busy);
 }
+
+void sts_free_domains(struct sts *all)
+{
+    while (!list_empty(&all->recent))
+        domain_free(all, container_of(all->recent.next, struct sts_domain, recent));
+    map_free(&all->domains);
+}

@@ -48,6 +48,7 @@ struct sts {
 
 /* ---- sts.c ---- */
 void sts_init(struct sts *all);
+void sts_free_domains(struct sts *all);
 struct sts_domain *sts_domain_get(struct sts *all, struct slice domain);
 /* The time of a search is over. */
 void sts_give_up(struct sts_domain *d);

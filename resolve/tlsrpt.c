@@ -292,11 +292,24 @@ void tlsrpt_qmgr(struct tlsrpt *all, struct channel *qmgr)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+void tlsrpt_init(struct tlsrpt *all)
+{
+    *all = (struct tlsrpt){.config = NULL};
+    map_init(&all->domains, domain_key);
+    list_init(&all->list);
+}
+
+void tlsrpt_free(struct tlsrpt *all)
+{
+    while (!list_empty(&all->list))
+        domain_free(all, container_of(all->list.next, struct tlsrpt_domain, link));
+    map_free(&all->domains);
+}
+
 int tlsrpt_open(struct tlsrpt *all, const char *data_directory, struct err *e)
 {
     char *directory = xasprintf("%s/resolve", data_directory);
-    map_init(&all->domains, domain_key);
-    list_init(&all->list);
+    tlsrpt_init(all);
     int rc = state_open(&all->state, directory, "tlsrpt", e);
     free(directory);
     return rc;

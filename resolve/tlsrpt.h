@@ -90,6 +90,12 @@ void tlsrpt_save(struct tlsrpt *all);
 struct tlsrpt_domain *tlsrpt_domain_get(struct tlsrpt *all, struct slice domain);
 /* What was written down before. */
 void tlsrpt_load(struct tlsrpt *all);
+/* The counters as lines, and back; a line that makes no sense is left out. */
+void tlsrpt_write(const struct tlsrpt *all, struct buf *out);
+void tlsrpt_read(struct tlsrpt *all, struct slice text);
+/* An empty set of counters, and its end. */
+void tlsrpt_init(struct tlsrpt *all);
+void tlsrpt_free(struct tlsrpt *all);
 /* Adds to the counters of a kind of failure. */
 void tlsrpt_add_failure(struct tlsrpt_counts *c, const struct tlsrpt_failure *f);
 void tlsrpt_period_clear(struct tlsrpt_period *p);

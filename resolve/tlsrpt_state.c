@@ -10,7 +10,10 @@
 #include "core/mem.h"
 #include "resolve/tlsrpt.h"
 
-enum { DOMAIN_LINES_MAX = 128 * 1024 }; /* of one domain, at most: see the limits of tlsrpt.h */
+enum {
+    WORD_MAX = 4 * TLSRPT_TEXT_MAX + 3,
+    DOMAIN_LINES_MAX = 640 * 1024
+}; /* of one domain, at most: see the limits of tlsrpt.h */
 
 static void write_period(const struct tlsrpt_period *p, const char *which, struct buf *out)
 {
@@ -32,7 +35,7 @@ static void write_period(const struct tlsrpt_period *p, const char *which, struc
     }
 }
 
-static void write_all(const struct tlsrpt *all, struct buf *out)
+void tlsrpt_write(const struct tlsrpt *all, struct buf *out)
 {
     list_each(&all->list, n)
     {
@@ -113,10 +116,10 @@ static void read_failure(struct reading *r, struct slice line)
         slice_u64(slice_cut(&line, ' '), &count) < 0)
         return;
     struct tlsrpt_failure f = {.result = (uint8_t)result, .count = count};
-    f.host = slice_dup(slice_cut(&line, ' '));
-    f.address = slice_dup(slice_cut(&line, ' '));
-    f.source = slice_dup(slice_cut(&line, ' '));
-    f.why = slice_dup(slice_first(line, 4 * TLSRPT_TEXT_MAX));
+    f.host = slice_dup(slice_first(slice_cut(&line, ' '), WORD_MAX));
+    f.address = slice_dup(slice_first(slice_cut(&line, ' '), WORD_MAX));
+    f.source = slice_dup(slice_first(slice_cut(&line, ' '), WORD_MAX));
+    f.why = slice_dup(slice_first(line, WORD_MAX));
     tlsrpt_add_failure(r->counts, &f);
     free(f.host);
     free(f.address);
@@ -124,13 +127,11 @@ static void read_failure(struct reading *r, struct slice line)
     free(f.why);
 }
 
-void tlsrpt_load(struct tlsrpt *all)
+void tlsrpt_read(struct tlsrpt *all, struct slice text)
 {
-    struct buf text = BUF_INIT(STATE_MAX);
     struct reading r = {.all = all};
-    state_load(&all->state, &text);
-    for (struct slice rest = buf_slice(&text); rest.len;) {
-        struct slice line = slice_cut(&rest, '\n'), word = slice_cut(&line, ' ');
+    while (text.len) {
+        struct slice line = slice_cut(&text, '\n'), word = slice_cut(&line, ' ');
         if (slice_eq(word, SLICE("domain")))
             read_domain(&r, line);
         if (slice_eq(word, SLICE("domain")) || slice_eq(word, SLICE("period")))
@@ -144,6 +145,13 @@ void tlsrpt_load(struct tlsrpt *all)
         else if (slice_eq(word, SLICE("failure")))
             read_failure(&r, line);
     }
+}
+
+void tlsrpt_load(struct tlsrpt *all)
+{
+    struct buf text = BUF_INIT(STATE_MAX);
+    state_load(&all->state, &text);
+    tlsrpt_read(all, buf_slice(&text));
     buf_free(&text);
 }
 
@@ -154,7 +162,7 @@ void tlsrpt_save(struct tlsrpt *all)
     if (!all->changed)
         return;
     all->changed = false;
-    write_all(all, &text);
+    tlsrpt_write(all, &text);
     if (state_save(&all->state, buf_slice(&text), &e) < 0)
         log_error("counters of TLSRPT: %s; they are lost at the next restart", e.text);
     buf_free(&text);

@@ -350,6 +350,21 @@ def test_B72_dane_mismatch_defers_and_is_reported(ca):
     assert not server.connections[0].content
 
 
+def test_what_rules_refuse_says_nothing_about_the_site(ca):
+    """Else a domain could have the site of others suspended by its own policy."""
+    with Script(starttls(ca.self_signed)) as server, relay_with(ca) as relay:
+        for tls in (rule(VERIFY, origin=BY_STS), rule(FORBIDDEN, origin=BY_STS, why="no"),
+                    rule(ENCRYPT, protocols="TLSv1.2"), rule(MAY)):
+            result, outcome = deliver(relay, server, tls,
+                                      flags=REQUIRETLS if tls[0]["level"] == MAY else 0)
+            assert outcome.status in (DEFERRED, FAILED, SENT)
+            assert outcome.status == SENT or result.scope == 1  # of the message
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with relay_with(ca) as relay:
+        assert deliver(relay, [port], rule(VERIFY))[0].scope == 2  # of the site
+
+
 def test_forbidden_hosts_are_not_asked(ca):
     with Script(plain()) as bad, Script(plain()) as good, relay_with(ca) as relay:
         tls = [dict(host="mx0.test", level=FORBIDDEN, origin=BY_DANE,

@@ -16,7 +16,8 @@ class Resolve:
     def __init__(self, directory, dns, **config):
         self.dns = dns
         values = {"resolver_nameservers": dns.address, "resolver_permit_networks": "127.0.0.0/8",
-                  "resolver_timeout": "3", "inet_protocols": "ipv4"}
+                  "resolver_timeout": "3", "inet_protocols": "ipv4",
+                  "smtp_tls_mta_sts": "no"}
         values.update(config)
         self.config = values
         self.master = FakeMaster("resolve", values, directory=directory)

@@ -222,7 +222,7 @@ def host(ca):
 def sts(dns, start, host, ca):
     def make(**config):
         r = start(smtp_tls_mta_sts_port=str(host.port), resolver_timeout="10",
-                  resolver_min_ttl="0s", **config)
+                  resolver_min_ttl="0s", smtp_tls_mta_sts="yes", **config)
         r.master.table("smtp_tls_CAfile", 0, "ca.pem", ca.pem)
         return r
     for name in ("a", "b", "c", "d"):
