@@ -12,6 +12,7 @@ sys.path.insert(0, FAULT)
 
 from soak_check import Copy, Facts, Kill, judge  # noqa: E402
 from soak_clients import ACKED, MAYBE, OPEN, REFUSED, Message  # noqa: E402
+from soak_memory import Memory  # noqa: E402
 
 OK, OTHER, NO = "n1.k0.ok@dst.test", "n1.k1.ok@dst.test", "n1.k2.no@dst.test"
 ID = "1yKZT61x2nz0001"
@@ -97,3 +98,15 @@ def test_checker_accepts(name):
 @pytest.mark.parametrize("name", BAD)
 def test_checker_notices(name):
     assert not judge(BAD[name]).good
+
+
+@pytest.mark.parametrize("kib_per_minute,grows", [(0, False), (100, False), (600, True)])
+def test_growing_memory_is_noticed(kib_per_minute, grows):
+    """Five minutes of a process whose memory goes up and down, and maybe up."""
+    memory = Memory(list)
+    memory.samples[1, "qmgr"] = [
+        (t, 9000, 8000 + t / 60 * kib_per_minute + (t * 7919) % 300) for t in range(0, 300, 2)]
+    services, growing = memory.report(256)
+    assert bool(growing) == grows, growing
+    assert abs(services["qmgr"]["pss_slope_kib_per_min"] - kib_per_minute) < 30
+    assert abs(services["qmgr"]["rss_slope_kib_per_min"]) < 0.01
