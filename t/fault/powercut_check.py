@@ -10,8 +10,11 @@ import shim
 from soak_check import is_refused, number_of
 from soak_clients import ACKED, MAYBE, REFUSED
 
-HOLD, RECORD_FLAGS = 32, 3         # MESSAGE_HOLD, SPOOL_RECORD_FLAGS
-PENDING, WANTS_NOTICE, SENT, BOUNCED, DELETED = "PCSBD"
+HOLD, DELETED_FLAG, RECORD_FLAGS = 32, 0x20000, 3   # MESSAGE_..., SPOOL_RECORD_FLAGS
+# What an order does to a message's flags.
+ORDERS = {"hold": (HOLD, True), "release": (HOLD, False), "delete": (DELETED_FLAG, True),
+          "undelete": (DELETED_FLAG, False)}
+PENDING, WANTS_NOTICE, SENT, BOUNCED = "PCSB"
 ID_LEN = 15
 NEVER = 1 << 62
 # P4: marks of the last second may be lost; a record of a hold likewise.
@@ -66,19 +69,19 @@ class Found:
         self.corrupt = {n[:ID_LEN + 2] if "." not in n else n.split(".")[0]
                         for n in os.listdir(directory + "/corrupt")}
         self.left = os.listdir(directory + "/tmp")
-        self.held = {id for id, m in self.messages.items() if is_held(m)}
+        self.flags = {id: flags_of(m) for id, m in self.messages.items()}
         self.reported = collections.defaultdict(set)   # original's ID -> who is in its notices
         for id, m in self.messages.items():
             if len(id) > ID_LEN:
                 self.reported[id[:ID_LEN]].update(FINAL.findall(m.get("body", "")))
 
 
-def is_held(m):
+def flags_of(m):
     flags = m["flags"]
     for r in m["records"]:
         if r["type"] == RECORD_FLAGS:
             flags = r["flags"]
-    return bool(flags & HOLD)
+    return flags
 
 
 def first_times(rec, copies, names):
@@ -100,11 +103,9 @@ class Judge:
         # recipient -> position from which on the outside has the message, or the notice
         self.delivered = first_times(rec, rec.deliveries, "recipients")
         self.noticed = first_times(rec, rec.notices, "reported")
-        self.deleted, self.orders = {}, collections.defaultdict(list)
+        self.orders = collections.defaultdict(list)
         for o in rec.orders:
             self.orders[o.id].append(o)
-            if o.verb == "delete":
-                self.deleted[o.id] = rec.position(o.begun)
         syncs = [r for r in rec.records if r.end and r.inode and not r.source[0] and not r.data]
         # a mark waits half a second, then for the sync under way and for its own
         self.slack = MARK_SECONDS + 2 * max([(r.end_ns - r.begin_ns) / 1e9 for r in syncs] or [0])
@@ -140,7 +141,6 @@ class Judge:
         f = found.messages.get(m.id)
         if f and f["error"]:
             return [f"{m.id} was acknowledged and cannot be read: {f['error']}"]
-        gone = self.deleted.get(m.id, NEVER) <= position
         if f and f["recipients"] != m.recipients:
             return [f"{m.id} has other recipients than it was acknowledged for"]
         for i, address in enumerate(m.recipients):
@@ -148,8 +148,7 @@ class Judge:
             noticed = address in found.reported[m.id] or self.noticed.get(address, NEVER) <= position
             good = (status in (PENDING, WANTS_NOTICE) or
                     status in (SENT, None) and self.delivered.get(address, NEVER) <= position or
-                    status in (BOUNCED, None) and is_refused(address) and noticed or
-                    status in (DELETED, None) and gone)
+                    status in (BOUNCED, None) and is_refused(address) and noticed)
             if not good:
                 return [f"{m.id} was acknowledged, and nothing is known of {address}: "
                         f"{'its status is ' + status if status else 'the file is gone'}"]
@@ -175,22 +174,29 @@ class Judge:
         wrong = []
         for address, status in zip(f["recipients"], f["status"]):
             late = now - self.marked.get(address, now) - self.slack
-            if status == PENDING and late > 0 and id not in self.deleted:
+            if status == PENDING and late > 0 and not found.flags[id] & DELETED_FLAG:
                 wrong.append(f"{address} was marked as delivered {late + self.slack:.2f} s ago "
                              "and would be sent again")
-        return wrong + self.judge_hold(now, found, id)
+        return wrong + self.judge_orders(now, found, id)
 
-    def judge_hold(self, now, found, id):
-        """The last order that is old enough to be durable, if no later one was begun."""
-        orders = self.orders.get(id)
-        if not orders or any(o.begun <= now < o.done + self.slack for o in orders):
-            return []
-        past = [o for o in orders if o.done + self.slack <= now]
-        if past and past[-1].verb in ("hold", "release") and \
-                not self.forgotten(past[-1].done) and \
-                (past[-1].verb == "hold") != (id in found.held):
-            return [f"{id} was told to {past[-1].verb} and this is forgotten"]
-        return []
+    def standing(self, now, id, flag):
+        """The last order about this flag, if it is old enough to be durable and no later
+        one was begun; an undelete may change the others."""
+        orders = [o for o in self.orders.get(id, ()) if ORDERS[o.verb][0] in (flag, DELETED_FLAG)]
+        past = [o for o in orders if o.begun <= now]
+        if past and past[-1].done + self.slack <= now and ORDERS[past[-1].verb][0] == flag and \
+                not self.forgotten(past[-1].done):
+            return past[-1]
+        return None
+
+    def judge_orders(self, now, found, id):
+        """What the operator was told to be done is not forgotten."""
+        wrong = []
+        for flag in (HOLD, DELETED_FLAG):
+            order = self.standing(now, id, flag)
+            if order and ORDERS[order.verb][1] != bool(found.flags[id] & flag):
+                wrong.append(f"{id} was told to {order.verb} and this is forgotten")
+        return wrong
 
     def judge_notice(self, id, f):
         m = self.by_id.get(id[:ID_LEN]) or \

@@ -8,7 +8,7 @@ import sys
 
 from postern import Postern, wait_until, write_accounts
 import powercut_check
-from powercut_check import NEVER
+from powercut_check import DELETED_FLAG, NEVER
 import powercut_scenario
 import soak_check
 from soak_check import is_refused
@@ -31,7 +31,7 @@ class Restart:
 
     def __init__(self, directory, rec, judge, seed):
         self.rec, self.judge, self.directory = rec, judge, directory
-        self.held = set()
+        self.held = set()      # and deleted: what stays
         os.makedirs(directory)
         self.sink = Sink(directory, seed)
         self.sink.tell("calm")
@@ -58,11 +58,14 @@ class Restart:
                     for path in [base] + [os.path.join(base, f) for f in files]:
                         os.chown(path, *owner)
 
+    def listed(self, *options):
+        listed = self.p.ctl("queue", "list", "--json", *options, check=False).stdout
+        return [json.loads(line) for line in listed.splitlines()]
+
     def waiting(self):
-        """Files of messages that are not held."""
-        listed = self.p.ctl("queue", "list", "--json", check=False).stdout
-        messages = [json.loads(line) for line in listed.splitlines()]
-        self.held = {m["id"] for m in messages if m.get("status") == "hold"}
+        """Files of messages that are to be delivered."""
+        self.held = {m["id"] for m in self.listed() if m.get("status") == "hold"}
+        self.held |= {m["id"] for m in self.listed("--deleted")}
         return {os.path.basename(f) for f in self.p.spool_files()} - self.held
 
     def run(self, position, tree):
@@ -97,7 +100,7 @@ class Restart:
 
     def judge_message(self, position, m, came, told):
         owed = m.state == ACKED and self.judge.acked[m.number] < position
-        gone = self.judge.deleted.get(m.id, NEVER) <= position
+        deleted = self.judge.standing(self.rec.time(position), m.id, DELETED_FLAG)
         whole = [a for a in m.recipients if came[a] or told[a]]
         wrong = []
         if whole and m.state not in (ACKED, MAYBE):
@@ -110,8 +113,9 @@ class Restart:
             late = self.rec.time(position) - self.judge.marked.get(a, 1e12) - self.judge.slack
             if now and not is_refused(a) and late > 0:
                 wrong.append(f"{a} came again, {late + self.judge.slack:.2f} s after its mark")
-            if (owed or whole) and not now and before > position and not gone and \
-                    m.id not in self.held:
+            if now and deleted and deleted.verb == "delete":
+                wrong.append(f"{a} was deleted and came")
+            if (owed or whole) and not now and before > position and m.id not in self.held:
                 wrong.append(f"{a} of message {m.number} is lost")
         return wrong
 

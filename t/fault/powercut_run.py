@@ -13,6 +13,7 @@ import shim
 from postern import BUILD
 
 CALLS_AROUND = 200
+SAMPLES_SPARE = 8   # states that are kept for each that a whole relay gets: chance has its way
 SURE = ("none", "all", "names", "data")    # one state a cut
 CHANCE = ("journal", "random")             # as many as there are turns
 
@@ -145,7 +146,7 @@ class States:
         every = len(SURE) + turns * len(CHANCE)
         steps = 2 * len([r for r in self.rec.records if r.call != shim.SEND])
         share = min(1.0, limit / (every * steps)) if limit else 1.0
-        samples /= every * steps * share * 0.5
+        samples *= SAMPLES_SPARE / (every * steps * share)
         try:
             position = 0
             for position in powercut_disk.cuts(self.disk, self.rec.records):
@@ -181,7 +182,7 @@ def judge(directory, rec, seed, turns=1, states=0, restarts=0, mutant=""):
     """All cuts of a recording; the report."""
     s = States(rec, directory, seed, REPLAYED[mutant][0] if mutant else None)
     s.go(turns, states, restarts)
-    samples = s.samples[:restarts]
+    samples = s.samples[::max(1, len(s.samples) // restarts)][:restarts] if restarts else []
     if samples:
         s.wrong += powercut_restart.try_all(directory, rec, s.judge, samples, seed)
     return {"seed": seed, "calls": len(rec.records), "cuts": s.cuts, "states": s.states,

@@ -155,8 +155,9 @@ class Scenario:
                    if m.state == ACKED and any("down.test" in r for r in m.recipients)]
         for m in self.random.sample(waiting, min(2, len(waiting))):
             last = [o.verb for o in self.orders if o.id == m.id]
-            if "delete" not in last:
-                self.order(self.random.choice(("hold", "hold", "release", "delete")), m.id)
+            verbs = ("undelete",) if last and last[-1] == "delete" else \
+                ("hold", "hold", "release", "delete")
+            self.order(self.random.choice(verbs), m.id)
 
     def phases(self):
         """What changes as the load goes on: by the share of messages submitted."""
