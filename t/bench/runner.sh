@@ -10,6 +10,8 @@
 #   PROCS  concurrency in and out, default 100;  LOG=0  no log
 #   KEEP_SPOOL=1  start on the spool of the run before
 #   EXTRA  lines added to main.cf
+#   SLOW_SYNC=1  every flush of the disk takes 5 ms longer (slow-sync.so of
+#          POSTERN_BUILD, preloaded in the namespace)
 BENCH_DIR=${BENCH_DIR:-${TMPDIR:-/tmp}/relay-bench}
 BENCH_SPOOL=${BENCH_SPOOL:-$BENCH_DIR/spool}
 MODE=${MODE:-relay} PROCS=${PROCS:-100} LOG=${LOG:-1}
@@ -49,6 +51,18 @@ accounts() {
         echo "$user:x:$id:" >> "$to/group"
         id=$((id + 1))
     done
+}
+
+# preload ETC: makes ETC, which is laid over /etc, slow the disk down if SLOW_SYNC
+# says so.
+preload() {
+    local library
+    library=$(realpath "${POSTERN_BUILD:-$root/build}")/t/slow-sync.so
+    mkdir -p "$1"
+    rm -f "$1/ld.so.preload"
+    [ "${SLOW_SYNC:-0}" = 1 ] || return 0
+    [ -r "$library" ] || die "no $library: build first, or set POSTERN_BUILD"
+    echo "$library" > "$1/ld.so.preload"
 }
 
 # launch PORT SCRIPT: runs SCRIPT (it ends in exec) in the namespace and the
