@@ -7,6 +7,7 @@
 #include "master/authorities.h"
 #include "master/master.h"
 #include "master/plans_file.h"
+#include "master/providers.h"
 #include "service/client_counts.h"
 
 static bool is_qmgr(const struct process *p)
@@ -162,11 +163,32 @@ static void send_plans(struct process *p)
     close(fd);
 }
 
+/* qmgr keeps the set that it has if this one cannot be had. */
+static void broker_providers(struct process *p)
+{
+    const char *path = p->master->plan->config->provider_config_file;
+    struct err e;
+    if (!*path)
+        return;
+    int fd = providers_open(path, &e);
+    if (fd < 0) {
+        log_error("provider_config_file: %s", e.text);
+        return;
+    }
+    ipc_table_encode(
+        channel_out(p->channel),
+        &(struct ipc_table){.parameter = SLICE("provider_config_file"), .spec = slice_str(path)});
+    channel_attach(p->channel, fd);
+    close(fd);
+}
+
 void broker_tables(struct process *p)
 {
     struct tables *t = &p->master->tables;
     if (is_quota(p) && p->channel)
         send_plans(p);
+    if (p->command == command_find(SLICE("qmgr")) && p->channel)
+        broker_providers(p);
     bool resolve = p->command == command_find(SLICE("resolve"));
     if (!p->channel || (!resolve && p->command != command_find(SLICE("relay"))))
         return;

@@ -14,6 +14,7 @@
 #include "conf/nets.h"
 #include "core/mem.h"
 #include "master/plans_file.h"
+#include "master/providers.h"
 #include "master/tables.h"
 
 void plan_free(struct plan *p)
@@ -221,9 +222,9 @@ static int plan_service(struct plan *p, const struct master_cf_service *line, bo
     s->processes = process_count(s);
     if (line->command == command_find(SLICE("quota")) && *s->config->plans_file)
         return plans_file_check(s->config->plans_file, e);
-    return line->command == command_find(SLICE("resolve"))
-               ? tables_check(s->config, e)
-               : 0;
+    if (line->command == command_find(SLICE("qmgr")))
+        return providers_check(p->config->provider_config_file, e);
+    return line->command == command_find(SLICE("resolve")) ? tables_check(s->config, e) : 0;
 }
 
 static int plan_services(struct plan *p, bool privileged, struct err *e)

@@ -41,26 +41,12 @@ static struct slice queue_key(const void *value)
     return slice_make(&k->key, sizeof k->key);
 }
 
-static void read_limits(struct qmgr *q)
-{
-    const struct config *c = q->s->config;
-    q->dispatch.limits = (struct shaper_limits){
-        .concurrency = (uint32_t)c->default_destination_concurrency_limit,
-        .initial = (uint32_t)c->initial_destination_concurrency,
-        .cohorts = (uint32_t)c->default_destination_concurrency_failed_cohort_limit,
-        .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
-        .suspend = c->destination_suspend_time * CLOCK_SECOND,
-        .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
-    };
-}
-
 void dispatch_init(struct qmgr *q)
 {
     map_init(&q->dispatch.accounts, account_key);
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
     list_init(&q->dispatch.lanes);
-    read_limits(q);
 }
 
 /* Which class goes first this time: transactional mostly, the others often
@@ -99,27 +85,44 @@ static struct account *account_get(struct qmgr *q, struct slice name)
     return a;
 }
 
-struct lane *dispatch_lane(struct qmgr *q, struct site *site)
+struct lane *dispatch_lane(struct qmgr *q, struct group *group)
 {
     /* one source address until there are pools of them */
-    if (!list_empty(&site->lanes))
-        return container_of(site->lanes.next, struct lane, of_site);
+    if (!list_empty(&group->lanes))
+        return container_of(group->lanes.next, struct lane, of_group);
     struct lane *l = xcalloc(1, sizeof *l);
-    l->site = site;
-    site->refs++;
+    l->group = group;
+    group->refs++;
     l->used = q->now;
-    list_push(&site->lanes, &l->of_site);
+    list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);
     list_init(&l->queues);
     for (int i = 0; i < 3; i++)
         list_init(&l->waiting[i]);
-    shaper_init(&l->shaper, &q->dispatch.limits);
+    group_limits(q, group, slice_make(l->source, l->source_len), &l->limits);
+    shaper_init(&l->shaper, &l->limits);
     return l;
+}
+
+/* Who gets a share of its own: the account, or where there is none the sender's domain. */
+static struct slice sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
+{
+    struct slice account = message_account(m), sender = message_sender(m);
+    if (account.len)
+        return account;
+    size_t at = slice_rchr(sender, '@'), n = 0;
+    buffer[n++] = '@'; /* no account's name begins so */
+    for (size_t i = at + 1; i < sender.len && n < ACCOUNT_MAX; i++) {
+        char c = sender.ptr[i];
+        buffer[n++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    }
+    return slice_make(buffer, n);
 }
 
 static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct message *m)
 {
-    struct account *a = account_get(q, message_account(m));
+    char name[ACCOUNT_MAX + 1];
+    struct account *a = account_get(q, sharer(m, name));
     uint8_t class = m->env->mail_class;
     if (l->recent && l->recent->account == a && l->recent->mail_class == class)
         return l->recent;
@@ -218,6 +221,7 @@ void job_free(struct qmgr *q, struct job *j)
     list_remove(&j->link);
     list_remove(&j->of_message);
     tls_rules_unref(j->tls);
+    site_unref(q, j->site);
     free(j);
 }
 
@@ -225,7 +229,7 @@ void job_free(struct qmgr *q, struct job *j)
  * back-off, so that mail flows as soon as the site is back. */
 static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
 {
-    struct attempt t = {.site = l->site, .sent = q->now};
+    struct attempt t = {.site = j->site, .sent = q->now};
     int64_t until = l->shaper.suspended_until;
     until += retry_jitter((until - q->now) / 10 + CLOCK_SECOND);
     struct answer *a = answer_ref(l->suspended);
@@ -254,7 +258,7 @@ static bool merge(struct qmgr *q, struct queue *k, struct job *j)
     if (k->count == 0)
         return false;
     struct job *last = container_of(k->jobs.prev, struct job, link);
-    if (last->m != j->m || last->room - last->count < j->count ||
+    if (last->m != j->m || last->site != j->site || last->room - last->count < j->count ||
         last->bytes + j->bytes > JOB_RECIPIENT_BYTES || last->rcpts[last->count - 1] > j->rcpts[0])
         return false;
     memcpy(last->rcpts + last->count, j->rcpts, j->count * sizeof j->rcpts[0]);
@@ -264,9 +268,11 @@ static bool merge(struct qmgr *q, struct queue *k, struct job *j)
     return true;
 }
 
-void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
+void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job *j)
 {
     int64_t when;
+    j->site = site;
+    site->refs++;
     enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
     l->used = q->now;
     if (room == SHAPER_SUSPENDED && l->suspended) {
@@ -298,37 +304,48 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct job *j)
     wake_one(q, l);
 }
 
-static void suspend(struct qmgr *q, struct lane *l)
+void dispatch_suspend(struct qmgr *q, struct lane *l)
 {
     struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
     char status[ENHANCED_MAX + 1];
     buf_addstr(&text, "delivery temporarily suspended: ");
-    if (l->last)
+    if (l->shaper.by_hand)
+        buf_addstr(&text, "by the operator");
+    else if (l->last)
         answer_describe(l->last, &text);
     answer_unref(l->suspended);
     l->suspended =
         answer_new(0, answer_status(l->last, '4', status), buf_slice(&text), SLICE(""), SLICE(""));
     l->suspended->local = true;
     buf_free(&text);
-    log_info("site %s: suspended for %llds", log_esc(site_name(l->site)),
+    log_info("site %s: suspended for %llds", log_esc(slice_str(l->group->name)),
              (long long)((l->shaper.suspended_until - q->now + CLOCK_SECOND - 1) / CLOCK_SECOND));
     defer_all(q, l);
 }
 
-void dispatch_over(struct qmgr *q, struct job *j, enum shaper_result result, struct answer *why)
+void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *report,
+                   struct answer *why)
 {
     struct lane *l = j->queue->lane;
     l->in_flight--;
     q->dispatch.in_flight--;
     l->used = q->now;
-    if (result == SHAPER_FAILED && why) {
+    if (why) {
         answer_unref(l->last);
         l->last = answer_ref(why);
     }
-    if (shaper_finished(&l->shaper, result, q->now))
-        suspend(q, l);
+    uint8_t events = l->shaper.events_next;
+    bool suspended = shaper_finished(&l->shaper, report, q->now);
+    events_shaping(q, l, events);
+    if (suspended)
+        dispatch_suspend(q, l);
     else
         wake_one(q, l);
+}
+
+void dispatch_wake(struct qmgr *q, struct lane *l)
+{
+    wake_one(q, l);
 }
 
 /* ---- choosing -------------------------------------------------------------------------------- */
@@ -382,7 +399,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     }
     l->in_flight++;
     q->dispatch.in_flight++;
-    shaper_started(&l->shaper, q->now);
+    shaper_started(&l->shaper, j->count, q->now);
     wake_one(q, l);
     j->state = JOB_READING; /* until it is sent */
     relays_send(q, r, j);
@@ -435,7 +452,6 @@ int64_t dispatch_next_due(const struct qmgr *q)
 
 void dispatch_reload(struct qmgr *q)
 {
-    read_limits(q);
     list_each(&q->dispatch.lanes, n) wake_one(q, container_of(n, struct lane, all));
 }
 
@@ -477,10 +493,10 @@ void dispatch_sweep(struct qmgr *q)
             continue;
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
-        list_remove(&l->of_site);
+        list_remove(&l->of_group);
         answer_unref(l->last);
         answer_unref(l->suspended);
-        site_unref(q, l->site);
+        group_unref(q, l->group);
         free(l);
     }
 }

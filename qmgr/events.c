@@ -97,8 +97,7 @@ static void put_delay(int64_t us)
     buf_addstr(&line, text);
 }
 
-/* Begins an event with what all have; end with event_end. */
-static struct buf *event_begin(struct qmgr *q, const char *name, const struct message *m)
+struct buf *events_begin(struct qmgr *q, const char *name)
 {
     struct buf *b = &q->events.out;
     if (!q->events.enabled || buf_reserve(b, 2 * LINE_MAX_LEN) < 0)
@@ -106,14 +105,27 @@ static struct buf *event_begin(struct qmgr *q, const char *name, const struct me
     json_begin(b);
     json_seconds(b, "time", clock_wall());
     json_str(b, "event", slice_str(name));
-    json_str(b, "id", id_slice(&m->id));
     return b;
+}
+
+/* Begins an event of a message with what all have; end with event_end. */
+static struct buf *event_begin(struct qmgr *q, const char *name, const struct message *m)
+{
+    struct buf *b = events_begin(q, name);
+    if (b)
+        json_str(b, "id", id_slice(&m->id));
+    return b;
+}
+
+void events_end(struct buf *b)
+{
+    json_end(b);
+    buf_addc(b, '\n');
 }
 
 static void event_end(struct buf *b)
 {
-    json_end(b);
-    buf_addc(b, '\n');
+    events_end(b);
 }
 
 static const char *class_name(uint8_t class)

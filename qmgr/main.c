@@ -20,6 +20,7 @@
 #include "qmgr/control.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/showq.h"
+#include "rules/bundle.h"
 
 static struct qmgr qmgr;
 static struct control *control;
@@ -72,6 +73,7 @@ static int start(struct service *s, struct err *e)
     q->s = s;
     s->state = q;
     queue_init(q);
+    groups_init(q);
     sites_init(q);
     dispatch_init(q);
     relays_init(q);
@@ -108,12 +110,43 @@ static void reload(struct service *s)
     struct qmgr *q = s->state;
     queue_tick(q);
     events_reload(q);
+    groups_reload(q);
     dispatch_reload(q);
     deleted_reload(q);
     sites_renew(q);
     if (sites_reload(q))
         queue_wake_all(q, false);
     intake_state(q);
+}
+
+/* providers.conf, which master has checked; it is checked again here, and the set that is
+ * in use stays if there is anything wrong with this one. */
+static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
+                  int fd)
+{
+    struct qmgr *q = s->state;
+    struct buf text = BUF_INIT(RULES_BUNDLE_MAX);
+    struct err e = {0, "too long"};
+    struct rules *rules = NULL;
+    (void)position;
+    queue_tick(q);
+    bool whole = slice_eq(parameter, SLICE("provider_config_file")) && lseek(fd, 0, SEEK_SET) == 0;
+    while (whole && buf_reserve(&text, 4096) == 0) {
+        ssize_t n = read(fd, text.data + text.len, text.cap - text.len);
+        if (n <= 0) {
+            rules = n == 0 ? rules_bundle_load(buf_slice(&text), &e) : NULL;
+            break;
+        }
+        text.len += (size_t)n;
+    }
+    close(fd);
+    buf_free(&text);
+    if (!rules) {
+        log_error("%s: the rules stay as they are: %s", log_esc(spec), e.text);
+        return;
+    }
+    groups_set_rules(q, rules);
+    log_info("providers.conf: %u providers, %u rules", rules_providers(rules), rules_count(rules));
 }
 
 /* No new work; what is under way ends, or stays in the spool. */
@@ -180,6 +213,7 @@ int main(int argc, char **argv)
         .threads = true,
         .start = start,
         .peer = peer,
+        .table = table,
         .reload = reload,
         .drain = drain,
         .turn = turn,

@@ -138,7 +138,7 @@ void outcome_deferred(struct qmgr *q, struct message *m, const uint32_t *rcpts, 
     int64_t next = q->now + retry_backoff(q->s->config, attempts);
     if (!record || not_before > next)
         next = not_before;
-    uint32_t due = queue_seconds(q, next) + 1;
+    uint32_t due = next > q->now ? queue_seconds(q, next) + 1 : queue_seconds(q, q->now);
     for (uint32_t k = 0; k < count; k++)
         recipient_waits(m, rcpts[k], due);
     if (record)

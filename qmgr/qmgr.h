@@ -44,20 +44,25 @@ enum {
 #define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
 
 struct job;
+struct rule;
+struct rules;
 
 /* ---- destinations ----------------------------------------------------------- */
 
 struct route; /* sites.c */
 
+struct group; /* groups.c */
+
 struct site {
     struct list all;
-    struct list lanes;
+    struct group *group;
     char *key; /* transport digit, then the name */
     size_t key_len;
     uint8_t transport;
     struct buf targets; /* encoded ipc_target list */
     char *tls;          /* the last connection's: "Verified TLSv1.3 with ...", "" or NULL */
-    uint32_t refs;      /* routes and lanes */
+    uint32_t refs;      /* routes and jobs */
+    uint64_t sessions;  /* the same for sites whose targets are the same: they share sessions */
 };
 static inline struct slice site_name(const struct site *s)
 {
@@ -83,12 +88,31 @@ static inline struct slice tls_rules_report(const struct tls_rules *r)
 struct tls_rules *tls_rules_ref(struct tls_rules *r);
 void tls_rules_unref(struct tls_rules *r);
 
-/* The unit of shaping: a site from one source address. */
+/* What providers see as one destination, and so the unit of limits: a provider, MX host
+ * or domain that providers.conf has an entry for, or else the sites whose targets are the
+ * same, whatever their names. */
+struct group {
+    struct list lanes;
+    char *key;                      /* unique */
+    char *name;                     /* for people: of the entry, or of the first site */
+    char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
+    unsigned provider_index;        /* in the present set of rules; 0: none */
+    uint32_t refs;                  /* sites and lanes */
+};
+
+/* The unit of shaping: a group from one source address. */
 struct lane {
-    struct list of_site, all;
-    struct site *site;
+    struct list of_group, all;
+    struct group *group;
     char source[16];
     uint8_t source_len;
+    uint8_t odd;        /* how much of what it answers cannot be understood: 0 to 255 */
+    uint32_t odd_close; /* use of the connection at the last refusal that nobody understood */
+    struct rule_count {
+        uint16_t rule, times;
+        int64_t since;
+    } counts[4]; /* of rules that act from the n-th time on */
+    struct shaper_limits limits;
     struct shaper shaper;
     struct heap_node wake;  /* when the shaper may allow more */
     struct list waiting[3]; /* queues that wait for room here, by class */
@@ -110,7 +134,8 @@ struct job {
     struct list of_message;
     struct message *m;
     struct route *route;   /* until it is submitted */
-    struct queue *queue;   /* once routed */
+    struct site *site;     /* once routed; counts as a reference */
+    struct queue *queue;   /* the same */
     struct relay *relay;   /* once chosen */
     struct tls_rules *tls; /* once routed */
     uint64_t number;       /* once chosen: in the job table */
@@ -126,12 +151,16 @@ struct job {
 struct dispatch {
     struct map accounts, queues;
     struct account *recent;
-    struct shaper_limits limits;
     struct list active; /* accounts with ready queues */
     struct list lanes;
     struct heap wakes;
     uint64_t queued, in_flight;
     uint32_t busy_queues; /* that have jobs */
+};
+
+struct shaping {
+    struct map groups;   /* by key */
+    struct rules *rules; /* providers.conf; NULL until master has sent it */
 };
 
 struct sites {
@@ -203,6 +232,7 @@ struct qmgr {
     struct list commits_free;
     unsigned commits_free_count;
     struct dispatch dispatch;
+    struct shaping shaping;
     struct sites sites;
     struct relays relays;
     struct notices notices;
@@ -388,18 +418,52 @@ void dispatch_init(struct qmgr *q);
 struct job *job_new(struct message *m, uint32_t room);
 /* Unlinks the job from wherever it is and frees it; its recipients are the caller's. */
 void job_free(struct qmgr *q, struct job *j);
-void dispatch_add(struct qmgr *q, struct lane *lane, struct job *j);
-/* A job that was started left its lane; `why` is its answer if the site failed.
- * May defer and settle other jobs of the lane. The job's own recipients must
+void dispatch_add(struct qmgr *q, struct lane *lane, struct site *site, struct job *j);
+/* A job that was started left its lane; `why` is its answer if the destination failed or
+ * refused. May defer and settle other jobs of the lane. The job's own recipients must
  * still be QUEUED, so that its message stays. */
-void dispatch_over(struct qmgr *q, struct job *j, enum shaper_result result, struct answer *why);
+void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *report,
+                   struct answer *why);
 void dispatch_turn(struct qmgr *q);
 int64_t dispatch_next_due(const struct qmgr *q);
 void dispatch_reload(struct qmgr *q);
 void dispatch_unsuspend_all(struct qmgr *q);
 void dispatch_sweep(struct qmgr *q);
-struct lane *dispatch_lane(struct qmgr *q, struct site *site);
+struct lane *dispatch_lane(struct qmgr *q, struct group *group);
+/* The queues of a lane may go on: its limits have changed. */
+void dispatch_wake(struct qmgr *q, struct lane *l);
+/* The lane has been suspended: its messages wait outside, with the reason. */
+void dispatch_suspend(struct qmgr *q, struct lane *l);
 
+/* ---- groups.c --------------------------------------------------------------------- */
+
+void groups_init(struct qmgr *q);
+/* The group of a site with these targets; `domain` of the recipients. Counts a reference. */
+struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain);
+void group_unref(struct qmgr *q, struct group *g);
+/* The lane's limits from main.cf and providers.conf. */
+void group_limits(const struct qmgr *q, const struct group *g, struct slice source,
+                  struct shaper_limits *out);
+/* A sum of the targets' addresses, the same for sites that have the same. */
+uint64_t group_targets_sum(const struct site *s);
+/* main.cf has changed: limits of all lanes. */
+void groups_reload(struct qmgr *q);
+/* Takes over a set of rules. */
+void groups_set_rules(struct qmgr *q, struct rules *rules);
+
+/* ---- verdict.c --------------------------------------------------------------------- */
+
+/* What a result says of the destination. */
+struct verdict {
+    struct shaper_report report;
+    const struct rule *rule; /* that said so, or NULL */
+    bool failed;             /* `worst` is there: an outcome that was no success */
+    struct ipc_outcome worst;
+};
+void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out);
+/* What rules make of recipients' outcome: may change o->status, and *after, when they
+ * are tried again (microseconds; 0: as usual; -1: as soon as the lane allows). */
+void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o, int64_t *after);
 /* ---- park.c ----------------------------------------------------------------------- */
 
 /* Whether a job more for this queue had better wait on the disk. */
@@ -494,6 +558,12 @@ void events_removed(struct qmgr *q, const struct message *m, const char *why);
 void events_expired(struct qmgr *q, const struct message *m);
 void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
                    enum notice_kind kind, uint32_t recipients);
+/* An event of no message: begins an object, or NULL if there is no event log. */
+struct buf *events_begin(struct qmgr *q, const char *name);
+void events_end(struct buf *b);
+/* What the shaper has changed at a lane since its event number `from`
+ * (shaping_show.c). */
+void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from);
 /* A change by the operator: "held", "released" ... */
 void events_purged(struct qmgr *q,
                    const struct message *m); /* a deleted message is gone for good */

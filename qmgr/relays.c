@@ -7,10 +7,12 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
+#include "tls/level.h"
 
 enum {
     RELAY_JOBS_MAX = 100000, /* whatever it says */
     JOB_RECIPIENTS_MAX = 1000,
+    SESSIONS_NAME_MAX = 32,
     LOST_AT_ONCE_MAX = 2 /* then a message that kills relay processes waits too */
 };
 
@@ -93,11 +95,16 @@ struct relay *relays_pick(struct qmgr *q, const struct lane *lane)
             least = t->list[i];
     if (!least)
         return NULL;
-    /* where sessions to the site are open, unless that one is much busier */
-    struct relay *home =
-        t->list[map_hash(slice_make(lane->site->key, lane->site->key_len)) % t->count];
-    return has_room(home) && home->in_flight <= 4 + 2 * least->in_flight ? home : least;
+    /* where sessions to the destination are open: only so it is known how many there are.
+     * Where many are allowed that one may not get much busier than the others. */
+    enum { FEW = 64 };
+    struct relay *home = t->list[map_hash(slice_str(lane->group->key)) % t->count];
+    bool few = shaper_window(&lane->shaper) <= FEW;
+    return has_room(home) && (few || home->in_flight <= 4 + 2 * least->in_flight) ? home : least;
 }
+
+/* Of a delivery that says nothing about the destination. */
+static const struct shaper_report nothing = {.signal = SHAPER_NEUTRAL};
 
 /* ---- sending -------------------------------------------------------------------------------- */
 
@@ -105,14 +112,14 @@ struct relay *relays_pick(struct qmgr *q, const struct lane *lane)
 static void not_sent(struct qmgr *q, struct job *j, const char *why)
 {
     struct message *m = j->m;
-    struct attempt t = {.site = j->queue->lane->site, .sent = q->now};
+    struct attempt t = {.site = j->site, .sent = q->now};
     log_error("%s: content cannot be read, tried again later: %s", m->id.text, why);
     struct answer *a = answer_new(0, SLICE("4.3.0"),
                                   SLICE("mail system trouble: the message cannot "
                                         "be read at the moment"),
                                   SLICE(""), SLICE(""));
     a->local = true;
-    dispatch_over(q, j, SHAPER_NEUTRAL, NULL);
+    dispatch_over(q, j, &nothing, NULL);
     outcome_deferred(q, m, j->rcpts, j->count, a, &t, 0, true);
     answer_unref(a);
     job_free(q, j);
@@ -133,27 +140,47 @@ static struct slice encode_recipients(struct qmgr *q, const struct job *j)
     return buf_slice(b);
 }
 
+/* By what sessions are shared: the addresses, where no host must prove its name. */
+static struct slice sessions_name(const struct job *j, char name[static SESSIONS_NAME_MAX])
+{
+    struct ipc_cursor cursor = ipc_list_cursor(tls_rules_list(j->tls));
+    struct ipc_tls_rule rule;
+    bool unproven = true;
+    while (ipc_tls_rule_next(&cursor, &rule))
+        unproven = unproven && rule.level <= TLS_LEVEL_ENCRYPT && rule.host.len == 0;
+    if (!unproven || cursor.failed || j->site->transport != TRANSPORT_SMTP)
+        return site_name(j->site);
+    int n = snprintf(name, SESSIONS_NAME_MAX, "addresses %016llx",
+                     (unsigned long long)j->site->sessions);
+    return slice_make(name, (size_t)n);
+}
+
 static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct slice body, int fd)
 {
     const struct lane *l = j->queue->lane;
     const struct config *c = q->s->config;
     const struct message *m = j->m;
-    bool lmtp = l->site->transport == TRANSPORT_LMTP;
+    char name[SESSIONS_NAME_MAX];
+    bool lmtp = j->site->transport == TRANSPORT_LMTP;
+    uint32_t messages = shaper_messages(&l->shaper),
+             most = (uint32_t)c->smtp_connection_reuse_count_limit;
     struct ipc_deliver out = {
         .job = j->number,
         .id = id_slice(&m->id),
-        .site = site_name(l->site),
-        .transport = l->site->transport,
+        .site = sessions_name(j, name),
+        .transport = j->site->transport,
         .source = slice_make(l->source, l->source_len),
         .helo = slice_str(lmtp ? c->lmtp_lhlo_name : c->smtp_helo_name),
         .tls = tls_rules_list(j->tls),
         .tls_report = tls_rules_report(j->tls),
-        .session_messages = (uint32_t)c->smtp_connection_reuse_count_limit,
+        .session_messages = messages && messages < most ? messages : most,
+        .sessions = shaper_window(&l->shaper),
+        .greetings = shaper_works(&l->shaper, q->now) ? 1 : 0,
         .flags = m->flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD,
         .ret = m->env->ret,
         .envid = message_envid(m),
         .sender = message_sender(m),
-        .targets = buf_slice(&l->site->targets),
+        .targets = buf_slice(&j->site->targets),
         .recipients = encode_recipients(q, j),
         .prefix = prefix,
         .body = body,
@@ -282,14 +309,19 @@ struct result {
     int64_t not_before;
 };
 
-static void report(struct qmgr *q, struct job *j, const struct result *r,
-                   const struct ipc_outcome *o, const uint32_t *rcpts, uint32_t count)
+static void report(struct qmgr *q, struct job *j, const struct result *r, struct ipc_outcome *o,
+                   const uint32_t *rcpts, uint32_t count)
 {
+    int64_t after = 0;
+    verdict_recipient(q, j, o, &after);
     struct answer *a = answer_of(o, &r->t);
     if (o->status == OUTCOME_SENT)
         outcome_sent(q, j->m, rcpts, count, a, &r->t);
     else if (o->status == OUTCOME_FAILED)
         outcome_failed(q, j->m, rcpts, count, a, &r->t);
+    else if (after && !r->not_before)
+        outcome_deferred(q, j->m, rcpts, count, a, &r->t, after > 0 ? q->now + after : q->now,
+                         false);
     else
         outcome_deferred(q, j->m, rcpts, count, a, &r->t, r->not_before, true);
     answer_unref(a);
@@ -324,27 +356,10 @@ static void report_all(struct qmgr *q, struct job *j, const struct result *r, co
         report(q, j, r, &missing, group, count);
 }
 
-static enum shaper_result judge(const struct ipc_result *in, struct ipc_outcome *worst)
-{
-    struct ipc_cursor cursor = ipc_list_cursor(in->outcomes);
-    struct ipc_outcome o;
-    bool sent = false, failed = false;
-    while (ipc_outcome_next(&cursor, &o)) {
-        sent |= o.status == OUTCOME_SENT;
-        if (o.status != OUTCOME_SENT && !failed) {
-            *worst = o;
-            failed = true;
-        }
-    }
-    if (failed && in->scope == SCOPE_SITE)
-        return SHAPER_FAILED;
-    return sent || in->scope == SCOPE_RECIPIENT ? SHAPER_OK : SHAPER_NEUTRAL;
-}
-
 static struct attempt attempt_of(const struct job *j, const struct ipc_result *in)
 {
     return (struct attempt){
-        .site = j->queue->lane->site,
+        .site = j->site,
         .host = in->host,
         .address = in->address,
         .tls = in->tls,
@@ -356,7 +371,7 @@ static struct attempt attempt_of(const struct job *j, const struct ipc_result *i
         .connect_us = in->connect_us,
         .transfer_us = in->transfer_us,
         .dsn_taken_over = in->dsn != 0,
-        .lmtp = j->queue->lane->site->transport == TRANSPORT_LMTP,
+        .lmtp = j->site->transport == TRANSPORT_LMTP,
     };
 }
 
@@ -364,7 +379,6 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
 {
     struct qmgr *q = relay->q;
     struct ipc_result in;
-    struct ipc_outcome worst = {.index = 0};
     uint8_t seen[JOB_RECIPIENTS_MAX] = {0};
     if (ipc_result_decode(body, &in) < 0)
         return err_set(e, "malformed RESULT");
@@ -382,11 +396,13 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
                     m->id.text);
     }
     if (in.use_count > 0 && in.host.len > 0)
-        site_note_tls(j->queue->lane->site, in.tls, in.tls_status);
-    enum shaper_result verdict = judge(&in, &worst);
-    struct answer *why = verdict == SHAPER_FAILED ? answer_of(&worst, &r.t) : NULL;
+        site_note_tls(j->site, in.tls, in.tls_status);
+    struct verdict v;
+    verdict_of(q, j, &in, &v);
+    bool tells = v.failed && v.report.signal > SHAPER_NEUTRAL;
+    struct answer *why = tells ? answer_of(&v.worst, &r.t) : NULL;
     /* first, while its recipients still hold the message: it may settle others */
-    dispatch_over(q, j, verdict, why);
+    dispatch_over(q, j, &v.report, why);
     answer_unref(why);
     fault_point("qmgr.result");
     report_all(q, j, &r, seen);
@@ -458,7 +474,7 @@ static int64_t patience(const struct qmgr *q, unsigned lost)
 static void lost_job(struct qmgr *q, struct job *j)
 {
     struct message *m = j->m;
-    struct attempt t = {.site = j->queue->lane->site, .sent = j->sent_at};
+    struct attempt t = {.site = j->site, .sent = j->sent_at};
     bool maybe_sent = j->state == JOB_SENT && j->dot;
     if (maybe_sent) {
         log_warning("%s: possible duplicate: a relay process died while it may have sent the "
@@ -467,7 +483,7 @@ static void lost_job(struct qmgr *q, struct job *j)
     }
     if (m->env->lost < UINT8_MAX)
         m->env->lost++;
-    dispatch_over(q, j, SHAPER_NEUTRAL, NULL);
+    dispatch_over(q, j, &nothing, NULL);
     if (!maybe_sent && m->env->lost <= LOST_AT_ONCE_MAX) {
         for (uint32_t k = 0; k < j->count; k++)
             recipient_waits(m, j->rcpts[k], queue_seconds(q, q->now));

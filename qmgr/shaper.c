@@ -1,91 +1,513 @@
 #include "qmgr/shaper.h"
 
-#include "core/json.h"
+#include <math.h>
+
+#include "core/clock.h"
+
+/*
+ * The constants were chosen with t/bench/shaper-sim, which runs the controller
+ * against models of limiters (token buckets, fixed windows, penalty boxes, slow
+ * servers); the figures are in doc/operators-guide.md.
+ */
+
+/* ---- time: minutes, because providers answer in minutes ---------------------- */
+static const int64_t GROWTH = 60 * CLOCK_SECOND;     /* doubling; 20/s to 160/s in 3 minutes */
+static const int64_t HOLD = 360 * CLOCK_SECOND;      /* longer wastes what a raised limit offers, */
+static const int64_t KNOCK = 20 * CLOCK_SECOND;      /* shorter costs a refusal too often */
+static const int64_t KNOCK_MAX = 480 * CLOCK_SECOND; /* so long a reopened door stays unused */
+static const int64_t DAY = INT64_C(86400) * CLOCK_SECOND;
+static const int64_t DEFER = 300 * CLOCK_SECOND; /* as minimal_backoff_time: worth a log line */
+
+/* ---- not divided for simulations: they follow the network, not the provider ---- */
+static const int64_t SLACK = CLOCK_SECOND / 10;   /* lateness that may be caught up on: timers
+                                                   * and a busy machine, not a burst */
+static const int64_t STAGGER = CLOCK_SECOND / 10; /* between new connections: a refusal of the
+                                                   * first comes before the next is made */
+static const int64_t PROVEN = 30 * CLOCK_SECOND;  /* a success says so long that the path works */
+
+enum { ENOUGH = 12 }; /* recipients taken between two refusals that make a measurement */
+
+/* Below a measured rate: what is left refills the other side's allowance. */
+#define UNDER_MEASURED 0.95
+/* So far above the measured rate it may as well have grown meanwhile: measured anew. */
+#define FAR_BEYOND 2.5
+/* A refusal too soon for a measurement: the limit is well below. */
+#define CUT_BLIND 0.6
+/* Fast recovery ends here, relative to where it failed. */
+#define NEAR_FAILED 0.9
+#define NEAR_BLIND 0.8
+/* Going beyond doubles the rate in this many growth times at first. */
+#define BEYOND_GROWTHS 3.0
+/* A limit that fails where it failed before is left alone longer, up to this. */
+#define HOLD_LONGER 1.3
+#define HOLD_MOST 1.7
+/* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
+#define HOLD_MESSAGES 80.0
+#define HOLD_SLOW 2
+#define RATE_LEAST 0.02 /* recipients a second: one a minute */
+
+void shaper_times_init(struct shaper_times *t, unsigned divisor)
+{
+    int64_t by = divisor ? divisor : 1;
+    *t = (struct shaper_times){.growth = GROWTH / by,
+                               .hold = HOLD / by,
+                               .knock = KNOCK / by,
+                               .knock_max = KNOCK_MAX / by,
+                               .day = DAY / by,
+                               .defer = DEFER / by};
+}
+
+static double rate_bound(const struct shaper *s)
+{
+    return s->limits->rate > 0 ? s->limits->rate : 1e9;
+}
 
 void shaper_init(struct shaper *s, const struct shaper_limits *limits)
 {
-    *s = (struct shaper){.limits = limits, .window = limits->initial};
+    *s = (struct shaper){.limits = limits,
+                         .window = limits->initial,
+                         .rate = limits->start_rate,
+                         .rate_hold = limits->times.hold,
+                         .window_hold = limits->times.hold,
+                         .messages_patience = 32};
     if (s->window > limits->concurrency)
         s->window = limits->concurrency;
+    if (s->rate > rate_bound(s))
+        s->rate = rate_bound(s);
 }
 
-enum shaper_room shaper_room(const struct shaper *s, int64_t now, int64_t *when)
+static void note(struct shaper *s, enum shaper_change change, double before, double after,
+                 uint16_t rule, int64_t now)
+{
+    s->events[s->events_next++ % SHAPER_EVENTS] =
+        (struct shaper_event){now, (float)before, (float)after, rule, (uint8_t)change};
+}
+
+uint32_t shaper_window(const struct shaper *s)
+{
+    uint32_t window = (uint32_t)s->window, bound = s->limits->concurrency;
+    window = window < bound ? window : bound;
+    return s->probing || window < 1 ? 1 : window;
+}
+
+uint32_t shaper_messages(const struct shaper *s)
+{
+    uint32_t bound = s->limits->messages;
+    return bound == 0 || (s->messages && s->messages < bound) ? s->messages : bound;
+}
+
+bool shaper_works(const struct shaper *s, int64_t now)
+{
+    return s->proven && now - s->proven < PROVEN && !s->probing;
+}
+
+/* ---- may it start? ------------------------------------------------------------ */
+
+static bool capped(struct shaper *s, int64_t now, int64_t *when)
+{
+    if (!s->limits->daily_cap)
+        return false;
+    if (now - s->day_began >= s->limits->times.day) {
+        s->day_began = now;
+        s->day_used = 0;
+    }
+    *when = s->day_began + s->limits->times.day;
+    return s->day_used >= s->limits->daily_cap;
+}
+
+enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
 {
     if (s->suspended_until > now) {
         *when = s->suspended_until;
-        return SHAPER_SUSPENDED;
+        bool quiet = !s->unreachable && !s->by_hand && s->suspend_time <= s->limits->times.defer;
+        return quiet ? SHAPER_LATER : SHAPER_SUSPENDED;
     }
-    uint32_t window = s->window < s->limits->concurrency ? s->window : s->limits->concurrency;
-    if (s->in_flight >= (s->probing ? 1 : window))
+    if (s->in_flight >= shaper_window(s)) {
+        s->window_full = true;
         return SHAPER_FULL;
+    }
     if (s->next_start > now) {
         *when = s->next_start;
         return SHAPER_LATER;
     }
-    return SHAPER_GO;
+    return capped(s, now, when) ? SHAPER_LATER : SHAPER_GO;
 }
 
-void shaper_started(struct shaper *s, int64_t now)
+/* ---- the rate ------------------------------------------------------------------- */
+
+static bool strained(const struct shaper *s)
 {
+    return s->latency > 4 * s->usual_latency + 0.5F;
+}
+
+/* The pace was binding for dt: more may be tried. */
+static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
+{
+    const struct shaper_times *t = &s->limits->times;
+    double growths = (double)dt / (double)t->growth;
+    s->rate_held += dt;
+    if (strained(s) || s->probing)
+        return;
+    double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
+    if (s->failed_rate <= 0 || s->rate < near) {
+        s->rate *= exp2(growths);
+        if (s->failed_rate > 0 && s->rate > near)
+            s->rate = near;
+    } else if (s->rate_held >= s->rate_hold) {
+        if (!s->beyond)
+            note(s, SHAPER_RATE_BEYOND, s->rate, s->failed_rate, 0, now);
+        s->beyond = true;
+        s->rate *= exp2(growths / (s->rate > 1.5 * s->failed_rate ? 1 : BEYOND_GROWTHS));
+    }
+    if (s->rate > rate_bound(s))
+        s->rate = rate_bound(s);
+}
+
+void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
+{
+    int64_t late = now - s->next_start;
+    bool binding = s->next_start > 0 && late < SLACK;
     s->in_flight++;
-    if (s->limits->rate_delay)
-        s->next_start = now + s->limits->rate_delay;
+    s->day_used += recipients;
+    if (binding) {
+        int64_t dt = now - s->started_last;
+        s->sent += recipients;
+        s->paced += dt;
+        grow_rate(s, dt, now);
+    }
+    s->started_last = now;
+    int64_t from = late < SLACK && s->next_start > 0 ? s->next_start : now;
+    int64_t step = (int64_t)(recipients / s->rate * (double)CLOCK_SECOND);
+    s->next_start = from + (step > s->limits->rate_delay ? step : s->limits->rate_delay);
 }
 
-static void succeed(struct shaper *s)
+/* Everything is refused: knock again later, alone. */
+static void shut_door(struct shaper *s, int64_t now, uint16_t rule)
 {
-    s->failed_cohorts = 0;
-    if (s->probing)
-        s->window = s->limits->initial;
-    s->probing = false;
-    s->suspend_time = 0;
-    if (s->window < s->limits->concurrency)
-        s->window++;
-}
-
-static bool fail(struct shaper *s, int64_t now)
-{
-    /* what was under way when the site was suspended says nothing new */
-    if (s->suspended_until > now)
-        return false;
-    s->failed_cohorts += 1.0 / s->window;
-    if (s->window > 1)
-        s->window--;
-    /* a little less than the limit: fractions do not sum up exactly */
-    if (!s->probing && s->failed_cohorts < s->limits->cohorts - 0.001)
-        return false;
-    int64_t time = s->suspend_time ? 2 * s->suspend_time : s->limits->suspend;
-    int64_t max =
-        s->limits->suspend_max > s->limits->suspend ? s->limits->suspend_max : s->limits->suspend;
-    s->suspend_time = time < max ? time : max;
+    const struct shaper_times *t = &s->limits->times;
+    s->suspend_time = s->suspend_time ? 2 * s->suspend_time : t->knock;
+    if (s->suspend_time > t->knock_max)
+        s->suspend_time = t->knock_max;
     s->suspended_until = now + s->suspend_time;
     s->probing = true;
+    s->unreachable = false;
+    s->rate_cut = s->window_cut = now;
+    note(s, SHAPER_DOOR_SHUT, 0, (double)s->suspend_time / (double)CLOCK_SECOND, rule, now);
+}
+
+static void measure_anew(struct shaper *s)
+{
+    s->sent = s->taken = 0;
+    s->paced = 0;
+}
+
+static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    if (r->started < s->rate_cut && !s->probing)
+        return;
+    if (s->failed_rate > 0 && s->taken < 1) {
+        shut_door(s, now, r->rule);
+        return;
+    }
+    double before = s->rate, measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
+    bool blind = true,
+         again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
+    if (r->value > 0) {
+        s->rate = s->failed_rate = r->value;
+    } else if (r->factor > 0) {
+        s->failed_rate = before;
+        s->rate = before * r->factor;
+    } else if (s->taken >= ENOUGH && measured < before && before < FAR_BEYOND * measured) {
+        s->failed_rate = measured;
+        s->rate = UNDER_MEASURED * measured;
+        blind = false;
+    } else {
+        s->failed_rate = before;
+        s->rate = CUT_BLIND * before;
+    }
+    if (s->rate < RATE_LEAST)
+        s->rate = RATE_LEAST;
+    int64_t hold = s->limits->times.hold, few = (int64_t)(HOLD_MESSAGES / s->rate * 1e6);
+    if (few > hold)
+        hold = few < HOLD_SLOW * hold ? few : HOLD_SLOW * hold;
+    s->rate_hold = again ? (int64_t)((double)s->rate_hold * HOLD_LONGER) : hold;
+    int64_t most = (int64_t)((double)hold * HOLD_MOST);
+    if (s->rate_hold > most)
+        s->rate_hold = most;
+    s->rate_held = 0;
+    s->rate_cut = now;
+    s->beyond = false;
+    s->blind = blind;
+    s->next_start = now + (int64_t)((double)CLOCK_SECOND / s->rate);
+    measure_anew(s);
+    note(s, SHAPER_RATE_CUT, before, s->rate, r->rule, now);
+}
+
+/* ---- concurrency ------------------------------------------------------------------ */
+
+static void too_many(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    double before = s->window;
+    if (s->in_flight == 0 && (s->probing || s->window < 2)) {
+        shut_door(s, now, r->rule); /* not even one */
+        return;
+    }
+    /* those that are under way now are what it allows */
+    double others = s->in_flight > 1 ? s->in_flight : 1;
+    if (r->started < s->window_cut) {
+        if (s->window > others) {
+            s->window = others;
+            s->window_failed = (uint32_t)others + 1;
+        }
+        return;
+    }
+    if (r->value > 0)
+        others = r->value;
+    else if (r->factor > 0 && others > before * r->factor)
+        others = before * r->factor;
+    if (others < s->window)
+        s->window = others;
+    s->window = s->window < 1 ? 1 : s->window;
+    bool again = s->window_failed == (uint32_t)s->window + 1;
+    s->window_hold = again ? s->window_hold * 2 : s->limits->times.hold;
+    if (s->window_hold > 8 * s->limits->times.hold)
+        s->window_hold = 8 * s->limits->times.hold;
+    s->window_failed = (uint32_t)s->window + 1;
+    s->window_cut = s->window_grown = now;
+    s->window_full = false;
+    note(s, SHAPER_CONCURRENCY_CUT, before, s->window, r->rule, now);
+}
+
+static void grow_window(struct shaper *s, int64_t now)
+{
+    bool near = s->window_failed && (uint32_t)s->window + 1 >= s->window_failed;
+    if (!s->window_full || strained(s) || (uint32_t)s->window >= s->limits->concurrency ||
+        now - s->window_grown < STAGGER || (near && now - s->window_cut < s->window_hold))
+        return;
+    s->window += 1;
+    s->window_grown = now;
+    s->window_full = false;
+    if (near) {
+        s->window_failed = (uint32_t)s->window + 1; /* the next step waits again */
+        s->window_cut = now - s->window_hold / 2;
+    }
+}
+
+/* ---- messages on one connection ------------------------------------------------------ */
+
+static void set_messages(struct shaper *s, uint32_t limit, uint16_t rule, int64_t now)
+{
+    uint32_t before = shaper_messages(s);
+    if (s->messages && s->messages <= limit)
+        s->messages_patience *= 2; /* it was tried beyond, in vain */
+    if (s->messages_patience > 4096)
+        s->messages_patience = 4096;
+    s->messages = limit > 1 ? limit : 1;
+    s->messages_good = 0;
+    note(s, SHAPER_MESSAGES_CUT, before, s->messages, rule, now);
+}
+
+static void too_long(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    uint32_t limit = shaper_messages(s);
+    if (r->value > 0)
+        set_messages(s, (uint32_t)r->value, r->rule, now);
+    else if (r->use_count <= 1)
+        shut_door(s, now, r->rule); /* not even one */
+    else if (limit == 0 || r->use_count <= limit)
+        set_messages(s, r->use_count - 1, r->rule, now);
+}
+
+/* Connections that carried as many as are allowed, and worked: one day one more. */
+static void used_up(struct shaper *s, uint32_t use_count)
+{
+    if (!s->messages || use_count < s->messages || ++s->messages_good < s->messages_patience)
+        return;
+    s->messages_good = 0;
+    s->messages += 1 + s->messages / 8;
+}
+
+/* The server closes after so many without a word: twice the same is no accident. */
+static void closes_silently(struct shaper *s, uint32_t after, int64_t now)
+{
+    uint32_t limit = shaper_messages(s);
+    s->closed_count = after == s->closed_after ? s->closed_count + 1 : 1;
+    s->closed_after = after;
+    if (s->closed_count >= 2 && (limit == 0 || after < limit))
+        set_messages(s, after, 0, now);
+}
+
+/* ---- doors ----------------------------------------------------------------------------- */
+
+static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    s->failed_cohorts = 0;
+    s->proven = now;
+    s->taken += r->recipients;
+    if (s->probing) {
+        note(s, SHAPER_OPEN_AGAIN, (double)s->suspend_time / (double)CLOCK_SECOND, 0, 0, now);
+        if (s->unreachable && s->window < s->limits->initial)
+            s->window = s->limits->initial;
+        s->next_start = now;
+    }
+    s->probing = s->unreachable = false;
+    s->suspend_time = 0;
+    grow_window(s, now);
+    used_up(s, r->use_count);
+    if (r->latency) {
+        float x = (float)r->latency / 1e6F;
+        s->latency += (x - s->latency) / 8;
+        if (s->usual_latency <= 0)
+            s->usual_latency = s->latency = x;
+        s->usual_latency += (x - s->usual_latency) / (x < s->usual_latency ? 8 : 512);
+    }
+}
+
+static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, uint16_t rule,
+                    int64_t now)
+{
+    int64_t max = s->limits->suspend_max > first ? s->limits->suspend_max : first;
+    int64_t time = s->suspend_time ? 2 * s->suspend_time : first;
+    time = time < first ? first : time < max ? time : max;
+    note(s, change, 0, (double)time / (double)CLOCK_SECOND, rule, now);
+    s->suspend_time = time;
+    s->suspended_until = now + time;
+    s->unreachable = change == SHAPER_SUSPENDED_UNREACHABLE;
+    s->probing = true;
+    s->rate_cut = s->window_cut = now;
     return true;
 }
 
-bool shaper_finished(struct shaper *s, enum shaper_result result, int64_t now)
+static bool unreachable(struct shaper *s, int64_t now)
 {
+    uint32_t window = shaper_window(s);
+    s->failed_cohorts += 1.0 / window;
+    if (s->window > 1)
+        s->window -= 1;
+    /* a little less than the limit: fractions do not sum up exactly */
+    if (!s->probing && s->failed_cohorts < s->limits->cohorts - 0.001)
+        return false;
+    return suspend(s, s->limits->suspend, SHAPER_SUSPENDED_UNREACHABLE, 0, now);
+}
+
+static bool go_away(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    if (r->started < s->rate_cut && !s->probing)
+        return false;
+    /* as a limit it is one of rate: what came before it was too much */
+    if (s->failed_rate <= 0 || s->rate > CUT_BLIND * s->failed_rate) {
+        s->failed_rate = s->rate;
+        s->rate *= CUT_BLIND;
+    }
+    measure_anew(s);
+    s->rate_held = 0;
+    suspend(s, r->time, SHAPER_SUSPENDED_REFUSED, r->rule, now);
+    return s->suspend_time > s->limits->times.defer;
+}
+
+bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    bool idle = s->suspended_until > now; /* what was under way then says nothing new */
     if (s->in_flight)
         s->in_flight--;
-    if (result == SHAPER_OK)
-        succeed(s);
-    return result == SHAPER_FAILED && fail(s, now);
+    if (r->closed_after)
+        closes_silently(s, r->closed_after, now);
+    switch (r->signal) {
+    case SHAPER_OK:
+        if (!idle || r->started >= s->rate_cut)
+            succeed(s, r, now);
+        break;
+    case SHAPER_NEUTRAL:
+        break;
+    case SHAPER_UNREACHABLE:
+        return !idle && unreachable(s, now);
+    case SHAPER_TOO_FAST:
+        if (!idle)
+            too_fast(s, r, now);
+        break;
+    case SHAPER_TOO_MANY:
+        if (!idle)
+            too_many(s, r, now);
+        break;
+    case SHAPER_TOO_LONG:
+        too_long(s, r, now);
+        break;
+    case SHAPER_GO_AWAY:
+        return !idle && go_away(s, r, now);
+    }
+    return false;
 }
+
+/* ---- by hand, and over restarts ------------------------------------------------------------ */
 
 void shaper_unsuspend(struct shaper *s)
 {
     s->suspended_until = 0;
+    s->by_hand = false;
 }
 
-void shaper_explain(const struct shaper *s, int64_t now, struct buf *json)
+void shaper_suspend(struct shaper *s, int64_t until, int64_t now)
 {
-    json_int(json, "concurrency", s->probing ? 1 : s->window);
-    json_int(json, "concurrency_limit", s->limits->concurrency);
-    json_int(json, "in_flight", s->in_flight);
-    json_seconds(json, "rate_delay", s->limits->rate_delay);
-    json_bool(json, "probing", s->probing);
-    bool suspended = s->suspended_until > now;
-    json_bool(json, "suspended", suspended);
-    if (suspended)
-        json_seconds(json, "suspended_for", s->suspended_until - now);
+    s->suspended_until = until;
+    s->by_hand = true;
+    s->probing = true;
+    note(s, SHAPER_SUSPENDED_BY_HAND, 0, (double)(until - now) / (double)CLOCK_SECOND, 0, now);
+}
+
+void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages, int64_t now)
+{
+    if (rate > 0) {
+        note(s, SHAPER_SET_BY_HAND, s->rate, rate, 0, now);
+        s->rate = s->failed_rate = rate < rate_bound(s) ? rate : rate_bound(s);
+        s->rate_held = 0;
+        s->next_start = now;
+        measure_anew(s);
+    }
+    if (concurrency > 0) {
+        note(s, SHAPER_SET_BY_HAND, s->window, concurrency, 0, now);
+        s->window = concurrency;
+        s->window_failed = concurrency + 1;
+        s->window_cut = now;
+    }
+    if (messages > 0) {
+        note(s, SHAPER_SET_BY_HAND, s->messages, messages, 0, now);
+        s->messages = messages;
+    }
+}
+
+void shaper_remember(const struct shaper *s, struct shaper_memory *out)
+{
+    *out = (struct shaper_memory){.rate = s->rate,
+                                  .failed_rate = s->failed_rate,
+                                  .window = (uint32_t)s->window,
+                                  .window_failed = s->window_failed,
+                                  .messages = s->messages};
+}
+
+void shaper_recall(struct shaper *s, const struct shaper_memory *m)
+{
+    if (m->rate >= RATE_LEAST)
+        s->rate = m->rate < rate_bound(s) ? m->rate : rate_bound(s);
+    s->failed_rate = m->failed_rate;
+    if (m->window >= 1)
+        s->window = m->window < s->limits->concurrency ? m->window : s->limits->concurrency;
+    s->window_failed = m->window_failed;
+    s->messages = m->messages;
+}
+
+const char *shaper_change_name(uint8_t change)
+{
+    static const char *const names[] = {
+        [SHAPER_RATE_CUT] = "rate cut",
+        [SHAPER_CONCURRENCY_CUT] = "concurrency cut",
+        [SHAPER_MESSAGES_CUT] = "messages per connection cut",
+        [SHAPER_DOOR_SHUT] = "everything is refused: pause",
+        [SHAPER_SUSPENDED_REFUSED] = "suspended: told to stay away",
+        [SHAPER_SUSPENDED_UNREACHABLE] = "suspended: cannot be reached",
+        [SHAPER_SUSPENDED_BY_HAND] = "suspended by hand",
+        [SHAPER_OPEN_AGAIN] = "open again",
+        [SHAPER_RATE_BEYOND] = "rate tried beyond what failed",
+        [SHAPER_SET_BY_HAND] = "set by hand",
+    };
+    return change < sizeof names / sizeof names[0] ? names[change] : "?";
 }

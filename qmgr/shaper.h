@@ -1,14 +1,16 @@
 /*
- * How much work a lane (a site from one source address) gets: the interface of
- * the shaper. This implementation has fixed limits; the adaptive one replaces
- * shaper.c and the struct's inside, not the calls.
+ * How much work a lane (a destination from one source address) gets: the adaptive
+ * controller. doc/operators-guide.md explains it on a page ("Shaping").
  *
- * Concurrency starts at initial_destination_concurrency, grows by one with each
- * success up to default_destination_concurrency_limit, and falls by one with
- * each failure of the site. When failures make up
- * default_destination_concurrency_failed_cohort_limit whole rounds of the
- * concurrency, the lane is suspended for destination_suspend_time, which doubles
- * each time up to maximal_backoff_time; then one job probes.
+ * Three limits, each with its own loop, each moved only by what speaks of it:
+ *   rate         recipients a second
+ *   concurrency  deliveries at a time
+ *   messages     on one connection
+ * A refusal cuts one of them once: what was started before the cut says nothing
+ * more. The level at which it failed is remembered; recovery to just below it is
+ * fast, going beyond is slow, and rarer where it fails again. While a door is shut
+ * (everything is refused, or nobody answers) one delivery at a time knocks, at
+ * growing intervals.
  *
  * Times are microseconds of the monotonic clock. No I/O, no allocation.
  */
@@ -20,42 +22,142 @@
 
 #include "core/buf.h"
 
+enum { SHAPER_EVENTS = 8 };
+
+/* The controller's times, all divided by shaping_time_divisor (for simulations). */
+struct shaper_times {
+    int64_t growth;    /* the rate doubles in it until something is refused */
+    int64_t hold;      /* a limit that failed is left alone for this long */
+    int64_t knock;     /* first pause before a shut door; doubles */
+    int64_t knock_max; /* the longest */
+    int64_t day;       /* of daily_cap */
+    int64_t defer;     /* a suspension longer than this sends messages back to wait */
+};
+void shaper_times_init(struct shaper_times *t, unsigned divisor);
+
+/* Bounds and where to start: from the configuration. */
 struct shaper_limits {
     uint32_t concurrency, initial, cohorts;
     int64_t rate_delay, suspend, suspend_max;
+    double rate, start_rate; /* recipients a second; rate 0: no bound */
+    uint32_t messages;       /* on one connection; 0: no bound */
+    uint32_t daily_cap;      /* recipients a day; 0: none */
+    struct shaper_times times;
+};
+
+/* What became of a delivery, as far as the destination goes. */
+enum shaper_signal {
+    SHAPER_OK,          /* it worked */
+    SHAPER_NEUTRAL,     /* says nothing about the destination */
+    SHAPER_UNREACHABLE, /* no connection, no greeting, lost */
+    SHAPER_TOO_FAST,    /* refused: rate, or volume */
+    SHAPER_TOO_MANY,    /* refused: connections at a time */
+    SHAPER_TOO_LONG,    /* refused: messages on one connection */
+    SHAPER_GO_AWAY      /* refused for a while */
+};
+
+struct shaper_report {
+    enum shaper_signal signal;
+    int64_t started;       /* when it was started */
+    uint32_t recipients;   /* that were accepted */
+    uint32_t use_count;    /* of the connection, this message included; 0: unknown */
+    uint32_t closed_after; /* messages after which the server closes silently; 0: unknown */
+    double factor;         /* TOO_FAST, TOO_MANY: what shall remain; 0: by measurement */
+    double value;          /* TOO_...: the limit that shall hold; 0: none given */
+    int64_t time;          /* GO_AWAY: how long */
+    uint64_t latency;      /* microseconds of the transaction; 0: unknown */
+    uint16_t rule;         /* number of the rule that said so, + 1; 0: none */
+};
+
+enum shaper_change {
+    SHAPER_RATE_CUT,
+    SHAPER_CONCURRENCY_CUT,
+    SHAPER_MESSAGES_CUT,
+    SHAPER_DOOR_SHUT,
+    SHAPER_SUSPENDED_REFUSED,
+    SHAPER_SUSPENDED_UNREACHABLE,
+    SHAPER_SUSPENDED_BY_HAND,
+    SHAPER_OPEN_AGAIN,
+    SHAPER_RATE_BEYOND,
+    SHAPER_SET_BY_HAND
+};
+
+struct shaper_event {
+    int64_t when;
+    float before, after; /* the limit, or seconds */
+    uint16_t rule;       /* + 1 */
+    uint8_t change;      /* enum shaper_change */
 };
 
 struct shaper {
-    const struct shaper_limits *limits; /* shared, outlives it; may change */
-    uint32_t window, in_flight;
+    const struct shaper_limits *limits; /* outlives it; may change */
+    /* rate */
+    double rate, failed_rate; /* now; where it failed last, 0: never */
+    double sent, taken;       /* recipients since the last refusal while the pace was binding */
+    int64_t paced;            /* time of that */
+    int64_t started_last, next_start;
+    int64_t rate_cut, rate_hold, rate_held; /* since when, how long, how long already */
+    /* concurrency */
+    double window;
+    uint32_t in_flight, window_failed;
+    int64_t window_cut, window_grown, window_hold;
+    bool window_full; /* it was what held a delivery back since it grew last */
+    bool blind;       /* failed_rate was not measured */
+    bool beyond;      /* the rate is above what failed last */
+    /* messages on one connection */
+    uint32_t messages, messages_good, messages_patience;
+    uint32_t closed_after, closed_count;
+    /* doors */
     double failed_cohorts;
-    int64_t next_start;      /* rate_delay: not before */
     int64_t suspended_until; /* 0: not suspended */
-    int64_t suspend_time;    /* length of the last suspension */
-    bool probing;            /* after a suspension, until a job succeeds */
+    int64_t suspend_time;    /* length of the last suspension, or pause */
+    int64_t proven;          /* last success */
+    bool probing;            /* one at a time, until one succeeds */
+    bool unreachable;        /* the suspension is for that, not a refusal */
+    bool by_hand;
+    uint8_t events_next;
+    /* early signs */
+    float latency, usual_latency; /* seconds */
+    /* daily cap */
+    int64_t day_began;
+    uint32_t day_used;
+    struct shaper_event events[SHAPER_EVENTS];
 };
 
 enum shaper_room {
     SHAPER_GO,
-    SHAPER_FULL,     /* until a job is over */
+    SHAPER_FULL,     /* until a delivery is over */
     SHAPER_LATER,    /* not before *when */
-    SHAPER_SUSPENDED /* the site is left alone until *when; defer its jobs */
-};
-enum shaper_result {
-    SHAPER_OK,      /* the site worked */
-    SHAPER_NEUTRAL, /* says nothing about the site */
-    SHAPER_FAILED   /* the site failed: no connection, bad greeting, lost */
+    SHAPER_SUSPENDED /* left alone until *when; defer its messages */
 };
 
 void shaper_init(struct shaper *s, const struct shaper_limits *limits);
-/* May a job start now? */
-enum shaper_room shaper_room(const struct shaper *s, int64_t now, int64_t *when);
-void shaper_started(struct shaper *s, int64_t now);
+/* May a delivery start now? */
+enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when);
+/* One of `recipients` recipients has started. */
+void shaper_started(struct shaper *s, uint32_t recipients, int64_t now);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
-bool shaper_finished(struct shaper *s, enum shaper_result result, int64_t now);
-/* Ends a suspension: the next job is a probe. */
+bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* Ends a suspension: the next delivery is a probe. */
 void shaper_unsuspend(struct shaper *s);
-/* Limits and state as members of a JSON object, for `postern site show`. */
-void shaper_explain(const struct shaper *s, int64_t now, struct buf *json);
+/* Suspends by hand, until it is ended by hand or `until`. */
+void shaper_suspend(struct shaper *s, int64_t until, int64_t now);
+/* Sets learned limits by hand; 0: leaves that one. They are moved on from there. */
+void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages,
+                int64_t now);
+/* Messages that one connection may carry; 0: no limit. */
+uint32_t shaper_messages(const struct shaper *s);
+/* Deliveries at a time. */
+uint32_t shaper_window(const struct shaper *s);
+/* Whether it has worked lately: a refusal then speaks of us, not of a host. */
+bool shaper_works(const struct shaper *s, int64_t now);
+/* Learned limits, for keeping over restarts; `age`: since they were learned. */
+struct shaper_memory {
+    double rate, failed_rate;
+    uint32_t window, window_failed, messages;
+};
+void shaper_remember(const struct shaper *s, struct shaper_memory *out);
+void shaper_recall(struct shaper *s, const struct shaper_memory *m);
+const char *shaper_change_name(uint8_t change);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "core/json.h"
 #include "core/mem.h"
+#include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "tls/level.h"
 
@@ -80,12 +81,10 @@ static void show_answer(const char *name, const struct answer *a, struct buf *b)
     json_end(b);
 }
 
-static void show_lane(const struct qmgr *q, const struct lane *l, struct buf *b)
+static void show_lane(const struct qmgr *q, struct lane *l, struct buf *b)
 {
     json_begin(b);
-    json_str(b, "source", slice_make(l->source, l->source_len));
-    json_int(b, "queued", l->queued);
-    shaper_explain(&l->shaper, q->now, b);
+    lane_show(q, l, true, b);
     show_answer("last_failure", l->last, b);
     json_end(b);
 }
@@ -104,7 +103,8 @@ static void describe(const struct qmgr *q, const struct route *r, struct buf *b)
         show_targets(buf_slice(&r->site->targets), b);
         show_tls(r, b);
         json_list(b, "lanes");
-        list_each(&r->site->lanes, n) show_lane(q, container_of(n, struct lane, of_site), b);
+        list_each(&r->site->group->lanes, n)
+            show_lane(q, container_of(n, struct lane, of_group), b);
         json_list_end(b);
     }
     json_end(b);

@@ -68,6 +68,7 @@ void site_unref(struct qmgr *q, struct site *s)
         return;
     map_remove(&q->sites.sites, map_site_key(s));
     list_remove(&s->all);
+    group_unref(q, s->group);
     buf_free(&s->targets);
     free(s->tls);
     free(s->key);
@@ -89,7 +90,6 @@ static struct site *site_get(struct qmgr *q, uint8_t transport, struct slice nam
     s->key = slice_dup(slice_make(key, s->key_len));
     s->transport = transport;
     buf_init(&s->targets, TARGET_BYTES_MAX);
-    list_init(&s->lanes);
     list_push(&q->sites.all, &s->all);
     map_put(&q->sites.sites, s);
     return s;
@@ -243,8 +243,8 @@ void sites_unsuspend(struct qmgr *q, struct slice address)
     find_routes(q, address, found);
     for (int i = 0; i < 2; i++)
         if (found[i] && found[i]->site)
-            list_each(&found[i]->site->lanes, n)
-                shaper_unsuspend(&container_of(n, struct lane, of_site)->shaper);
+            list_each(&found[i]->site->group->lanes, n)
+                shaper_unsuspend(&container_of(n, struct lane, of_group)->shaper);
 }
 
 void sites_renew(struct qmgr *q)
@@ -295,7 +295,7 @@ static void apply(struct qmgr *q, struct route *r, struct job *j)
     else if (r->site) {
         tls_rules_unref(j->tls);
         j->tls = tls_rules_ref(r->tls);
-        dispatch_add(q, dispatch_lane(q, r->site), j);
+        dispatch_add(q, dispatch_lane(q, r->site->group), r->site, j);
     } else
         end_job(q, r, j);
 }
@@ -351,6 +351,16 @@ void sites_turn(struct qmgr *q)
     }
 }
 
+/* The targets may have changed, and with them whose limits hold. */
+static void regroup(struct qmgr *q, struct site *s, struct slice key)
+{
+    struct group *before = s->group;
+    size_t at = slice_rchr(key, '@');
+    s->sessions = group_targets_sum(s);
+    s->group = group_get(q, s, at < key.len ? slice_from(key, at + 1) : key);
+    group_unref(q, before);
+}
+
 /* Takes the answer over into r. -1: the reply makes no sense. */
 static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in, struct err *e)
 {
@@ -368,6 +378,7 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
             site_unref(q, site);
             return err_set(e, "RESOLVE_REPLY without usable targets");
         }
+        regroup(q, site, route_key(r));
     }
     forget_answer(q, r);
     if (sites_learn_tls(r, in, e) < 0) {

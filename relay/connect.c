@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "relay/hosts.h"
 #include "relay/outcome.h"
 #include "relay/rules.h"
 
@@ -114,6 +115,12 @@ void connect_answered(struct relay *relay, uint64_t tag, int fd, struct slice wh
         close(fd); /* the session ended meanwhile */
 }
 
+void connect_failed(const struct relay *relay, const char *address, uint16_t port)
+{
+    int64_t first = relay->service->config->destination_suspend_time * CLOCK_SECOND;
+    hosts_failed(address, port, first, clock_mono());
+}
+
 /* 0: a session has taken the job over; -1: the target cannot even be tried. */
 static int try_target(struct relay *relay, struct job *j, const struct ipc_target *t)
 {
@@ -128,8 +135,11 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     j->connected = 0;
     int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);
     if (fd < 0) {
-        struct verdict v = connect_verdict(host, address, t->port, strerror(errno));
+        int error = errno;
+        struct verdict v = connect_verdict(host, address, t->port, strerror(error));
         job_note_failure(j, &v);
+        if (!lacks_descriptors(error))
+            connect_failed(relay, address, t->port);
         free(host);
         return -1;
     }
@@ -169,13 +179,39 @@ static bool is_forbidden(struct job *j, const struct ipc_target *t)
     return true;
 }
 
+/* Addresses that did not answer lately come last, in their own order. */
+static void order_targets(const struct relay *relay, struct job *j)
+{
+    int64_t now = clock_mono(), meanwhile = relay->service->config->smtp_connect_timeout;
+    unsigned late = 0;
+    if (j->target_count < 2)
+        return;
+    struct ipc_target *last = xmalloc(j->target_count * sizeof *last);
+    unsigned kept = 0;
+    for (unsigned i = 0; i < j->target_count; i++) {
+        char address[NET_TEXT_MAX];
+        net_text(j->targets[i].address, j->targets[i].port, address);
+        if (hosts_last(address, j->targets[i].port, meanwhile * CLOCK_SECOND, now))
+            last[late++] = j->targets[i];
+        else
+            j->targets[kept++] = j->targets[i];
+    }
+    memcpy(j->targets + kept, last, late * sizeof *last);
+    free(last);
+}
+
 void connect_next(struct relay *relay, struct job *j)
 {
     const struct config *config = relay->service->config;
+    uint64_t greetings = (uint64_t)config->smtp_mx_session_limit;
+    if (j->m.greetings && j->m.greetings < greetings)
+        greetings = j->m.greetings;
     j->session = NULL;
     j->clear_text = false;
+    if (j->next_target == 0)
+        order_targets(relay, j);
     while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&
-           j->sessions_tried < config->smtp_mx_session_limit) {
+           j->sessions_tried < greetings) {
         const struct ipc_target *t = &j->targets[j->next_target++];
         if (is_forbidden(j, t))
             continue;

@@ -10,6 +10,8 @@ void connect_next(struct relay *relay, struct job *j);
 void connect_again_clear(struct relay *relay, struct job *j);
 /* The same from the first target on. */
 void connect_restart(struct relay *relay, struct job *j);
+/* The address did not answer, or did not let us in: for a while it is tried last. */
+void connect_failed(const struct relay *relay, const char *address, uint16_t port);
 
 /* What master said to a request for a socket; takes over fd. */
 void connect_answered(struct relay *relay, uint64_t tag, int fd, struct slice why);

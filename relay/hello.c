@@ -1,5 +1,6 @@
 /* The start of a session: greeting, EHLO or LHLO, HELO. */
 #include "core/mem.h"
+#include "relay/hosts.h"
 #include "relay/outcome.h"
 
 /* Bits of the EHLO keywords that the operator does not want used. */
@@ -77,8 +78,10 @@ void hello_on_greeting(struct session *s, const struct smtp_reply *r)
 {
     if (r->code / 100 != 2)
         refused(s, r, STAGE_GREETING);
-    else
+    else {
+        hosts_worked(s->address, s->port);
         queue_hello(s, s->lmtp ? "LHLO " : "EHLO ", SESSION_EHLO);
+    }
 }
 
 void hello_on_ehlo(struct session *s, const struct smtp_reply *r)

@@ -84,13 +84,16 @@ struct session *pool_take(struct pool *p, const struct job *j)
     struct pool_site *site = map_get(&p->sites, job_key(j));
     if (!site)
         return NULL;
-    list_each(&site->idle, n)
-    {
+    /* those that are used up go: the other side counts them too */
+    for (struct list *n; (n = list_empty(&site->idle) ? NULL : site->idle.next);) {
         struct session *s = container_of(n, struct session, site_link);
-        if (!session_usable(s, j))
-            continue;
+        bool last = site->idle.next == site->idle.prev;
         pool_remove(s);
-        return s;
+        if (session_usable(s, j))
+            return s;
+        session_quit(s);
+        if (last) /* the site may be gone with it */
+            return NULL;
     }
     return NULL;
 }

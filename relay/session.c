@@ -7,7 +7,11 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "relay/connect.h"
+#include "relay/hosts.h"
 #include "relay/outcome.h"
+
+/* A server that closes so soon after a message has had enough of them. */
+static const int64_t CLOSED_AT_ONCE = CLOCK_SECOND;
 
 enum {
     READS_PER_EVENT = 4, /* of WIRE_READ_SIZE; then other sessions get their turn */
@@ -137,7 +141,8 @@ bool session_usable(const struct session *s, const struct job *j)
 void session_finish_job(struct session *s)
 {
     struct job *j = s->job;
-    bool keep = session_usable(s, j) && !s->relay->draining &&
+    bool many = j->m.sessions && s->site->sessions > j->m.sessions;
+    bool keep = session_usable(s, j) && !many && !s->relay->draining &&
                 config_of(s)->smtp_connection_cache_time_limit > 0;
     s->job = NULL;
     relay_job_done(s->relay, j);
@@ -146,6 +151,7 @@ void session_finish_job(struct session *s)
         return;
     }
     session_enter(s, SESSION_IDLE);
+    s->idle_since = clock_mono();
     pool_put(&s->relay->pool, s);
 }
 
@@ -162,11 +168,16 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
     struct relay *relay = s->relay;
     struct job *j = s->job;
     enum session_state state = s->state;
-    bool stale = j && was_stale(s), doubt = in_doubt(s, state) && !answered;
+    /* a refusal in words is an answer: it may speak of rates or of this connection */
+    bool stale = j && was_stale(s) && !answered, doubt = in_doubt(s, state) && !answered;
     if (!j) {
+        if (state == SESSION_IDLE && clock_mono() - s->idle_since < CLOSED_AT_ONCE)
+            hosts_closed(s->address, s->port, s->transactions);
         session_close(s);
         return;
     }
+    if (state <= SESSION_GREETING)
+        connect_failed(relay, s->address, s->port);
     s->job = NULL;
     if (answered && v->code != 421 && !s->queued)
         session_quit(s);
@@ -183,6 +194,7 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
         return;
     }
     if (stale) {
+        hosts_closed(s->address, s->port, s->transactions - 1);
         j->retried = true;
         j->connected = 0;
         for (unsigned i = 0; i < j->recipient_count; i++)

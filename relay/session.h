@@ -76,7 +76,7 @@ struct session {
     struct session_tls tls;
     uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
     uint32_t transactions; /* begun on this connection */
-    int64_t opened;
+    int64_t opened, idle_since;
     char *host;
     char address[NET_TEXT_MAX];
     uint16_t port;

@@ -49,7 +49,8 @@ static void check_rivals(struct checking *c, const struct rule_inside *in, const
     for (size_t i = 0; i < c->rules->count; i++) {
         const struct rule_inside *other = &c->rules->list[i];
         if (other == in || other->rule.provider != in->rule.provider ||
-            !contradict(&in->rule, &other->rule) || !rule_matches(c->rules, other, &reply))
+            other->rule.fallback != in->rule.fallback || !contradict(&in->rule, &other->rule) ||
+            !rule_matches(c->rules, other, &reply))
             continue;
         if (rules_match(c->rules, &reply) == &in->rule)
             continue;

@@ -31,27 +31,18 @@ static cfg_opt_t *options(void)
                                    CFG_STR_LIST("hosts", NULL, CFGF_NODEFAULT),
                                    CFG_STR_LIST("domains", NULL, CFGF_NODEFAULT),
                                    CFG_END()};
-    static cfg_opt_t rule[] = {CFG_STR("provider", NULL, CFGF_NODEFAULT),
-                               CFG_STR_LIST("stage", NULL, CFGF_NODEFAULT),
-                               CFG_STR("code", NULL, CFGF_NODEFAULT),
-                               CFG_STR("status", NULL, CFGF_NODEFAULT),
-                               CFG_STR("text", NULL, CFGF_NODEFAULT),
-                               CFG_STR("dimension", NULL, CFGF_NODEFAULT),
-                               CFG_STR("scope", "source", CFGF_NONE),
-                               CFG_STR("action", "note", CFGF_NONE),
-                               CFG_STR("outcome", NULL, CFGF_NODEFAULT),
-                               CFG_BOOL("alert", cfg_false, CFGF_NONE),
-                               CFG_FLOAT("factor", 0, CFGF_NODEFAULT),
-                               CFG_STR("value", NULL, CFGF_NODEFAULT),
-                               CFG_STR("for", NULL, CFGF_NODEFAULT),
-                               CFG_STR("retry_after", NULL, CFGF_NODEFAULT),
-                               CFG_INT("after", 0, CFGF_NODEFAULT),
-                               CFG_STR("within", NULL, CFGF_NODEFAULT),
-                               CFG_FLOAT("fraction", 0, CFGF_NODEFAULT),
-                               CFG_INT("samples", 0, CFGF_NODEFAULT),
-                               CFG_STR_LIST("matches", NULL, CFGF_NODEFAULT),
-                               CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT),
-                               CFG_END()};
+    static cfg_opt_t rule[] = {
+        CFG_STR("provider", NULL, CFGF_NODEFAULT),    CFG_STR_LIST("stage", NULL, CFGF_NODEFAULT),
+        CFG_STR("code", NULL, CFGF_NODEFAULT),        CFG_STR("status", NULL, CFGF_NODEFAULT),
+        CFG_STR("text", NULL, CFGF_NODEFAULT),        CFG_STR("dimension", NULL, CFGF_NODEFAULT),
+        CFG_STR("scope", "source", CFGF_NONE),        CFG_STR("action", "note", CFGF_NONE),
+        CFG_STR("outcome", NULL, CFGF_NODEFAULT),     CFG_BOOL("alert", cfg_false, CFGF_NONE),
+        CFG_BOOL("fallback", cfg_false, CFGF_NONE),   CFG_FLOAT("factor", 0, CFGF_NODEFAULT),
+        CFG_STR("value", NULL, CFGF_NODEFAULT),       CFG_STR("for", NULL, CFGF_NODEFAULT),
+        CFG_STR("retry_after", NULL, CFGF_NODEFAULT), CFG_INT("after", 0, CFGF_NODEFAULT),
+        CFG_STR("within", NULL, CFGF_NODEFAULT),      CFG_FLOAT("fraction", 0, CFGF_NODEFAULT),
+        CFG_INT("samples", 0, CFGF_NODEFAULT),        CFG_STR_LIST("matches", NULL, CFGF_NODEFAULT),
+        CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT), CFG_END()};
     static cfg_opt_t top[] = {CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
                               CFG_SEC("default", place, CFGF_NONE),
                               CFG_SEC("provider", provider, TITLED),
@@ -291,6 +282,7 @@ static int take_words(cfg_t *s, struct rule *r, struct err *e)
     r->action = (enum rules_action)action;
     r->outcome = (enum rules_outcome)outcome;
     r->alert = cfg_getbool(s, "alert") == cfg_true;
+    r->fallback = cfg_getbool(s, "fallback") == cfg_true;
     return 0;
 }
 

@@ -128,6 +128,20 @@ const struct rule *rules_at(const struct rules *r, unsigned i)
     return i < r->count ? &r->list[i].rule : NULL;
 }
 
+unsigned rules_index(const struct rules *r, const struct rule *rule)
+{
+    /* a rule is the first member of its element */
+    return (unsigned)((const struct rule_inside *)(const void *)rule - r->list);
+}
+
+unsigned rules_provider_index(const struct rules *r, const char *name)
+{
+    for (size_t i = 0; i < r->providers.count; i++)
+        if (strcmp(r->providers.list[i].name, name) == 0)
+            return (unsigned)i + 1;
+    return 0;
+}
+
 unsigned rules_providers(const struct rules *r)
 {
     return (unsigned)r->providers.count;
@@ -283,13 +297,20 @@ static bool stricter(const struct rule *a, const struct rule *b)
     return a->time > b->time;
 }
 
+enum rank { RANK_OWN, RANK_EVERYONE, RANK_FALLBACK, RANKS };
+
+static enum rank rank_of(const struct rule *rule)
+{
+    return rule->provider ? RANK_OWN : rule->fallback ? RANK_FALLBACK : RANK_EVERYONE;
+}
+
 const struct rule *rules_match(struct rules *r, const struct rules_reply *reply)
 {
     const struct rule *best = NULL;
-    for (int own = 1; own >= 0 && !best; own--)
+    for (int rank = RANK_OWN; rank < RANKS && !best; rank++)
         for (size_t i = 0; i < r->count; i++) {
             const struct rule *rule = &r->list[i].rule;
-            if (own ? rule->provider == 0 || rule->provider != reply->provider : rule->provider)
+            if ((int)rank_of(rule) != rank || (rule->provider && rule->provider != reply->provider))
                 continue;
             if (rule_matches(r, &r->list[i], reply) && (!best || stricter(rule, best)))
                 best = rule;

@@ -104,11 +104,11 @@ struct rule {
     enum rules_scope scope;
     enum rules_action action;
     enum rules_outcome outcome;
-    bool alert;
-    double factor;       /* SLOW: what remains of the limit, 0 to 1 */
-    double value;        /* SET: the limit */
-    int64_t time;        /* SUSPEND, SWITCH: microseconds */
-    int64_t retry_after; /* microseconds until the recipients are tried again; 0: as usual */
+    bool alert, fallback; /* fallback: only where no other rule for everyone matches */
+    double factor;        /* SLOW: what remains of the limit, 0 to 1 */
+    double value;         /* SET: the limit */
+    int64_t time;         /* SUSPEND, SWITCH: microseconds */
+    int64_t retry_after;  /* microseconds until the recipients are tried again; 0: as usual */
     /* acts from the n-th time in a period on, or when that fraction of the recent
      * attempts got such replies */
     unsigned after;
@@ -142,6 +142,10 @@ void rules_on_costly(struct rules *r, void (*costly)(const struct rule *rule, vo
                      void *arg);
 unsigned rules_count(const struct rules *r);
 const struct rule *rules_at(const struct rules *r, unsigned i);
+/* The position of a rule that rules_match gave. */
+unsigned rules_index(const struct rules *r, const struct rule *rule);
+/* The index of a provider's section by name; 0: none. */
+unsigned rules_provider_index(const struct rules *r, const char *name);
 unsigned rules_providers(const struct rules *r);
 
 /* Tries every sample of every rule, and looks for rules that contradict each other.

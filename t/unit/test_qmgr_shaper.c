@@ -1,166 +1,478 @@
 /* libraries: qmgr_parts */
+#include <math.h>
+
 #include "core/clock.h"
 #include "qmgr/shaper.h"
 #include "unit.h"
 
-static const struct shaper_limits limits = {.concurrency = 4,
-                                            .initial = 2,
-                                            .cohorts = 1,
-                                            .suspend = 60 * CLOCK_SECOND,
-                                            .suspend_max = 200 * CLOCK_SECOND};
+#define SECOND CLOCK_SECOND
 
-/* How many jobs may start at once. */
-static unsigned start_all(struct shaper *s, int64_t now)
+static struct shaper_limits limits_of(double start_rate)
+{
+    struct shaper_limits l = {.concurrency = 4,
+                              .initial = 2,
+                              .cohorts = 1,
+                              .suspend = 60 * SECOND,
+                              .suspend_max = 200 * SECOND,
+                              .start_rate = start_rate};
+    shaper_times_init(&l.times, 60);
+    return l;
+}
+
+static bool tell(struct shaper *s, enum shaper_signal signal, int64_t started, int64_t now)
+{
+    struct shaper_report r = {.signal = signal,
+                              .started = started,
+                              .recipients = signal == SHAPER_OK,
+                              .use_count = 1,
+                              .time = 3 * SECOND};
+    return shaper_finished(s, &r, now);
+}
+
+/* How many deliveries may start at once, each at the earliest time that is allowed, up to
+ * `until`. */
+static unsigned start_all(struct shaper *s, int64_t now, int64_t until)
 {
     int64_t when;
     unsigned n = 0;
-    while (shaper_room(s, now, &when) == SHAPER_GO) {
-        shaper_started(s, now);
-        n++;
+    for (;;) {
+        switch (shaper_room(s, now, &when)) {
+        case SHAPER_GO:
+            shaper_started(s, 1, now);
+            n++;
+            break;
+        case SHAPER_LATER:
+            if (when > until)
+                return n;
+            now = when;
+            break;
+        default:
+            return n;
+        }
     }
-    return n;
 }
 
-static void test_grows_with_success_up_to_the_limit(void **state)
+/* ---- concurrency ------------------------------------------------------------------- */
+
+static void test_concurrency_grows_while_it_is_the_limit(void **state)
 {
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    int64_t now = SECOND, when;
+    (void)state;
+    shaper_init(&s, &l);
+    assert_int_equal(start_all(&s, now, now + SECOND), 2);
+    for (int i = 0; i < 10; i++) {
+        now += SECOND;
+        tell(&s, SHAPER_OK, now - SECOND, now);
+        start_all(&s, now, now + SECOND / 2);
+    }
+    assert_int_equal(s.in_flight, 4); /* not beyond what is configured */
+    assert_int_equal(shaper_room(&s, now + SECOND, &when), SHAPER_FULL);
+}
+
+static void test_concurrency_does_not_grow_unused(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    (void)state;
+    shaper_init(&s, &l);
+    for (int64_t now = SECOND; now < 60 * SECOND; now += SECOND) {
+        shaper_started(&s, 1, now);
+        tell(&s, SHAPER_OK, now, now + 1000);
+    }
+    assert_int_equal(shaper_window(&s), 2);
+}
+
+static void test_too_many_connections_cuts_concurrency_alone(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    int64_t now = SECOND;
+    (void)state;
+    l.concurrency = l.initial = 10;
+    shaper_init(&s, &l);
+    start_all(&s, now, now + SECOND);
+    assert_int_equal(s.in_flight, 10);
+    double rate = s.rate;
+    for (int i = 0; i < 3; i++) /* three of the ten were refused */
+        tell(&s, SHAPER_TOO_MANY, now, now + SECOND);
+    assert_int_equal(shaper_window(&s), 7);
+    assert_true(s.rate >= rate);
+    for (int i = 0; i < 7; i++)
+        tell(&s, SHAPER_OK, now, now + 2 * SECOND);
+    assert_int_equal(shaper_window(&s), 7); /* at once it is not tried again */
+    for (now += 3 * SECOND; now < 11 * SECOND; now += SECOND) {
+        start_all(&s, now, now + SECOND / 2);
+        while (s.in_flight)
+            tell(&s, SHAPER_OK, now, now + SECOND);
+    }
+    assert_int_equal(shaper_window(&s), 8); /* but later, one more */
+}
+
+/* ---- rate ---------------------------------------------------------------------------- */
+
+static void test_deliveries_are_paced(void **state)
+{
+    struct shaper_limits l = limits_of(10);
     struct shaper s;
     int64_t when;
     (void)state;
-    shaper_init(&s, &limits);
-    assert_int_equal(start_all(&s, 0), 2);
-    assert_false(shaper_finished(&s, SHAPER_OK, 0));
-    assert_int_equal(start_all(&s, 0), 2); /* the one that ended, and one more */
-    for (int i = 0; i < 10; i++)
-        shaper_finished(&s, SHAPER_OK, 0), start_all(&s, 0);
-    assert_int_equal(s.in_flight, 4);
-    assert_int_equal(shaper_room(&s, 0, &when), SHAPER_FULL);
+    l.rate = 10; /* and never more */
+    shaper_init(&s, &l);
+    shaper_started(&s, 1, SECOND);
+    assert_int_equal(shaper_room(&s, SECOND + 1, &when), SHAPER_LATER);
+    assert_int_equal(when, SECOND + SECOND / 10);
+    shaper_started(&s, 5, when); /* recipients count, not messages */
+    tell(&s, SHAPER_OK, SECOND, when);
+    assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_LATER);
+    assert_int_equal(when, SECOND + 6 * SECOND / 10);
+}
+
+static void test_the_rate_grows_only_while_it_binds(void **state)
+{
+    struct shaper_limits l = limits_of(10);
+    struct shaper idle, busy;
+    (void)state;
+    shaper_init(&idle, &l);
+    shaper_init(&busy, &l);
+    for (int64_t now = SECOND; now < 11 * SECOND; now += 2 * SECOND) {
+        shaper_started(&idle, 1, now);
+        tell(&idle, SHAPER_OK, now, now);
+    }
+    assert_true(idle.rate < 10.5);
+    int64_t now = SECOND, when;
+    while (now < 3 * SECOND) {
+        if (shaper_room(&busy, now, &when) == SHAPER_LATER)
+            now = when;
+        shaper_started(&busy, 1, now);
+        tell(&busy, SHAPER_OK, now, now);
+    }
+    assert_true(busy.rate > 30 && busy.rate < 50); /* doubled in a second, twice */
+}
+
+static void test_one_cut_for_what_was_under_way_together(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    (void)state;
+    shaper_init(&s, &l);
+    start_all(&s, SECOND, 2 * SECOND);
+    assert_int_equal(s.in_flight, 2);
+    tell(&s, SHAPER_TOO_FAST, SECOND, 2 * SECOND);
+    double rate = s.rate;
+    assert_true(rate < 70);
+    tell(&s, SHAPER_TOO_FAST, SECOND, 2 * SECOND + 1);
+    assert_true(fabs(s.rate - rate) < 0.001);
+}
+
+/* Against a token bucket: `used` of what it gave in the time, and refusals. */
+static void play_bucket(struct shaper *s, double limit, double burst, double seconds, double *used,
+                        unsigned *refused)
+{
+    double tokens = burst, taken = 0;
+    int64_t now = SECOND, filled = now, end = now + (int64_t)(seconds * 1e6), when;
+    *refused = 0;
+    while (now < end) {
+        if (shaper_room(s, now, &when) != SHAPER_GO) {
+            now = when;
+            continue;
+        }
+        tokens = fmin(burst, tokens + (double)(now - filled) / 1e6 * limit);
+        filled = now;
+        bool ok = tokens >= 1;
+        tokens -= ok;
+        taken += ok;
+        *refused += !ok;
+        shaper_started(s, 1, now);
+        tell(s, ok ? SHAPER_OK : SHAPER_TOO_FAST, now, now + 3000);
+        now += 3000;
+    }
+    *used = taken / (limit * seconds);
+}
+
+static void test_a_rate_limit_is_found_and_kept(void **state)
+{
+    static const double buckets[][2] = {{80, 80}, {40, 20}, {20, 20}, {12, 6}};
+    (void)state;
+    for (size_t i = 0; i < sizeof buckets / sizeof buckets[0]; i++) {
+        struct shaper_limits l = limits_of(10);
+        struct shaper s;
+        double used;
+        unsigned refused;
+        shaper_init(&s, &l);
+        play_bucket(&s, buckets[i][0], buckets[i][1], 120, &used, &refused);
+        assert_true(used > 0.90);
+        assert_true(refused < 25);
+    }
+}
+
+static void test_a_raised_limit_is_found_within_fifteen_minutes(void **state)
+{
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    double used;
+    unsigned refused;
+    (void)state;
+    shaper_init(&s, &l);
+    play_bucket(&s, 20, 20, 60, &used, &refused);
+    struct shaper again = s;
+    for (int i = 0; i < SHAPER_EVENTS; i++)
+        again.events[i].when = 0;
+    /* the clock of play_bucket begins anew */
+    again.next_start = again.started_last = SECOND;
+    again.rate_cut = 0;
+    play_bucket(&again, 80, 80, 15, &used, &refused);
+    assert_true(again.rate > 60);
+}
+
+/* ---- doors ------------------------------------------------------------------------------ */
+
+static void test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    int64_t now = SECOND, when, last = 0;
+    (void)state;
+    shaper_init(&s, &l);
+    shaper_started(&s, 1, now);
+    tell(&s, SHAPER_TOO_FAST, now, now);
+    for (int i = 0; i < 12; i++) {
+        while (shaper_room(&s, now, &when) != SHAPER_GO)
+            now = when;
+        shaper_started(&s, 1, now);
+        if (i > 0)
+            assert_int_not_equal(shaper_room(&s, now + SECOND, &when), SHAPER_GO); /* alone */
+        tell(&s, SHAPER_TOO_FAST, now, now);
+        assert_true(i == 0 || s.suspend_time >= last);
+        last = s.suspend_time;
+    }
+    assert_int_equal(last, l.times.knock_max);
+    now = s.suspended_until;
+    shaper_started(&s, 1, now);
+    tell(&s, SHAPER_OK, now, now);
+    assert_false(s.probing);
+    assert_true(shaper_window(&s) >= 2);
+}
+
+static void test_told_to_stay_away(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    int64_t when;
+    (void)state;
+    shaper_init(&s, &l);
+    shaper_started(&s, 1, SECOND);
+    assert_false(tell(&s, SHAPER_GO_AWAY, SECOND, SECOND)); /* short: messages stay in line */
+    assert_int_equal(shaper_room(&s, SECOND + 1, &when), SHAPER_LATER);
+    assert_int_equal(when, 4 * SECOND);
+    shaper_started(&s, 1, when);
+    assert_true(tell(&s, SHAPER_GO_AWAY, when, when)); /* twice as long, and now they wait */
+    assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_SUSPENDED);
 }
 
 static void test_a_round_of_failures_suspends(void **state)
 {
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
     int64_t when = 0;
     (void)state;
-    shaper_init(&s, &limits);
-    start_all(&s, 0);
-    assert_false(shaper_finished(&s, SHAPER_FAILED, 10));
-    assert_true(shaper_finished(&s, SHAPER_FAILED, 10));
+    shaper_init(&s, &l);
+    start_all(&s, 1, SECOND);
+    assert_false(tell(&s, SHAPER_UNREACHABLE, 1, 10));
+    assert_true(tell(&s, SHAPER_UNREACHABLE, 1, 10));
     assert_int_equal(shaper_room(&s, 11, &when), SHAPER_SUSPENDED);
-    assert_int_equal(when, 10 + limits.suspend);
+    assert_int_equal(when, 10 + l.suspend);
 }
 
 static void test_probe_alone_after_a_suspension(void **state)
 {
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
-    int64_t now = 0, when;
+    int64_t now = 1;
     (void)state;
-    shaper_init(&s, &limits);
-    start_all(&s, now);
-    shaper_finished(&s, SHAPER_FAILED, now);
-    shaper_finished(&s, SHAPER_FAILED, now);
-    now += limits.suspend;
-    assert_int_equal(start_all(&s, now), 1);
-    assert_false(shaper_finished(&s, SHAPER_OK, now));
-    assert_int_equal(start_all(&s, now), 3); /* initial, and one for the success */
-    assert_int_equal(shaper_room(&s, now, &when), SHAPER_FULL);
+    shaper_init(&s, &l);
+    start_all(&s, now, SECOND);
+    tell(&s, SHAPER_UNREACHABLE, now, now);
+    tell(&s, SHAPER_UNREACHABLE, now, now);
+    now += l.suspend;
+    assert_int_equal(start_all(&s, now, now + SECOND), 1);
+    assert_false(tell(&s, SHAPER_OK, now, now));
+    assert_true(start_all(&s, now, now + SECOND) >= 2);
 }
 
 static void test_suspensions_double_up_to_the_longest(void **state)
 {
     static const int64_t expected[] = {60, 120, 200, 200};
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
-    int64_t now = 0;
+    int64_t now = 1;
     (void)state;
-    shaper_init(&s, &limits);
-    start_all(&s, now);
-    shaper_finished(&s, SHAPER_FAILED, now);
+    shaper_init(&s, &l);
+    start_all(&s, now, SECOND);
+    tell(&s, SHAPER_UNREACHABLE, now, now);
     for (size_t i = 0; i < 4; i++) {
         if (i)
-            start_all(&s, now);
-        assert_true(shaper_finished(&s, SHAPER_FAILED, now));
-        assert_int_equal(s.suspended_until - now, expected[i] * CLOCK_SECOND);
+            start_all(&s, now, now);
+        assert_true(tell(&s, SHAPER_UNREACHABLE, now, now));
+        assert_int_equal(s.suspended_until - now, expected[i] * SECOND);
         now = s.suspended_until;
     }
 }
 
 static void test_stragglers_do_not_prolong_a_suspension(void **state)
 {
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
     (void)state;
-    shaper_init(&s, &limits);
-    s.window = 4;
-    start_all(&s, 0);
-    for (int i = 0; i < 4 && !shaper_finished(&s, SHAPER_FAILED, 0); i++)
+    l.initial = 4;
+    shaper_init(&s, &l);
+    start_all(&s, 1, SECOND);
+    while (!tell(&s, SHAPER_UNREACHABLE, 1, 2) && s.in_flight)
         continue;
     int64_t until = s.suspended_until;
+    assert_true(until > 2);
     while (s.in_flight)
-        assert_false(shaper_finished(&s, SHAPER_FAILED, 5));
+        assert_false(tell(&s, SHAPER_UNREACHABLE, 1, 5));
     assert_int_equal(s.suspended_until, until);
-}
-
-static void test_single_failures_among_successes_do_not_suspend(void **state)
-{
-    struct shaper s;
-    (void)state;
-    shaper_init(&s, &limits);
-    for (int i = 0; i < 20; i++) {
-        start_all(&s, 0);
-        assert_false(shaper_finished(&s, SHAPER_OK, 0));
-        start_all(&s, 0);
-        assert_false(s.window > 1 && shaper_finished(&s, SHAPER_FAILED, 0));
-    }
 }
 
 static void test_neutral_changes_nothing(void **state)
 {
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
     (void)state;
-    shaper_init(&s, &limits);
-    for (int i = 0; i < 50; i++) {
-        start_all(&s, 0);
-        assert_false(shaper_finished(&s, SHAPER_NEUTRAL, 0));
+    shaper_init(&s, &l);
+    for (int i = 1; i < 50; i++) {
+        start_all(&s, i * SECOND, i * SECOND);
+        assert_false(tell(&s, SHAPER_NEUTRAL, i * SECOND, i * SECOND));
     }
-    assert_int_equal(s.window, 2);
+    assert_int_equal((int)s.window, 2);
 }
 
-static void test_rate_delay(void **state)
+/* ---- messages on a connection --------------------------------------------------------------- */
+
+static void test_messages_per_connection_are_learned(void **state)
 {
-    struct shaper_limits slow = limits;
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    struct shaper_report r = {.signal = SHAPER_TOO_LONG, .use_count = 21};
+    (void)state;
+    l.messages = 100;
+    shaper_init(&s, &l);
+    assert_int_equal(shaper_messages(&s), 100);
+    double rate = s.rate;
+    shaper_finished(&s, &r, SECOND);
+    assert_int_equal(shaper_messages(&s), 20);
+    assert_true(fabs(s.rate - rate) < 0.001 && shaper_window(&s) == 2);
+    r.use_count = 25; /* one that was under way with the old limit */
+    shaper_finished(&s, &r, SECOND);
+    assert_int_equal(shaper_messages(&s), 20);
+}
+
+static void test_silent_closes_count_when_they_repeat(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    struct shaper_report r = {.signal = SHAPER_OK, .use_count = 1, .recipients = 1};
+    (void)state;
+    shaper_init(&s, &l);
+    r.closed_after = 7;
+    shaper_finished(&s, &r, SECOND);
+    r.closed_after = 20;
+    shaper_finished(&s, &r, SECOND);
+    assert_int_equal(shaper_messages(&s), 0);
+    shaper_finished(&s, &r, SECOND);
+    assert_int_equal(shaper_messages(&s), 20);
+}
+
+/* ---- bounds, by hand ----------------------------------------------------------------------------
+ */
+
+static void test_rate_delay_and_daily_cap(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
     struct shaper s;
     int64_t when;
     (void)state;
-    slow.rate_delay = 5 * CLOCK_SECOND;
-    shaper_init(&s, &slow);
-    assert_int_equal(start_all(&s, 0), 1);
-    assert_int_equal(shaper_room(&s, 1, &when), SHAPER_LATER);
-    assert_int_equal(when, 5 * CLOCK_SECOND);
-    assert_int_equal(start_all(&s, 5 * CLOCK_SECOND), 1);
+    l.rate_delay = 5 * SECOND;
+    shaper_init(&s, &l);
+    assert_int_equal(start_all(&s, 1, 1), 1);
+    assert_int_equal(shaper_room(&s, 2, &when), SHAPER_LATER);
+    assert_int_equal(when, 1 + 5 * SECOND);
+    l.rate_delay = 0;
+    l.daily_cap = 3;
+    l.concurrency = l.initial = 100;
+    shaper_init(&s, &l);
+    assert_int_equal(start_all(&s, l.times.day, l.times.day + SECOND), 3);
+    assert_int_equal(start_all(&s, 2 * l.times.day, 2 * l.times.day + SECOND), 3);
 }
 
-static void test_flush_ends_a_suspension(void **state)
+static void test_by_hand(void **state)
 {
+    struct shaper_limits l = limits_of(100);
     struct shaper s;
+    int64_t when;
     (void)state;
-    shaper_init(&s, &limits);
-    start_all(&s, 0);
-    shaper_finished(&s, SHAPER_FAILED, 0);
-    shaper_finished(&s, SHAPER_FAILED, 0);
+    shaper_init(&s, &l);
+    shaper_suspend(&s, 100 * SECOND, SECOND);
+    assert_int_equal(shaper_room(&s, 2 * SECOND, &when), SHAPER_SUSPENDED);
+    assert_int_equal(when, 100 * SECOND);
     shaper_unsuspend(&s);
-    assert_int_equal(start_all(&s, 1), 1);
+    assert_int_equal(start_all(&s, 3 * SECOND, 3 * SECOND), 1);
+    shaper_set(&s, 5, 3, 9, 4 * SECOND);
+    assert_true(fabs(s.rate - 5) < 0.001);
+    assert_int_equal(shaper_messages(&s), 9);
+}
+
+static void test_memory_survives_within_the_bounds(void **state)
+{
+    struct shaper_limits l = limits_of(10), narrow = limits_of(10);
+    struct shaper s, t;
+    struct shaper_memory m;
+    (void)state;
+    shaper_init(&s, &l);
+    shaper_set(&s, 50, 4, 9, SECOND);
+    shaper_remember(&s, &m);
+    narrow.rate = 20;
+    narrow.concurrency = 3;
+    shaper_init(&t, &narrow);
+    shaper_recall(&t, &m);
+    assert_true(fabs(t.rate - 20) < 0.001);
+    assert_int_equal(shaper_window(&t), 3);
+    assert_int_equal(shaper_messages(&t), 9);
+}
+
+static void test_a_lane_is_small(void **state)
+{
+    (void)state;
+    assert_true(sizeof(struct shaper) < 600);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grows_with_success_up_to_the_limit),
+        cmocka_unit_test(test_concurrency_grows_while_it_is_the_limit),
+        cmocka_unit_test(test_concurrency_does_not_grow_unused),
+        cmocka_unit_test(test_too_many_connections_cuts_concurrency_alone),
+        cmocka_unit_test(test_deliveries_are_paced),
+        cmocka_unit_test(test_the_rate_grows_only_while_it_binds),
+        cmocka_unit_test(test_one_cut_for_what_was_under_way_together),
+        cmocka_unit_test(test_a_rate_limit_is_found_and_kept),
+        cmocka_unit_test(test_a_raised_limit_is_found_within_fifteen_minutes),
+        cmocka_unit_test(test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely),
+        cmocka_unit_test(test_told_to_stay_away),
         cmocka_unit_test(test_a_round_of_failures_suspends),
         cmocka_unit_test(test_probe_alone_after_a_suspension),
         cmocka_unit_test(test_suspensions_double_up_to_the_longest),
         cmocka_unit_test(test_stragglers_do_not_prolong_a_suspension),
-        cmocka_unit_test(test_single_failures_among_successes_do_not_suspend),
         cmocka_unit_test(test_neutral_changes_nothing),
-        cmocka_unit_test(test_rate_delay),
-        cmocka_unit_test(test_flush_ends_a_suspension),
+        cmocka_unit_test(test_messages_per_connection_are_learned),
+        cmocka_unit_test(test_silent_closes_count_when_they_repeat),
+        cmocka_unit_test(test_rate_delay_and_daily_cap),
+        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_memory_survives_within_the_bounds),
+        cmocka_unit_test(test_a_lane_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,192 @@
+/*
+ * Groups: what a provider sees as one destination. Domains have sites; sites that lead
+ * to one provider, or to the same addresses by other names, share a group and so the
+ * limits that are learned there.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+#include "rules/rules.h"
+
+enum { HOSTS_MAX = 8, COMPLAIN_SECONDS = 3600 };
+
+/* ---- which one ---------------------------------------------------------------------- */
+
+static struct slice key_of(const void *value)
+{
+    return slice_str(((const struct group *)value)->key);
+}
+
+void groups_init(struct qmgr *q)
+{
+    map_init(&q->shaping.groups, key_of);
+}
+
+/* Order does not count: sums of what is well mixed. */
+uint64_t group_targets_sum(const struct site *s)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&s->targets));
+    struct ipc_target t;
+    uint64_t sum = 0;
+    while (ipc_target_next(&cursor, &t)) {
+        char text[64];
+        size_t n = t.address.len < sizeof text - 2 ? t.address.len : sizeof text - 2;
+        if (n)
+            memcpy(text, t.address.ptr, n);
+        text[n++] = (char)(t.port >> 8);
+        text[n++] = (char)t.port;
+        sum += map_hash(slice_make(text, n));
+    }
+    return sum;
+}
+
+static size_t hosts_of(const struct site *s, struct slice hosts[static HOSTS_MAX])
+{
+    struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&s->targets));
+    struct ipc_target t;
+    size_t n = 0;
+    while (n < HOSTS_MAX && ipc_target_next(&cursor, &t))
+        if (n == 0 || !slice_eq(hosts[n - 1], t.host))
+            hosts[n++] = t.host;
+    return n;
+}
+
+static char *copy_of(const char *text)
+{
+    return text ? xstrdup(text) : NULL;
+}
+
+static char *make_key(const struct site *s, const struct rules_place *p)
+{
+    if (s->transport != TRANSPORT_SMTP)
+        return slice_dup(slice_make(s->key, s->key_len));
+    if (p->domain || p->site || p->provider)
+        return xasprintf("entry %s/%s/%s", p->provider ? p->provider : "", p->site ? p->site : "",
+                         p->domain ? p->domain : "");
+    return xasprintf("addresses %016llx", (unsigned long long)s->sessions);
+}
+
+struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain)
+{
+    struct slice hosts[HOSTS_MAX];
+    struct rules_place place = {0};
+    if (q->shaping.rules && s->transport == TRANSPORT_SMTP)
+        rules_place(q->shaping.rules, hosts, hosts_of(s, hosts), domain, &place);
+    char *key = make_key(s, &place);
+    struct group *g = map_get(&q->shaping.groups, slice_str(key));
+    if (g) {
+        free(key);
+    } else {
+        const char *name = place.domain ? place.domain : place.site ? place.site : place.provider;
+        g = xcalloc(1, sizeof *g);
+        *g = (struct group){.key = key,
+                            .name = name ? xstrdup(name) : slice_dup(site_name(s)),
+                            .provider = copy_of(place.provider),
+                            .site = copy_of(place.site),
+                            .domain = copy_of(place.domain),
+                            .provider_index = place.provider_index};
+        list_init(&g->lanes);
+        map_put(&q->shaping.groups, g);
+    }
+    g->refs++;
+    return g;
+}
+
+void group_unref(struct qmgr *q, struct group *g)
+{
+    if (!g || --g->refs > 0)
+        return;
+    map_remove(&q->shaping.groups, slice_str(g->key));
+    free(g->key);
+    free(g->name);
+    free(g->provider);
+    free(g->site);
+    free(g->domain);
+    free(g);
+}
+
+/* ---- limits ---------------------------------------------------------------------------- */
+
+/* What providers.conf says goes before main.cf. */
+static void apply(const struct rules_limits *from, double divisor, struct shaper_limits *to)
+{
+    if (from->connections)
+        to->concurrency = from->connections;
+    if (from->start_connections)
+        to->initial = from->start_connections;
+    if (from->message_rate > 0)
+        to->rate = from->message_rate * divisor; /* so much a second of real time */
+    if (from->start_rate > 0)
+        to->start_rate = from->start_rate;
+    to->messages = from->messages_per_connection;
+    to->daily_cap = from->daily_cap;
+}
+
+void group_limits(const struct qmgr *q, const struct group *g, struct slice source,
+                  struct shaper_limits *out)
+{
+    const struct config *c = q->s->config;
+    double start_rate = 10; /* a second: few servers mind */
+    *out = (struct shaper_limits){
+        .concurrency = (uint32_t)c->default_destination_concurrency_limit,
+        .initial = (uint32_t)c->initial_destination_concurrency,
+        .cohorts = (uint32_t)c->default_destination_concurrency_failed_cohort_limit,
+        .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
+        .suspend = c->destination_suspend_time * CLOCK_SECOND,
+        .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
+        .start_rate = start_rate,
+    };
+    shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
+    if (!q->shaping.rules || g->key[0] == '0' + TRANSPORT_LMTP)
+        return;
+    struct rules_place place = {g->provider, g->provider_index, g->site, g->domain};
+    struct rules_limits limits;
+    rules_limits(q->shaping.rules, &place, source, &limits);
+    apply(&limits, (double)c->shaping_time_divisor, out);
+}
+
+void groups_reload(struct qmgr *q)
+{
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        group_limits(q, l->group, slice_make(l->source, l->source_len), &l->limits);
+        memset(l->counts, 0, sizeof l->counts);
+    }
+}
+
+static void on_costly(const struct rule *rule, void *arg)
+{
+    static int64_t said;
+    int64_t now = clock_mono();
+    (void)arg;
+    if (said && now - said < COMPLAIN_SECONDS * CLOCK_SECOND)
+        return;
+    said = now;
+    log_error(
+        "%s:%d: rule %s is skipped: its pattern tries too many ways to match; make it simpler",
+        rule->file, rule->line, rule->name);
+}
+
+void groups_set_rules(struct qmgr *q, struct rules *rules)
+{
+    struct rules *before = q->shaping.rules;
+    size_t cursor = 0;
+    struct group *g;
+    q->shaping.rules = rules;
+    rules_on_costly(rules, on_costly, q);
+    while ((g = map_next(&q->shaping.groups, &cursor)))
+        g->provider_index = g->provider ? rules_provider_index(rules, g->provider) : 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct shaper *s = &container_of(n, struct lane, all)->shaper;
+        for (unsigned i = 0; before && i < SHAPER_EVENTS; i++)
+            s->events[i].rule = 0; /* numbers of another set */
+    }
+    rules_free(before);
+    groups_reload(q);
+    sites_renew(q); /* new entries may take domains over */
+}

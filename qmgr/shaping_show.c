@@ -1,0 +1,198 @@
+/* A lane in words: limits in force, learned and configured, state, last changes with the
+ * rule that caused them, what is next. For the control socket, the log and events. */
+#include <arpa/inet.h>
+#include <stdio.h>
+
+#include "core/json.h"
+#include "core/log.h"
+#include "qmgr/qmgr.h"
+#include "qmgr/shaping_show.h"
+#include "rules/rules.h"
+
+static void put_number(struct buf *b, const char *name, double value)
+{
+    char text[32];
+    int n = snprintf(text, sizeof text, "%.*f", value < 10 ? 3 : 1, value);
+    json_raw(b, name, slice_make(text, (size_t)n));
+}
+
+struct slice lane_source(const struct lane *l, char text[static LANE_SOURCE_MAX])
+{
+    int family = l->source_len == 4 ? AF_INET : AF_INET6;
+    if (l->source_len == 0 || !inet_ntop(family, l->source, text, LANE_SOURCE_MAX))
+        return SLICE("");
+    return slice_str(text);
+}
+
+static void put_rule(const struct qmgr *q, uint16_t number, struct buf *b)
+{
+    const struct rule *rule =
+        number && q->shaping.rules ? rules_at(q->shaping.rules, number - 1u) : NULL;
+    char where[512];
+    if (!rule)
+        return;
+    int n = snprintf(where, sizeof where, "%s:%d", rule->file, rule->line);
+    json_str(b, "rule", slice_str(rule->name));
+    json_str(b, "where", slice_first(slice_make(where, (size_t)n), sizeof where - 1));
+}
+
+static bool is_time(uint8_t change)
+{
+    return change >= SHAPER_DOOR_SHUT && change <= SHAPER_OPEN_AGAIN;
+}
+
+static void put_event(const struct qmgr *q, const struct shaper_event *e, struct buf *b)
+{
+    json_str(b, "change", slice_str(shaper_change_name(e->change)));
+    if (is_time(e->change)) {
+        put_number(b, "seconds", (double)(e->after > 0 ? e->after : e->before));
+    } else {
+        put_number(b, "before", (double)e->before);
+        put_number(b, "after", (double)e->after);
+    }
+    put_rule(q, e->rule, b);
+}
+
+/* What holds the next delivery back, in a few words. */
+static const char *state_of(struct shaper *s, int64_t now, int64_t *when)
+{
+    *when = 0;
+    if (s->suspended_until > now) {
+        *when = s->suspended_until;
+        return s->by_hand       ? "suspended by hand"
+               : s->unreachable ? "suspended: cannot be reached"
+                                : "suspended: it refuses everything or told us to stay away";
+    }
+    if (s->probing)
+        return s->in_flight ? "probing with one message" : "the next message is a probe";
+    bool full = s->window_full;
+    enum shaper_room room = shaper_room(s, now, when);
+    s->window_full = full; /* to look is not to want */
+    if (room == SHAPER_FULL)
+        return "as many deliveries as allowed are under way";
+    if (room == SHAPER_LATER)
+        return s->next_start > now ? "waiting for the rate" : "the daily cap is used up";
+    return s->beyond ? "trying a higher rate" : "open";
+}
+
+static void put_learned(const struct shaper *s, struct buf *b)
+{
+    json_member(b, "learned");
+    if (s->failed_rate > 0)
+        put_number(b, "rate_failed", s->failed_rate);
+    if (s->window_failed)
+        json_int(b, "concurrency_failed", s->window_failed);
+    if (s->messages)
+        json_int(b, "messages_per_connection", s->messages);
+    json_end(b);
+}
+
+static void put_configured(const struct shaper_limits *l, struct buf *b)
+{
+    json_member(b, "configured");
+    json_int(b, "connections", l->concurrency);
+    json_int(b, "start_connections", l->initial);
+    put_number(b, "start_rate", l->start_rate);
+    if (l->rate > 0)
+        put_number(b, "message_rate", l->rate);
+    if (l->messages)
+        json_int(b, "messages_per_connection", l->messages);
+    if (l->daily_cap)
+        json_int(b, "daily_cap", l->daily_cap);
+    json_end(b);
+}
+
+static void put_events(const struct qmgr *q, const struct shaper *s, struct buf *b)
+{
+    json_list(b, "events");
+    for (unsigned i = 0; i < SHAPER_EVENTS; i++) {
+        const struct shaper_event *e = &s->events[(s->events_next + i) % SHAPER_EVENTS];
+        if (!e->when)
+            continue;
+        json_begin(b);
+        json_seconds(b, "age", q->now - e->when);
+        put_event(q, e, b);
+        json_end(b);
+    }
+    json_list_end(b);
+}
+
+void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
+{
+    struct shaper *s = &l->shaper;
+    char source[LANE_SOURCE_MAX];
+    int64_t when;
+    const char *state = state_of(s, q->now, &when);
+    json_str(b, "destination", slice_str(l->group->name));
+    if (l->group->provider)
+        json_str(b, "provider", slice_str(l->group->provider));
+    json_str(b, "source", lane_source(l, source));
+    json_str(b, "state", slice_str(state));
+    json_int(b, "queued", l->queued);
+    json_int(b, "in_flight", s->in_flight);
+    put_number(b, "rate", s->rate);
+    json_int(b, "concurrency", shaper_window(s));
+    json_int(b, "concurrency_limit", l->limits.concurrency);
+    json_int(b, "messages_per_connection", shaper_messages(s));
+    json_seconds(b, "rate_delay", l->limits.rate_delay);
+    json_bool(b, "probing", s->probing);
+    bool suspended = s->suspended_until > q->now;
+    json_bool(b, "suspended", suspended);
+    if (suspended)
+        json_seconds(b, "suspended_for", s->suspended_until - q->now);
+    if (when > q->now)
+        json_seconds(b, "next_in", when - q->now);
+    if (!whole)
+        return;
+    if (s->latency > 0)
+        put_number(b, "latency", (double)s->latency);
+    put_learned(s, b);
+    put_configured(&l->limits, b);
+    put_events(q, s, b);
+}
+
+/* ---- log and events -------------------------------------------------------------------- */
+
+static void log_change(const struct qmgr *q, const struct lane *l, const struct shaper_event *e)
+{
+    const struct rule *rule =
+        e->rule && q->shaping.rules ? rules_at(q->shaping.rules, e->rule - 1u) : NULL;
+    struct buf text = BUF_INIT(4096);
+    if (is_time(e->change))
+        buf_printf(&text, "%.1fs", (double)(e->after > 0 ? e->after : e->before));
+    else
+        buf_printf(&text, "%.2f -> %.2f", (double)e->before, (double)e->after);
+    if (rule)
+        buf_printf(&text, ", rule %s (%s:%d)", rule->name, rule->file, rule->line);
+    bool caused = e->change != SHAPER_OPEN_AGAIN && e->change != SHAPER_RATE_BEYOND;
+    if (caused && l->last && e->change < SHAPER_SUSPENDED_BY_HAND) {
+        buf_addstr(&text, ": ");
+        answer_describe(l->last, &text);
+    }
+    log_info("shaping %s: %s: %.*s", log_esc(slice_str(l->group->name)),
+             shaper_change_name(e->change), SLICE_ARG(buf_slice(&text)));
+    buf_free(&text);
+}
+
+void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from)
+{
+    const struct shaper *s = &l->shaper;
+    char source[LANE_SOURCE_MAX];
+    if ((uint8_t)(s->events_next - from) > SHAPER_EVENTS)
+        from = (uint8_t)(s->events_next - SHAPER_EVENTS);
+    for (; from != s->events_next; from++) {
+        const struct shaper_event *e = &s->events[from % SHAPER_EVENTS];
+        struct buf *b = events_begin(q, "shaping");
+        log_change(q, l, e);
+        if (!b)
+            continue;
+        json_str(b, "destination", slice_str(l->group->name));
+        json_str(b, "source", lane_source(l, source));
+        put_event(q, e, b);
+        if (e->rule && l->last) {
+            json_int(b, "code", l->last->code);
+            json_str(b, "text", answer_text(l->last));
+        }
+        events_end(b);
+    }
+}
