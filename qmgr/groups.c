@@ -59,23 +59,23 @@ static char *copy_of(const char *text)
     return text ? xstrdup(text) : NULL;
 }
 
-static char *make_key(const struct site *s, const struct rules_place *p)
+static char *make_key(const struct site *s, const struct rules_place *p, bool own)
 {
     if (s->transport != TRANSPORT_SMTP)
         return slice_dup(slice_make(s->key, s->key_len));
     if (p->domain || p->site || p->provider)
         return xasprintf("entry %s/%s/%s", p->provider ? p->provider : "", p->site ? p->site : "",
                          p->domain ? p->domain : "");
-    return xasprintf("addresses %016llx", (unsigned long long)s->sessions);
+    return xasprintf("%s %016llx", own ? "next hop" : "addresses", (unsigned long long)s->sessions);
 }
 
-struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain)
+struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own)
 {
     struct slice hosts[HOSTS_MAX];
     struct rules_place place = {0};
     if (q->shaping.rules && s->transport == TRANSPORT_SMTP)
         rules_place(q->shaping.rules, hosts, hosts_of(s, hosts), domain, &place);
-    char *key = make_key(s, &place);
+    char *key = make_key(s, &place, own);
     struct group *g = map_get(&q->shaping.groups, slice_str(key));
     if (g) {
         free(key);
@@ -87,7 +87,8 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
                             .provider = copy_of(place.provider),
                             .site = copy_of(place.site),
                             .domain = copy_of(place.domain),
-                            .provider_index = place.provider_index};
+                            .provider_index = place.provider_index,
+                            .own = own};
         list_init(&g->lanes);
         map_put(&q->shaping.groups, g);
     }
@@ -129,7 +130,6 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
                   struct shaper_limits *out)
 {
     const struct config *c = q->s->config;
-    double start_rate = 10; /* a second: few servers mind */
     *out = (struct shaper_limits){
         .concurrency = (uint32_t)c->default_destination_concurrency_limit,
         .initial = (uint32_t)c->initial_destination_concurrency,
@@ -137,7 +137,6 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
         .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
         .suspend = c->destination_suspend_time * CLOCK_SECOND,
         .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
-        .start_rate = start_rate,
     };
     shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
     if (!q->shaping.rules || g->key[0] == '0' + TRANSPORT_LMTP)
@@ -145,6 +144,8 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
     struct rules_place place = {g->provider, g->provider_index, g->site, g->domain};
     struct rules_limits limits;
     rules_limits(q->shaping.rules, &place, source, &limits);
+    if (g->own && !g->provider && !g->site && !g->domain)
+        limits.start_rate = 0; /* the operator's next hop: it says when it is too much */
     apply(&limits, (double)c->shaping_time_divisor, out);
 }
 

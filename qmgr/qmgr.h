@@ -96,8 +96,9 @@ struct group {
     char *key;                      /* unique */
     char *name;                     /* for people: of the entry, or of the first site */
     char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
-    unsigned provider_index;        /* in the present set of rules; 0: none */
-    uint32_t refs;                  /* sites and lanes */
+    bool own;                /* relayhost or a table names it, not the MX records of the domain */
+    unsigned provider_index; /* in the present set of rules; 0: none */
+    uint32_t refs;           /* sites and lanes */
 };
 
 /* The unit of shaping: a group from one source address. */
@@ -438,8 +439,9 @@ void dispatch_suspend(struct qmgr *q, struct lane *l);
 /* ---- groups.c --------------------------------------------------------------------- */
 
 void groups_init(struct qmgr *q);
-/* The group of a site with these targets; `domain` of the recipients. Counts a reference. */
-struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain);
+/* The group of a site with these targets; `domain` of the recipients, `own` as in the
+ * struct. Counts a reference. */
+struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own);
 void group_unref(struct qmgr *q, struct group *g);
 /* The lane's limits from main.cf and providers.conf. */
 void group_limits(const struct qmgr *q, const struct group *g, struct slice source,

@@ -44,6 +44,10 @@ enum { ENOUGH = 12 }; /* recipients taken between two refusals that make a measu
 /* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
 #define HOLD_MESSAGES 80.0
 #define HOLD_SLOW 2
+#define RATE_FREE 1e6 /* a rate that is none */
+#define RATE_FIRST                                                                                 \
+    10.0                /* what is tried after the first refusal of an unlimited destination,      \
+                         * at least */
 #define RATE_LEAST 0.02 /* recipients a second: one a minute */
 
 void shaper_times_init(struct shaper_times *t, unsigned divisor)
@@ -59,7 +63,7 @@ void shaper_times_init(struct shaper_times *t, unsigned divisor)
 
 static double rate_bound(const struct shaper *s)
 {
-    return s->limits->rate > 0 ? s->limits->rate : 1e9;
+    return s->limits->rate > 0 ? s->limits->rate : RATE_FREE;
 }
 
 void shaper_init(struct shaper *s, const struct shaper_limits *limits)
@@ -72,7 +76,7 @@ void shaper_init(struct shaper *s, const struct shaper_limits *limits)
                          .messages_patience = 32};
     if (s->window > limits->concurrency)
         s->window = limits->concurrency;
-    if (s->rate > rate_bound(s))
+    if (s->rate <= 0 || s->rate > rate_bound(s))
         s->rate = rate_bound(s);
 }
 
@@ -209,6 +213,7 @@ static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
         shut_door(s, now, r->rule);
         return;
     }
+    bool free = s->rate >= RATE_FREE;
     double before = s->rate, measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
     bool blind = true,
          again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
@@ -217,6 +222,9 @@ static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     } else if (r->factor > 0) {
         s->failed_rate = before;
         s->rate = before * r->factor;
+    } else if (free) {
+        s->failed_rate = measured > RATE_FIRST ? measured : RATE_FIRST;
+        s->rate = CUT_BLIND * s->failed_rate;
     } else if (s->taken >= ENOUGH && measured < before && before < FAR_BEYOND * measured) {
         s->failed_rate = measured;
         s->rate = UNDER_MEASURED * measured;

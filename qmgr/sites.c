@@ -352,12 +352,13 @@ void sites_turn(struct qmgr *q)
 }
 
 /* The targets may have changed, and with them whose limits hold. */
-static void regroup(struct qmgr *q, struct site *s, struct slice key)
+static void regroup(struct qmgr *q, struct site *s, struct slice key, struct slice nexthop)
 {
     struct group *before = s->group;
     size_t at = slice_rchr(key, '@');
+    struct slice domain = at < key.len ? slice_from(key, at + 1) : key;
     s->sessions = group_targets_sum(s);
-    s->group = group_get(q, s, at < key.len ? slice_from(key, at + 1) : key);
+    s->group = group_get(q, s, domain, !slice_caseeq(domain, nexthop));
     group_unref(q, before);
 }
 
@@ -378,7 +379,7 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
             site_unref(q, site);
             return err_set(e, "RESOLVE_REPLY without usable targets");
         }
-        regroup(q, site, route_key(r));
+        regroup(q, site, route_key(r), in->nexthop);
     }
     forget_answer(q, r);
     if (sites_learn_tls(r, in, e) < 0) {

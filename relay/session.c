@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "core/fault.h"
 #include "core/log.h"
@@ -491,11 +492,28 @@ void session_connecting(struct session *s, int fd, struct slice why)
     session_fail(s, &v, false);
 }
 
+/* The session may have been made for another domain, by another name of this server. */
+static void set_host(const struct session *s, struct job *j)
+{
+    char address[NET_TEXT_MAX];
+    for (unsigned i = 0; i < j->target_count; i++) {
+        const struct ipc_target *t = &j->targets[i];
+        net_text(t->address, t->port, address);
+        if (t->port != s->port || strcmp(address, s->address) != 0)
+            continue;
+        char *host = slice_dup(t->host);
+        job_set_host(j, host, s->address, s->port);
+        free(host);
+        return;
+    }
+    job_set_host(j, s->host, s->address, s->port);
+}
+
 void session_assign(struct session *s, struct job *j)
 {
     s->job = j;
     j->session = s;
-    job_set_host(j, s->host, s->address, s->port);
+    set_host(s, j);
     transaction_begin(s);
     session_flush(s);
 }

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import zlib
 
 from ipc import FakeMaster
 from postern import wait_until
@@ -96,8 +97,12 @@ class Qmgr:
         ask = self.resolve.expect("ipc_resolve_request")
         values = dict(tag=ask.tag, status=OK, scope=0, ttl=300, transport=0,
                       nexthop=ask.recipient.split(b"@")[-1],
-                      site=b"mx." + ask.recipient.split(b"@")[-1], targets=[TARGET])
+                      site=b"mx." + ask.recipient.split(b"@")[-1])
         values.update(fields)
+        # a server of its own for each site: those that share one share its limits
+        name = values["site"] if isinstance(values["site"], bytes) else values["site"].encode()
+        own = b"\x7f" + zlib.crc32(name).to_bytes(4, "big")[:3]
+        values.setdefault("targets", [dict(TARGET, address=own)])
         self.resolve.send("ipc_resolve_reply", **values)
         return ask
 

@@ -102,7 +102,7 @@ static void test_too_many_connections_cuts_concurrency_alone(void **state)
     for (int i = 0; i < 7; i++)
         tell(&s, SHAPER_OK, now, now + 2 * SECOND);
     assert_int_equal(shaper_window(&s), 7); /* at once it is not tried again */
-    for (now += 3 * SECOND; now < 11 * SECOND; now += SECOND) {
+    for (now += 3 * SECOND; now < 10 * SECOND; now += SECOND) {
         start_all(&s, now, now + SECOND / 2);
         while (s.in_flight)
             tell(&s, SHAPER_OK, now, now + SECOND);
