@@ -177,7 +177,7 @@ static void wake_one(struct qmgr *q, struct lane *l)
     if (!lane_has_waiting(l))
         return;
     enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
-    if (room == SHAPER_LATER)
+    if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
         heap_set(&q->dispatch.wakes, &l->wake, when);
     if (room != SHAPER_GO)
         return;

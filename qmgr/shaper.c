@@ -16,7 +16,8 @@ static const int64_t HOLD = 360 * CLOCK_SECOND;      /* longer wastes what a rai
 static const int64_t KNOCK = 20 * CLOCK_SECOND;      /* shorter costs a refusal too often */
 static const int64_t KNOCK_MAX = 480 * CLOCK_SECOND; /* so long a reopened door stays unused */
 static const int64_t DAY = INT64_C(86400) * CLOCK_SECOND;
-static const int64_t DEFER = 300 * CLOCK_SECOND; /* as minimal_backoff_time: worth a log line */
+static const int64_t DEFER = 600 * CLOCK_SECOND; /* worth a log line a message, and a place out
+                                                  * of the line */
 
 /* ---- not divided for simulations: they follow the network, not the provider ---- */
 static const int64_t SLACK = CLOCK_SECOND / 10;   /* lateness that may be caught up on: timers

@@ -267,7 +267,10 @@ static void test_told_to_stay_away(void **state)
     assert_int_equal(shaper_room(&s, SECOND + 1, &when), SHAPER_LATER);
     assert_int_equal(when, 4 * SECOND);
     shaper_started(&s, 1, when);
-    assert_true(tell(&s, SHAPER_GO_AWAY, when, when)); /* twice as long, and now they wait */
+    assert_false(tell(&s, SHAPER_GO_AWAY, when, when));
+    assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_LATER);
+    shaper_started(&s, 1, when);
+    assert_true(tell(&s, SHAPER_GO_AWAY, when, when)); /* four times as long: they wait outside */
     assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_SUSPENDED);
 }
 
