@@ -82,8 +82,7 @@ static int with_unit(const char *text, const struct unit *units, uint64_t min, i
             digits.len--;
             break;
         }
-    if (digits.len == 0 || slice_u64(digits, &n) < 0 || n < min ||
-        n > (uint64_t)(max / factor))
+    if (digits.len == 0 || slice_u64(digits, &n) < 0 || n < min || n > (uint64_t)(max / factor))
         return -1;
     *out = (int64_t)n * factor;
     return 0;

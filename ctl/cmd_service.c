@@ -159,6 +159,19 @@ static void print_counters(const json_t *line, const char *label, const char *na
            integer(k, "bounced"));
 }
 
+static void print_queue(const json_t *line)
+{
+    char size[32];
+    printf("%-12s %lld messages, %lld active, %lld held%s\n", "queue:", integer(line, "messages"),
+           integer(line, "active"), integer(line, "held"),
+           json_is_true(json_object_get(line, "scanning")) ? "; still reading the spool" : "");
+    if (integer(line, "deleted") == 0)
+        return;
+    print_size(size, sizeof size, (double)integer(line, "deleted_bytes"));
+    printf("%-12s %lld messages, %s; 'postern queue undelete' brings them back\n",
+           "deleted:", integer(line, "deleted"), size);
+}
+
 static void print_figures(struct ctl *ctl, const json_t *line)
 {
     const char *spool = json_string_value(json_object_get(line, "spool"));
@@ -169,9 +182,7 @@ static void print_figures(struct ctl *ctl, const json_t *line)
     printf("%sPostern %s is running%s, process %ld; queue manager since %s\n",
            colour(ctl, COLOUR_GREEN), json_string_value(json_object_get(line, "version")),
            colour(ctl, COLOUR_OFF), master_pid(ctl), since);
-    printf("%-12s %lld messages, %lld active, %lld held%s\n", "queue:", integer(line, "messages"),
-           integer(line, "active"), integer(line, "held"),
-           json_is_true(json_object_get(line, "scanning")) ? "; still reading the spool" : "");
+    print_queue(line);
     printf("%-12s %lld under way, %lld waiting for their turn, %lld destinations\n",
            "deliveries:", integer(line, "jobs_in_flight"), integer(line, "jobs_queued"),
            integer(line, "sites"));

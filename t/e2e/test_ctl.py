@@ -168,6 +168,7 @@ def test_delete_and_undelete(stuck):
     stuck.ctl("queue", "delete", first, second, "--yes")
     kept = rows(stuck, "queue", "list", "--deleted")
     assert [r["ID"] for r in kept] == [first, second]
+    assert re.search(r"^deleted: +2 messages, 8.0K;", stuck.ctl("status"), re.M)
     assert {r["STATUS"] for r in kept} == {"deleted"}
     assert all(re.fullmatch(r"in (23h59m|1d00h)", r["PURGED"]) for r in kept)
     assert "Subject: ctl" in stuck.ctl("message", "show", first)
