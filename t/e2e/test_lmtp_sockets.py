@@ -64,7 +64,7 @@ def test_a_table_that_begins_to_name_it(place, path):
         queue_id = p.send("a@src.test", ["b@dst.test"], BODY)
         p.wait_log(rf"{queue_id}: .*status=deferred")
         table(place, f"dst.test lmtp:unix:{path}\n")
-        p.wait_log("transport_maps: a table has changed")
+        p.wait_log("transport_maps: a file has changed")
         wait_until(lambda: p.ctl("queue", "requeue", "--all") and
                    f"{queue_id}: removed" in p.log(), 30, "delivery")
 
