@@ -141,7 +141,7 @@ static void build_spool_envelope(struct commit *c, const struct ipc_commit *in)
         .flags = m->flags,
         .ret = in->ret,
         .mail_class = in->mail_class,
-        .account = message_account(m),
+        .account = message_owner(m),
         .client = slice_first(slice_from(all, list_len), in->client.len),
         .message_id = slice_from(all, list_len + in->client.len),
         .sender = message_sender(m),

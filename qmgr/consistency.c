@@ -42,12 +42,12 @@ static void check_recipients(const struct message *m)
 }
 
 /* Something will go on with m by itself: a time, a job, a call to the store, a
- * notice that is being made, or the operator; at a stop, the next start. */
+ * notice that is being made, quota, or the operator; at a stop, the next start. */
 static void check_awake(const struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
     bool waits = heap_has(&m->due) || m->pins || m->viewers || (m->flags & MESSAGE_HOLD) ||
-                 !q->scanned || q->draining;
+                 !q->scanned || q->draining || (e && !list_empty(&e->uncharged));
     if (!waits && !e)
         panic("%s: nothing will read it back", m->id.text);
     if (!waits && !e->queued && !e->failing && !e->noticing)

@@ -118,6 +118,7 @@ static bool purge(struct qmgr *q, struct message *m)
         return false;
     if (!e || e->removed)
         events_purged(q, m);
+    charges_lost(q, m);
     if (!m->quarantined)
         store_finish(q->store, &m->id, &m->ref);
     message_drop(q, m);

@@ -144,6 +144,7 @@ void events_accepted(struct qmgr *q, const struct message *m, struct slice clien
     json_str(b, "client", client);
     json_str(b, "message_id", message_id);
     json_str(b, "account", message_account(m));
+    json_str(b, "user", slice_from(message_owner(m), message_account(m).len + 1));
     json_str(b, "class", slice_str(class_name(m->env->mail_class)));
     json_str(b, "from", message_sender(m));
     json_int(b, "size", (int64_t)message_size(m));

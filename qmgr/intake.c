@@ -222,6 +222,7 @@ static void on_committed(struct store_commit *sc, const char *error, int code, v
     message_keep_body(q, m, c->body);
     c->body = NULL;
     commit_release(c);
+    charges_committed(q, m);
     message_enter(q, m);
 }
 
@@ -397,13 +398,20 @@ void intake_commit_notice(struct qmgr *q, const struct id *id, const struct mess
                           struct slice recipient, uint32_t flags, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg)
 {
+    intake_commit_own(q, id, message_owner(about), recipient, flags, content, done, arg);
+}
+
+void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
+                       struct slice recipient, uint32_t flags, struct slice content,
+                       void (*done)(const char *error, void *arg), void *arg)
+{
     struct err e;
     struct buf list = BUF_INIT(2 * ADDRESS_MAX);
     ipc_rcpt_add(&list, &(struct ipc_rcpt){.address = recipient});
     struct ipc_commit in = {
         .arrival = clock_wall(),
         .flags = (flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD) | MESSAGE_NOTICE,
-        .account = message_account(about),
+        .account = owner,
         .recipient_count = 1,
         .recipients = buf_slice(&list),
         .body = content,

@@ -167,8 +167,10 @@ void queue_found(const struct store_found *found, void *arg)
     message_count_held(q, m);
     if (m->flags & MESSAGE_DELETED)
         deleted_found(q, m);
+    charges_found(q, m, found);
     if (m->env->left == 0) { /* power failed between its last mark and its end */
-        message_finish(q, m);
+        if (!charges_wait(q, m))
+            message_finish(q, m);
         return;
     }
     bool owes = m->env->failed || m->env->confirmed;

@@ -78,6 +78,7 @@ static int start(struct service *s, struct err *e)
     dispatch_init(q);
     relays_init(q);
     notices_init(q);
+    charges_init(q);
     events_reload(q);
     deleted_reload(q);
     q->timer = evtimer_new(s->base, on_timer, q);
@@ -101,6 +102,8 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         sites_peer(q, fd);
     else if (slice_eq(name, SLICE("bounce")))
         notices_peer(q, fd);
+    else if (slice_eq(name, SLICE("quota")))
+        charges_peer(q, fd);
     else
         close(fd);
 }
@@ -183,6 +186,7 @@ static void turn(struct service *s)
     sites_turn(q);
     dispatch_turn(q);
     notices_turn(q);
+    charges_turn(q);
     walks_turn(q);
     queue_sweep(q);
     intake_state(q);

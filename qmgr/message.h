@@ -89,7 +89,9 @@ struct body {
 };
 
 struct envelope {
-    struct list jobs; /* of this message: struct job */
+    struct list jobs;        /* of this message: struct job */
+    struct list uncharged;   /* over, but quota does not have all of its charges yet */
+    struct message *message; /* set while it is in that list */
     struct body *body;
     int64_t activated;                           /* monotonic: when it was scheduled last */
     uint32_t left;                               /* recipients that are not DONE */
@@ -133,8 +135,10 @@ struct message {
     int64_t born;         /* the same on the monotonic clock, for age (F30) */
     uint32_t flags;       /* enum message_flag, MESSAGE_EXPIRED */
     uint32_t recipient_count;
+    uint32_t charge; /* batch that has to be acknowledged before its file may go */
     struct id id;
     uint8_t phase;
+    bool charged;     /* quota was told of it */
     bool held;        /* is in the count of held messages */
     bool kept;        /* is among the deleted ones: in their list, heap and counts */
     bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */
@@ -153,9 +157,15 @@ static inline char *envelope_strings(const struct message *m)
 {
     return (char *)&m->env->recipients[m->recipient_count];
 }
-static inline struct slice message_account(const struct message *m)
+/* "account/user", "account", or empty. */
+static inline struct slice message_owner(const struct message *m)
 {
     return slice_make(envelope_strings(m), m->env->account_len);
+}
+static inline struct slice message_account(const struct message *m)
+{
+    struct slice owner = message_owner(m);
+    return slice_first(owner, slice_chr(owner, '/'));
 }
 static inline struct slice message_sender(const struct message *m)
 {

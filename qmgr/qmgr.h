@@ -12,6 +12,7 @@
  *   relays     jobs at relay processes, results
  *   outcome    what a result means for a recipient; retry: when to try again
  *   notices    failure, delay and success notices; the bounce channel
+ *   charges    what accounts pay for; the quota channel
  *   events     log lines and the JSON event log
  */
 #ifndef POSTERN_QMGR_QMGR_H
@@ -196,6 +197,19 @@ struct notices {
     uint32_t outstanding;
 };
 
+struct charges {
+    struct channel *channel;
+    bool broke_rules;                /* the frame of it that came last was refused */
+    struct list batches;             /* struct charge_batch, not acknowledged */
+    struct list waiting;             /* struct envelope.uncharged */
+    struct buf fresh, over;          /* charges and settlements of the batch that is gathered */
+    uint32_t number;                 /* of that batch */
+    uint32_t acknowledged;           /* all batches up to this one */
+    uint32_t credit, unacknowledged; /* batches: allowed; sent */
+    uint64_t question;               /* held until the scan is over */
+    struct buf asked;                /* its IDs */
+};
+
 struct events {
     struct buf out;
     bool enabled;
@@ -237,6 +251,7 @@ struct qmgr {
     struct sites sites;
     struct relays relays;
     struct notices notices;
+    struct charges charges;
     struct events events;
     struct queue_counters counters, minute_start, a_minute;
     int64_t next_sweep, started;
@@ -539,6 +554,24 @@ void notices_found(struct qmgr *q, struct message *m);
  * gets double bounces. */
 bool notices_has_reader(const struct qmgr *q, const struct message *m);
 
+/* ---- charges.c --------------------------------------------------------------------------- */
+
+void charges_init(struct qmgr *q);
+void charges_peer(struct qmgr *q, int fd);
+/* A message became durable, or was found by the scan with what its status bytes say. */
+void charges_committed(struct qmgr *q, struct message *m);
+void charges_found(struct qmgr *q, struct message *m, const struct store_found *found);
+/* Recipients' ways ended. */
+void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
+                  enum spool_status status);
+/* It goes without having been delivered to those that are left. */
+void charges_lost(struct qmgr *q, struct message *m);
+/* Whether quota has, durably, what it cannot find out without m's file. */
+bool charges_known(const struct qmgr *q, const struct message *m);
+/* The same; if not, m is settled again when it does. */
+bool charges_wait(struct qmgr *q, struct message *m);
+void charges_turn(struct qmgr *q);
+
 /* ---- intake.c: committing what is not from smtpd ------------------------------------------ */
 
 /* Commits a notice under `id`; on success it is in the queue when done is called. */
@@ -548,6 +581,11 @@ void intake_commit_notice(struct qmgr *q, const struct id *id, const struct mess
 /* Commits a report of our own to a stranger: a message with the null sender. */
 void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg);
+
+/* The same for a message that is about none; `owner` is charged nothing. */
+void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
+                       struct slice recipient, uint32_t flags, struct slice content,
+                       void (*done)(const char *error, void *arg), void *arg);
 
 /* ---- events.c ------------------------------------------------------------------------------ */
 

@@ -145,7 +145,8 @@ void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, u
     for (uint32_t k = 0; k < count; k++)
         m->env->recipients[rcpts[k]].state = RCPT_DONE;
     m->env->left -= count;
-    if (m->env->left == 0)
+    charges_over(q, m, rcpts, count, status);
+    if (m->env->left == 0 && charges_known(q, m))
         return; /* the end of the message says it all */
     for (uint32_t k = 0; k < count && !m->quarantined; k++)
         store_mark(q->store, &m->id, &m->ref, rcpts[k], status);
@@ -302,7 +303,9 @@ void message_finish(struct qmgr *q, struct message *m)
         q->counters.removed++;
         events_removed(q, m, m->quarantined ? "quarantined" : "done");
     }
-    if (!m->quarantined)
+    if (m->quarantined)
+        charges_lost(q, m);
+    else
         store_finish(q->store, &m->id, &m->ref);
     message_drop(q, m);
 }
@@ -345,7 +348,7 @@ void message_settle(struct qmgr *q, struct message *m)
     if (e->left == 0 && e->failing == 0 && !e->noticing) {
         /* while its file is being read (`postern message show`), its name and
          * descriptor must stay; whoever unpins it settles it again */
-        if (m->pins == 0)
+        if (m->pins == 0 && !charges_wait(q, m))
             message_finish(q, m);
         return;
     }

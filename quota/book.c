@@ -16,7 +16,7 @@ enum {
     ENTRIES_CACHED = 100000,
     SWEEP_SLICE = 10000, /* records looked at in one turn */
     QUERY_IDS = 1000,
-    QUERY_AGE = 120,     /* seconds after which an open charge is asked about */
+    QUERY_AGE = 10,      /* seconds after which an open charge is asked about */
     SWEEP_SECONDS = 300, /* from one search for old charges to the next */
     RELEASE_SLICE = 500,
     REPLY_KEPT = 300 /* bytes of a failure's reply, for reports */

@@ -1,0 +1,145 @@
+"""What qmgr tells quota, over crashes of either: every recipient is paid for once."""
+import os
+import random
+import tempfile
+
+import pytest
+from accounts_rig import Quota
+from ipc import Closed, pair
+from postern import wait_until
+from qmgr_peers import FAILED, SENT, Qmgr
+
+NEVER = 1  # NOTIFY=NEVER: a failure ends without a notice
+PLANS = "plan p { messages = 1000000\n at_limit = allow }\n"
+
+
+class Both:
+    """qmgr and quota, connected; either can be killed and started again."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="postern-")
+        os.chmod(self.directory, 0o755)
+        self.qmgr = self.start_qmgr()
+        self.quota = Quota(PLANS)
+        self.quota.account(plan="p")
+        self.seen = {}  # (ID, index) to what it came to
+        self.connect()
+
+    def start_qmgr(self):
+        return Qmgr({"accounts_enable": "yes", "minimal_backoff_time": "1"},
+                    directory=os.path.join(self.directory, "qmgr"))
+
+    def connect(self):
+        a, b = pair()
+        self.quota.qmgr.close()
+        self.qmgr.master.master.send("ipc_peer", a.fileno(), service="quota", slot=0, pid=1)
+        self.quota.master.master.send("ipc_peer", b.fileno(), service="qmgr", slot=0, pid=1)
+        a.close()
+        b.close()
+
+    def commit(self, count=1, **fields):
+        rcpts = [dict(address=f"{random.choice(['good', 'good', 'bad'])}{i}@example.com",
+                      notify=NEVER) for i in range(count)]
+        return self.qmgr.commit(rcpts, account="acme/web", **fields)
+
+    def work(self, timeout=0.05):
+        """Answers what qmgr asks of resolve and relay; False if there was nothing."""
+        busy = False
+        while (ask := self.qmgr.resolve.receive(0)) is not None:
+            self.qmgr.resolve.queue.insert(0, ask)
+            self.qmgr.resolved()
+            busy = True
+        while (job := self.qmgr.relay.receive(timeout)) is not None:
+            outcomes = []
+            for r in job.recipients:
+                good = r.address.startswith(b"good")
+                self.seen[job.id, r.index] = good
+                outcomes.append(dict(index=r.index, status=SENT if good else FAILED, stage=9,
+                                     code=250 if good else 550,
+                                     text="ok" if good else "5.1.1 no such user"))
+            self.qmgr.result(job, outcomes=outcomes)
+            busy = True
+            timeout = 0.01
+        return busy
+
+    def finish(self):
+        """Until the queue is empty and quota knows it all."""
+        def over():
+            self.work()
+            usage = self.quota.usage()
+            return not self.qmgr.files() and \
+                usage["delivered"] + usage["refunded"] == len(self.seen) and usage
+        return wait_until(over, 60, "the end of all charges")
+
+    def stop(self):
+        self.qmgr.stop()
+        self.quota.stop()
+
+
+@pytest.fixture
+def both():
+    b = Both()
+    yield b
+    b.stop()
+
+
+def check(both, usage):
+    good = sum(both.seen.values())
+    assert usage["delivered"] == usage["messages"] == good
+    assert usage["refunded"] == len(both.seen) - good
+    user = both.quota.usage(user="web")
+    assert (user["delivered"], user["refunded"]) == (usage["delivered"], usage["refunded"])
+
+
+def test_delivered_and_refunded_recipients(both):
+    for n in (1, 3, 60):
+        both.commit(n)
+    both.qmgr.commit(["good@example.com"])  # nobody's
+    wait_until(lambda: not both.work() and not both.qmgr.files(), 30, "an empty queue")
+    assert len(both.seen) == 65
+    usage = wait_until(lambda: (u := both.quota.usage())["delivered"] + u["refunded"] == 64 and u,
+                       20, "all charges")
+    failures, _ = both.quota.ask("usage.failures", account="acme")
+    assert len(failures) == usage["refunded"]
+    assert all(f["reply"].startswith("550 5.1.1 no such user") for f in failures)
+
+
+def test_F16_file_stays_until_quota_knows_and_quota_may_be_away(both):
+    both.quota.kill()
+    message = both.commit(1)
+    wait_until(lambda: both.work() or both.seen, 10, "a delivery")
+    wait_until(lambda: not both.work(0.3), 10, "rest")
+    assert both.qmgr.files() == [message]
+    both.qmgr.kill()  # nothing was told yet: the file knows it
+    both.qmgr = both.start_qmgr()
+    assert both.qmgr.relay.receive(1.5) is None, "a delivered recipient was tried again"
+    both.quota = both.quota.again(PLANS)
+    both.connect()
+    check(both, both.finish())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_F16_kills_of_quota_and_qmgr_under_load(both, seed):
+    random.seed(seed)
+    for _ in range(12):
+        for _ in range(random.randrange(1, 15)):
+            both.commit(random.choice([1, 1, 1, 5]))
+            if random.random() < 0.5:
+                both.work(0)
+        victim = random.choice(["qmgr", "quota", "both", "none"])
+        if victim in ("qmgr", "both"):
+            try:  # messages that are under way have no answer yet
+                both.commit(2, answer=None)
+                both.work(random.choice([0, 0.02]))
+            except Closed:
+                pass
+        if victim in ("quota", "both"):
+            both.quota.kill()
+        if victim in ("qmgr", "both"):
+            both.qmgr.kill()
+            both.qmgr = both.start_qmgr()
+        if victim in ("quota", "both"):
+            both.quota = both.quota.again(PLANS)
+        if victim != "none":
+            both.connect()
+    check(both, both.finish())
