@@ -152,6 +152,7 @@ struct synced {
     struct quota *q;
     uint64_t generation;
     uint32_t batch;
+    bool asked; /* qmgr waits for it; otherwise quota had changes of its own */
 };
 
 static void on_synced(void *arg)
@@ -160,7 +161,7 @@ static void on_synced(void *arg)
     struct quota *q = s->q;
     q->book.syncing--;
     fault_point("quota.charged");
-    if (q->book.channel && s->generation == q->book.generation)
+    if (s->asked && q->book.channel && s->generation == q->book.generation)
         ipc_charged_encode(channel_out(q->book.channel), &(struct ipc_charged){.batch = s->batch});
     free(s);
 }
@@ -171,8 +172,8 @@ void book_turn(struct quota *q)
     if (!q->book.unsynced || q->book.syncing)
         return;
     struct synced *s = xmalloc(sizeof *s);
-    *s = (struct synced){q, q->book.generation, q->book.batch};
-    q->book.unsynced = false;
+    *s = (struct synced){q, q->book.generation, q->book.batch, q->book.asked};
+    q->book.unsynced = q->book.asked = false;
     q->book.syncing++;
     fault_point("quota.apply");
     book_apply(q);
@@ -432,7 +433,7 @@ static int on_charges(struct quota *q, struct slice body, struct err *e)
     if (c.failed || s.failed)
         return err_set(e, "malformed CHARGES");
     q->book.batch = in.batch;
-    q->book.unsynced = true;
+    q->book.unsynced = q->book.asked = true;
     return 0;
 }
 
@@ -506,6 +507,7 @@ void book_peer(struct quota *q, int fd)
     if (old)
         channel_free(old);
     q->book.generation++;
+    q->book.asked = false; /* a batch of the channel before: it is sent again */
     q->book.query = 0;
     q->book.next_sweep = clock_mono() + 2 * CLOCK_SECOND;
     q->book.sweep.len = 0;

@@ -207,6 +207,7 @@ struct book {
     struct list dirty;
     uint32_t batch; /* the last that was taken in */
     bool unsynced;  /* it is not on its way to the disk yet */
+    bool asked;     /* the batch is among what is not: CHARGED follows */
     uint32_t syncing;
     uint64_t generation; /* of the channel: answers for an older one are dropped */
     uint64_t query;      /* tag of the question under way, 0: none */

@@ -1,0 +1,187 @@
+"""What relay services sell, each row with quota itself. The arithmetic has unit tests."""
+import os
+import time
+
+import pytest
+from accounts_rig import OK, Quota
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PLANS = """
+plan mailbox { user_rate = {3/day, 10/month}
+ rate_action = defer
+ recipients = 50
+ size = 50MB }
+plan shared { account_rate = {4/day}
+ rate_action = defer }
+plan queued { account_rate = {2/minute}
+ rate_action = queue
+ recipients = 1 }
+plan volume { bytes = 1MB
+ byte_minimum = 10KB
+ at_limit = block }
+plan burst { messages = 5
+ at_limit = surcharge
+ overage = block:1000 }
+plan ending { messages = 100
+ end_warnings = {30, 7, 1} }
+plan guarded { spike_factor = 10
+ spike_minimum = 50
+ spike_action = hold }
+plan slowed { spike_factor = 10
+ spike_minimum = 50
+ spike_action = slow }
+"""
+
+
+@pytest.fixture
+def quota():
+    q = Quota(PLANS)
+    yield q
+    q.stop()
+
+
+def test_shipped_plans_are_taken():
+    with open(os.path.join(ROOT, "etc/plans.conf"), encoding="utf-8") as f:
+        q = Quota(f.read())
+    plans = {p["plan"]: p for p in q.ask("plan.list")[0]}
+    assert plans["mailbox"]["user_rate"] == "50 a day, 200 a month"
+    assert plans["volume-500"]["bytes"] == 500000000 and plans["dedicated"]["source"]
+    q.stop()
+
+
+def test_rate_of_each_user(quota):
+    quota.account(plan="mailbox")
+    quota.ask("user.add", login="two", account="acme", password="secret")
+    ticket = quota.login().ticket
+    assert quota.mail(ticket).recipients == 3
+    for _ in range(3):
+        quota.sent(ticket)
+    refused = quota.mail(ticket)
+    assert refused.code == 450 and b"the user may send 3 a day" in refused.text
+    assert quota.mail(quota.login("two").ticket).recipients == 3
+
+
+def test_rate_of_all_users_counted_over_all_processes(quota):
+    quota.account(plan="shared")
+    quota.ask("user.add", login="two", account="acme", password="secret")
+    first, second = quota.login().ticket, quota.login("two").ticket
+    other = quota.master.peer("smtpd", 1)
+    other.expect("ipc_quota_state")
+    quota.sent(first)
+    quota.sent(second)
+    other.send("ipc_mail_request", tag=1, ticket=second, client=b"", sender="a@acme.test")
+    assert other.expect("ipc_mail_answer").recipients == 2
+    quota.sent(first, recipients=2)
+    other.send("ipc_mail_request", tag=2, ticket=second, client=b"", sender="a@acme.test")
+    assert other.expect("ipc_mail_answer").code == 450
+    other.close()
+
+
+def test_rates_outlive_a_crash(quota):
+    quota.account(plan="mailbox")
+    for _ in range(3):
+        quota.sent(quota.login().ticket)
+    quota.kill()
+    q = quota.again(PLANS)
+    quota.__dict__.update(q.__dict__)
+    assert q.mail(q.login().ticket).code == 450
+
+
+def test_beyond_the_rate_mail_is_held_and_released(quota):
+    quota.account(plan="queued")
+    ticket = quota.login().ticket
+    now = time.time()
+    if now % 60 > 50:  # the window must not end under the test's feet
+        time.sleep(61 - now % 60)
+    answers = [quota.sent(ticket) for _ in range(3)]
+    assert [a.flags for a in answers] == [0, 0, 32]
+    release = quota.qmgr.expect("ipc_charges_release", 70,
+                                skip=("ipc_charged", "ipc_charges_query", "ipc_account_notice"))
+    assert release.id.decode() == answers[2].id and int(time.time()) % 60 < 5
+
+
+def test_recipients_and_size_of_a_message(quota):
+    quota.account(plan="mailbox")
+    answer = quota.login()
+    assert answer.size_limit == 50000000 and answer.recipient_limit == 50
+    assert quota.mail(answer.ticket, size=50000001).code == 552
+    assert quota.reserve(answer.ticket, size=50000001).code == 552
+    quota.ask("account.set", account="acme", plan="queued")
+    answer = quota.mail(quota.login().ticket)
+    assert answer.recipients == 1 and answer.more_code == 452
+
+
+def test_volume_with_a_minimum_charge_and_a_package(quota):
+    quota.account(plan="volume")
+    ticket = quota.login().ticket
+    assert quota.mail(ticket, size=1).recipients == 100
+    assert quota.mail(ticket, size=250000).recipients == 4
+    quota.sent(ticket, recipients=4, size=250000)
+    assert quota.mail(ticket, size=1).code == 550
+    quota.ask("grant.add", account="acme", amount="500KB", bought=True)
+    assert quota.mail(ticket, size=250000).recipients == 2
+    quota.sent(ticket, recipients=1, size=250000)
+    (grant,), _ = quota.ask("grant.list", account="acme")
+    assert grant["used"] == 250000 and grant["bought"] is True
+    assert quota.usage()["granted_bytes"] == 250000
+
+
+def test_overage_in_blocks(quota):
+    quota.account(plan="burst", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    assert quota.sent(ticket, recipients=6).code == 0
+    usage = quota.usage()
+    assert usage["overage"] == 1 and usage["overage_blocks"] == 1 and usage["percent"] == 120
+
+
+def test_a_plan_that_ends(quota):
+    quota.account(plan="ending", reference="owner@acme.test", ends=int(time.time()) + 3)
+    answer = quota.login()
+    assert answer.status == OK
+    deadline = time.monotonic() + 10
+    while quota.mail(answer.ticket).code == 0:
+        assert time.monotonic() < deadline
+    assert b"plan has ended" in quota.mail(answer.ticket).text
+    quota.ask("account.set", account="acme", ends="2099-12-31")
+    assert quota.mail(answer.ticket).code == 0
+
+
+def test_warning_before_the_end():
+    q = Quota(PLANS)
+    q.account(plan="ending", reference="owner@acme.test", ends=int(time.time()) + 6 * 86400)
+    q.stop(remove=False)
+    q = q.again(PLANS)  # looks at all plans' ends when it starts
+    letter = q.qmgr.expect("ipc_account_notice", 10)
+    assert b"The plan of account acme ends in 6 days" in letter.content
+    q.qmgr.send("ipc_account_noticed", tag=letter.tag)
+    q.stop(remove=False)
+    q = q.again(PLANS)
+    assert q.qmgr.receive(2.5) is None, "the warning was sent again"
+    q.stop()
+
+
+@pytest.mark.parametrize("plan,flags,delay", [("guarded", 32, 0), ("slowed", 0, 2000)])
+def test_spike_guard(quota, plan, flags, delay):
+    quota.account(plan=plan, reference="owner@acme.test")
+    ticket = quota.login().ticket
+    quiet = quota.sent(ticket, recipients=50)
+    assert quiet.flags == 0 and quiet.delay == 0
+    loud = quota.sent(ticket, state=None)
+    assert loud.flags == flags and loud.delay == delay
+    letter = quota.qmgr.expect("ipc_account_notice", skip=("ipc_charged",))
+    assert b"Unusual volume of account acme" in letter.content
+    assert quota.usage()["spike"] is True
+    assert quota.reserve(ticket).flags == flags
+    assert "far above its usual" in quota.master.log()
+
+
+def test_reload_with_another_plan(quota):
+    quota.account(plan="mailbox")
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    quota.master.table("plans_file", 0, "plans.conf", "plan mailbox { recipients = 7 }\n")
+    quota.master.wait_log("1 plans read from")
+    assert quota.mail(ticket).recipients == 7
+    quota.master.table("plans_file", 0, "plans.conf", "plan mailbox { recipients = x }\n")
+    quota.master.wait_log("plans.conf:1: recipients = x")
+    assert quota.mail(ticket).recipients == 7
