@@ -122,6 +122,27 @@ static struct master_cf *load_files(struct check *c)
     return master_cf;
 }
 
+/* What is allowed and does not do what it looks like. */
+static void check_tls(struct check *c)
+{
+    const struct config *config = c->config;
+    const char *level = config->smtp_tls_security_level;
+    bool dane = strcmp(level, "dane") == 0 || strcmp(level, "dane-only") == 0;
+    bool authorities = *config->smtp_tls_CApath ||
+                       (*config->smtp_tls_CAfile && access(config->smtp_tls_CAfile, R_OK) == 0);
+    if (dane && !*config->resolver_trust_anchor)
+        check_say(c, strcmp(level, "dane") == 0 ? CHECK_WARNING : CHECK_ERROR,
+                  "smtp_tls_security_level = %s without resolver_trust_anchor: nothing is "
+                  "validated, so there is no DANE; install dns-root-data and set "
+                  "resolver_trust_anchor = /usr/share/dns/root.key",
+                  level);
+    if (!authorities && strcmp(level, "none") != 0)
+        check_say(c, CHECK_WARNING,
+                  "smtp_tls_CAfile = %s cannot be read: no server's certificate can be verified, "
+                  "and no MTA-STS policy fetched; install ca-certificates",
+                  config->smtp_tls_CAfile);
+}
+
 static void check_configuration(struct check *c)
 {
     const struct config *config = c->config;
@@ -134,6 +155,7 @@ static void check_configuration(struct check *c)
         check_say(c, CHECK_NOTE,
                   "delay_warning_time is 0: senders are not told that a message is "
                   "late until it is returned");
+    check_tls(c);
     check_overrides(c);
     if (c->errors == 0)
         ask_master(c);

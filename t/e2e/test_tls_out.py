@@ -109,6 +109,54 @@ def test_bad_configuration_is_refused(place, dns, ca):
         os.remove(p.path("main.cf"))
 
 
+def test_check_finds_settings_that_do_nothing(place):
+    Postern(place, start=False, smtp_tls_security_level="dane")
+    p = Postern(place, start=False, smtp_tls_security_level="dane", smtp_tls_CAfile="")
+    out = p.ctl("check", check=False).stdout
+    assert "warning: smtp_tls_security_level = dane without resolver_trust_anchor" in out
+    assert "no server's certificate can be verified" in out
+
+
+def test_authorities_of_a_directory(place, dns, ca):
+    directory = os.path.join(place, "authorities")
+    os.mkdir(directory)
+    with open(os.path.join(directory, "ours.pem"), "w", encoding="ascii") as f:
+        f.write(ca.pem)
+    with open(os.path.join(directory, "README"), "w", encoding="ascii") as f:
+        f.write("not a certificate\n")
+    os.symlink("ours.pem", os.path.join(directory, "0123abcd.0"))
+    with tls_sink(ca.good) as sink, relay(place, dns, sink, ca, smtp_tls_CAfile="",
+                                          smtp_tls_CApath=directory,
+                                          smtp_tls_security_level="verify") as p:
+        event = attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))
+        assert (event["event"], event["tls_peer"]) == ("delivered", "verified"), event
+
+
+def test_requiretls_all_the_way(place, dns, ca):
+    """A client asks for it under TLS; the next server does not offer it."""
+    server = ca.server("relay.test")
+    os.chmod(server.key, 0o600)
+    with tls_sink(ca.good) as sink:
+        p = relay(place, dns, sink, ca, start=False, smtpd_tls_security_level="may",
+                  smtpd_tls_cert_file=server.chain, smtpd_tls_key_file=server.key)
+        p.start()
+        with p, p.client() as c:
+            c.ehlo()
+            assert "requiretls" not in c.esmtp_features
+            code, text = c.docmd("MAIL", "FROM:<s@src.test> REQUIRETLS")
+            assert (code, text) == (555, b"5.5.4 REQUIRETLS is for connections with TLS")
+            c.starttls()
+            c.ehlo()
+            assert "requiretls" in c.esmtp_features
+            assert c.mail("s@src.test", ["REQUIRETLS"])[0] == 250
+            assert c.rcpt("r@a.test")[0] == 250
+            queue_id = c.data(MAIL)[1].decode().rsplit(" ", 1)[-1]
+            event = attempt(p, queue_id)
+            assert (event["event"], event["status"]) == ("bounced", "5.7.30")
+            assert "neither DNSSEC nor MTA-STS vouches for the name" in event["text"]
+        assert not [m for m in sink.messages if m.recipients == ["r@a.test"]]
+
+
 def test_mta_sts_defers_a_server_that_is_not_the_one(place, dns, ca):
     dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
     dns.add("mta-sts.sts.test", "A", "127.0.0.1")
