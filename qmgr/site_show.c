@@ -7,7 +7,11 @@
 #include "qmgr/sites.h"
 #include "tls/level.h"
 
-enum { SHOW_MAX = 48 * 1024, SHOWN_ADDRESS = 1024 };
+enum {
+    SHOW_MAX = 60 * 1024,
+    SHOWN_ADDRESS = 1024,
+    SHOWN_RULES = 32 /* about TLS; a destination has more only with dozens of hosts */
+};
 
 struct show {
     struct qmgr *q;
@@ -50,8 +54,9 @@ static void show_tls(const struct route *r, struct buf *b)
 {
     struct ipc_cursor cursor = ipc_list_cursor(tls_rules_list(r->tls));
     struct ipc_tls_rule rule;
+    unsigned count = 0;
     json_list(b, "tls");
-    while (ipc_tls_rule_next(&cursor, &rule)) {
+    while (ipc_tls_rule_next(&cursor, &rule) && count++ < SHOWN_RULES) {
         json_begin(b);
         json_str(b, "host", rule.host);
         json_str(b, "level", slice_str(tls_level_name((enum tls_level)rule.level)));

@@ -150,7 +150,7 @@ enum failure_scope {
 };
 enum {
     TLS_RULES_BYTES = 8 * 1024, /* of all rules of one destination */
-    TLS_RULES_MAX = 64,
+    TLS_RULES_MAX = 300,        /* more do not fit into these bytes */
     TLS_REPORT_DOMAIN_MAX = 253
 };
 enum tls_rule_flag {
