@@ -136,10 +136,12 @@ static uint32_t adopt_key(struct master *m, const struct certs_key *from)
 /* ---- bundles ------------------------------------------------------------------------------------
  */
 
-static void make_bundle(struct master *m, struct service_tls *t)
+static void make_bundle(struct master *m, struct plan_service *s)
 {
     struct buf list = BUF_INIT(BUNDLE_MAX);
+    struct service_tls *t = s->tls;
     struct certs *c = &t->certs;
+    bool local = strcmp(s->config->smtpd_tls_key_process, "smtpd") == 0;
     struct err e = {0, ""};
     if (c->authorities)
         ipc_tls_identity_add(&list, &(struct ipc_tls_identity){.kind = TLS_RECORD_AUTHORITIES,
@@ -148,14 +150,20 @@ static void make_bundle(struct master *m, struct service_tls *t)
         const struct certs_identity *id = &c->identities[i];
         uint32_t number = adopt_key(m, &c->keys[id->key]);
         if (number)
-            ipc_tls_identity_add(&list, &(struct ipc_tls_identity){.kind = TLS_RECORD_IDENTITY,
-                                                                   .name = slice_str(id->name),
-                                                                   .key = number,
-                                                                   .chain = slice_str(id->chain)});
+            ipc_tls_identity_add(&list,
+                                 &(struct ipc_tls_identity){
+                                     .kind = TLS_RECORD_IDENTITY,
+                                     .name = slice_str(id->name),
+                                     .key = number,
+
+                                     .chain = slice_str(id->chain),
+                                     .secret = slice_str(local ? c->keys[id->key].pem : NULL)});
     }
     t->bundle = memory_file("certificates", buf_slice(&list), &e);
     if (t->bundle < 0)
         log_error("certificates cannot be handed to smtpd: %s", e.text);
+    if (list.data)
+        OPENSSL_cleanse(list.data, list.cap);
     buf_free(&list);
     certs_forget_keys(c);
     warn_of_dates(c);
@@ -198,7 +206,7 @@ void keys_adopt(struct master *m, struct plan *plan)
     keys->generation++;
     for (size_t i = 0; i < plan->count; i++)
         if (plan->services[i].tls)
-            make_bundle(m, plan->services[i].tls);
+            make_bundle(m, &plan->services[i]);
 }
 
 /* ---- tickets
@@ -303,7 +311,7 @@ static void renew(struct master *m, struct plan_service *s)
     keys_service_free(s->tls);
     s->tls = fresh;
     m->keys.generation++;
-    make_bundle(m, fresh);
+    make_bundle(m, s);
     log_info("%s: certificates were read again", s->line->where);
 }
 

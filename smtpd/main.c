@@ -123,7 +123,7 @@ static int message(struct service *s, const struct ipc_frame *f, struct err *e)
 static bool has_company(const struct service *s)
 {
     return server.link.known && (!s->config->smtpd_peername_lookup || server.names.channel) &&
-           (!server.secure.offered || server.keys.channel);
+           (!server.secure.offered || server.secure.has_keys || server.keys.channel);
 }
 
 static void watch_qmgr(void)

@@ -84,11 +84,25 @@ static void add_message(const struct session *s, struct buf *out)
     add_number(out, "size", message_size(s));
 }
 
+/* A certificate counts as the client's if it verifies; fingerprints tell who it is
+ * in any case. */
+static void add_tls(const struct session *s, struct buf *out)
+{
+    const struct certificate *c = s->certificate;
+    struct tls_facts facts = {.protocol = "", .cipher = ""};
+    if (secure_is_on(s))
+        tls_facts(s->tls, &facts);
+    add(out, "ccert_subject", slice_str(c && c->verified ? c->subject : ""));
+    add(out, "ccert_issuer", slice_str(c && c->verified ? c->issuer : ""));
+    add(out, "ccert_fingerprint", slice_str(c ? c->fingerprint : ""));
+    add(out, "ccert_pubkey_fingerprint", slice_str(c ? c->key_fingerprint : ""));
+    add(out, "encryption_protocol", slice_str(facts.protocol));
+    add(out, "encryption_cipher", slice_str(facts.cipher));
+    add_number(out, "encryption_keysize", (uint64_t)facts.bits);
+}
+
 int policy_request(const struct session *s, const char *context, struct buf *out)
 {
-    static const char *const empty[] = {"ccert_subject",       "ccert_issuer",
-                                        "ccert_fingerprint",   "ccert_pubkey_fingerprint",
-                                        "encryption_protocol", "encryption_cipher"};
     add(out, "request", SLICE("smtpd_access_policy"));
     add(out, "protocol_state", slice_str(s->where));
     add(out, "protocol_name", s->esmtp ? SLICE("ESMTP") : SLICE("SMTP"));
@@ -100,9 +114,7 @@ int policy_request(const struct session *s, const char *context, struct buf *out
     add(out, "sasl_method", s->login ? SLICE("XCLIENT") : SLICE(""));
     add(out, "sasl_username", slice_str(s->login));
     add(out, "sasl_sender", SLICE(""));
-    for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
-        add(out, empty[i], SLICE(""));
-    add_number(out, "encryption_keysize", 0);
+    add_tls(s, out);
     add(out, "policy_context", slice_str(context));
     add(out, "compatibility_level", SLICE("3.9"));
     add(out, "mail_version", SLICE(POSTERN_VERSION));

@@ -274,6 +274,8 @@ static enum rule_result apply(struct session *s, struct rule *r)
         return nets_match(&s->server->relay_networks, address) ? RULE_ENDS_LIST : RULE_NEXT;
     case RESTRICTION_PERMIT_LOGIN:
         return s->login ? RULE_ENDS_LIST : RULE_NEXT;
+    case RESTRICTION_PERMIT_CERTIFICATE:
+        return secure_may_relay(s) ? RULE_ENDS_LIST : RULE_NEXT;
     case RESTRICTION_REJECT_UNAUTH:
         return s->may_relay ? RULE_NEXT : refuse(s, "554 5.7.1", "Relay access denied");
     case RESTRICTION_REJECT:

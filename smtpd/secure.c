@@ -22,6 +22,7 @@
 
 void secure_configure(struct secure *sec, const struct config *config)
 {
+    sec->has_keys = strcmp(config->smtpd_tls_key_process, "smtpd") == 0;
     sec->immediate = config->smtpd_tls_wrappermode;
     sec->required = sec->immediate || strcmp(config->smtpd_tls_security_level, "encrypt") == 0;
     sec->offered = sec->required || strcmp(config->smtpd_tls_security_level, "may") == 0;
@@ -89,7 +90,7 @@ static int add_identities(struct tls_context *c, struct slice list, struct err *
     struct ipc_cursor at = ipc_list_cursor(list);
     struct ipc_tls_identity id;
     while (ipc_tls_identity_next(&at, &id)) {
-        struct tls_key key = {.number = id.key};
+        struct tls_key key = {.pem = id.secret, .number = id.key};
         if (id.kind == TLS_RECORD_IDENTITY && tls_context_add(c, id.name, id.chain, &key, e) < 0)
             return err_prefix(e, "certificate %s", log_esc(id.name));
     }
@@ -153,7 +154,8 @@ bool secure_is_on(const struct session *s)
 
 bool secure_ready(const struct session *s)
 {
-    return s->server->secure.context && s->server->keys.channel;
+    const struct secure *sec = &s->server->secure;
+    return sec->context && (sec->has_keys || s->server->keys.channel);
 }
 
 void secure_begin(struct session *s)

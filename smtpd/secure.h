@@ -17,6 +17,7 @@ struct secure {
     bool announced;              /* EHLO says STARTTLS */
     bool required;               /* smtpd_tls_security_level = encrypt, or smtpd_tls_wrappermode */
     bool immediate;              /* smtpd_tls_wrappermode */
+    bool has_keys;               /* smtpd_tls_key_process = smtpd: keyd need not sign */
     struct tls_context *context; /* NULL: no certificates have come yet */
     struct tls_ticket_key tickets[TLS_TICKET_KEYS];
     size_t ticket_count;

@@ -36,6 +36,7 @@ static const struct {
     {"defer", RESTRICTION_DEFER},
     {"permit_mynetworks", RESTRICTION_PERMIT_NETWORKS},
     {"permit_sasl_authenticated", RESTRICTION_PERMIT_LOGIN},
+    {"permit_tls_clientcerts", RESTRICTION_PERMIT_CERTIFICATE},
     {"reject_unauth_destination", RESTRICTION_REJECT_UNAUTH},
 };
 
@@ -43,7 +44,8 @@ static int unknown_word(struct slice word, struct err *e)
 {
     return err_set(e,
                    "%s: is not known here; there are check_policy_service, permit, reject, defer, "
-                   "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination",
+                   "permit_mynetworks, permit_sasl_authenticated, permit_tls_clientcerts, "
+                   "reject_unauth_destination",
                    log_esc_n(word, 80));
 }
 
