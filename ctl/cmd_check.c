@@ -123,7 +123,7 @@ static struct master_cf *load_files(struct check *c)
 }
 
 /* What is allowed and does not do what it looks like. */
-static void check_tls(struct check *c)
+static void check_tls_out(struct check *c)
 {
     const struct config *config = c->config;
     const char *level = config->smtp_tls_security_level;
@@ -155,7 +155,7 @@ static void check_configuration(struct check *c)
         check_say(c, CHECK_NOTE,
                   "delay_warning_time is 0: senders are not told that a message is "
                   "late until it is returned");
-    check_tls(c);
+    check_tls_out(c);
     check_overrides(c);
     if (c->errors == 0)
         ask_master(c);
