@@ -265,6 +265,54 @@ const struct ctl_command ctl_commands[] = {
      "  --errors    recipients that could not be delivered to, and why\n\n"
      "Example:\n"
      "  postern usage report acme --month 2026-11 --errors > errors.csv\n"},
+    {"shaping", "list", cmd_shaping_list, "[--all] [--json]",
+     "Lists destinations with the limits that hold for them now",
+     "Rate (recipients a second), connections, messages on one connection, deliveries\n"
+     "under way, messages in line, and what holds the next one back.\n"
+     "  --all  also those without mail and without anything learned\n\n"
+     "Example:\n"
+     "  postern shaping list\n"},
+    {"shaping", "show", cmd_shaping_show, "DESTINATION|DOMAIN [SOURCE] [--json]",
+     "Shows a destination's limits, what was learned, and the last changes",
+     "Each change names the rule of providers.conf that caused it, with file and line.\n\n"
+     "Examples:\n"
+     "  postern shaping show gmail\n"
+     "  postern shaping show example.com\n"},
+    {"shaping", "why", cmd_shaping_why, "ID [--json]", "Tells what a message waits for",
+     "\nExample:\n"
+     "  postern shaping why 4XyzAbCdeFz0001\n"},
+    {"shaping", "suspend", cmd_shaping_act,
+     "DESTINATION [--source ADDRESS] [--for TIME] [--reason TEXT] [--json]",
+     "Stops deliveries to a destination",
+     "  --for TIME      30m, 2h, 1d; without it until `postern shaping resume`\n"
+     "  --reason TEXT   for the log\n\n"
+     "Example:\n"
+     "  postern shaping suspend gmail --for 2h --reason 'listed, delisting asked for'\n"},
+    {"shaping", "resume", cmd_shaping_act, "DESTINATION [--source ADDRESS] [--json]",
+     "Ends a suspension: one message probes",
+     "\nExample:\n"
+     "  postern shaping resume gmail\n"},
+    {"shaping", "set", cmd_shaping_act,
+     "DESTINATION [--source ADDRESS] [--rate N] [--connections N] [--messages N] [--json]",
+     "Sets limits, from which the shaper goes on learning",
+     "  --rate N         recipients a second\n"
+     "  --connections N  at a time\n"
+     "  --messages N     on one connection\n"
+     "For bounds that stay, write them into providers.conf.\n\n"
+     "Example:\n"
+     "  postern shaping set yahoo --rate 5\n"},
+    {"shaping", "reset", cmd_shaping_act, "DESTINATION [--source ADDRESS] [--json]",
+     "Forgets what was learned about a destination",
+     "\nExample:\n"
+     "  postern shaping reset gmail\n"},
+    {"provider", "check", cmd_provider_check, "[--json]",
+     "Checks providers.conf: every rule against its samples, and against the others",
+     "\nExample:\n"
+     "  postern provider check\n"},
+    {"provider", "test", cmd_provider_check, "FILE [--json]",
+     "The same for a file that is not in use",
+     "\nExample:\n"
+     "  postern provider test /etc/postern/providers.new\n"},
     {NULL, "help", cmd_help, "[COMMAND]", "Explains a command", ""},
 };
 const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];

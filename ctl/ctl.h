@@ -186,6 +186,11 @@ int cmd_queue_summary(struct ctl *ctl, const struct ctl_command *self, int argc,
 int cmd_queue_action(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_message_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_trace(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_why(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_provider_check(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_site_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);

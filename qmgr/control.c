@@ -23,6 +23,10 @@ static const struct {
     {"queue.action", control_queue_action},
     {"message.show", control_message_show},
     {"site.show", control_site_show},
+    {"shaping.list", control_shaping_list},
+    {"shaping.show", control_shaping_show},
+    {"shaping.act", control_shaping_act},
+    {"shaping.why", control_shaping_why},
 };
 
 static void request_reset(struct control_client *c)

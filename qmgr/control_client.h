@@ -83,7 +83,11 @@ void control_summary_free(struct control_request *r);
 void control_message_show(struct control_client *c); /* control_message.c */
 void control_site_show(struct control_client *c);    /* control_status.c */
 void control_ping(struct control_client *c);         /* control_status.c */
-void control_status(struct control_client *c);       /* control_status.c */
+void control_shaping_list(struct control_client *c); /* control_shaping.c */
+void control_shaping_show(struct control_client *c);
+void control_shaping_act(struct control_client *c);
+void control_shaping_why(struct control_client *c);
+void control_status(struct control_client *c); /* control_status.c */
 /* Appends the members that describe a message; recipients until the line is
  * full, the others are counted. */
 void control_describe(struct control_client *c, struct buf *b, struct message *m);

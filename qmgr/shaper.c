@@ -149,10 +149,15 @@ static bool strained(const struct shaper *s)
 static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
 {
     const struct shaper_times *t = &s->limits->times;
-    double growths = (double)dt / (double)t->growth;
+    double growths;
     s->rate_held += dt;
-    if (strained(s) || s->probing)
-        return;
+    s->growth_due += dt;
+    if (strained(s) || s->probing || s->accepted <= s->grown)
+        return; /* what is answered with something else (greylisting) proves nothing */
+    dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
+    growths = (double)dt / (double)t->growth;
+    s->growth_due = 0;
+    s->grown = now;
     double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
     if (s->failed_rate <= 0 || s->rate < near) {
         s->rate *= exp2(growths);
@@ -190,7 +195,12 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
 static void shut_door(struct shaper *s, int64_t now, uint16_t rule)
 {
     const struct shaper_times *t = &s->limits->times;
-    s->suspend_time = s->suspend_time ? 2 * s->suspend_time : t->knock;
+    if (s->suspend_time == 0) { /* a door that was shut for long will be again: a quota */
+        s->shut_since = now;
+        s->suspend_time = s->shut_for / 2 > t->knock ? s->shut_for / 2 : t->knock;
+    } else {
+        s->suspend_time *= 2;
+    }
     if (s->suspend_time > t->knock_max)
         s->suspend_time = t->knock_max;
     s->suspended_until = now + s->suspend_time;
@@ -353,7 +363,12 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     s->failed_cohorts = 0;
     s->proven = now;
     s->taken += r->recipients;
+    if (r->recipients)
+        s->accepted = now;
     if (s->probing) {
+        if (s->shut_since)
+            s->shut_for = now - s->shut_since;
+        s->shut_since = 0;
         note(s, SHAPER_OPEN_AGAIN, (double)s->suspend_time / (double)CLOCK_SECOND, 0, 0, now);
         if (s->unreachable && s->window < s->limits->initial)
             s->window = s->limits->initial;

@@ -96,6 +96,7 @@ struct shaper {
     double sent, taken;       /* recipients since the last refusal while the pace was binding */
     int64_t paced;            /* time of that */
     int64_t started_last, next_start;
+    int64_t accepted, grown, growth_due;    /* last acceptance; last growth, not grown since */
     int64_t rate_cut, rate_hold, rate_held; /* since when, how long, how long already */
     /* concurrency */
     double window;
@@ -109,11 +110,12 @@ struct shaper {
     uint32_t closed_after, closed_count;
     /* doors */
     double failed_cohorts;
-    int64_t suspended_until; /* 0: not suspended */
-    int64_t suspend_time;    /* length of the last suspension, or pause */
-    int64_t proven;          /* last success */
-    bool probing;            /* one at a time, until one succeeds */
-    bool unreachable;        /* the suspension is for that, not a refusal */
+    int64_t suspended_until;      /* 0: not suspended */
+    int64_t shut_since, shut_for; /* the door that is shut; how long the last one was */
+    int64_t suspend_time;         /* length of the last suspension, or pause */
+    int64_t proven;               /* last success */
+    bool probing;                 /* one at a time, until one succeeds */
+    bool unreachable;             /* the suspension is for that, not a refusal */
     bool by_hand;
     uint8_t events_next;
     /* early signs */

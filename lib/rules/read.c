@@ -7,6 +7,8 @@
 #include "core/mem.h"
 #include "rules/set.h"
 
+enum { SECTION_KINDS = 4 };
+
 /* libconfuse takes the end of the text for the end of an open section, so a last
  * assignment is added that is known outside of sections only. */
 #define END_MARK "end-of-file"
@@ -443,6 +445,41 @@ static void strip_comments(char *text)
     }
 }
 
+/* A section whose first word is at `word` begins in this line: libconfuse would say
+ * where it ends. */
+static void set_line(cfg_t *top, const char *word, int line, unsigned *seen)
+{
+    static const char *const kinds[SECTION_KINDS] = {"provider", "site", "domain", "rule"};
+    for (int k = 0; k < SECTION_KINDS; k++) {
+        size_t len = strlen(kinds[k]);
+        if (strncmp(word, kinds[k], len) != 0 || !strchr(" \t\r\n\"'{", word[len]))
+            continue;
+        if (seen[k] < cfg_size(top, kinds[k]))
+            cfg_getnsec(top, kinds[k], seen[k])->line = line;
+        seen[k]++;
+    }
+}
+
+static void set_lines(cfg_t *top, const char *text)
+{
+    unsigned seen[SECTION_KINDS] = {0}, depth = 0;
+    const char *word = NULL;
+    int line = 1, word_line = 1;
+    for (size_t at = 0, end; text[at]; at = end) {
+        end = token_end(text, at);
+        if (depth == 0 && !word && !strchr(" \t\r\n", text[at])) {
+            word = text + at;
+            word_line = line;
+        }
+        if (text[at] == '{' && depth++ == 0 && word)
+            set_line(top, word, word_line, seen);
+        if (text[at] == '}' && depth > 0 && --depth == 0)
+            word = NULL;
+        for (size_t i = at; i < end; i++)
+            line += text[i] == '\n';
+    }
+}
+
 int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e)
 {
     cfg_t *top = cfg_init(options(), CFGF_NONE);
@@ -459,6 +496,8 @@ int rules_read_text(struct rules *r, const char *file, const char *text, struct 
     if (rc == 0)
         strip_comments(whole.data);
     rc = rc == 0 ? cfg_parse_buf(top, whole.data) : CFG_PARSE_ERROR;
+    if (rc == CFG_SUCCESS)
+        set_lines(top, whole.data);
     buf_free(&whole);
     if (rc != CFG_SUCCESS && !reading.failed)
         err_set(e, "%s: cannot be parsed", file);

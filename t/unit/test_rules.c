@@ -249,6 +249,8 @@ static void test_mistakes_name_file_and_line(void **state)
             "factor is between");
     refused("rule r { text = 'x' scope = \"recipient\" action = \"suspend\" for = \"1m\" " SAMPLE,
             "cannot change limits");
+    refused("rule r {\n text = 'x'\n\n action = \"slow\"\n matches = {\"421 x\",\n \"421 xx\"}\n}",
+            "a.conf:1: ");
     refused("default {", "a } is missing");
     refused("include = {\"b.conf\"}", "b.conf: no such file");
     refused("include = {\"a.conf\"}", "it was read before");

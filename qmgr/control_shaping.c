@@ -1,0 +1,231 @@
+/* shaping.*: what the shaper does, why, and the operator's hand on it. */
+#include <math.h>
+
+#include "core/json.h"
+#include "core/log.h"
+#include "qmgr/control_client.h"
+#include "qmgr/shaping_show.h"
+#include "qmgr/sites.h"
+
+enum { SHOWN_MAX = 1000, FOREVER_DAYS = 366 };
+
+static struct slice text_of(const struct control_client *c, const char *name)
+{
+    const json_t *value = json_object_get(c->request.json, name);
+    return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
+                                 : SLICE("");
+}
+
+static double number_of(const struct control_client *c, const char *name)
+{
+    double value = json_number_value(json_object_get(c->request.json, name));
+    return isfinite(value) && value > 0 ? value : 0;
+}
+
+/* By the destination's name, its provider's, or a domain whose mail goes there. */
+static bool is_meant(struct qmgr *q, const struct lane *l, struct slice name, struct slice source)
+{
+    char text[LANE_SOURCE_MAX];
+    const struct group *g = l->group;
+    if (source.len && !slice_eq(source, lane_source(l, text)))
+        return false;
+    if (slice_caseeq(name, slice_str(g->name)) ||
+        (g->provider && slice_caseeq(name, slice_str(g->provider))))
+        return true;
+    const struct route *r = map_get(&q->sites.routes, name);
+    return r && r->site && r->site->group == g;
+}
+
+static void put_lane(struct control_client *c, struct lane *l, bool whole)
+{
+    struct buf *b = control_line_begin(c);
+    lane_show(c->control->queue, l, whole, b);
+    if (whole && l->last) {
+        struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
+        answer_describe(l->last, &text);
+        json_str(b, "last_refusal", buf_slice(&text));
+        buf_free(&text);
+    }
+    control_line_end(c);
+}
+
+static bool unusual(const struct shaper *s)
+{
+    return s->failed_rate > 0 || s->window_failed || s->messages || s->suspended_until ||
+           s->probing;
+}
+
+void control_shaping_list(struct control_client *c)
+{
+    struct qmgr *q = c->control->queue;
+    bool all = json_is_true(json_object_get(c->request.json, "all"));
+    unsigned shown = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (!all && !l->queued && !l->in_flight && !unusual(&l->shaper))
+            continue;
+        if (shown++ == SHOWN_MAX || control_full(c))
+            break;
+        put_lane(c, l, false);
+    }
+    control_done(c, NULL);
+}
+
+static bool name_given(struct control_client *c, struct slice *name)
+{
+    *name = text_of(c, "destination");
+    if (name->len == 0 || name->len > SITE_NAME_MAX)
+        control_fail(c, "Give a destination: its name in `postern shaping list`, or a domain.");
+    return name->len > 0 && name->len <= SITE_NAME_MAX;
+}
+
+static void not_there(struct control_client *c, struct slice name)
+{
+    control_fail(
+        c,
+        "No destination of that name has had mail lately: %s. `postern shaping list --all` "
+        "shows those that have.",
+        log_esc(name));
+}
+
+void control_shaping_show(struct control_client *c)
+{
+    struct qmgr *q = c->control->queue;
+    struct slice name, source = text_of(c, "source");
+    unsigned shown = 0;
+    if (!name_given(c, &name))
+        return;
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (is_meant(q, l, name, source) && shown++ < SHOWN_MAX && !control_full(c))
+            put_lane(c, l, true);
+    }
+    if (shown)
+        control_done(c, NULL);
+    else
+        not_there(c, name);
+}
+
+/* ---- by hand ------------------------------------------------------------------------- */
+
+static bool act(const struct control_client *c, struct lane *l, struct slice action)
+{
+    struct qmgr *q = c->control->queue;
+    double seconds = number_of(c, "seconds"), most = FOREVER_DAYS * 86400.0;
+    if (slice_eq(action, SLICE("suspend"))) {
+        seconds = seconds > 0 && seconds < most ? seconds : most;
+        shaper_suspend(&l->shaper, q->now + (int64_t)(seconds * 1e6), q->now);
+        dispatch_suspend(q, l);
+    } else if (slice_eq(action, SLICE("resume"))) {
+        shaper_unsuspend(&l->shaper);
+    } else if (slice_eq(action, SLICE("reset"))) {
+        uint32_t in_flight = l->shaper.in_flight;
+        shaper_init(&l->shaper, &l->limits);
+        l->shaper.in_flight = in_flight;
+        l->odd = 0;
+    } else if (slice_eq(action, SLICE("set"))) {
+        double connections = number_of(c, "connections"), messages = number_of(c, "messages");
+        shaper_set(&l->shaper, number_of(c, "rate"), connections < 1e6 ? (uint32_t)connections : 0,
+                   messages < 1e6 ? (uint32_t)messages : 0, q->now);
+    } else {
+        return false;
+    }
+    dispatch_wake(q, l);
+    return true;
+}
+
+void control_shaping_act(struct control_client *c)
+{
+    struct qmgr *q = c->control->queue;
+    struct slice name, source = text_of(c, "source"), action = text_of(c, "action");
+    unsigned changed = 0;
+    if (!name_given(c, &name))
+        return;
+    queue_tick(q);
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (!is_meant(q, l, name, source))
+            continue;
+        if (!act(c, l, action)) {
+            control_fail(c, "The action is suspend, resume, reset or set.");
+            return;
+        }
+        changed++;
+        log_info("shaping %s: %s by %s: %s", log_esc(slice_str(l->group->name)), log_esc(action),
+                 c->by, log_esc(text_of(c, "reason")));
+        put_lane(c, l, false);
+    }
+    if (changed)
+        control_done(c, NULL);
+    else
+        not_there(c, name);
+}
+
+/* ---- what a message waits for ------------------------------------------------------------ */
+
+static void put_job(struct control_client *c, const struct message *m, const struct job *j)
+{
+    struct qmgr *q = c->control->queue;
+    static const char *const states[] = {
+        [JOB_ROUTING] = "its destination is being looked up",
+        [JOB_QUEUED] = "in line at its destination",
+        [JOB_READING] = "being handed to a delivery process",
+        [JOB_SENT] = "being delivered",
+    };
+    struct buf *b = control_line_begin(c);
+    json_str(b, "waits", slice_str(states[j->state]));
+    json_str(b, "recipient", recipient_address(m, j->rcpts[0]));
+    json_int(b, "recipients", j->count);
+    if (j->state == JOB_QUEUED) {
+        json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
+        lane_show(q, j->queue->lane, true, b);
+    }
+    control_line_end(c);
+}
+
+static void put_waiting(struct control_client *c, struct message *m)
+{
+    struct qmgr *q = c->control->queue;
+    unsigned shown = 0;
+    for (uint32_t i = 0; i < m->recipient_count && shown < SHOWN_MAX && !control_full(c); i++) {
+        struct queue_recipient r;
+        queue_recipient(q, m, i, &r);
+        if (r.state != RCPT_WAITING)
+            continue;
+        struct buf *b = control_line_begin(c);
+        json_str(b, "waits", SLICE("for its next attempt"));
+        json_str(b, "recipient", r.address);
+        json_int(b, "attempts", r.attempts);
+        json_seconds(b, "next_in", r.next > clock_wall() ? r.next - clock_wall() : 0);
+        if (r.answer) {
+            struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
+            answer_describe(r.answer, &text);
+            json_str(b, "because", buf_slice(&text));
+            buf_free(&text);
+        }
+        control_line_end(c);
+        shown++;
+    }
+}
+
+void control_shaping_why(struct control_client *c)
+{
+    struct qmgr *q = c->control->queue;
+    struct message *m = queue_find(q, text_of(c, "id"));
+    if (!m || !m->env) {
+        control_fail(c, m ? "The message waits on the disk until it is due; see `postern message "
+                            "show`."
+                          : "There is no such message in the queue.");
+        return;
+    }
+    if (m->flags & MESSAGE_HOLD) {
+        json_str(control_line_begin(c), "waits", SLICE("held: until it is released"));
+        control_line_end(c);
+    }
+    list_each(&m->env->jobs, n) put_job(c, m, container_of(n, struct job, of_message));
+    put_waiting(c, m);
+    control_done(c, NULL);
+}

@@ -1,0 +1,133 @@
+"""Shaping as the operator sees it: rules that act on replies, limits and causes that can
+be asked for, suspension by hand, and rule files that are wrong."""
+import os
+import subprocess
+
+import pytest
+
+from ipc import as_bytes
+from postern import BIN, Postern
+from qmgr_peers import DEFERRED, FAILED
+from test_qmgr_operator import Control
+
+RULES = """
+default { start_rate = "100/s" start_connections = 3 connections = 4 }
+rule too-fast { code = '^4' text = 'slow down' dimension = "rate" action = "slow" outcome = "retry"
+  matches = {"421 4.7.0 slow down"} }
+rule blocked { code = '^5' text = 'blocked' stage = {"mail"} action = "suspend" for = "2h"
+  outcome = "retry" matches = {"550 5.7.1 blocked"} }
+"""
+MAIL, RCPT, DOT = 6, 7, 9
+
+
+def rules(c, text=RULES):
+    c.q.master.table("provider_config_file", 0, "a.conf", b"%d a.conf\n" % len(text) + as_bytes(text))
+
+
+@pytest.fixture
+def c():
+    c = Control()
+    rules(c)
+    c.q.wait_log("providers.conf: 0 providers, 2 rules")
+    yield c
+    c.stop()
+
+
+def refusal(code, text, stage, status=DEFERRED, local=0):
+    return dict(status=status, code=code, enhanced="", text=text, stage=stage, local=local)
+
+
+def test_a_refusal_slows_and_the_message_stays_in_line(c):
+    q = c.q
+    id = q.commit(["a@d.test"])
+    q.resolved()
+    job = q.job()
+    q.result(job, outcomes=refusal(421, "4.7.0 slow down", MAIL), scope=2)
+    q.wait_log(r"shaping mx.d.test: rate cut: .* rule too-fast \(a.conf:3\): .*slow down")
+    assert q.job().id == id.encode()  # at once, not after minimal_backoff_time
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["rate"] < 100 and lane["concurrency"] == 3
+    assert lane["events"][-1]["rule"] == "too-fast" and lane["events"][-1]["where"] == "a.conf:3"
+    assert "slow down" in lane["last_refusal"]
+
+
+def test_words_of_our_own_match_no_rule(c):
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), outcomes=refusal(0, "lost connection: slow down", DOT, local=1), scope=1)
+    q.wait_log("status=deferred")
+    assert c.ask(request="shaping.show", destination="d.test")[0]["events"] == []
+
+
+def test_a_block_returns_no_mail(c):
+    q = c.q
+    id = q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    q.wait_log(rf"{id}: to=<a@d.test>, .*status=deferred")
+    assert q.bounce.receive(0.2) is None
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["suspended"] and 7000 < lane["suspended_for"] <= 7200
+
+
+def test_suspend_and_resume_by_hand(c):
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job())
+    lane = c.ask(request="shaping.act", action="suspend", destination="d.test", seconds=3600,
+                 reason="a test")[0]
+    assert lane["state"] == "suspended by hand"
+    id = q.commit(["b@d.test"])
+    q.wait_log(rf"{id}: .*status=deferred \(delivery temporarily suspended: by the operator\)")
+    assert "by the operator" in c.ask(request="shaping.why", id=id)[0]["because"]
+    c.ask(request="shaping.act", action="resume", destination="d.test")
+    c.act("flush", id)
+    assert q.job().id == id.encode()
+
+
+def test_set_reset_and_what_is_not_there(c):
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job())
+    assert c.ask(request="shaping.act", action="set", destination="mx.d.test", rate=5)[0]["rate"] == 5
+    assert c.ask(request="shaping.act", action="reset", destination="mx.d.test")[0]["rate"] == 100
+    assert "error" in c.ask(request="shaping.act", action="shake", destination="mx.d.test")[-1]
+    assert "No destination" in c.ask(request="shaping.show", destination="x.test")[-1]["error"]
+    assert "no such message" in c.ask(request="shaping.why", id="4XyzAbCdeFz0001")[-1]["error"]
+
+
+def test_a_bad_set_of_rules_leaves_the_old_one(c):
+    rules(c, "rule x { text = '(' matches = {\"421 x\"} }")
+    c.q.wait_log(r"the rules stay as they are: a.conf:1: ")
+    test_a_refusal_slows_and_the_message_stays_in_line(c)
+
+
+def test_senders_share_a_slow_destination(c):
+    """A bulk sender's queue does not stand before another sender's message."""
+    q = c.q
+    many = [q.commit(["a@d.test"], sender="news@bulk.test") for _ in range(20)]
+    q.resolved()
+    under_way = [q.job() for _ in range(3)]
+    one = q.commit(["b@d.test"], sender="hello@small.test")
+    for job in under_way:
+        q.result(job)
+    next_ones = [q.job().id.decode() for _ in range(3)]
+    assert one in next_ones, (one, next_ones, many)
+
+
+def test_master_refuses_bad_rules_and_the_command_tells_where(tmp_path):
+    good, bad = tmp_path / "good.conf", tmp_path / "bad.conf"
+    good.write_text(RULES)
+    bad.write_text(RULES + "\nrule y { text = 'y' matches = {\"421 x\"} }\n")
+    p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(good))
+    assert "2 rules, 0 errors" in p.ctl("provider", "check")
+    tried = p.ctl("provider", "test", str(bad), check=False)
+    assert tried.returncode == 1 and "bad.conf:8: rule y: does not match its sample" in tried.stdout
+    bad.write_text("default { conections = 3 }\n")
+    p.write_config(provider_config_file=str(bad))
+    done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode != 0 and "bad.conf:1: " in done.stdout
