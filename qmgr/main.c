@@ -70,17 +70,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static int start(struct service *s, struct err *e)
 {
     struct qmgr *q = &qmgr;
-    q->s = s;
     s->state = q;
-    queue_init(q);
-    groups_init(q);
-    sites_init(q);
-    dispatch_init(q);
-    relays_init(q);
-    notices_init(q);
-    charges_init(q);
-    events_reload(q);
-    deleted_reload(q);
+    qmgr_init(q, s);
     q->timer = evtimer_new(s->base, on_timer, q);
     if (!q->timer)
         return err_set(e, "cannot make a timer");
@@ -181,17 +172,7 @@ static void arm_timer(struct qmgr *q)
 static void turn(struct service *s)
 {
     struct qmgr *q = s->state;
-    queue_tick(q);
-    queue_turn(q);
-    sites_turn(q);
-    dispatch_turn(q);
-    notices_turn(q);
-    charges_turn(q);
-    walks_turn(q);
-    queue_sweep(q);
-    intake_state(q);
-    queue_check(q);
-    channel_flush_all(); /* before the logs: somebody waits for what is in there */
+    qmgr_turn(q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0)

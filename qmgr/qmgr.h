@@ -277,6 +277,13 @@ static inline int64_t queue_mono(const struct qmgr *q, uint32_t seconds)
     return q->mono_epoch + seconds * CLOCK_SECOND;
 }
 
+/* ---- parts.c: all of them ----------------------------------------------------- */
+
+/* Starts all parts; *q is zero. The store is the caller's to open. */
+void qmgr_init(struct qmgr *q, struct service *s);
+/* Once after each turn of the event loop; the event log is the caller's to flush. */
+void qmgr_turn(struct qmgr *q);
+
 /* ---- queue.c: the life of a message -------------------------------------------- */
 
 void queue_init(struct qmgr *q);

@@ -137,17 +137,9 @@ static void hear(struct peer *p)
 
 static void turn(void)
 {
-    struct qmgr *q = &world.q;
     event_base_loop(world.base, EVLOOP_NONBLOCK);
     store_turn();
-    queue_tick(q);
-    queue_turn(q);
-    sites_turn(q);
-    dispatch_turn(q);
-    notices_turn(q);
-    queue_sweep(q);
-    queue_check(q);
-    channel_flush_all();
+    qmgr_turn(&world.q);
     hear(&world.smtpd);
     hear(&world.resolve);
     hear(&world.relay);
@@ -392,14 +384,8 @@ static void start(void)
                                         "main.cf", "/tmp", &e);
     if (!world.service.config)
         panic("%s", e.text);
-    world.q.s = &world.service;
     world.q.store_state = SPOOL_OK;
-    queue_init(&world.q);
-    sites_init(&world.q);
-    dispatch_init(&world.q);
-    relays_init(&world.q);
-    notices_init(&world.q);
-    events_reload(&world.q);
+    qmgr_init(&world.q, &world.service);
     world.q.scanned = true;
     attach(&world.smtpd, give_smtpd);
     attach(&world.resolve, give_resolve);

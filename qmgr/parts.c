@@ -1,0 +1,32 @@
+/* All parts of the queue in their order: what main.c starts and turns, and what a
+ * fuzz target starts and turns without a process around it. */
+#include "qmgr/qmgr.h"
+
+void qmgr_init(struct qmgr *q, struct service *s)
+{
+    q->s = s;
+    queue_init(q);
+    groups_init(q);
+    sites_init(q);
+    dispatch_init(q);
+    relays_init(q);
+    notices_init(q);
+    charges_init(q);
+    events_reload(q);
+    deleted_reload(q);
+}
+
+void qmgr_turn(struct qmgr *q)
+{
+    queue_tick(q);
+    queue_turn(q);
+    sites_turn(q);
+    dispatch_turn(q);
+    notices_turn(q);
+    charges_turn(q);
+    walks_turn(q);
+    queue_sweep(q);
+    intake_state(q);
+    queue_check(q);
+    channel_flush_all(); /* before the logs: somebody waits for what is in there */
+}
