@@ -132,6 +132,7 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
         return SHAPER_FULL;
     }
     if (s->next_start > now) {
+        s->held = true;
         *when = s->next_start;
         return SHAPER_LATER;
     }
@@ -176,7 +177,11 @@ static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
 void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
 {
     int64_t late = now - s->next_start;
-    bool binding = s->next_start > 0 && late < SLACK;
+    /* a delivery waited for it, or is one of those that catch up after such a wait */
+    bool catching_up = s->binding && now == s->started_last;
+    bool binding = s->next_start > 0 && late < SLACK && (s->held || catching_up);
+    s->held = false;
+    s->binding = binding;
     s->in_flight++;
     s->day_used += recipients;
     if (binding) {

@@ -102,9 +102,10 @@ struct shaper {
     double window;
     uint32_t in_flight, window_failed;
     int64_t window_cut, window_grown, window_hold;
-    bool window_full; /* it was what held a delivery back since it grew last */
-    bool blind;       /* failed_rate was not measured */
-    bool beyond;      /* the rate is above what failed last */
+    bool held, binding; /* the pace held a delivery back; the last one was such */
+    bool window_full;   /* it was what held a delivery back since it grew last */
+    bool blind;         /* failed_rate was not measured */
+    bool beyond;        /* the rate is above what failed last */
     /* messages on one connection */
     uint32_t messages, messages_good, messages_patience;
     uint32_t closed_after, closed_count;

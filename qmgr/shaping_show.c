@@ -65,8 +65,9 @@ static const char *state_of(struct shaper *s, int64_t now, int64_t *when)
     }
     if (s->probing)
         return s->in_flight ? "probing with one message" : "the next message is a probe";
-    bool full = s->window_full;
+    bool full = s->window_full, held = s->held;
     enum shaper_room room = shaper_room(s, now, when);
+    s->held = held;
     s->window_full = full; /* to look is not to want */
     if (room == SHAPER_FULL)
         return "as many deliveries as allowed are under way";
