@@ -24,7 +24,7 @@ void check_say(struct check *c, enum check_level level, const char *format, ...)
 void check_system(struct check *c);
 /* Listening addresses and name servers: check_network.c. */
 void check_network(struct check *c);
-/* Certificates and keys of smtpd: check_tls.c. */
-void check_tls(struct check *c);
+/* Certificates and keys of smtpd: check_certificates.c. */
+void check_certificates(struct check *c);
 
 #endif

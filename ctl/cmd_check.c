@@ -179,7 +179,7 @@ int cmd_check(struct ctl *ctl, const struct ctl_command *self, int argc, char **
         check_configuration(&c);
         check_system(&c);
         check_network(&c);
-        check_tls(&c);
+        check_certificates(&c);
     }
     if (!ctl->json && c.errors)
         printf("%u error%s, %u warning%s: Postern %s.\n", c.errors, c.errors == 1 ? "" : "s",

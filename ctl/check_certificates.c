@@ -52,7 +52,7 @@ static void check_service(struct check *c, const struct master_cf_service *s)
     config_free(own);
 }
 
-void check_tls(struct check *c)
+void check_certificates(struct check *c)
 {
     for (size_t i = 0; i < c->master_cf->count; i++) {
         const struct master_cf_service *s = &c->master_cf->services[i];
