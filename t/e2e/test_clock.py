@@ -39,7 +39,7 @@ def deferred(p, count):
     def there():
         queue = [m for m in listed(p) if m["status"] == "deferred"]
         return queue if len(queue) == count else None
-    return wait_until(there, 30, f"{count} deferred messages")
+    return wait_until(there, 60, f"{count} deferred messages")
 
 
 def nexts(queue):
@@ -128,7 +128,7 @@ def test_F31_a_day_back(place, sink):
 def test_F47_suspended_for_an_hour(place, sink):
     """All retries of that hour are due at once: they are made under the site's limits,
     nobody is taken for dead, and the next ones are spread."""
-    count, limit = 80, 4
+    count, limit = 40, 4
     sink.replies = lambda address: BUSY
     faults, p = relay(place, sink, default_destination_concurrency_limit=str(limit),
                       initial_destination_concurrency=str(limit))

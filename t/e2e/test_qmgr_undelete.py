@@ -98,11 +98,13 @@ def test_a_restart_changes_nothing(c):
     sent = dict(status=0, code=250, enhanced="2.0.0", text="2.0.0 Ok", stage=9, index=0)
     q.result(job, outcomes=[sent, dict(GREYLISTED, index=1)])
     q.wait_log(rf"{id}: to=<b@.*status=deferred")
+    wait_file(q, id, b"greylisted")
+    before = content_of(q, id)
     gone = q.commit(["c@example.com"])
     q.job()
     c.act("delete", id)
     until = listed(c, deleted=True)[id]["kept_until"]
-    wait_file(q, id, b"greylisted")
+    wait_until(lambda: content_of(q, id) != before, 10, "the record of it")
     q = restart(c)
     kept = listed(c, deleted=True)[id]
     assert abs(kept["kept_until"] - until) < 2
@@ -155,8 +157,9 @@ def test_delete_of_what_a_relay_has_survives_a_crash(c):
     id = q.commit()
     q.resolved()
     q.job()
+    before = content_of(q, id)
     c.act("delete", id)
-    wait_until(lambda: os.path.getsize(spool_file(q, id)) > 0, 5)
+    wait_until(lambda: content_of(q, id) != before, 10, "the record of it")
     q = restart(c)
     assert list(listed(c, deleted=True)) == [id] and listed(c) == {}
     assert q.resolve.receive(0.3) is None and q.relay.receive(0) is None
@@ -165,10 +168,11 @@ def test_delete_of_what_a_relay_has_survives_a_crash(c):
     assert q.job().id == id.encode()
 
 
-def spool_file(q, id):
+def content_of(q, id):
     [path] = [os.path.join(d, n) for d, _, names in os.walk(q.directory + "/spool/new")
               for n in names if n == id]
-    return path
+    with open(path, "rb") as f:
+        return f.read()
 
 
 def test_relay_dies_with_a_deleted_message(c):
