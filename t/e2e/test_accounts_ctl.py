@@ -1,0 +1,124 @@
+"""postern account, user, domain, plan, grant, usage on a whole Postern."""
+import json
+import os
+import subprocess
+
+import pytest
+from postern import BIN, Postern, wait_until
+
+PLANS = 'plan small { messages = 100\n at_limit = block }\n'
+
+
+@pytest.fixture
+def relay(tmp_path):
+    with open(tmp_path / "plans.conf", "w", encoding="utf-8") as f:
+        f.write(PLANS)
+    with Postern(tmp_path, accounts_enable="yes", plans_file="plans.conf",
+                 accounts_minfree="0", scram_iterations="4096") as p:
+        wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        p.wait_log("plans read from")
+        yield p
+
+
+def typed(p, text, *args, check=True):
+    """`postern` with this standard input."""
+    done = subprocess.run([os.path.join(BIN, "postern"), "-c", p.directory, *args], input=text,
+                          capture_output=True, text=True, timeout=60, check=False)
+    if check:
+        assert done.returncode == 0, (args, done.stdout, done.stderr)
+    return done
+
+
+def test_commands(relay):
+    p = relay
+    p.ctl("account", "add", "acme", "--plan", "small", "--reference", "a@acme.test")
+    typed(p, "secret\n", "user", "add", "web@acme.test", "acme")
+    typed(p, "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n",
+          "user", "add", "old@acme.test", "acme", "--hash")
+    p.ctl("domain", "add", "acme", "acme.test")
+    p.ctl("grant", "add", "acme", "5GB", "--bought", "--note", "a package")
+    shown = json.loads(p.ctl("account", "show", "acme", "--json"))
+    assert shown["users"] == ["old@acme.test", "web@acme.test"] and shown["plan"] == "small"
+    assert "small" in p.ctl("account", "show", "acme")
+    assert "$2a$" in p.ctl("user", "list", "acme") and "web@acme.test" in p.ctl("user", "list")
+    assert "acme.test" in p.ctl("domain", "list") and "5000000000" in p.ctl("grant", "list")
+    assert "small" in p.ctl("plan", "list") and "block" in p.ctl("plan", "show", "small")
+    usage = json.loads(p.ctl("usage", "show", "acme", "--json"))
+    assert usage["limit"] == 100 and usage["messages"] == 0
+    p.ctl("user", "suspend", "web@acme.test")
+    assert json.loads(p.ctl("user", "show", "web@acme.test", "--json"))["status"] == "suspended"
+    p.ctl("account", "snapshot")
+    assert os.path.exists(p.path("data", "accounts", "snapshot", "user.db"))
+    audit = [json.loads(l) for l in p.ctl("account", "audit", "--json").splitlines()]
+    assert len(audit) == 6 and all(a["uid"] == os.getuid() for a in audit)
+    assert p.ctl("usage", "report", "--month", "2026-11").splitlines() is not None
+    for args, status, words in [
+            (("account", "show", "nobody"), 5, "There is no account nobody"),
+            (("account", "add"), 2, "the account is missing"),
+            (("account", "delete", "acme"), 2, "--yes"),
+            (("account", "add", "x", "--plan", "none"), 5, "no plan none"),
+            (("user", "add", "x", "acme"), 2, "standard input"),
+            (("usage", "report", "--month", "nov"), 2, "2026-11")]:
+        done = p.ctl(*args, check=False)
+        assert done.returncode == status and words in done.stderr, (args, done)
+
+
+def test_export_and_import(relay, tmp_path):
+    p = relay
+    p.ctl("account", "add", "acme")
+    typed(p, "secret\n", "user", "add", "web", "acme")
+    text = p.ctl("account", "export")
+    p.ctl("user", "delete", "web", "--yes")
+    p.ctl("account", "delete", "acme", "--yes")
+    done = typed(p, text, "account", "import", "-")
+    assert "2 records imported" in done.stdout
+    def records(lines):
+        return [json.loads(l) for l in lines.splitlines()]
+    assert records(p.ctl("account", "export")) == records(text)
+    bad = typed(p, '{"type":"user","login":"x","account":"none"}\n', "account", "import", "-",
+                check=False)
+    assert bad.returncode != 0 and "record 1" in bad.stderr
+
+
+def test_secrets_are_nowhere_in_the_log(relay):
+    typed(relay, "hush-hush\n", "user", "add", "x", "none", check=False)
+    relay.ctl("account", "add", "acme")
+    typed(relay, "hush-hush\n", "user", "add", "x", "acme")
+    assert "hush-hush" not in relay.log() + relay.ctl("account", "audit") + relay.ctl(
+        "account", "export")
+
+
+def test_F16_quota_is_started_again(relay):
+    (pid,) = relay.pids("quota")
+    relay.ctl("account", "add", "acme")
+    os.kill(pid, 9)
+    wait_until(lambda: relay.ctl("account", "status", check=False).returncode == 0
+               and relay.pids("quota") != [pid], 20, "another quota")
+    assert "acme" in relay.ctl("account", "list")
+    sent = relay.send("a@src.test", ["b@dst.test"], b"Subject: x\r\n\r\nnobody's\r\n")
+    assert sent in relay.ctl("queue", "list")
+
+
+def test_B84_B85_bad_plans_keep_the_old_configuration(relay):
+    with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
+        f.write("plan small {\n messages = 10O\n}\n")
+    assert "plans.conf:2: messages = 10O" in relay.ctl("reload", check=False).stderr + \
+        (relay.wait_log(r"reload: .*plans.conf:2: messages = 10O").group(0))
+    assert "small" in relay.ctl("plan", "list")
+    with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
+        f.write(PLANS + "plan second { }\n")
+    relay.ctl("reload")
+    relay.wait_log("2 plans read from")
+    assert "second" in relay.ctl("plan", "list")
+    if os.getuid() == 0:
+        os.chmod(relay.path("plans.conf"), 0o666)
+        relay.ctl("reload", check=False)
+        relay.wait_log(r"reload: .*plans.conf.*writ")
+
+
+def test_accounts_off(tmp_path):
+    with Postern(tmp_path) as p:
+        assert p.pids("quota") == []
+        done = p.ctl("account", "list", check=False)
+        assert done.returncode == 1 and "accounts_enable = yes" in done.stderr
+        assert not os.path.exists(p.path("data", "accounts"))
