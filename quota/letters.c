@@ -184,8 +184,7 @@ static void usage_letter(struct quota *q, const struct account *a, const struct 
 static void alert(struct quota *q, struct account *a, struct party *p, unsigned percent)
 {
     static const char *const words[] = {
-        [AT_LIMIT_BLOCK] = "At 100% mail is refused until the reset, then it is taken again by "
-                           "itself.",
+        [AT_LIMIT_BLOCK] = "At 100% mail is refused until the reset; then it is taken again.",
         [AT_LIMIT_ALLOW] = "At 100% mail is still taken.",
         [AT_LIMIT_SURCHARGE] = "At 100% mail is still taken, and what is over is charged extra.",
     };
