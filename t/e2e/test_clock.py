@@ -130,7 +130,9 @@ def test_F47_suspended_for_an_hour(place, sink):
     nobody is taken for dead, and the next ones are spread."""
     count, limit = 40, 4
     sink.replies = lambda address: BUSY
-    faults, p = relay(place, sink, default_destination_concurrency_limit=str(limit),
+    # a site that says 450 to everybody is slowed down, here for moments only
+    faults, p = relay(place, sink, shaping_time_divisor="1000",
+                      default_destination_concurrency_limit=str(limit),
                       initial_destination_concurrency=str(limit))
     with p:
         for i in range(count):
@@ -155,7 +157,7 @@ def test_F47_suspended_for_an_hour(place, sink):
 def test_F47_suspended_where_the_monotonic_clock_stands_still(place, sink):
     """As Linux does it: the wall clock jumps, and no retry is early."""
     sink.replies = lambda address: BUSY if address.startswith("a") else None
-    faults, p = relay(place, sink)
+    faults, p = relay(place, sink, shaping_time_divisor="1000")
     with p:
         for i in range(20):
             p.send("s@src.test", [f"a{i}@dst.test"], CONTENT)
