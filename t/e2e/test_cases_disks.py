@@ -138,7 +138,7 @@ def test_F21_F22_a_full_disk_without_a_reserve(place, disk):
             wait_until(lambda: "nobody@dst.test" in sink.attempts, 30, "the refusal")
             give_back()
             wait_until(lambda: attempt(p, "room@dst.test") == 250, 30, "a 250 after that")
-            wait_until(lambda: "a@src.test" in recipients(sink), 60, "the notice")
+            wait_until(lambda: "a@src.test" in recipients(sink), 120, "the notice")
             wait_until(lambda: not p.spool_files(), 30, "an empty queue")
             counts = [m.recipients for m in sink.messages]
             assert counts.count(["a@src.test"]) == 1, "the notice came twice"

@@ -44,7 +44,7 @@ class FewNumbers(Numbers):
     def next(self, rng):
         m = super().next(rng)
         dice = rng.random()
-        m.size = rng.choice((10, 700, 4000, 9000)) if dice < 0.95 else \
+        m.size = rng.choice((10, 700, 4000, 9000)) if dice < 0.9 else \
             rng.randrange(70_000, 120_000)
         del m.recipients[6:]
         if m.number >= self.wanted:
