@@ -26,7 +26,7 @@ static void check_message(const struct commit *c, const struct ipc_commit *in)
     if (n != in->recipient_count || rest.len || n != m->recipient_count)
         abort();
     if (!slice_eq(message_sender(m), in->sender) || !slice_eq(message_envid(m), in->envid) ||
-        !slice_eq(message_account(m), in->account) || !slice_eq(e->client, in->client) ||
+        !slice_eq(message_owner(m), in->account) || !slice_eq(e->client, in->client) ||
         !slice_eq(e->message_id, in->message_id) || !slice_eq(c->c.prefix, in->prefix) ||
         !slice_eq(c->c.body, in->body))
         abort();
