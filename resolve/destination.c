@@ -79,7 +79,7 @@ static int parse_one(struct slice text, const struct destination_defaults *defau
     *out = (struct destination){.configured = true, .lmtp = defaults->lmtp, .port = defaults->port};
     if (defaults->lmtp && slice_starts(text, SLICE("unix:")))
         return parse_unix(slice_from(text, 5), out);
-    if (slice_starts(text, SLICE("inet:")))
+    if (slice_casestarts(text, SLICE("inet:")))
         text = slice_from(text, 5);
     if (parse_address(text, out) == 0) /* an IPv6 address has colons of its own */
         return 0;
