@@ -134,6 +134,15 @@ static enum shaper_signal closed_on_us(struct lane *l, uint32_t use_count)
     return SHAPER_TOO_FAST;
 }
 
+/* RFC 3463: the subjects 1 and 2 of an enhanced code are the address and the mailbox. An
+ * "x.2.0" in unknown words is greylisting or a full mailbox: slowing the site down would
+ * only keep the others waiting. */
+static bool of_recipient(const struct ipc_outcome *o)
+{
+    return o->code != 421 && o->stage >= STAGE_RCPT &&
+           (slice_starts(o->enhanced, SLICE("4.1.")) || slice_starts(o->enhanced, SLICE("4.2.")));
+}
+
 static enum shaper_signal by_stage(const struct qmgr *q, struct lane *l,
                                    const struct ipc_outcome *o, const struct ipc_result *in,
                                    struct shaper_report *r)
@@ -150,7 +159,7 @@ static enum shaper_signal by_stage(const struct qmgr *q, struct lane *l,
         return closed_on_us(l, in->use_count);
     if (temporary && o->stage == STAGE_MAIL)
         return SHAPER_TOO_FAST;
-    if (in->scope == SCOPE_RECIPIENT && !temporary)
+    if ((in->scope == SCOPE_RECIPIENT && !temporary) || (temporary && of_recipient(o)))
         return SHAPER_OK;
     note_odd(l, temporary);
     return temporary && l->odd > ODD_MANY ? SHAPER_TOO_FAST : SHAPER_NEUTRAL;

@@ -60,6 +60,19 @@ def test_words_of_our_own_match_no_rule(c):
     assert c.ask(request="shaping.show", destination="d.test")[0]["events"] == []
 
 
+def test_many_replies_about_mailboxes_do_not_slow_the_site(c):
+    """Greylisting in words that no rule knows: with pauses before the whole site, each
+    for one message, hundreds of first attempts would take days."""
+    q = c.q
+    for i in range(40):
+        q.commit([f"a{i}@d.test"])
+        if i == 0:
+            q.resolved()
+        q.result(q.job(), outcomes=dict(refusal(450, "4.2.0 come again", RCPT), enhanced="4.2.0"))
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["events"] == [] and not lane["suspended"], lane
+
+
 def test_a_block_returns_no_mail(c):
     q = c.q
     id = q.commit(["a@d.test"])
