@@ -150,6 +150,10 @@ void destination_key(const struct destination *d, struct buf *out)
 void destination_print(const struct destination *d, uint16_t usual_port, struct buf *out)
 {
     char address[INET6_ADDRSTRLEN];
+    /* a domain of that name with a port would be read as the prefix of a list's entry */
+    if (d->kind == DESTINATION_MX && d->port != usual_port &&
+        slice_caseeq(domain_slice(&d->name), SLICE("inet")))
+        (void)buf_adds(out, SLICE("inet:"));
     if (d->kind == DESTINATION_ADDRESS) {
         inet_ntop(d->address_len == 4 ? AF_INET : AF_INET6, d->address, address, sizeof address);
         (void)buf_printf(out, "[%s]", address);

@@ -38,6 +38,7 @@ static void test_next_hops(void **state)
         {false, "inet:[a.example]:26", HOST, "[a.example]:26", 26},
         {true, "inet:a.example:2003", HOST, "[a.example]:2003", 2003},
         {true, "a.example", HOST, "[a.example]", 25},
+        {false, "Inet:inet:26", MX, "inet:inet:26", 26},
         {true, "unix:/var/run/lmtp", UNIX, "unix:/var/run/lmtp", 0},
         {false,
          "b\xc3\xbc"
