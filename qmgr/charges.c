@@ -211,8 +211,8 @@ bool charges_wait(struct qmgr *q, struct message *m)
     if (charges_known(q, m))
         return false;
     m->env->message = m;
-    if (list_empty(&m->env->uncharged))
-        list_push(&q->charges.waiting, &m->env->uncharged);
+    list_remove(&m->env->waiting); /* perhaps it waited for its pool */
+    list_push(&q->charges.waiting, &m->env->waiting);
     message_drop_body(q, m);
     return true;
 }
@@ -223,7 +223,7 @@ static void settle_waiting(struct qmgr *q)
     list_init(&known);
     list_splice(&known, &q->charges.waiting);
     while ((n = list_pop(&known)))
-        message_settle(q, container_of(n, struct envelope, uncharged)->message);
+        message_settle(q, container_of(n, struct envelope, waiting)->message);
 }
 
 static int on_charged(struct qmgr *q, struct slice body, struct err *e)
@@ -373,6 +373,8 @@ static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
         return on_query(q, f->body, e);
     case IPC_NUMBER_ipc_charges_release:
         return on_release(q, f->body, e);
+    case IPC_NUMBER_ipc_account_pool:
+        return pools_answer(q, f->body, e);
     case IPC_NUMBER_ipc_account_notice:
         return on_letter(q, f->body, e);
     default:
@@ -416,6 +418,7 @@ void charges_peer(struct qmgr *q, int fd)
         channel_free(old);
     }
     q->charges.channel = channel_new(q->s->base, fd, "quota", &ops, q);
+    pools_connected(q);
 }
 
 void charges_init(struct qmgr *q)

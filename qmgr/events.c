@@ -304,6 +304,7 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     json_str(b, "class", slice_str(class_name(m->env->mail_class)));
     if (t->site)
         json_str(b, "site", site_name(t->site));
+    json_str(b, "pool", pools_name(q, m));
     json_str(b, "source", SLICE(""));
     json_str(b, "mx", t->host);
     json_str(b, "address", t->address);

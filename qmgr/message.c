@@ -12,7 +12,7 @@ struct envelope *envelope_new(uint32_t recipients, size_t string_bytes)
     *e = (struct envelope){.left = recipients, .next_due = 0};
     memset(e->recipients, 0, (size_t)recipients * sizeof(struct recipient));
     list_init(&e->jobs);
-    list_init(&e->uncharged);
+    list_init(&e->waiting);
     return e;
 }
 
@@ -24,7 +24,7 @@ void envelope_free(struct envelope *e, uint32_t recipient_count)
         panic("envelope freed while jobs refer to it");
     for (uint32_t i = 0; i < recipient_count; i++)
         answer_unref(e->recipients[i].answer);
-    list_remove(&e->uncharged);
+    list_remove(&e->waiting);
     free(e->body);
     free(e);
 }

@@ -17,6 +17,7 @@
 enum {
     ADDRESS_MAX = 1024, /* bytes of an address or ORCPT that qmgr takes */
     ACCOUNT_MAX = 255,
+    POOL_NAME_MAX = 64, /* bytes of a source pool's name */
     ENVID_MAX = 512,
     ANSWER_TEXT_MAX = 1000, /* bytes of a reply that are kept */
     ANSWER_HOST_MAX = 255,
@@ -90,8 +91,9 @@ struct body {
 
 struct envelope {
     struct list jobs;        /* of this message: struct job */
-    struct list uncharged;   /* over, but quota does not have all of its charges yet */
-    struct message *message; /* set while it is in that list */
+    struct list waiting;     /* for quota: over, but it does not have all charges yet
+                              * (charges.c); or it has not told the source pool (pools.c) */
+    struct message *message; /* set while it waits so */
     struct body *body;
     int64_t activated;                           /* monotonic: when it was scheduled last */
     uint32_t left;                               /* recipients that are not DONE */

@@ -13,6 +13,7 @@
  *   outcome    what a result means for a recipient; retry: when to try again
  *   notices    failure, delay and success notices; the bounce channel
  *   charges    what accounts pay for; the quota channel
+ *   pools      from which source pool an account's mail goes
  *   events     log lines and the JSON event log
  */
 #ifndef POSTERN_QMGR_QMGR_H
@@ -201,13 +202,20 @@ struct charges {
     struct channel *channel;
     bool broke_rules;                /* the frame of it that came last was refused */
     struct list batches;             /* struct charge_batch, not acknowledged */
-    struct list waiting;             /* struct envelope.uncharged */
+    struct list waiting;             /* struct envelope.waiting */
     struct buf fresh, over;          /* charges and settlements of the batch that is gathered */
     uint32_t number;                 /* of that batch */
     uint32_t acknowledged;           /* all batches up to this one */
     uint32_t credit, unacknowledged; /* batches: allowed; sent */
     uint64_t question;               /* held until the scan is over */
     struct buf asked;                /* its IDs */
+};
+
+struct pools {
+    struct map accounts; /* struct account_pool */
+    struct list recent;  /* the same, least recently used first */
+    uint32_t generation; /* answers of another one may be out of date */
+    int64_t warned;      /* monotonic: that quota does not answer */
 };
 
 struct events {
@@ -252,6 +260,7 @@ struct qmgr {
     struct relays relays;
     struct notices notices;
     struct charges charges;
+    struct pools pools;
     struct events events;
     struct queue_counters counters, minute_start, a_minute;
     int64_t next_sweep, started;
@@ -301,7 +310,7 @@ void message_hurry(struct qmgr *q, struct message *m);
 /* When m is due next, in the heap that it belongs to; INT64_MAX: in none. */
 void message_plan(struct qmgr *q, struct message *m, int64_t due);
 /* When it needs attention next; needs m->env. */
-int64_t message_next_due(const struct qmgr *q, const struct message *m);
+int64_t message_next_due(struct qmgr *q, const struct message *m);
 /* Drops its envelope until `due`. */
 void message_stub(struct qmgr *q, struct message *m, int64_t due);
 /* Whether that is better than keeping the envelope, for what only waits. */
@@ -578,6 +587,19 @@ bool charges_known(const struct qmgr *q, const struct message *m);
 /* The same; if not, m is settled again when it does. */
 bool charges_wait(struct qmgr *q, struct message *m);
 void charges_turn(struct qmgr *q);
+
+/* ---- pools.c ----------------------------------------------------------------------------- */
+
+void pools_init(struct qmgr *q);
+/* The source pool of m's account, as far as it is known: empty: the default one. Valid
+ * until the next call. */
+struct slice pools_name(struct qmgr *q, const struct message *m);
+/* Whether m has to wait for it; then it is planned anew when the answer comes, and its
+ * wait ends at pools_due (0: it does not wait). */
+bool pools_wait(struct qmgr *q, struct message *m);
+int64_t pools_due(struct qmgr *q, const struct message *m);
+void pools_connected(struct qmgr *q); /* quota's channel is new */
+int pools_answer(struct qmgr *q, struct slice body, struct err *e);
 
 /* ---- intake.c: committing what is not from smtpd ------------------------------------------ */
 

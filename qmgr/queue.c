@@ -240,7 +240,7 @@ void message_activate(struct qmgr *q, struct message *m)
 {
     message_stay(q, m);
     bool stopped = (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) || m->env->discarded;
-    if (!stopped && !q->draining && !waits_for_scan(q, m)) {
+    if (!stopped && !q->draining && !waits_for_scan(q, m) && !pools_wait(q, m)) {
         m->env->activated = q->now;
         if (!m->env->active_logged)
             events_active(q, m);
@@ -318,17 +318,19 @@ static bool idle(const struct message *m)
 }
 
 /* When m needs attention next. */
-int64_t message_next_due(const struct qmgr *q, const struct message *m)
+int64_t message_next_due(struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
     int64_t due = INT64_MAX;
     if (waits_for_scan(q, m))
         return due;
     if ((m->flags & MESSAGE_HOLD) == 0) {
+        int64_t pool = pools_due(q, m);
         if (e->more && e->queued < ACTIVATE_RECIPIENTS_MAX / 2)
-            return q->now;
+            return pool > q->now ? pool : q->now;
         if (e->next_due != UINT32_MAX)
             due = queue_mono(q, e->next_due);
+        due = pool > due ? pool : due;
     }
     bool owes = e->failed || e->confirmed || e->delay_due;
     /* later than that it waits for recipients under way, whose results settle m */

@@ -239,6 +239,19 @@ unsigned account_chain(struct quota *q, struct account *a,
     return n;
 }
 
+const char *account_pool(struct quota *q, struct account *a)
+{
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    for (unsigned i = 0; i < n; i++) {
+        if (*chain[i]->source)
+            return chain[i]->source;
+        if (*chain[i]->plan->source)
+            return chain[i]->plan->source;
+    }
+    return "";
+}
+
 bool account_usable(struct quota *q, struct account *a, const char **why)
 {
     struct account *chain[CHARGE_LEVELS_MAX];

@@ -238,6 +238,7 @@ static void table(struct service *s, struct slice parameter, unsigned position, 
         q->plans = fresh;
         accounts_reload(q);
         plans_free(&old);
+        book_pools_changed(q);
         log_info("%zu plans read from %s", q->plans.count, path);
     }
     free(path);

@@ -7,7 +7,8 @@
  *   login      AUTH: passwords, SCRAM, tickets; verify: the threads that hash
  *   failures   failed logins and what they cost
  *   gate       MAIL and end of data: may it be sent?
- *   book       charges and settlements from qmgr
+ *   book       charges and settlements from qmgr: book_count counts, book_sweep asks
+ *              about old ones, book_link is the channel
  *   letters    alerts and reports, handed to qmgr
  *   control    the socket of `postern account`, requests_*: what it serves
  *
@@ -102,6 +103,9 @@ bool account_owns(struct quota *q, struct account *a, struct slice address);
 /* The chain of accounts that a message is counted in, the account first. */
 unsigned account_chain(struct quota *q, struct account *a,
                        struct account *chain[static CHARGE_LEVELS_MAX]);
+/* The source pool of its mail: its own, its plan's, or those of an account above it;
+ * "": the default one. */
+const char *account_pool(struct quota *q, struct account *a);
 /* Active, and its plan has not ended; so are those above it. Otherwise *why. */
 bool account_usable(struct quota *q, struct account *a, const char **why);
 
@@ -176,6 +180,8 @@ struct buf *book_extra(struct quota *q);
 void book_turn(struct quota *q);
 void book_tick(struct quota *q);
 bool book_is_idle(const struct quota *q);
+/* Source pools of accounts may have changed: qmgr is told to ask again. */
+void book_pools_changed(struct quota *q);
 
 /* ---- letters.c ------------------------------------------------------------------------------ */
 
@@ -202,6 +208,7 @@ void control_free(struct control *c);
 struct book {
     struct channel *channel; /* qmgr's, or NULL */
     bool broke_rules;
+    bool pools_told;    /* since the last time that it was told to forget them */
     struct map open;    /* struct entry: charges in memory */
     struct list recent; /* the same, least recently used first */
     struct list dirty;

@@ -8,6 +8,7 @@ static void before_change(struct quota *q, const char *name)
 {
     book_apply(q);
     account_forget(q, slice_str(name));
+    book_pools_changed(q);
 }
 
 static bool too_deep(struct quota *q, const char *name, const char *parent)

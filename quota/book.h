@@ -1,0 +1,35 @@
+/* What the files of the book share; the others see quota.h. */
+#ifndef POSTERN_QUOTA_BOOK_H
+#define POSTERN_QUOTA_BOOK_H
+
+#include "quota/quota.h"
+
+/* A charge in memory: a message and what became of its recipients. */
+struct entry {
+    struct list link, dirty_link; /* of book.recent, book.dirty */
+    char id[ID_MAX + 1];
+    bool dirty;
+    struct charge c;
+};
+
+/* ---- book.c ---- */
+struct slice book_entry_key(const void *value);
+/* From memory or the database; NULL if there is none, or none that is readable. */
+struct entry *book_entry_find(struct quota *q, struct slice id);
+/* One without a charge, which is the caller's to fill. */
+struct entry *book_entry_new(struct quota *q, struct slice id);
+void book_entry_free(struct quota *q, struct entry *x);
+/* It is written with the next book_apply. */
+void book_entry_touched(struct quota *q, struct entry *x);
+/* Where a level of a charge is counted: the running period's usage, or that of one
+ * before. Valid until the next book_apply. */
+struct plan_usage *book_usage(struct quota *q, struct party *p, int64_t start);
+
+/* ---- book_count.c: messages of qmgr; 0, or -1: it broke the rules ---- */
+int book_charges(struct quota *q, struct slice body, struct err *e);
+int book_gone(struct quota *q, struct slice body, struct err *e);
+
+/* ---- book_sweep.c ---- */
+void book_sweep(struct quota *q);
+
+#endif

@@ -1,0 +1,256 @@
+/*
+ * Counting: qmgr tells of messages and of what became of their recipients, and
+ * repeats itself after any crash; each is counted once.
+ */
+#include "core/log.h"
+#include "core/mem.h"
+#include "quota/book.h"
+#include "quota/rates.h"
+
+enum { REPLY_KEPT = 300 /* bytes of a failure's reply, for reports */ };
+
+/* The account, those above it, and the user: all found before anything is counted,
+ * because finding may write. */
+struct counted {
+    struct account *accounts[CHARGE_LEVELS_MAX];
+    struct party *parties[CHARGE_LEVELS_MAX], *user;
+    unsigned levels;
+};
+
+static void find_counted(struct quota *q, const struct charge *c, struct counted *out)
+{
+    *out = (struct counted){.levels = c->level_count};
+    for (unsigned i = 0; i < c->level_count; i++) {
+        struct account *a = account_find(q, slice_str(c->levels[i].account));
+        out->accounts[i] = a;
+        out->parties[i] = a ? party_find(q, a, SLICE("")) : NULL;
+    }
+    if (c->level_count && out->accounts[0] && *c->user)
+        out->user = party_find(q, out->accounts[0], slice_str(c->user));
+}
+
+static void new_charge(struct quota *q, const struct ipc_charge *in, struct entry *x)
+{
+    struct slice user = in->owner, name = slice_cut(&user, '/');
+    char account[ACCOUNT_NAME_MAX + 1];
+    struct account *chain[CHARGE_LEVELS_MAX], *a = NULL;
+    struct charge *c = &x->c;
+    if (name_account(name, account) == 0)
+        a = account_find(q, slice_str(account));
+    unsigned n = account_chain(q, a, chain);
+    struct party *parties[CHARGE_LEVELS_MAX];
+    for (unsigned i = 0; i < n; i++)
+        parties[i] = party_find(q, chain[i], SLICE(""));
+    *c = (struct charge){.size = in->size,
+                         .charged_at = quota_now(),
+                         .recipients = in->recipients,
+                         .open = in->recipients,
+                         .level_count = n};
+    if (name_login(user, c->user) < 0)
+        c->user[0] = '\0';
+    c->states = xcalloc(in->recipients, 1);
+    for (unsigned i = 0; i < n; i++) {
+        memcpy(c->levels[i].account, chain[i]->name, sizeof c->levels[i].account);
+        c->levels[i].period = parties[i]->usage.period.start;
+        c->levels[i].each = plan_cost(chain[i]->plan, in->size, 1).bytes;
+    }
+    if (n == 0)
+        log_warning("%s: is of account %s, which does not exist; it is charged to nobody", x->id,
+                    log_esc(name));
+}
+
+static struct volume volume_of(const struct charge *c, unsigned level, uint64_t count)
+{
+    struct volume v = {.messages = count};
+    if (__builtin_mul_overflow(c->levels[level].each, count, &v.bytes))
+        v.bytes = UINT64_MAX;
+    return v;
+}
+
+static void count_charge(struct quota *q, struct entry *x)
+{
+    struct counted k;
+    const struct charge *c = &x->c;
+    int64_t now = quota_now();
+    find_counted(q, c, &k);
+    for (unsigned i = 0; i < k.levels; i++) {
+        struct account *a = k.accounts[i];
+        if (!a)
+            continue;
+        rates_roll(&k.parties[i]->tally, a->plan, a->plan->account_rates, now);
+        rates_add(&k.parties[i]->tally, c->recipients, now);
+        plan_charge(a->plan, book_usage(q, k.parties[i], c->levels[i].period), a->grants,
+                    a->grant_count, volume_of(c, i, c->recipients), now);
+        if (a->grant_count)
+            account_touched(q, a);
+    }
+    if (k.user) {
+        rates_roll(&k.user->tally, k.accounts[0]->plan, k.accounts[0]->plan->user_rates, now);
+        rates_add(&k.user->tally, c->recipients, now);
+        plan_charge(&plan_unlimited, book_usage(q, k.user, c->levels[0].period), NULL, 0,
+                    volume_of(c, 0, c->recipients), now);
+    }
+    book_entry_touched(q, x);
+    q->book.charged += c->recipients;
+    for (unsigned i = 0; i < k.levels; i++)
+        if (k.accounts[i])
+            letters_after_charge(q, k.accounts[i], k.parties[i]);
+}
+
+static void count_end(struct quota *q, struct entry *x, uint64_t count, enum charge_state state)
+{
+    struct counted k;
+    const struct charge *c = &x->c;
+    find_counted(q, c, &k);
+    for (unsigned i = 0; i < k.levels; i++) {
+        struct account *a = k.accounts[i];
+        if (!a)
+            continue;
+        struct plan_usage *u = book_usage(q, k.parties[i], c->levels[i].period);
+        if (state == CHARGE_DELIVERED)
+            plan_delivered(u, volume_of(c, i, count));
+        else
+            plan_refund(a->plan, u, a->grants, a->grant_count, volume_of(c, i, count), quota_now());
+        if (a->grant_count && state == CHARGE_REFUNDED)
+            account_touched(q, a);
+    }
+    if (k.user) {
+        struct plan_usage *u = book_usage(q, k.user, c->levels[0].period);
+        if (state == CHARGE_DELIVERED)
+            plan_delivered(u, volume_of(c, 0, count));
+        else
+            plan_refund(&plan_unlimited, u, NULL, 0, volume_of(c, 0, count), quota_now());
+    }
+    book_entry_touched(q, x);
+}
+
+/* ---- what qmgr says ----------------------------------------------------------------------------
+ */
+
+static int take_charge(struct quota *q, const struct ipc_charge *in, struct err *e)
+{
+    if (!id_valid(in->id) || in->recipients == 0 || in->recipients > CHARGE_RECIPIENTS_MAX ||
+        in->owner.len > OWNER_MAX)
+        return err_set(e, "a malformed charge");
+    bool expected = gate_charged(q, in->id);
+    struct entry *x = map_get(&q->book.open, in->id);
+    if (!x && !expected)
+        x = book_entry_find(q, in->id);
+    if (x) {
+        q->book.repeated++;
+        return 0;
+    }
+    x = book_entry_new(q, in->id);
+    new_charge(q, in, x);
+    count_charge(q, x);
+    return 0;
+}
+
+/* For the account's report: whom it could not be delivered to, and why. */
+static void note_failure(struct quota *q, const struct entry *x, const struct ipc_settlement *in,
+                         uint32_t index)
+{
+    struct key k;
+    const struct charge *c = &x->c;
+    if (c->level_count == 0 || in->address.len == 0)
+        return;
+    key_begin(&k, slice_str(c->levels[0].account));
+    key_number(&k, (uint64_t)quota_now());
+    key_add(&k, book_entry_key(x));
+    key_number(&k, index);
+    struct buf address = BUF_INIT(2000), reply = BUF_INIT(2000);
+    buf_add_escaped(&address, in->address, ADDRESS_TEXT_MAX);
+    buf_add_escaped(&reply, in->reply, REPLY_KEPT);
+    json_t *j =
+        json_pack("{s:s,s:s,s:s%,s:s%}", "id", x->id, "user", c->user, "recipient", address.data,
+                  address.len, "reply", reply.data ? reply.data : "", reply.len);
+    if (j)
+        quota_put_json(book_extra(q), T_FAILURE, key_slice(&k), j);
+    json_decref(j);
+    buf_free(&address);
+    buf_free(&reply);
+}
+
+/* One recipient changes its state; true if it counts. */
+static bool settle_one(struct entry *x, uint32_t index, enum charge_state state)
+{
+    if (x->c.states[index] != CHARGE_RESERVED)
+        return false; /* was said before */
+    x->c.states[index] = (uint8_t)state;
+    x->c.open--;
+    return true;
+}
+
+static int take_settlement(struct quota *q, const struct ipc_settlement *in, struct err *e)
+{
+    uint64_t count = 0;
+    if (!id_valid(in->id) || in->recipients.len % 4 ||
+        (in->state != CHARGE_DELIVERED && in->state != CHARGE_REFUNDED))
+        return err_set(e, "a malformed settlement");
+    struct entry *x = book_entry_find(q, in->id);
+    if (!x) {
+        q->book.strangers++;
+        return 0;
+    }
+    for (size_t at = 0; at < in->recipients.len; at += 4) {
+        uint32_t index = 0;
+        for (int i = 3; i >= 0; i--)
+            index = index << 8 | (unsigned char)in->recipients.ptr[at + (size_t)i];
+        if (index >= x->c.recipients) /* B92 */
+            return err_set(e, "a settlement of recipient %u of %u", index, x->c.recipients);
+        bool counts = settle_one(x, index, in->state);
+        if (counts && in->state == CHARGE_REFUNDED)
+            note_failure(q, x, in, index);
+        count += counts;
+    }
+    for (uint32_t i = 0; in->recipients.len == 0 && i < x->c.recipients; i++)
+        count += settle_one(x, i, in->state);
+    if (count == 0)
+        return 0;
+    if (x->c.open == 0)
+        x->c.closed_at = quota_now();
+    *(in->state == CHARGE_DELIVERED ? &q->book.delivered : &q->book.refunded) += count;
+    count_end(q, x, count, in->state);
+    return 0;
+}
+
+int book_charges(struct quota *q, struct slice body, struct err *e)
+{
+    struct ipc_charges in;
+    struct ipc_charge charge;
+    struct ipc_settlement settlement;
+    if (ipc_charges_decode(body, &in) < 0)
+        return err_set(e, "malformed CHARGES");
+    struct ipc_cursor c = ipc_list_cursor(in.charges), s = ipc_list_cursor(in.settlements);
+    while (ipc_charge_next(&c, &charge))
+        if (take_charge(q, &charge, e) < 0)
+            return -1;
+    while (ipc_settlement_next(&s, &settlement))
+        if (take_settlement(q, &settlement, e) < 0)
+            return -1;
+    if (c.failed || s.failed)
+        return err_set(e, "malformed CHARGES");
+    q->book.batch = in.batch;
+    q->book.unsynced = q->book.asked = true;
+    return 0;
+}
+
+/* The rest of messages that are gone was delivered: a refund is told before qmgr
+ * lets go of a message. */
+int book_gone(struct quota *q, struct slice body, struct err *e)
+{
+    struct ipc_charges_gone in;
+    struct ipc_charge_id id;
+    if (ipc_charges_gone_decode(body, &in) < 0)
+        return err_set(e, "malformed CHARGES_GONE");
+    if (q->book.query == 0 || in.tag != q->book.query)
+        return err_set(e, "CHARGES_GONE that was not asked for");
+    q->book.query = 0;
+    struct ipc_cursor cursor = ipc_list_cursor(in.ids);
+    while (ipc_charge_id_next(&cursor, &id)) {
+        struct ipc_settlement all = {.id = id.id, .state = CHARGE_DELIVERED};
+        if (take_settlement(q, &all, e) < 0)
+            return -1;
+    }
+    return cursor.failed ? err_set(e, "malformed CHARGES_GONE") : 0;
+}

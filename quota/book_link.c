@@ -1,0 +1,98 @@
+/* qmgr's channel: charges, letters that it took, source pools. */
+#include <unistd.h>
+
+#include "core/log.h"
+#include "quota/book.h"
+
+static int on_noticed(struct quota *q, struct slice body, struct err *e)
+{
+    struct ipc_account_noticed in;
+    if (ipc_account_noticed_decode(body, &in) < 0)
+        return err_set(e, "malformed ACCOUNT_NOTICED");
+    letters_taken(q, in.tag, in.error.len == 0);
+    return 0;
+}
+
+/* ---- source pools ------------------------------------------------------------------ */
+
+static int on_ask(struct quota *q, struct slice body, struct err *e)
+{
+    struct ipc_account_ask in;
+    char name[ACCOUNT_NAME_MAX + 1];
+    struct account *a = NULL;
+    if (ipc_account_ask_decode(body, &in) < 0)
+        return err_set(e, "malformed ACCOUNT_ASK");
+    if (name_account(in.account, name) == 0) /* else it is smtpd's word, passed on */
+        a = account_find(q, slice_str(name));
+    q->book.pools_told = true;
+    ipc_account_pool_encode(
+        channel_out(q->book.channel),
+        &(struct ipc_account_pool){.account = in.account,
+                                   .pool = slice_str(a ? account_pool(q, a) : "")});
+    return 0;
+}
+
+void book_pools_changed(struct quota *q)
+{
+    if (q->book.channel && q->book.pools_told)
+        ipc_account_pool_encode(channel_out(q->book.channel),
+                                &(struct ipc_account_pool){.account = SLICE("")});
+    q->book.pools_told = false;
+}
+
+/* ---- the channel --------------------------------------------------------------------- */
+
+static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
+                    struct err *e)
+{
+    struct quota *q = arg;
+    (void)channel, (void)fd; /* no message of qmgr's has one */
+    int rc;
+    switch (f->number) {
+    case IPC_NUMBER_ipc_charges:
+        rc = book_charges(q, f->body, e);
+        break;
+    case IPC_NUMBER_ipc_charges_gone:
+        rc = book_gone(q, f->body, e);
+        break;
+    case IPC_NUMBER_ipc_account_noticed:
+        rc = on_noticed(q, f->body, e);
+        break;
+    case IPC_NUMBER_ipc_account_ask:
+        rc = on_ask(q, f->body, e);
+        break;
+    default:
+        rc = err_set(e, "%s is not for quota", ipc_name(f->number));
+    }
+    return rc;
+}
+
+static void on_closed(struct channel *channel, const char *why, void *arg)
+{
+    struct quota *q = arg;
+    if (q->book.channel != channel)
+        return;
+    if (!q->s->draining)
+        log_warning("the channel to qmgr is gone: %s", why);
+    q->book.channel = NULL;
+    q->book.query = 0;
+}
+
+void book_peer(struct quota *q, int fd)
+{
+    static const struct channel_ops ops = {on_frame, on_closed};
+    struct channel *old = q->book.channel;
+    q->book.channel = NULL;
+    if (old)
+        channel_free(old);
+    q->book.generation++;
+    q->book.asked = false; /* a batch of the channel before: it is sent again */
+    q->book.query = 0;
+    q->book.pools_told = false;
+    q->book.next_sweep = clock_mono() + 2 * CLOCK_SECOND;
+    q->book.sweep.len = 0;
+    q->book.channel = channel_new(q->s->base, fd, "qmgr", &ops, q);
+    ipc_charges_ready_encode(channel_out(q->book.channel),
+                             &(struct ipc_charges_ready){.credit = BATCH_CREDIT});
+    letters_connected(q);
+}
