@@ -53,6 +53,21 @@ static void print_wait(const char *before, const json_t *line, const char *name)
     printf("%s%s\n", before, age);
 }
 
+static void print_greylist(const json_t *learned)
+{
+    char age[32];
+    printf("  greylisting ");
+    if (json_object_get(learned, "greylist_refused")) {
+        print_age(age, sizeof age, number(learned, "greylist_refused"));
+        printf(" refused after %s", age);
+    }
+    if (json_object_get(learned, "greylist_passed")) {
+        print_age(age, sizeof age, number(learned, "greylist_passed"));
+        printf(" taken after %s", age);
+    }
+    putchar('\n');
+}
+
 static void print_limits(const json_t *line)
 {
     const json_t *learned = json_object_get(line, "learned");
@@ -75,6 +90,8 @@ static void print_limits(const json_t *line)
     if (json_object_get(learned, "messages_per_connection"))
         printf("   learned");
     putchar('\n');
+    if (json_object_get(learned, "greylist_refused") || json_object_get(learned, "greylist_passed"))
+        print_greylist(learned);
 }
 
 static void print_events(const json_t *line)

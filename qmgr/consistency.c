@@ -70,16 +70,22 @@ static void check_message(const struct qmgr *q, const struct message *m, struct 
         check_awake(q, m);
 }
 
-static uint32_t check_queue(const struct queue *k)
+static uint32_t check_jobs(const struct queue *k, const struct list *list)
 {
     uint32_t jobs = 0;
-    list_each(&k->jobs, n)
+    list_each(list, n)
     {
         const struct job *j = container_of(n, struct job, link);
         if (j->state != JOB_QUEUED || j->queue != k)
             panic("%s: a job in the wrong queue", j->m->id.text);
         jobs++;
     }
+    return jobs;
+}
+
+static uint32_t check_queue(const struct queue *k)
+{
+    uint32_t jobs = check_jobs(k, &k->again) + check_jobs(k, &k->jobs);
     same(NULL, "jobs in a queue", jobs, k->count);
     return jobs;
 }

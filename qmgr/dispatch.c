@@ -132,6 +132,7 @@ static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct mess
         k = xcalloc(1, sizeof *k);
         *k = (struct queue){.account = a, .lane = l, .mail_class = class, .key = {a, l, class}};
         list_init(&k->link);
+        list_init(&k->again);
         list_init(&k->jobs);
         list_init(&k->parked);
         list_push(&l->queues, &k->of_lane);
@@ -238,13 +239,20 @@ static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
     job_free(q, j);
 }
 
+/* Of a queue that has jobs. */
+static struct job *first_job(const struct queue *k)
+{
+    const struct list *jobs = list_empty(&k->again) ? &k->jobs : &k->again;
+    return container_of(jobs->next, struct job, link);
+}
+
 static void defer_all(struct qmgr *q, struct lane *l)
 {
     list_each(&l->queues, n)
     {
         struct queue *k = container_of(n, struct queue, of_lane);
-        while (!list_empty(&k->jobs)) {
-            struct job *j = container_of(k->jobs.next, struct job, link);
+        while (k->count) {
+            struct job *j = first_job(k);
             struct message *m = j->m;
             defer_suspended(q, l, j);
             message_settle(q, m);
@@ -255,7 +263,7 @@ static void defer_all(struct qmgr *q, struct lane *l)
 /* Recipients of one message whose domains share the site go in one job. */
 static bool merge(struct qmgr *q, struct queue *k, struct job *j)
 {
-    if (k->count == 0)
+    if (list_empty(&k->jobs))
         return false;
     struct job *last = container_of(k->jobs.prev, struct job, link);
     if (last->m != j->m || last->site != j->site || last->room - last->count < j->count ||
@@ -266,6 +274,15 @@ static bool merge(struct qmgr *q, struct queue *k, struct job *j)
     last->bytes += j->bytes;
     job_free(q, j);
     return true;
+}
+
+/* Its recipients wait until then; nothing was tried. */
+static void put_off(struct qmgr *q, struct job *j, int64_t until)
+{
+    for (uint32_t i = 0; i < j->count; i++)
+        recipient_waits(j->m, j->rcpts[i], queue_seconds(q, until) + 1);
+    j->m->env->queued -= j->count;
+    job_free(q, j);
 }
 
 void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job *j)
@@ -279,14 +296,20 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
         defer_suspended(q, l, j);
         return;
     }
-    struct queue *k = queue_get(q, l, j->m);
-    if (merge(q, k, j))
+    int64_t in_vain = verdict_in_vain(q, l, j);
+    if (in_vain) {
+        put_off(q, j, in_vain);
         return;
-    if (park_wanted(q, k)) {
+    }
+    struct queue *k = queue_get(q, l, j->m);
+    bool first = verdict_goes_first(j);
+    if (!first && merge(q, k, j))
+        return;
+    if (!first && park_wanted(q, k)) {
         park(q, k, j);
         return;
     }
-    list_push(&k->jobs, &j->link);
+    list_push(first ? &k->again : &k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;
     if (k->count++ == 0)
@@ -385,7 +408,7 @@ static void block(struct queue *k)
 static void start(struct qmgr *q, struct queue *k, struct relay *r)
 {
     struct lane *l = k->lane;
-    struct job *j = container_of(k->jobs.next, struct job, link);
+    struct job *j = first_job(k);
     k->account->deficit -= cost(j);
     unqueue(q, j);
     if (k->count) { /* the next one of its class and lane comes first */

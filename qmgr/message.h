@@ -35,11 +35,14 @@ enum {
  * one job that got the same. */
 struct answer {
     uint32_t refs;
-    uint16_t code; /* SMTP code, or 0 */
-    uint8_t stage; /* enum smtp_stage; not kept across restarts */
-    bool local;    /* our own words, not the server's */
-    bool final;    /* said by an LMTP server: delivered, not relayed on */
-    int64_t when;  /* wall microseconds */
+    uint16_t code;   /* SMTP code, or 0 */
+    uint8_t stage;   /* enum smtp_stage; not kept across restarts */
+    bool local;      /* our own words, not the server's */
+    bool final;      /* said by an LMTP server: delivered, not relayed on */
+    bool greylisted; /* the recipient will be taken later, or so it seems */
+    bool odd;        /* a temporary refusal of the recipient that no rule knows */
+    int64_t since;   /* monotonic: the first such refusal in a row; not kept across restarts */
+    int64_t when;    /* wall microseconds */
     char enhanced[ENHANCED_MAX + 1];
     uint16_t host_len, address_len, text_len;
     char data[]; /* host, printable address, text: as received, unescaped */

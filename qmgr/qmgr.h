@@ -21,6 +21,7 @@
 
 #include "core/clock.h"
 #include "core/map.h"
+#include "qmgr/greylist.h"
 #include "qmgr/queue.h"
 #include "qmgr/shaper.h"
 #include "service/service.h"
@@ -110,7 +111,9 @@ struct lane {
     char source[16];
     uint8_t source_len;
     uint8_t odd;        /* how much of what it answers cannot be understood: 0 to 255 */
+    uint8_t passed;     /* recipients that were taken after such a refusal; stays at 255 */
     uint32_t odd_close; /* use of the connection at the last refusal that nobody understood */
+    struct greylist greylist;
     struct rule_count {
         uint16_t rule, times;
         int64_t since;
@@ -433,6 +436,7 @@ void sites_turn(struct qmgr *q);
 struct queue {
     struct list link; /* ready in its account, or waiting in its lane */
     struct list of_lane;
+    struct list again; /* jobs that go first: refused before, their time has come */
     struct list jobs;
     struct list parked; /* struct message: sent away for want of memory */
     struct account *account;
@@ -494,9 +498,21 @@ struct verdict {
     struct ipc_outcome worst;
 };
 void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out);
-/* What rules make of recipients' outcome: may change o->status, and *after, when they
- * are tried again (microseconds; 0: as usual; -1: as soon as the lane allows). */
-void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o, int64_t *after);
+/* What becomes of a recipient. */
+struct fate {
+    int64_t after;   /* microseconds until it is tried again; 0: as usual; -1: as soon as
+                      * the lane allows */
+    int64_t since;   /* the first refusal of this kind in a row */
+    bool greylisted; /* as in struct answer */
+    bool odd;
+};
+/* What rules make of a recipient's outcome: may change o->status. */
+void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
+                       struct fate *fate);
+/* Until when to try this job is known to be in vain, because it is greylisted; 0: it is not. */
+int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j);
+/* Whether it goes before others: it was refused before, and its time has come. */
+bool verdict_goes_first(const struct job *j);
 /* ---- park.c ----------------------------------------------------------------------- */
 
 /* Whether a job more for this queue had better wait on the disk. */

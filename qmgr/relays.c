@@ -312,9 +312,13 @@ struct result {
 static void report(struct qmgr *q, struct job *j, const struct result *r, struct ipc_outcome *o,
                    const uint32_t *rcpts, uint32_t count)
 {
-    int64_t after = 0;
-    verdict_recipient(q, j, o, &after);
+    struct fate fate;
+    verdict_recipient(q, j, o, &fate);
+    int64_t after = fate.after;
     struct answer *a = answer_of(o, &r->t);
+    a->greylisted = fate.greylisted;
+    a->odd = fate.odd;
+    a->since = fate.since;
     if (o->status == OUTCOME_SENT)
         outcome_sent(q, j->m, rcpts, count, a, &r->t);
     else if (o->status == OUTCOME_FAILED)

@@ -26,14 +26,20 @@ static const int64_t STAGGER = CLOCK_SECOND / 10; /* between new connections: a 
                                                    * first comes before the next is made */
 static const int64_t PROVEN = 30 * CLOCK_SECOND;  /* a success says so long that the path works */
 
-enum { ENOUGH = 12 }; /* recipients taken between two refusals that make a measurement */
+enum { TAKEN_TELLS = 5 }; /* messages on a connection; fewer may be chance */
+enum { ENOUGH = 12 };     /* recipients taken between two refusals that make a measurement */
 
 /* Below a measured rate: what is left refills the other side's allowance. */
 #define UNDER_MEASURED 0.95
 /* So far above the measured rate it may as well have grown meanwhile: measured anew. */
 #define FAR_BEYOND 2.5
-/* A refusal too soon for a measurement: the limit is well below. */
+/* The first refusal ever: the rate was doubling each minute, and what the other side had
+ * in store for a minute hid when it passed the limit. */
+#define CUT_FIRST 0.4
+/* A refusal too soon for a measurement: the limit is well below, by what the few that were
+ * taken suggest, but within these bounds. */
 #define CUT_BLIND 0.6
+#define CUT_MOST 0.35
 /* Fast recovery ends here, relative to where it failed. */
 #define NEAR_FAILED 0.9
 #define NEAR_BLIND 0.8
@@ -221,6 +227,13 @@ static void measure_anew(struct shaper *s)
     s->paced = 0;
 }
 
+/* What shall remain of the rate, where it was refused after a few had been taken. */
+static double few_taken(const struct shaper *s, double before)
+{
+    double share = s->paced > 0 ? (s->taken + 0.5) * 1e6 / (double)s->paced / before : CUT_MOST;
+    return share < CUT_MOST ? CUT_MOST : share < CUT_BLIND ? share : CUT_BLIND;
+}
+
 static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     if (r->started < s->rate_cut && !s->probing)
@@ -246,8 +259,9 @@ static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
         s->rate = UNDER_MEASURED * measured;
         blind = false;
     } else {
+        bool first = s->failed_rate <= 0;
         s->failed_rate = before;
-        s->rate = CUT_BLIND * before;
+        s->rate = (first ? CUT_FIRST : few_taken(s, before)) * before;
     }
     if (s->rate < RATE_LEAST)
         s->rate = RATE_LEAST;
@@ -334,12 +348,17 @@ static void set_messages(struct shaper *s, uint32_t limit, uint16_t rule, int64_
 static void too_long(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     uint32_t limit = shaper_messages(s);
+    /* some count transactions, others what they took: the smaller number is right for both,
+     * unless too little was taken on this one to tell */
+    uint32_t before = r->use_count > 0 ? r->use_count - 1 : 0;
+    if (r->taken_count >= TAKEN_TELLS && r->taken_count < before)
+        before = r->taken_count;
     if (r->value > 0)
         set_messages(s, (uint32_t)r->value, r->rule, now);
     else if (r->use_count <= 1)
         shut_door(s, now, r->rule); /* not even one */
-    else if (limit == 0 || r->use_count <= limit)
-        set_messages(s, r->use_count - 1, r->rule, now);
+    else if (limit == 0 || before < limit)
+        set_messages(s, before, r->rule, now);
 }
 
 /* Connections that carried as many as are allowed, and worked: one day one more. */

@@ -61,6 +61,7 @@ struct shaper_report {
     int64_t started;       /* when it was started */
     uint32_t recipients;   /* that were accepted */
     uint32_t use_count;    /* of the connection, this message included; 0: unknown */
+    uint32_t taken_count;  /* messages that were taken on it before this one; 0: unknown */
     uint32_t closed_after; /* messages after which the server closes silently; 0: unknown */
     double factor;         /* TOO_FAST, TOO_MANY: what shall remain; 0: by measurement */
     double value;          /* TOO_...: the limit that shall hold; 0: none given */

@@ -76,8 +76,9 @@ static const char *state_of(struct shaper *s, int64_t now, int64_t *when)
     return s->beyond ? "trying a higher rate" : "open";
 }
 
-static void put_learned(const struct shaper *s, struct buf *b)
+static void put_learned(const struct lane *l, struct buf *b)
 {
+    const struct shaper *s = &l->shaper;
     json_member(b, "learned");
     if (s->failed_rate > 0)
         put_number(b, "rate_failed", s->failed_rate);
@@ -85,6 +86,10 @@ static void put_learned(const struct shaper *s, struct buf *b)
         json_int(b, "concurrency_failed", s->window_failed);
     if (s->messages)
         json_int(b, "messages_per_connection", s->messages);
+    if (l->greylist.refused)
+        json_seconds(b, "greylist_refused", l->greylist.refused);
+    if (l->greylist.passed)
+        json_seconds(b, "greylist_passed", l->greylist.passed);
     json_end(b);
 }
 
@@ -147,7 +152,7 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
         return;
     if (s->latency > 0)
         put_number(b, "latency", (double)s->latency);
-    put_learned(s, b);
+    put_learned(l, b);
     put_configured(&l->limits, b);
     put_events(q, s, b);
 }

@@ -14,6 +14,7 @@ enum {
     ODD_GAIN = 16,       /* one in so many attempts moves `odd` */
     ODD_MANY = 128,      /* of 255: half of the recent attempts */
     PATIENCE = 6,        /* refusals that speak of the lane, before a message waits for itself */
+    PASSED_ENOUGH = 3,   /* taken when tried again: what is not understood is greylisting */
     ALERT_SECONDS = 3600 /* between warnings of one rule */
 };
 
@@ -143,10 +144,19 @@ static bool of_recipient(const struct ipc_outcome *o)
            (slice_starts(o->enhanced, SLICE("4.1.")) || slice_starts(o->enhanced, SLICE("4.2.")));
 }
 
-static enum shaper_signal by_stage(const struct qmgr *q, struct lane *l,
+/* A recipient that had not been tried before, refused for now. */
+static bool is_first_refusal(const struct job *j, const struct ipc_outcome *o)
+{
+    const struct recipient *r = &j->m->env->recipients[o->index];
+    return o->stage >= STAGE_RCPT && o->stage <= STAGE_DOT && o->code != 421 &&
+           (r->attempts == 0 || (r->answer && r->answer->odd));
+}
+
+static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
                                    const struct ipc_outcome *o, const struct ipc_result *in,
                                    struct shaper_report *r)
 {
+    struct lane *l = j->queue->lane;
     bool temporary = !o->local && o->code / 100 == 4;
     if (in->scope == SCOPE_SITE && (o->stage <= STAGE_EHLO || o->stage > STAGE_DOT))
         return at_the_door(q, l, o, r);
@@ -161,6 +171,8 @@ static enum shaper_signal by_stage(const struct qmgr *q, struct lane *l,
         return SHAPER_TOO_FAST;
     if ((in->scope == SCOPE_RECIPIENT && !temporary) || (temporary && of_recipient(o)))
         return SHAPER_OK;
+    if (temporary && is_first_refusal(j, o) && l->passed >= PASSED_ENOUGH)
+        return SHAPER_OK; /* a stranger is told to come later: the destination works */
     note_odd(l, temporary);
     return temporary && l->odd > ODD_MANY ? SHAPER_TOO_FAST : SHAPER_NEUTRAL;
 }
@@ -175,6 +187,7 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
     *out = (struct verdict){.report = {.signal = SHAPER_NEUTRAL,
                                        .started = j->sent_at,
                                        .use_count = in->use_count,
+                                       .taken_count = in->taken_count,
                                        .closed_after = in->closed_after}};
     struct shaper_report *r = &out->report;
     while (ipc_outcome_next(&cursor, &o)) {
@@ -197,26 +210,96 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
     if (out->rule)
         by_rule(q, l, out->rule, &out->worst, r);
     else
-        r->signal = by_stage(q, l, &out->worst, in, r);
+        r->signal = by_stage(q, j, &out->worst, in, r);
     if (r->signal == SHAPER_NEUTRAL && r->recipients)
         r->signal = SHAPER_OK;
 }
 
-void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o, int64_t *after)
+/* ---- greylisting ----------------------------------------------------------------------------- */
+
+/* Since when the recipient has been refused so; 0: it was not. */
+static int64_t since_of(const struct job *j, uint32_t recipient)
 {
-    const struct lane *l = j->queue->lane;
-    const struct rule *rule = find_rule(q, l, o);
-    *after = 0;
+    const struct answer *a = j->m->env->recipients[recipient].answer;
+    return a && (a->greylisted || a->odd) ? a->since : 0;
+}
+
+static void refused_for_now(const struct qmgr *q, const struct job *j, const struct ipc_outcome *o,
+                            int64_t first, struct fate *fate)
+{
+    struct greylist *g = &j->queue->lane->greylist;
+    int64_t since = since_of(j, o->index), now = j->sent_at;
+    int64_t age = since ? now - since : 0;
+    fate->since = since ? since : now;
+    fate->greylisted = true;
+    greylist_refused(g, age, first);
+    fate->after = fate->since + greylist_next(g, age) - q->now;
+    if (fate->after < 1)
+        fate->after = 1;
+}
+
+static void taken_after_all(const struct job *j, const struct ipc_outcome *o)
+{
+    struct lane *l = j->queue->lane;
+    const struct answer *a = j->m->env->recipients[o->index].answer;
+    int64_t since = since_of(j, o->index);
+    if (!since)
+        return;
+    greylist_passed(&l->greylist, j->sent_at - since);
+    if (a->odd && l->passed < UINT8_MAX)
+        l->passed++;
+}
+
+int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j)
+{
+    const struct greylist *g = &l->greylist;
+    int64_t until = INT64_MAX;
+    if (g->refused == 0 || j->m->env->forced)
+        return 0;
+    for (uint32_t i = 0; i < j->count; i++) {
+        const struct answer *a = j->m->env->recipients[j->rcpts[i]].answer;
+        if (!a || !a->greylisted || !greylist_in_vain(g, q->now - a->since))
+            return 0;
+        int64_t age = greylist_next(g, q->now - a->since);
+        until = a->since + age < until ? a->since + age : until;
+    }
+    return until;
+}
+
+bool verdict_goes_first(const struct job *j)
+{
+    const struct answer *a = j->m->env->recipients[j->rcpts[0]].answer;
+    return a && (a->greylisted || a->odd);
+}
+
+/* ---- recipients ------------------------------------------------------------------------------ */
+
+void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
+                       struct fate *fate)
+{
+    const struct rule *rule = find_rule(q, j->queue->lane, o);
+    int divisor = (int)q->s->config->shaping_time_divisor;
+    *fate = (struct fate){0};
     if (rule && rule->outcome == RULES_RETRY && o->status == OUTCOME_FAILED)
         o->status = OUTCOME_DEFERRED;
     else if (rule && rule->outcome == RULES_FAIL)
         o->status = OUTCOME_FAILED;
+    if (o->status == OUTCOME_SENT)
+        taken_after_all(j, o);
     if (o->status != OUTCOME_DEFERRED)
         return;
     bool of_lane = rule ? rule->action > RULES_NOTE && rule->scope != RULES_OF_RECIPIENT
                         : !o->local && o->code == 421 && o->stage <= STAGE_MAIL;
-    if (rule && rule->retry_after)
-        *after = rule->retry_after / q->s->config->shaping_time_divisor;
-    else if (of_lane && j->m->env->recipients[o->index].attempts < PATIENCE)
-        *after = -1;
+    if (rule && rule->greylist) {
+        refused_for_now(q, j, o, rule->retry_after / divisor, fate);
+    } else if (!rule && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
+        if (j->queue->lane->passed >= PASSED_ENOUGH)
+            refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
+        fate->odd = true;
+        fate->since = since_of(j, o->index) ? since_of(j, o->index) : j->sent_at;
+    } else if (rule && rule->retry_after) {
+        fate->after = rule->retry_after / divisor;
+    } else if (of_lane && j->m->env->recipients[o->index].attempts < PATIENCE) {
+        fate->after = -1;
+    }
 }

@@ -131,6 +131,7 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     net_text(t->address, t->port, address);
     job_set_host(j, host, address, t->port);
     j->use_count = 1;
+    j->taken_count = 0;
     j->connecting = clock_mono();
     j->connected = 0;
     int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);

@@ -283,6 +283,7 @@ void job_encode_result(struct job *j, struct buf *out)
         .address = slice_str(j->address),
         .port = j->port,
         .use_count = j->use_count,
+        .taken_count = j->taken_count,
         .closed_after = j->address ? hosts_take_closed(j->address, j->port) : 0,
         .tls = slice_str(j->tls),
         .tls_status = j->tls_peer,

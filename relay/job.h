@@ -83,7 +83,7 @@ struct job {
     char *host, *address, *tls;
     uint8_t tls_peer; /* enum tls_peer_status */
     uint16_t port;
-    uint32_t use_count;
+    uint32_t use_count, taken_count;
     int64_t received, connecting, connected, deadline; /* clock_mono */
 };
 

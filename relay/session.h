@@ -76,6 +76,7 @@ struct session {
     struct session_tls tls;
     uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
     uint32_t transactions; /* begun on this connection */
+    uint32_t taken;        /* of these, messages that the server has taken */
     int64_t opened, idle_since;
     char *host;
     char address[NET_TEXT_MAX];

@@ -115,6 +115,7 @@ void transaction_begin(struct session *s)
     }
     j->dsn = (s->ehlo.features & EHLO_DSN) != 0;
     j->use_count = ++s->transactions;
+    j->taken_count = s->taken;
     job_set_tls(j, s->tls.text, s->tls.peer);
     choose_recipients(s);
     if (s->needs_rset)
@@ -305,9 +306,11 @@ void transaction_on_dot(struct session *s, const struct smtp_reply *r)
         transaction_end(s);
     } else if (s->lmtp) {
         take_lmtp_reply(s, r);
+        s->taken += s->tx.accepted == 0;
         if (s->tx.accepted == 0)
             transaction_end(s);
     } else {
+        s->taken += r->code / 100 == 2;
         decide(s, RECIPIENT_ACCEPTED, STAGE_DOT, r);
         transaction_end(s);
     }

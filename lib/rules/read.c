@@ -33,18 +33,29 @@ static cfg_opt_t *options(void)
                                    CFG_STR_LIST("hosts", NULL, CFGF_NODEFAULT),
                                    CFG_STR_LIST("domains", NULL, CFGF_NODEFAULT),
                                    CFG_END()};
-    static cfg_opt_t rule[] = {
-        CFG_STR("provider", NULL, CFGF_NODEFAULT),    CFG_STR_LIST("stage", NULL, CFGF_NODEFAULT),
-        CFG_STR("code", NULL, CFGF_NODEFAULT),        CFG_STR("status", NULL, CFGF_NODEFAULT),
-        CFG_STR("text", NULL, CFGF_NODEFAULT),        CFG_STR("dimension", NULL, CFGF_NODEFAULT),
-        CFG_STR("scope", "source", CFGF_NONE),        CFG_STR("action", "note", CFGF_NONE),
-        CFG_STR("outcome", NULL, CFGF_NODEFAULT),     CFG_BOOL("alert", cfg_false, CFGF_NONE),
-        CFG_BOOL("fallback", cfg_false, CFGF_NONE),   CFG_FLOAT("factor", 0, CFGF_NODEFAULT),
-        CFG_STR("value", NULL, CFGF_NODEFAULT),       CFG_STR("for", NULL, CFGF_NODEFAULT),
-        CFG_STR("retry_after", NULL, CFGF_NODEFAULT), CFG_INT("after", 0, CFGF_NODEFAULT),
-        CFG_STR("within", NULL, CFGF_NODEFAULT),      CFG_FLOAT("fraction", 0, CFGF_NODEFAULT),
-        CFG_INT("samples", 0, CFGF_NODEFAULT),        CFG_STR_LIST("matches", NULL, CFGF_NODEFAULT),
-        CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT), CFG_END()};
+    static cfg_opt_t rule[] = {CFG_STR("provider", NULL, CFGF_NODEFAULT),
+                               CFG_STR_LIST("stage", NULL, CFGF_NODEFAULT),
+                               CFG_STR("code", NULL, CFGF_NODEFAULT),
+                               CFG_STR("status", NULL, CFGF_NODEFAULT),
+                               CFG_STR("text", NULL, CFGF_NODEFAULT),
+                               CFG_STR("dimension", NULL, CFGF_NODEFAULT),
+                               CFG_STR("scope", "source", CFGF_NONE),
+                               CFG_STR("action", "note", CFGF_NONE),
+                               CFG_STR("outcome", NULL, CFGF_NODEFAULT),
+                               CFG_BOOL("alert", cfg_false, CFGF_NONE),
+                               CFG_BOOL("fallback", cfg_false, CFGF_NONE),
+                               CFG_BOOL("greylist", cfg_false, CFGF_NONE),
+                               CFG_FLOAT("factor", 0, CFGF_NODEFAULT),
+                               CFG_STR("value", NULL, CFGF_NODEFAULT),
+                               CFG_STR("for", NULL, CFGF_NODEFAULT),
+                               CFG_STR("retry_after", NULL, CFGF_NODEFAULT),
+                               CFG_INT("after", 0, CFGF_NODEFAULT),
+                               CFG_STR("within", NULL, CFGF_NODEFAULT),
+                               CFG_FLOAT("fraction", 0, CFGF_NODEFAULT),
+                               CFG_INT("samples", 0, CFGF_NODEFAULT),
+                               CFG_STR_LIST("matches", NULL, CFGF_NODEFAULT),
+                               CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT),
+                               CFG_END()};
     static cfg_opt_t top[] = {CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
                               CFG_SEC("default", place, CFGF_NONE),
                               CFG_SEC("provider", provider, TITLED),
@@ -285,6 +296,7 @@ static int take_words(cfg_t *s, struct rule *r, struct err *e)
     r->outcome = (enum rules_outcome)outcome;
     r->alert = cfg_getbool(s, "alert") == cfg_true;
     r->fallback = cfg_getbool(s, "fallback") == cfg_true;
+    r->greylist = cfg_getbool(s, "greylist") == cfg_true;
     return 0;
 }
 
@@ -321,6 +333,8 @@ static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
         return bad(s, e, "suspend and switch need a time: for", "");
     if (r->scope == RULES_OF_RECIPIENT && r->action != RULES_NOTE)
         return bad(s, e, "a reply about the recipient cannot change limits", "");
+    if (r->greylist && (r->scope != RULES_OF_RECIPIENT || r->retry_after <= 0))
+        return bad(s, e, "greylist needs scope = \"recipient\" and retry_after", "");
     if (r->after > 0 && r->period <= 0)
         return bad(s, e, "after needs a period: within", "");
     if (r->fraction > 0 && r->samples == 0)

@@ -105,6 +105,7 @@ struct rule {
     enum rules_action action;
     enum rules_outcome outcome;
     bool alert, fallback; /* fallback: only where no other rule for everyone matches */
+    bool greylist;        /* the recipient will be taken later, and only later */
     double factor;        /* SLOW: what remains of the limit, 0 to 1 */
     double value;         /* SET: the limit */
     int64_t time;         /* SUSPEND, SWITCH: microseconds */

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from ipc import as_bytes
-from postern import BIN, Postern
+from postern import BIN, Postern, wait_until
 from qmgr_peers import DEFERRED, FAILED
 from test_qmgr_operator import Control
 
@@ -144,3 +144,69 @@ def test_master_refuses_bad_rules_and_the_command_tells_where(tmp_path):
     done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode != 0 and "bad.conf:1: " in done.stdout
+
+
+GREY = """
+rule greylisted { code = '^4' text = 'greylisted' stage = {"rcpt"} scope = "recipient" greylist = true
+  retry_after = "2s" matches = {"450 greylisted"} }
+"""
+
+
+def wait_for(c, id):
+    """Seconds until the next attempt of a message's recipient, as the operator sees it."""
+    return c.ask(request="shaping.why", id=id)[0]["next_in"]
+
+
+def test_greylisting_is_learned_and_not_hammered(c):
+    """The second recipient is not tried before the age at which the first one was taken; who
+    is due goes before new mail."""
+    q = c.q
+    rules(c, RULES.replace("start_connections = 3", "start_connections = 1") + GREY)
+    q.wait_log("providers.conf: 0 providers, 3 rules")
+    first = q.commit(["a@d.test"])
+    q.resolved()
+    for _ in range(2):  # refused at once, and after two seconds
+        job = q.job()
+        assert job.id == first.encode()
+        q.result(job, outcomes=refusal(450, "greylisted", RCPT))
+    second = q.commit(["b@d.test"])
+    job = q.job()
+    assert job.id == second.encode()
+    q.result(job, outcomes=refusal(450, "greylisted", RCPT))
+    q.wait_log(rf"{second}: to=<b@d.test>, .*status=deferred")
+    assert wait_for(c, second) > 2.5  # two seconds are known to be in vain
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["rate"] == 100 and not lane["events"]  # says nothing about the destination
+    job = q.job()
+    assert job.id == first.encode()
+    new = [q.commit([f"c{n}@d.test"]) for n in range(3)]
+    wait_until(lambda: "in line" in c.ask(request="shaping.why", id=second)[0]["waits"], 20,
+               "the second message's time")
+    q.result(job)
+    assert q.job().id == second.encode(), new  # though the others were in line before
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert 2 < lane["learned"]["greylist_refused"] < 4 <= lane["learned"]["greylist_passed"] < 8
+
+
+def test_what_nobody_understands_may_be_greylisting(c):
+    """Temporary refusals of recipients that no rule knows: those that are tried again go
+    first, and when they are taken it is not a matter of the rate."""
+    q = c.q
+    rules(c, RULES)
+    ids = []
+    for n in range(3):
+        ids.append(q.commit([f"a{n}@d.test"]))
+        if n == 0:
+            q.resolved()
+        q.result(q.job(), outcomes=refusal(450, "who are you", RCPT))
+    for id in ids:
+        q.wait_log(rf"{id}: .*status=deferred")
+        c.act("flush", id)
+        q.result(q.job())
+        q.wait_log(rf"{id}: .*status=sent")
+    for n in range(40):
+        id = q.commit([f"b{n}@d.test"])
+        q.result(q.job(), outcomes=refusal(450, "who are you", RCPT))
+        q.wait_log(rf"{id}: .*status=deferred")
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["rate"] == 100 and not lane["events"]

@@ -368,9 +368,14 @@ static void test_messages_per_connection_are_learned(void **state)
     shaper_finished(&s, &r, SECOND);
     assert_int_equal(shaper_messages(&s), 20);
     assert_true(fabs(s.rate - rate) < 0.001 && shaper_window(&s) == 2);
+    r.use_count = 20; /* of which one had not been taken: it counts only those that were */
+    r.taken_count = 18;
+    shaper_finished(&s, &r, SECOND);
+    assert_int_equal(shaper_messages(&s), 18);
+    r.taken_count = 0;
     r.use_count = 25; /* one that was under way with the old limit */
     shaper_finished(&s, &r, SECOND);
-    assert_int_equal(shaper_messages(&s), 20);
+    assert_int_equal(shaper_messages(&s), 18);
 }
 
 static void test_silent_closes_count_when_they_repeat(void **state)
