@@ -51,6 +51,10 @@ enum { ENOUGH = 12 };     /* recipients taken between two refusals that make a m
 /* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
 #define HOLD_MESSAGES 80.0
 #define HOLD_SLOW 2
+/* A door that was shut for so many first pauses had a reason other than the rate. */
+#define LONG_SHUT 4
+/* Openings so alike come by the clock. */
+#define PERIOD_TOLERANCE 0.25
 #define RATE_FREE 1e6 /* a rate that is none */
 #define RATE_FIRST                                                                                 \
     10.0                /* what is tried after the first refusal of an unlimited destination,      \
@@ -202,18 +206,64 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     s->next_start = from + (step > s->limits->rate_delay ? step : s->limits->rate_delay);
 }
 
+/* ---- a door that opens again by the clock: a volume for each hour or day ---------- */
+
+/* It was found open after a long time. */
+static void note_opening(struct shaper *s, int64_t now)
+{
+    int64_t after = now - s->opened;
+    if (s->opened) {
+        double share = s->period > 0 ? (double)after / (double)s->period : 0;
+        double periods = round(share);
+        bool fits = periods >= 1 && fabs(share - periods) < PERIOD_TOLERANCE;
+        s->periodic = fits && (periods < 2 || s->periodic);
+        /* several: a day whose volume is not used up has no end that is seen */
+        if (!fits || periods < 2)
+            s->period = after;
+    }
+    s->opened = now;
+}
+
+/* How long to leave a shut door alone that has just been found shut. Sets the steps that
+ * follow. */
+static int64_t first_knock(struct shaper *s, int64_t now)
+{
+    int64_t knock = s->limits->times.knock, wait;
+    s->step = 0;
+    if (s->periodic) {
+        /* a little early, else it would be found open ever later */
+        wait = s->opened + s->period - s->period / 10 - now;
+        while (wait < knock)
+            wait += s->period;
+        s->step = s->period / 12;
+    } else if (s->shut_for > 2 * knock) { /* a door that was shut for long will be again */
+        wait = s->shut_for / 2;
+        s->step = s->shut_for / 4;
+    } else {
+        return knock;
+    }
+    s->step = s->step > knock ? s->step : knock;
+    s->steps_until = now + 2 * wait;
+    return wait;
+}
+
+static int64_t next_knock(const struct shaper *s, int64_t now)
+{
+    const struct shaper_times *t = &s->limits->times;
+    if (s->step && now < s->steps_until)
+        return s->step;
+    return 2 * s->suspend_time < t->knock_max ? 2 * s->suspend_time : t->knock_max;
+}
+
 /* Everything is refused: knock again later, alone. */
 static void shut_door(struct shaper *s, int64_t now, uint16_t rule)
 {
-    const struct shaper_times *t = &s->limits->times;
-    if (s->suspend_time == 0) { /* a door that was shut for long will be again: a quota */
+    if (s->suspend_time == 0) {
         s->shut_since = now;
-        s->suspend_time = s->shut_for / 2 > t->knock ? s->shut_for / 2 : t->knock;
+        s->suspend_time = first_knock(s, now);
     } else {
-        s->suspend_time *= 2;
+        s->suspend_time = next_knock(s, now);
     }
-    if (s->suspend_time > t->knock_max)
-        s->suspend_time = t->knock_max;
     s->suspended_until = now + s->suspend_time;
     s->probing = true;
     s->unreachable = false;
@@ -243,6 +293,9 @@ static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
         return;
     }
     bool free = s->rate >= RATE_FREE;
+    s->cut_from = s->rate < RATE_FREE ? (float)s->rate : 0;
+    s->cut_failed = (float)s->failed_rate;
+    s->volume = (float)s->taken;
     double before = s->rate, measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
     bool blind = true,
          again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
@@ -382,6 +435,25 @@ static void closes_silently(struct shaper *s, uint32_t after, int64_t now)
 
 /* ---- doors ----------------------------------------------------------------------------- */
 
+/* After a shut door. Long shut, it was a volume that was used up, not the rate. */
+static void opened(struct shaper *s, int64_t now)
+{
+    s->shut_for = now - s->shut_since;
+    if (s->shut_for < LONG_SHUT * s->limits->times.knock)
+        return;
+    note_opening(s, now);
+    if (s->periodic && s->period <= s->limits->times.hold && s->volume >= ENOUGH) {
+        /* so short a period that its volume may as well be spread over it */
+        s->failed_rate = (double)s->volume * 1e6 / (double)s->period;
+        s->rate = UNDER_MEASURED * s->failed_rate;
+        s->blind = false;
+    } else if (s->cut_from > 0) {
+        s->rate = s->cut_from;
+        s->failed_rate = s->cut_failed > 0 ? s->cut_failed : s->rate;
+        s->cut_from = 0;
+    }
+}
+
 static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     s->failed_cohorts = 0;
@@ -391,7 +463,7 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
         s->accepted = now;
     if (s->probing) {
         if (s->shut_since)
-            s->shut_for = now - s->shut_since;
+            opened(s, now);
         s->shut_since = 0;
         note(s, SHAPER_OPEN_AGAIN, (double)s->suspend_time / (double)CLOCK_SECOND, 0, 0, now);
         if (s->unreachable && s->window < s->limits->initial)
@@ -417,7 +489,7 @@ static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, 
     int64_t max = s->limits->suspend_max > first ? s->limits->suspend_max : first;
     int64_t time = s->suspend_time ? 2 * s->suspend_time : first;
     time = time < first ? first : time < max ? time : max;
-    note(s, change, 0, (double)time / (double)CLOCK_SECOND, rule, now);
+    note(s, change, 0, (double)s->suspend_time / (double)CLOCK_SECOND, rule, now);
     s->suspend_time = time;
     s->suspended_until = now + time;
     s->unreachable = change == SHAPER_SUSPENDED_UNREACHABLE;

@@ -115,6 +115,11 @@ struct shaper {
     int64_t suspended_until;      /* 0: not suspended */
     int64_t shut_since, shut_for; /* the door that is shut; how long the last one was */
     int64_t suspend_time;         /* length of the last suspension, or pause */
+    int64_t opened, period;       /* when a long shut door was found open last; how often it is */
+    int64_t step, steps_until;    /* from knock to knock, until; 0: twice as long each time */
+    bool periodic;                /* period was seen more than once */
+    float volume;                 /* recipients taken before the last cut, since the one before */
+    float cut_from, cut_failed;   /* rate and failed_rate before the last cut */
     int64_t proven;               /* last success */
     bool probing;                 /* one at a time, until one succeeds */
     bool unreachable;             /* the suspension is for that, not a refusal */
