@@ -15,6 +15,7 @@ struct greylist {
     int64_t refused; /* the greatest age that was too early; 0: none known */
     int64_t passed;  /* the smallest age that was late enough; 0: none known */
     int64_t first;   /* after how long it is tried where nothing is known */
+    uint8_t late;    /* refusals since at ages that should have been late enough */
 };
 
 /* A recipient was refused (again) at that age; 0: for the first time. `first`: as above,

