@@ -10,7 +10,7 @@ install(FILES ${CMAKE_BINARY_DIR}/postern.service DESTINATION ${POSTERN_UNIT_DIR
 install(FILES debian/postern.sysusers DESTINATION ${POSTERN_SYSUSERS_DIR} RENAME postern.conf)
 
 # An administrator's configuration is never overwritten; the samples are beside it.
-foreach(file main.cf master.cf providers.conf)
+foreach(file main.cf master.cf providers.conf sources.conf)
   install(FILES etc/${file} DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
   install(CODE "
     set(target \"\$ENV{DESTDIR}${CONFIGURATION_DIRECTORY}/${file}\")

@@ -8,6 +8,7 @@
 #include "master/master.h"
 #include "master/plans_file.h"
 #include "master/providers.h"
+#include "master/sources_file.h"
 #include "service/client_counts.h"
 
 static bool is_qmgr(const struct process *p)
@@ -182,13 +183,33 @@ static void broker_providers(struct process *p)
     close(fd);
 }
 
+/* The same for the addresses to send from. */
+static void send_sources(struct process *p)
+{
+    struct err e;
+    const char *path = p->master->plan->config->source_config_file;
+    int fd = *path ? sources_file_open(path, &e) : -1;
+    if (fd < 0) {
+        if (*path)
+            log_error("%s; the sources stay as they are", e.text);
+        return;
+    }
+    ipc_table_encode(
+        channel_out(p->channel),
+        &(struct ipc_table){.parameter = SLICE("source_config_file"), .spec = slice_str(path)});
+    channel_attach(p->channel, fd);
+    close(fd);
+}
+
 void broker_tables(struct process *p)
 {
     struct tables *t = &p->master->tables;
     if (is_quota(p) && p->channel)
         send_plans(p);
-    if (p->command == command_find(SLICE("qmgr")) && p->channel)
+    if (p->command == command_find(SLICE("qmgr")) && p->channel) {
         broker_providers(p);
+        send_sources(p);
+    }
     bool resolve = p->command == command_find(SLICE("resolve"));
     if (!p->channel || (!resolve && p->command != command_find(SLICE("relay"))))
         return;

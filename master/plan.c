@@ -14,6 +14,7 @@
 #include "conf/nets.h"
 #include "core/mem.h"
 #include "master/plans_file.h"
+#include "master/sources_file.h"
 #include "master/providers.h"
 #include "master/tables.h"
 
@@ -223,7 +224,10 @@ static int plan_service(struct plan *p, const struct master_cf_service *line, bo
     if (line->command == command_find(SLICE("quota")) && *s->config->plans_file)
         return plans_file_check(s->config->plans_file, e);
     if (line->command == command_find(SLICE("qmgr")))
-        return providers_check(p->config->provider_config_file, e);
+        return providers_check(p->config->provider_config_file, e) < 0 ||
+                       sources_file_check(p->config->source_config_file, e) < 0
+                   ? -1
+                   : 0;
     return line->command == command_find(SLICE("resolve")) ? tables_check(s->config, e) : 0;
 }
 

@@ -3,6 +3,7 @@
 #include <confuse.h>
 #include <stdio.h>
 
+#include "core/conf_text.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "plan/plan.h"
@@ -334,55 +335,6 @@ static int build_all(cfg_t *cfg, struct plans *out, struct err *e)
     return 0;
 }
 
-static int check_text(struct slice text, const char *file, struct err *e)
-{
-    unsigned line = 1;
-    if (text.len > PLANS_FILE_MAX)
-        return err_set(e, "%s: is larger than %d bytes", file, (int)PLANS_FILE_MAX);
-    for (size_t i = 0; i < text.len; i++) {
-        line += text.ptr[i] == '\n';
-        if (text.ptr[i] == '\0')
-            return err_set(e, "%s:%u: a NUL byte", file, line);
-        /* libconfuse would put the environment's values in */
-        if (text.ptr[i] == '$')
-            return err_set(e, "%s:%u: '$' has no meaning here", file, line);
-    }
-    return 0;
-}
-
-/* Where a comment or quoted text that begins at `at` ends; `at` if none does. */
-static size_t skip_text(struct slice t, size_t at)
-{
-    char c = t.ptr[at], next = at + 1 < t.len ? t.ptr[at + 1] : '\0';
-    if (c == '#' || (c == '/' && next == '/')) {
-        while (at < t.len && t.ptr[at] != '\n')
-            at++;
-    } else if (c == '/' && next == '*') {
-        for (at += 2; at < t.len && !(t.ptr[at - 1] == '*' && t.ptr[at] == '/'); at++)
-            ;
-    } else if (c == '"' || c == '\'') {
-        for (at++; at < t.len && t.ptr[at] != c; at++)
-            at += t.ptr[at] == '\\';
-    }
-    return at < t.len ? at : t.len - 1;
-}
-
-/* libconfuse takes the end of the file for the end of a plan. */
-static int check_braces(struct slice t, const char *file, struct err *e)
-{
-    unsigned line = 1, opened = 0;
-    int depth = 0;
-    for (size_t i = 0; i < t.len; i++) {
-        for (size_t end = skip_text(t, i); i < end; i++)
-            line += t.ptr[i] == '\n';
-        if (t.ptr[i] == '{' && depth++ == 0)
-            opened = line;
-        depth -= t.ptr[i] == '}';
-        line += t.ptr[i] == '\n';
-    }
-    return depth <= 0 ? 0 : err_set(e, "%s:%u: this '{' has no '}'", file, opened);
-}
-
 static int read_all(const char *text, struct plans *out, struct err *e)
 {
     cfg_opt_t plan_options[OPTION_COUNT + 1];
@@ -413,9 +365,10 @@ int plans_parse(struct slice text, const char *file, plan_zone_lookup *lookup, v
     struct err ours = {0, ""};
     struct reading r = {.lookup = lookup, .lookup_arg = arg, .file = file, .e = &ours};
     *out = (struct plans){NULL, 0};
-    if (check_text(text, file, e) < 0 || check_braces(text, file, e) < 0)
+    if (conf_text_check(text, PLANS_FILE_MAX, file, e) < 0)
         return -1;
     char *copy = slice_dup(text);
+    conf_text_blank(copy);
     reading = &r;
     int rc = read_all(copy, out, &ours);
     reading = NULL;
