@@ -14,8 +14,8 @@
 #include "conf/nets.h"
 #include "core/mem.h"
 #include "master/plans_file.h"
-#include "master/sources_file.h"
 #include "master/providers.h"
+#include "master/sources_file.h"
 #include "master/tables.h"
 
 void plan_free(struct plan *p)

@@ -9,7 +9,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "qmgr/qmgr.h"
+#include "qmgr/sources.h"
 
 enum {
     QUANTUM = 8,           /* jobs an account may start in its turn */
@@ -41,8 +41,23 @@ static struct slice queue_key(const void *value)
     return slice_make(&k->key, sizeof k->key);
 }
 
+struct lane_key {
+    struct group *group;
+    struct source *from;
+};
+_Static_assert(offsetof(struct lane, from) - offsetof(struct lane, group) ==
+                   offsetof(struct lane_key, from),
+               "a lane has its key inside");
+
+static struct slice lane_key(const void *value)
+{
+    const struct lane *l = value;
+    return slice_make(&l->group, sizeof(struct lane_key));
+}
+
 void dispatch_init(struct qmgr *q)
 {
+    map_init(&q->dispatch.lanes_known, lane_key);
     map_init(&q->dispatch.accounts, account_key);
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
@@ -85,27 +100,62 @@ static struct account *account_get(struct qmgr *q, struct slice name)
     return a;
 }
 
-struct lane *dispatch_lane(struct qmgr *q, struct group *group)
+struct lane *dispatch_lane_known(const struct qmgr *q, struct group *group, struct source *from)
 {
-    /* one source address until there are pools of them */
-    if (!list_empty(&group->lanes))
-        return container_of(group->lanes.next, struct lane, of_group);
-    struct lane *l = xcalloc(1, sizeof *l);
+    struct lane_key key = {group, from};
+    return map_get(&q->dispatch.lanes_known, slice_make(&key, sizeof key));
+}
+
+static void set_source(struct lane *l, struct source *s)
+{
+    struct slice address = source_address(s);
+    memcpy(l->source, address.ptr, address.len);
+    l->source_len = (uint8_t)address.len;
+    l->record = source_record(s, slice_str(l->group->provider));
+    s->lanes++;
+}
+
+/* A destination that was suspended by hand is so for sources that come later, too. */
+static void share_suspension(struct qmgr *q, struct lane *l)
+{
+    const struct lane *other = NULL;
+    list_each(&l->group->lanes, n)
+    {
+        other = container_of(n, struct lane, of_group);
+        if (!other->shaper.by_hand || other->shaper.suspended_until <= q->now)
+            return;
+    }
+    if (!other)
+        return;
+    shaper_suspend(&l->shaper, other->shaper.suspended_until, q->now);
+    l->suspended = answer_ref(other->suspended);
+}
+
+struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *from)
+{
+    struct lane *l = dispatch_lane_known(q, group, from);
+    if (l)
+        return l;
+    l = xcalloc(1, sizeof *l);
     l->group = group;
+    l->from = from;
+    if (from)
+        set_source(l, from);
     group->refs++;
     l->used = q->now;
-    list_push(&group->lanes, &l->of_group);
-    list_push(&q->dispatch.lanes, &l->all);
     list_init(&l->queues);
     for (int i = 0; i < 3; i++)
         list_init(&l->waiting[i]);
     group_limits(q, group, slice_make(l->source, l->source_len), &l->limits);
     shaper_init(&l->shaper, &l->limits);
+    share_suspension(q, l);
+    list_push(&group->lanes, &l->of_group);
+    list_push(&q->dispatch.lanes, &l->all);
+    map_put(&q->dispatch.lanes_known, l);
     return l;
 }
 
-/* Who gets a share of its own: the account, or where there is none the sender's domain. */
-static struct slice sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
+struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
 {
     struct slice account = message_account(m), sender = message_sender(m);
     if (account.len)
@@ -122,7 +172,7 @@ static struct slice sharer(const struct message *m, char buffer[static ACCOUNT_M
 static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct message *m)
 {
     char name[ACCOUNT_MAX + 1];
-    struct account *a = account_get(q, sharer(m, name));
+    struct account *a = account_get(q, dispatch_sharer(m, name));
     uint8_t class = m->env->mail_class;
     if (l->recent && l->recent->account == a && l->recent->mail_class == class)
         return l->recent;
@@ -211,8 +261,23 @@ static void unqueue(struct qmgr *q, struct job *j)
     park_release(q, k);
 }
 
+/* Recipients in line or under way count as used of what the source may send. */
+static void hold_room(struct lane *l, uint32_t recipients)
+{
+    if (l->record)
+        l->record->waiting += recipients;
+}
+
+static void give_room(struct lane *l, uint32_t recipients)
+{
+    if (l->record)
+        l->record->waiting -= recipients;
+}
+
 void job_free(struct qmgr *q, struct job *j)
 {
+    if (j->queue)
+        give_room(j->queue->lane, j->count);
     if (j->state == JOB_QUEUED) {
         struct lane *l = j->queue->lane;
         unqueue(q, j);
@@ -270,6 +335,7 @@ static bool merge(struct qmgr *q, struct queue *k, struct job *j)
         last->bytes + j->bytes > JOB_RECIPIENT_BYTES || last->rcpts[last->count - 1] > j->rcpts[0])
         return false;
     memcpy(last->rcpts + last->count, j->rcpts, j->count * sizeof j->rcpts[0]);
+    hold_room(k->lane, j->count);
     last->count += j->count;
     last->bytes += j->bytes;
     job_free(q, j);
@@ -312,6 +378,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     list_push(first ? &k->again : &k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;
+    hold_room(l, j->count);
     if (k->count++ == 0)
         q->dispatch.busy_queues++;
     l->queued++;
@@ -325,6 +392,22 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     k->place = PLACE_WAITING;
     list_push(&l->waiting[k->mail_class], &k->link);
     wake_one(q, l);
+}
+
+void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
+{
+    list_each(&l->queues, n)
+    {
+        struct queue *k = container_of(n, struct queue, of_lane);
+        while (!list_empty(&k->jobs)) {
+            struct job *j = container_of(k->jobs.next, struct job, link);
+            unqueue(q, j);
+            give_room(l, j->count);
+            j->queue = NULL;
+            j->state = JOB_ROUTING;
+            list_push(jobs, &j->link);
+        }
+    }
 }
 
 void dispatch_suspend(struct qmgr *q, struct lane *l)
@@ -343,7 +426,10 @@ void dispatch_suspend(struct qmgr *q, struct lane *l)
     buf_free(&text);
     log_info("site %s: suspended for %llds", log_esc(slice_str(l->group->name)),
              (long long)((l->shaper.suspended_until - q->now + CLOCK_SECOND - 1) / CLOCK_SECOND));
-    defer_all(q, l);
+    if (l->blocked)
+        sources_move(q, l); /* those that find no other source come back, and are deferred */
+    else
+        defer_all(q, l);
 }
 
 void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *report,
@@ -517,6 +603,9 @@ void dispatch_sweep(struct qmgr *q)
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
         list_remove(&l->of_group);
+        map_remove(&q->dispatch.lanes_known, lane_key(l));
+        if (l->from)
+            l->from->lanes--;
         answer_unref(l->last);
         answer_unref(l->suspended);
         group_unref(q, l->group);

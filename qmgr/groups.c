@@ -3,6 +3,7 @@
  * to one provider, or to the same addresses by other names, share a group and so the
  * limits that are learned there.
  */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -143,7 +144,10 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
         return;
     struct rules_place place = {g->provider, g->provider_index, g->site, g->domain};
     struct rules_limits limits;
-    rules_limits(q->shaping.rules, &place, source, &limits);
+    char text[INET6_ADDRSTRLEN] = "";
+    if (source.len)
+        inet_ntop(source.len == 4 ? AF_INET : AF_INET6, source.ptr, text, sizeof text);
+    rules_limits(q->shaping.rules, &place, slice_str(text), &limits);
     if (g->own && !g->provider && !g->site && !g->domain)
         limits.start_rate = 0; /* the operator's next hop: it says when it is too much */
     apply(&limits, (double)c->shaping_time_divisor, out);

@@ -14,12 +14,13 @@
  * relays.c hands them out, outcome.c and retry.c deal with what came of it,
  * notices.c tells senders, events.c writes it all down.
  */
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "qmgr/control.h"
-#include "qmgr/qmgr.h"
 #include "qmgr/showq.h"
+#include "qmgr/sources.h"
 #include "rules/bundle.h"
 
 static struct qmgr qmgr;
@@ -113,34 +114,60 @@ static void reload(struct service *s)
     intake_state(q);
 }
 
-/* providers.conf, which master has checked; it is checked again here, and the set that is
- * in use stays if there is anything wrong with this one. */
-static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
-                  int fd)
+static int read_whole(int fd, struct buf *text)
 {
-    struct qmgr *q = s->state;
-    struct buf text = BUF_INIT(RULES_BUNDLE_MAX);
-    struct err e = {0, "too long"};
-    struct rules *rules = NULL;
-    (void)position;
-    queue_tick(q);
-    bool whole = slice_eq(parameter, SLICE("provider_config_file")) && lseek(fd, 0, SEEK_SET) == 0;
-    while (whole && buf_reserve(&text, 4096) == 0) {
-        ssize_t n = read(fd, text.data + text.len, text.cap - text.len);
-        if (n <= 0) {
-            rules = n == 0 ? rules_bundle_load(buf_slice(&text), &e) : NULL;
-            break;
-        }
-        text.len += (size_t)n;
+    ssize_t n = lseek(fd, 0, SEEK_SET) == 0 ? 1 : -1;
+    while (n > 0 && buf_reserve(text, 4096) == 0) {
+        n = read(fd, text->data + text->len, text->cap - text->len);
+        text->len += n > 0 ? (size_t)n : 0;
     }
-    close(fd);
-    buf_free(&text);
+    return n == 0 ? 0 : -1;
+}
+
+static void set_providers(struct qmgr *q, struct slice text, struct slice spec)
+{
+    struct err e = {0, ""};
+    struct rules *rules = rules_bundle_load(text, &e);
     if (!rules) {
         log_error("%s: the rules stay as they are: %s", log_esc(spec), e.text);
         return;
     }
     groups_set_rules(q, rules);
     log_info("providers.conf: %u providers, %u rules", rules_providers(rules), rules_count(rules));
+}
+
+static void set_sources(struct qmgr *q, struct slice text, struct slice spec)
+{
+    struct err e = {0, ""};
+    char *name = slice_dup(spec);
+    struct sources_conf *c = sources_conf_parse(text, name, &e);
+    free(name);
+    if (!c) {
+        log_error("%s: the sources stay as they are: %s", log_esc(spec), e.text);
+        return;
+    }
+    log_info("sources.conf: %zu sources, %zu pools, %zu block lists", c->count, c->pool_count,
+             c->list_count);
+    sources_set(q, c);
+}
+
+/* providers.conf and sources.conf, which master has checked; they are checked again here,
+ * and the set that is in use stays if there is anything wrong with this one. */
+static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
+                  int fd)
+{
+    struct qmgr *q = s->state;
+    struct buf text = BUF_INIT(RULES_BUNDLE_MAX + 4096);
+    (void)position;
+    queue_tick(q);
+    if (read_whole(fd, &text) < 0)
+        log_error("%s: cannot be read, and stays as it is", log_esc(spec));
+    else if (slice_eq(parameter, SLICE("provider_config_file")))
+        set_providers(q, buf_slice(&text), spec);
+    else if (slice_eq(parameter, SLICE("source_config_file")))
+        set_sources(q, buf_slice(&text), spec);
+    close(fd);
+    buf_free(&text);
 }
 
 /* No new work; what is under way ends, or stays in the spool. */

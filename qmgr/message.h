@@ -41,6 +41,7 @@ struct answer {
     bool final;      /* said by an LMTP server: delivered, not relayed on */
     bool greylisted; /* the recipient will be taken later, or so it seems */
     bool odd;        /* a temporary refusal of the recipient that no rule knows */
+    uint16_t source; /* number of the source it was said to; 0: the default one, or unknown */
     int64_t since;   /* monotonic: the first such refusal in a row; not kept across restarts */
     int64_t when;    /* wall microseconds */
     char enhanced[ENHANCED_MAX + 1];
@@ -171,6 +172,12 @@ static inline struct slice message_account(const struct message *m)
 {
     struct slice owner = message_owner(m);
     return slice_first(owner, slice_chr(owner, '/'));
+}
+/* The pool of source addresses that the account or its plan is to send from, or empty. */
+static inline struct slice message_pool(const struct message *m)
+{
+    (void)m;
+    return slice_make(NULL, 0);
 }
 static inline struct slice message_sender(const struct message *m)
 {

@@ -47,6 +47,9 @@ enum {
 #define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
 
 struct job;
+struct source;        /* sources.h */
+struct source_record; /* the same */
+struct sources;       /* the same */
 struct rule;
 struct rules;
 
@@ -65,6 +68,7 @@ struct site {
     struct buf targets; /* encoded ipc_target list */
     char *tls;          /* the last connection's: "Verified TLSv1.3 with ...", "" or NULL */
     uint32_t refs;      /* routes and jobs */
+    uint8_t families;   /* of its targets: 1 IPv4, 2 IPv6 */
     uint64_t sessions;  /* the same for sites whose targets are the same: they share sessions */
 };
 static inline struct slice site_name(const struct site *s)
@@ -107,11 +111,14 @@ struct group {
 /* The unit of shaping: a group from one source address. */
 struct lane {
     struct list of_group, all;
-    struct group *group;
-    char source[16];
-    uint8_t source_len;
-    uint8_t odd;        /* how much of what it answers cannot be understood: 0 to 255 */
-    uint8_t passed;     /* recipients that were taken after such a refusal; stays at 255 */
+    struct group *group;          /* with `from` its key: they stay beside each other */
+    struct source *from;          /* NULL: smtp_bind_address */
+    struct source_record *record; /* of it at this provider; NULL without a source */
+    char source[16];              /* the address that stands for it */
+    uint8_t source_len;           /* 0 without a source */
+    bool blocked;                 /* its suspension is a block: other sources take over */
+    uint8_t odd;    /* how much of what it answers cannot be understood: 0 to 255 */
+    uint8_t passed; /* recipients that were taken after such a refusal; stays at 255 */
     uint32_t odd_close; /* use of the connection at the last refusal that nobody understood */
     struct greylist greylist;
     struct rule_count {
@@ -155,7 +162,7 @@ struct job {
 /* ---- everything --------------------------------------------------------------- */
 
 struct dispatch {
-    struct map accounts, queues;
+    struct map accounts, queues, lanes_known; /* the latter by struct lane_key */
     struct account *recent;
     struct list active; /* accounts with ready queues */
     struct list lanes;
@@ -259,6 +266,7 @@ struct qmgr {
     unsigned commits_free_count;
     struct dispatch dispatch;
     struct shaping shaping;
+    struct sources *from; /* source addresses */
     struct sites sites;
     struct relays relays;
     struct notices notices;
@@ -465,7 +473,15 @@ int64_t dispatch_next_due(const struct qmgr *q);
 void dispatch_reload(struct qmgr *q);
 void dispatch_unsuspend_all(struct qmgr *q);
 void dispatch_sweep(struct qmgr *q);
-struct lane *dispatch_lane(struct qmgr *q, struct group *group);
+/* The lane of a group from a source (NULL: the default one); made if need be. */
+struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *from);
+/* The same if there is one, or NULL. */
+struct lane *dispatch_lane_known(const struct qmgr *q, struct group *group, struct source *from);
+/* Takes all jobs in line there off their queues, into the list. */
+void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs);
+/* Who gets a share of its own: the account, or where there is none '@' and the sender's
+ * domain, in the buffer. */
+struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1]);
 /* The queues of a lane may go on: its limits have changed. */
 void dispatch_wake(struct qmgr *q, struct lane *l);
 /* The lane has been suspended: its messages wait outside, with the reason. */
@@ -478,7 +494,7 @@ void groups_init(struct qmgr *q);
  * struct. Counts a reference. */
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own);
 void group_unref(struct qmgr *q, struct group *g);
-/* The lane's limits from main.cf and providers.conf. */
+/* The lane's limits from main.cf and providers.conf; the source's address as bytes. */
 void group_limits(const struct qmgr *q, const struct group *g, struct slice source,
                   struct shaper_limits *out);
 /* A sum of the targets' addresses, the same for sites that have the same. */

@@ -6,7 +6,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "qmgr/qmgr.h"
+#include "qmgr/sources.h"
 #include "tls/level.h"
 
 enum {
@@ -170,7 +170,12 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .site = sessions_name(j, name),
         .transport = j->site->transport,
         .source = slice_make(l->source, l->source_len),
-        .helo = slice_str(lmtp ? c->lmtp_lhlo_name : c->smtp_helo_name),
+        .source6 = l->from && l->from->has_v4 && l->from->has_v6
+                       ? slice_make(l->from->v6, sizeof l->from->v6)
+                       : SLICE(""),
+        .helo = slice_str(lmtp                          ? c->lmtp_lhlo_name
+                          : l->from && l->from->helo[0] ? l->from->helo
+                                                        : c->smtp_helo_name),
         .tls = tls_rules_list(j->tls),
         .tls_report = tls_rules_report(j->tls),
         .session_messages = messages && messages < most ? messages : most,
@@ -313,12 +318,16 @@ static void report(struct qmgr *q, struct job *j, const struct result *r, struct
                    const uint32_t *rcpts, uint32_t count)
 {
     struct fate fate;
+    const struct source *from = j->queue->lane->from;
     verdict_recipient(q, j, o, &fate);
     int64_t after = fate.after;
+    if (r->in->scope == SCOPE_SOURCE && from && o->status == OUTCOME_DEFERRED)
+        after = -1; /* from another source */
     struct answer *a = answer_of(o, &r->t);
     a->greylisted = fate.greylisted;
     a->odd = fate.odd;
     a->since = fate.since;
+    a->source = from ? from->number : 0;
     if (o->status == OUTCOME_SENT)
         outcome_sent(q, j->m, rcpts, count, a, &r->t);
     else if (o->status == OUTCOME_FAILED)
@@ -403,6 +412,7 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
         site_note_tls(j->site, in.tls, in.tls_status);
     struct verdict v;
     verdict_of(q, j, &in, &v);
+    sources_result(q, j, &in, &v);
     bool tells = v.failed && v.report.signal > SHAPER_NEUTRAL;
     struct answer *why = tells ? answer_of(&v.worst, &r.t) : NULL;
     /* first, while its recipients still hold the message: it may settle others */

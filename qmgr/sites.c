@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/sources.h"
 
 enum {
     ROUTES_MAX = 50000,
@@ -102,10 +103,12 @@ static int set_targets(struct site *s, struct slice list)
     struct ipc_target t;
     struct buf fresh = BUF_INIT(TARGET_BYTES_MAX);
     int count = 0;
+    uint8_t families = 0;
     while (ipc_target_next(&cursor, &t)) {
         size_t need = 12 + t.host.len + t.address.len;
         if (count < TARGETS_MAX && fresh.len + need <= TARGET_BYTES_MAX) {
             ipc_target_add(&fresh, &t);
+            families |= t.address.len == 4 ? 1 : t.address.len == 16 ? 2 : 0;
             count++;
         }
     }
@@ -115,6 +118,7 @@ static int set_targets(struct site *s, struct slice list)
     }
     buf_free(&s->targets);
     s->targets = fresh;
+    s->families = families;
     return 0;
 }
 
@@ -295,7 +299,7 @@ static void apply(struct qmgr *q, struct route *r, struct job *j)
     else if (r->site) {
         tls_rules_unref(j->tls);
         j->tls = tls_rules_ref(r->tls);
-        dispatch_add(q, dispatch_lane(q, r->site->group), r->site, j);
+        sources_submit(q, r->site, j);
     } else
         end_job(q, r, j);
 }

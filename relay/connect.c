@@ -13,8 +13,20 @@
 
 enum { HOST_MAX = 255, COMPLAIN_EVERY = 60 };
 
-/* Where to send from: the job's source address if it is of the target's family,
- * else the configured one of that family; empty: the kernel chooses. */
+static bool is_path(const struct ipc_target *t)
+{
+    return t->port == 0 && slice_starts(t->address, SLICE("/"));
+}
+
+/* Whether the job's source has no address from which this target could be reached. */
+static bool is_out_of_reach(const struct job *j, const struct ipc_target *t)
+{
+    return j->m.source.len > 0 && !is_path(t) && t->address.len != j->m.source.len &&
+           t->address.len != j->m.source6.len;
+}
+
+/* Where to send from: the job's source of the target's family, or if it has none the
+ * configured one; empty: the kernel chooses. */
 static struct slice source_for(const struct relay *relay, const struct job *j,
                                const struct ipc_target *t)
 {
@@ -24,6 +36,8 @@ static struct slice source_for(const struct relay *relay, const struct job *j,
     const char *text = v6 ? config->smtp_bind_address6 : config->smtp_bind_address;
     if (j->m.source.len == t->address.len)
         return j->m.source;
+    if (j->m.source6.len == t->address.len)
+        return j->m.source6;
     if (*text && inet_pton(v6 ? AF_INET6 : AF_INET, text, parsed) == 1)
         return slice_make(parsed, t->address.len);
     return SLICE("");
@@ -78,11 +92,6 @@ static int start(struct relay *relay, const struct job *j, const struct ipc_targ
     return fd;
 }
 
-static bool is_path(const struct ipc_target *t)
-{
-    return t->port == 0 && slice_starts(t->address, SLICE("/"));
-}
-
 /* A path is out of our jail's reach: master connects. 0, or -1 with errno. */
 static int ask_master(struct relay *relay, struct slice path, uint64_t *tag)
 {
@@ -121,6 +130,17 @@ void connect_failed(const struct relay *relay, const char *address, uint16_t por
     hosts_failed(address, port, first, clock_mono());
 }
 
+/* The operator's mistake, or an interface that is down: no word on the target. */
+static void note_foreign_source(struct job *j, struct slice source)
+{
+    char text[NET_TEXT_MAX];
+    net_text(source, 1, text);
+    struct verdict v =
+        verdict_local(STAGE_CONNECT, "4.3.5", "%s is not an address of this machine", text);
+    job_note_unfit(j, &v);
+    j->foreign_source = true;
+}
+
 /* 0: a session has taken the job over; -1: the target cannot even be tried. */
 static int try_target(struct relay *relay, struct job *j, const struct ipc_target *t)
 {
@@ -137,6 +157,12 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);
     if (fd < 0) {
         int error = errno;
+        struct slice source = source_for(relay, j, t);
+        if (error == EADDRNOTAVAIL && source.len && !net_is_ours(source)) {
+            note_foreign_source(j, source);
+            free(host);
+            return -1;
+        }
         struct verdict v = connect_verdict(host, address, t->port, strerror(error));
         job_note_failure(j, &v);
         if (!lacks_descriptors(error))
@@ -214,7 +240,7 @@ void connect_next(struct relay *relay, struct job *j)
     while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&
            j->sessions_tried < greetings) {
         const struct ipc_target *t = &j->targets[j->next_target++];
-        if (is_forbidden(j, t))
+        if (is_forbidden(j, t) || is_out_of_reach(j, t))
             continue;
         j->addresses_tried++;
         if (try_target(relay, j, t) == 0)

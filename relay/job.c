@@ -38,6 +38,10 @@ static int check(const struct ipc_deliver *m, int fd, struct err *e)
 {
     if (m->transport != TRANSPORT_SMTP && m->transport != TRANSPORT_LMTP)
         return err_set(e, "ipc_deliver for transport %u", m->transport);
+    bool address = m->source.len == 0 || m->source.len == 4 || m->source.len == 16;
+    if (!address || (m->source6.len && (m->source6.len != 16 || m->source.len != 4)))
+        return err_set(e, "ipc_deliver with a source of %zu and %zu bytes", m->source.len,
+                       m->source6.len);
     if (fd < 0 && m->body.len != m->body_len)
         return err_set(e, "ipc_deliver with an inline body of another length");
     if (fd >= 0 && m->body.len > 0)
@@ -218,7 +222,9 @@ void job_give_up(struct job *j)
                              .enhanced = SLICE("4.4.4"),
                              .text = SLICE("the destination has no address to connect to")};
     bool tls_only = j->failed_text && !j->failed_site;
-    job_widen(j, tls_only ? SCOPE_MESSAGE : SCOPE_SITE);
+    job_widen(j, j->foreign_source && !j->failed_site ? SCOPE_SOURCE
+                 : tls_only                           ? SCOPE_MESSAGE
+                                                      : SCOPE_SITE);
     job_decide_all(j, RECIPIENT_DONE, refused ? OUTCOME_FAILED : OUTCOME_DEFERRED, &v);
 }
 

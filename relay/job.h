@@ -75,6 +75,7 @@ struct job {
     bool failed_for_good;    /* a server can never take this message */
     bool failed_temporarily; /* a server failed for a reason that may pass */
     bool failed_site;        /* and that has nothing to do with the rules about TLS */
+    bool foreign_source;     /* the source is not an address of this machine */
     uint16_t failed_code;
     char *failed_enhanced, *failed_text;
     /* for the result */

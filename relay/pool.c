@@ -41,6 +41,7 @@ static struct slice job_key(const struct job *j)
     add_part(&b, j->m.tls);
     add_part(&b, j->m.site);
     add_part(&b, j->m.source);
+    add_part(&b, j->m.source6);
     add_part(&b, j->m.helo);
     return buf_slice(&b);
 }

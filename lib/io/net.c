@@ -98,6 +98,16 @@ fail:
     return -1;
 }
 
+bool net_is_ours(struct slice address)
+{
+    sa_family_t family = address.len == IPV4_BYTES ? AF_INET : AF_INET6;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool ours = fd >= 0 && bind_source(fd, family, address) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ours;
+}
+
 int net_error(int fd)
 {
     int error = 0;

@@ -15,6 +15,8 @@ enum { NET_TEXT_MAX = 112 }; /* the longest printable address: a UNIX path */
  * *connected if nothing has to be waited for; else wait until it is writable
  * and ask net_error. Returns -1 with errno set. */
 int net_connect(struct slice address, uint16_t port, struct slice source, bool *connected);
+/* Whether a socket can be bound to this address. */
+bool net_is_ours(struct slice address);
 /* The error of a connection that was waited for; 0: it stands. */
 int net_error(int fd);
 /* Writes the printable form, NUL-terminated; "unknown" if it is no address. */

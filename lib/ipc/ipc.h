@@ -146,7 +146,8 @@ enum smtp_stage {
 enum failure_scope {
     SCOPE_RECIPIENT, /* replies to RCPT: nothing about the site */
     SCOPE_MESSAGE,   /* replies to MAIL, DATA, the dot */
-    SCOPE_SITE       /* connect, greeting, EHLO, lost connection: the whole site */
+    SCOPE_SITE,      /* connect, greeting, EHLO, lost connection: the whole site */
+    SCOPE_SOURCE     /* our own address cannot be used: nothing about the site */
 };
 enum {
     TLS_RULES_BYTES = 8 * 1024, /* of all rules of one destination */

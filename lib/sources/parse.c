@@ -65,8 +65,9 @@ static void inherit(const struct source_ramp *from, struct source_ramp *to)
 static int check_ramp(cfg_t *s, const struct source_ramp *r)
 {
     return r->days && !r->table && !r->volume
-               ? sources_bad(s, "warmup",
-                             "a linear warm-up needs volume, the recipients a month that it leads to")
+               ? sources_bad(
+                     s, "warmup",
+                     "a linear warm-up needs volume, the recipients a month that it leads to")
                : 0;
 }
 
@@ -209,8 +210,9 @@ static int take_members(cfg_t *s, const struct sources_conf *c, const struct nam
         const struct name *found = name_find(names, c->count, text);
         if (!found || seen[found->at]) {
             free(seen);
-            return sources_bad(s, "sources", found ? "\"%s\" is named twice"
-                                                   : "there is no source \"%s\" in this file",
+            return sources_bad(s, "sources",
+                               found ? "\"%s\" is named twice"
+                                     : "there is no source \"%s\" in this file",
                                log_esc_n(slice_str(text), 80));
         }
         seen[found->at] = true;
@@ -340,7 +342,8 @@ static int take_pool(cfg_t *s, struct sources_conf *c, const struct name *names)
     return take_bindings(s, c, (uint32_t)(p - c->pools));
 }
 
-static struct name *sorted_names(size_t count, const char *(*of)(const struct sources_conf *, size_t),
+static struct name *sorted_names(size_t count,
+                                 const char *(*of)(const struct sources_conf *, size_t),
                                  const struct sources_conf *c)
 {
     struct name *names = xcalloc(count ? count : 1, sizeof *names);
@@ -438,8 +441,7 @@ static int take_monitor(cfg_t *top, struct sources_conf *c, struct err *e)
 
 static int take_all(cfg_t *top, struct sources_conf *c, struct err *e)
 {
-    return take_sources(top, c, e) < 0 || take_pools(top, c, e) < 0 ? -1
-                                                                    : take_monitor(top, c, e);
+    return take_sources(top, c, e) < 0 || take_pools(top, c, e) < 0 ? -1 : take_monitor(top, c, e);
 }
 
 struct sources_conf *sources_conf_parse(struct slice text, const char *file, struct err *e)

@@ -94,7 +94,9 @@ int sources_bad(cfg_t *section, const char *option, const char *format, ...)
 /* ---- what may be given --------------------------------------------------------------- */
 
 #define VALUES(title, more)                                                                        \
-    {.name = (title), .type = CFGT_STR, .flags = CFGF_NODEFAULT | (more), .validcb = on_value}
+    {                                                                                              \
+        .name = (title), .type = CFGT_STR, .flags = CFGF_NODEFAULT | (more), .validcb = on_value   \
+    }
 #define TEXT(title) VALUES(title, CFGF_NONE)
 #define TEXTS(title) VALUES(title, CFGF_LIST)
 
@@ -102,16 +104,11 @@ cfg_opt_t *sources_options(void)
 {
     enum { TITLED = CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES };
     static cfg_opt_t provider[] = {TEXT("warmup"), TEXT("volume"), TEXT("daily_cap"), CFG_END()};
-    static cfg_opt_t source[] = {TEXT("ipv4"),
-                                 TEXT("ipv6"),
-                                 TEXT("helo"),
-                                 TEXT("weight"),
-                                 TEXT("warmup"),
-                                 TEXT("volume"),
-                                 TEXT("daily_cap"),
-                                 TEXT("began"),
-                                 CFG_SEC("provider", provider, TITLED),
-                                 CFG_END()};
+    static cfg_opt_t source[] = {
+        TEXT("ipv4"),      TEXT("ipv6"),   TEXT("helo"),
+        TEXT("weight"),    TEXT("warmup"), TEXT("volume"),
+        TEXT("daily_cap"), TEXT("began"),  CFG_SEC("provider", provider, TITLED),
+        CFG_END()};
     static cfg_opt_t pool[] = {TEXTS("sources"), TEXT("overflow"), TEXTS("accounts"),
                                TEXTS("senders"), TEXTS("classes"), CFG_END()};
     static cfg_opt_t dnsbl[] = {TEXT("quarantine"), CFG_END()};

@@ -38,8 +38,8 @@ static const struct pool_conf *bound_with(const struct sources_conf *c, char sig
         return NULL;
     key[0] = sign;
     for (size_t i = 0; i < text.len; i++)
-        key[i + 1] = text.ptr[i] >= 'A' && text.ptr[i] <= 'Z' ? (char)(text.ptr[i] + 32)
-                                                               : text.ptr[i];
+        key[i + 1] =
+            text.ptr[i] >= 'A' && text.ptr[i] <= 'Z' ? (char)(text.ptr[i] + 32) : text.ptr[i];
     return bound(c, slice_make(key, text.len + 1));
 }
 
@@ -76,8 +76,7 @@ uint64_t source_allowance(const struct source_ramp *r, int64_t day)
     if (day < 0)
         day = 0;
     if (!source_is_warm(r, day)) {
-        today = r->table ? r->table[day]
-                         : r->volume / MONTH_DAYS * ((uint64_t)day + 1) / r->days;
+        today = r->table ? r->table[day] : r->volume / MONTH_DAYS * ((uint64_t)day + 1) / r->days;
         if (!r->table && today < FIRST_DAY_MIN)
             today = FIRST_DAY_MIN;
     }

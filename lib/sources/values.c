@@ -94,8 +94,8 @@ bool sources_is_host(const char *text)
     size_t n = 0, label = 0;
     for (; text[n]; n++) {
         char c = text[n];
-        bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                            (c >= '0' && c <= '9');
+        bool alphanumeric =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
         if (c == '.' ? label == 0 : !alphanumeric && c != '-' && c != '_')
             return false;
         label = c == '.' ? 0 : label + 1;

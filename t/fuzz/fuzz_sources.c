@@ -36,8 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (sources_pool(c, slice_str(p->name)) != p)
             abort();
     }
-    if (!sources_pool_for(c, slice_make(data, size), slice_make(data, size),
-                          slice_make(data, size), slice_make(data, size)))
+    if (!sources_pool_for(c, slice_make(data, size), slice_make(data, size), slice_make(data, size),
+                          slice_make(data, size)))
         abort();
     sources_conf_free(c);
     return 0;

@@ -98,7 +98,8 @@ static void test_what_is_wrong_is_told_with_its_line(void **state)
     refused("source a { helo = x }", "sources.conf:1: source a: has no address");
     refused("\n/* a\n b */ source a {\n ipv4 = 300.1.1.1 }", "sources.conf:4: source a: \"300.1");
     refused("source a { ipv4 = 192.0.2.1\n\n weight = 1O }", "sources.conf:3: source a: weight");
-    refused("source a { ipv4 = 192.0.2.1\n began = 2026-02-30 }", "sources.conf:2: source a: began");
+    refused("source a { ipv4 = 192.0.2.1\n began = 2026-02-30 }",
+            "sources.conf:2: source a: began");
     refused("source a { ipv4 = 192.0.2.1\n warmup = linear:30d }", ":2: source a: a linear");
     refused("source a { ipv4 = 192.0.2.1\n warmup = table: }", ":2: source a: warmup");
     refused("source a { ipv4 = 192.0.2.1\n colour = red }", "sources.conf:2: no such option");

@@ -1,0 +1,133 @@
+/*
+ * The addresses that mail is sent from. sources.conf (lib/sources) says which there are
+ * and which pool a message's is; this is what becomes of them: which one a message gets,
+ * what each has sent to whom, and whether it may send at all.
+ *
+ *   sources          the set in use, reload, which source a job gets
+ *   sources_record   counts by source and provider, warm-up, who sent it
+ *   sources_state    their file, so that counts outlive a restart
+ *   sources_lists    block lists in the DNS
+ *   control_sources  the operator's view of it
+ *
+ * A message keeps its source: the first choice follows from its ID, and a later attempt
+ * goes where the last one went. It gets another one only if that may not send to the
+ * destination (a rule says switch, the day's allowance is used up) or not at all
+ * (suspended, listed, not an address of this machine).
+ */
+#ifndef POSTERN_QMGR_SOURCES_H
+#define POSTERN_QMGR_SOURCES_H
+
+#include "qmgr/qmgr.h"
+#include "sources/sources.h"
+
+enum {
+    SOURCE_DAYS = 7,    /* of counts that are kept */
+    SOURCE_SHARES = 16, /* senders of a source that are counted one by one */
+    SOURCE_REASON_MAX = 200,
+    SOURCE_RECORDS_MAX = 200 /* providers of one source; more are counted with the others */
+};
+
+/* Recipients. */
+struct source_counts {
+    uint32_t accepted, deferred, rejected, blocked;
+};
+
+/* What one source has to do with one provider. */
+struct source_record {
+    struct source *source;
+    char *provider;                         /* "" for all destinations that are not a provider's */
+    const struct source_ramp *ramp;         /* in the present set; NULL: the source is in none */
+    uint32_t waiting;                       /* recipients in line or under way */
+    int64_t day;                            /* since 1970, of the last count */
+    struct source_counts days[SOURCE_DAYS]; /* at day % SOURCE_DAYS */
+};
+
+/* Somebody who sends from it, by recent volume: halved each day. */
+struct source_share {
+    char *name; /* NULL: free */
+    double recipients, refused;
+};
+
+struct source {
+    struct list all;
+    uint16_t number;                /* in answers; from 1 on */
+    const struct source_conf *conf; /* NULL: no longer in the file */
+    uint32_t position;              /* in the file's order, if it is there */
+    char *name, *helo;              /* helo "": smtp_helo_name */
+    char v4[4], v6[16];
+    bool has_v4, has_v6;
+    uint32_t lanes;
+    int64_t began;           /* wall seconds; 0: not used yet */
+    int64_t suspended_until; /* by hand: wall microseconds, INT64_MAX: for good; 0: not */
+    char *reason;            /* of that */
+    int64_t unusable_until;  /* monotonic: it could not be bound */
+    uint32_t listed;         /* bits: lists of the present set that have it */
+    uint32_t pending;        /* bits: lists that were asked and have not answered */
+    int64_t listed_since;    /* wall microseconds */
+    char *listed_text;       /* what the list says */
+    struct source_record **records;
+    size_t record_count;
+    struct source_share shares[SOURCE_SHARES];
+    int64_t shares_day;
+};
+
+struct sources {
+    struct sources_conf *conf; /* NULL: none, the default source alone */
+    struct list all;
+    struct source **by_position; /* of conf */
+    struct source *numbers[UINT16_MAX];
+    bool dirty;    /* the file is behind */
+    int64_t saved; /* monotonic */
+    bool saving;
+    int64_t list_due; /* monotonic: the next round of look-ups */
+    size_t list_next; /* source of the round, list_next_list: list */
+    size_t list_next_list;
+    uint64_t list_tag;
+    struct map asked; /* struct list_question, by tag */
+    int64_t alert_said;
+    char *unknown_pool; /* that was told of last */
+};
+
+/* ---- sources.c -------------------------------------------------------------------- */
+
+void sources_init(struct qmgr *q);
+/* Puts a set in use; takes it over. NULL: none. */
+void sources_set(struct qmgr *q, struct sources_conf *conf);
+/* Gives the job of this site a source and puts it in line there, or defers it with the
+ * reason. May free the job; the caller settles its message. */
+void sources_submit(struct qmgr *q, struct site *site, struct job *j);
+/* The lane's jobs in line look for another source; those that find none come back. */
+void sources_move(struct qmgr *q, struct lane *l);
+/* The same for all lanes of a source that may not send any more. */
+void sources_leave(struct qmgr *q, struct source *s);
+/* Why it may not send at all, or NULL. Monotonic *until: when that may change. */
+const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t *until);
+struct source *source_find(const struct qmgr *q, struct slice name);
+/* "192.0.2.1, 2001:db8::1" */
+const char *source_addresses(const struct source *s, char text[static 80]);
+/* The address that stands for it: IPv4, if it has one. */
+struct slice source_address(const struct source *s);
+
+/* ---- sources_record.c --------------------------------------------------------------- */
+
+/* Today, in days since 1970 (shorter days under shaping_time_divisor). */
+int64_t sources_today(const struct qmgr *q);
+int64_t sources_day_length(const struct qmgr *q); /* microseconds */
+/* Of a provider's name, or "". Makes it if need be. */
+struct source_record *source_record(struct source *s, struct slice provider);
+/* Today's counts, after the days that have passed. */
+struct source_counts *record_today(const struct qmgr *q, struct source_record *r);
+/* Days since the source began; 0 if it has not. */
+int64_t source_age(const struct qmgr *q, const struct source *s);
+/* Recipients that may still be put in line today; UINT64_MAX: any. */
+uint64_t record_room(const struct qmgr *q, struct source_record *r);
+/* What a job's result says of its source, before the lane learns of it. */
+void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
+                    const struct verdict *v);
+/* Sums of the days that are kept. */
+struct source_counts record_sum(const struct qmgr *q, struct source_record *r);
+void source_free(struct sources *all, struct source *s);
+/* Finds or makes the place of a sender's volume; NULL for "". */
+struct source_share *source_share(struct source *s, struct slice name);
+
+#endif

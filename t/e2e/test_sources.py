@@ -1,0 +1,224 @@
+"""Source addresses: pools, who sends from which, retries that keep their source, blocks that
+switch it, addresses that are not ours, warm-up."""
+import os
+import subprocess
+from collections import Counter
+
+import pytest
+
+from postern import BIN, Postern
+from qmgr_peers import DEFERRED, FAILED, RECIPIENT
+from sink import Sink
+from test_qmgr_operator import Control
+from test_shaping import MAIL, refusal, rules
+
+SOURCE = 3  # enum failure_scope
+RULES = """
+default { start_rate = "10000/s" start_connections = 100 connections = 200 }
+provider big { mx = {".big.test"} }
+rule blocked { code = '^5' text = 'blocked' stage = {"mail"} action = "switch" for = "2h"
+  outcome = "retry" matches = {"550 5.7.1 blocked"} }
+"""
+TWO = """
+source a { ipv4 = 127.0.0.11 helo = a.relay.test }
+source b { ipv4 = 127.0.0.12 helo = b.relay.test weight = 3 }
+source c { ipv4 = 127.0.0.13 ipv6 = "::13" }
+pool default { sources = {a, b} overflow = spare }
+pool spare { sources = {c} accounts = {acme} senders = {vip.test} }
+"""
+A, B, C = (bytes([127, 0, 0, n]) for n in (11, 12, 13))
+
+
+def sources(c, text=TWO):
+    c.q.master.table("source_config_file", 0, "/etc/sources.conf", text)
+    c.q.wait_log(r"sources.conf: \d+ sources")
+
+
+@pytest.fixture
+def c(request):
+    c = Control(getattr(request, "param", None))
+    rules(c, RULES)
+    c.q.wait_log("providers.conf: 1 providers, 1 rules")
+    sources(c)
+    yield c
+    c.stop()
+
+
+def send(q, count, domain="d.test", first=True, **fields):
+    """Commits so many messages and takes their jobs."""
+    ids = []
+    for i in range(count):
+        ids.append(q.commit([f"r@{domain}"], **fields))
+        if first and i == 0:
+            q.resolved()
+    jobs = [q.job() for _ in ids]
+    return ids, jobs
+
+
+def test_weights_and_names(c):
+    ids, jobs = send(c.q, 80)
+    names = Counter((j.source, j.helo) for j in jobs)
+    assert set(names) == {(A, b"a.relay.test"), (B, b"b.relay.test")}
+    # three of four: with 80 messages 60 of b, give or take five standard deviations
+    assert 40 <= names[(B, b"b.relay.test")] <= 78, (names, ids)
+
+
+def test_pools_by_account_and_sender(c):
+    q = c.q
+    _, jobs = send(q, 3, account="acme/web")
+    _, more = send(q, 3, first=False, sender="x@VIP.test")
+    assert {j.source for j in jobs + more} == {C}
+    assert {j.source6 for j in jobs + more} == {bytes(15) + b"\x13"}
+    _, others = send(q, 3, first=False, account="other/web", sender="x@other.test")
+    assert C not in {j.source for j in others}
+
+
+def test_a_retry_keeps_its_source(c):
+    """Greylisting wants the same address again."""
+    q = c.q
+    ids, jobs = send(q, 12)
+    first = {}
+    for job in jobs:
+        first[job.id] = job.source
+        q.result(job, outcomes=refusal(451, "4.7.1 greylisted, come again", 7), scope=RECIPIENT)
+    for id in ids:
+        q.wait_log(f"{id}: .*status=deferred")
+        c.act("flush", id)
+    again = {j.id: j.source for j in (q.job() for _ in ids)}
+    assert again == first
+
+
+def test_a_block_switches_for_that_destination_only(c):
+    q = c.q
+    ids, jobs = send(q, 12)
+    victim = next(j for j in jobs if j.source == A)
+    q.result(victim, outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    again = q.job()
+    assert again.id == victim.id and again.source == B  # at once, from the other one
+    q.result(again)
+    q.wait_log(f"{again.id.decode()}: .*status=sent")
+    _, later = send(q, 12, first=False)
+    assert {j.source for j in later} == {B}
+    _, elsewhere = send(q, 24, domain="e.test")
+    assert {j.source for j in elsewhere} == {A, B}
+    lane = [l for l in c.ask(request="shaping.show", destination="d.test") if l.get("source") == "127.0.0.11"]
+    assert lane[0]["suspended"] and lane[0]["events"][-1]["rule"] == "blocked"
+
+
+def test_what_waits_at_a_blocked_source_goes_with_another(c):
+    q = c.q
+    ids, jobs = send(q, 40)
+    here = [j for j in jobs if j.source == A]
+    c.ask(request="shaping.act", action="set", destination="d.test", source="127.0.0.11", connections=1)
+    waiting = [q.commit(["r@d.test"]) for _ in range(30)]
+    got = []
+    while (m := q.relay.receive(0.5)) is not None:
+        assert m.source == B
+        got.append(m)
+    assert 0 < len(got) < len(waiting), "some wait for the first source"
+    q.result(here[0], outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    left = [q.job() for _ in range(len(waiting) - len(got) + 1)]
+    assert {j.source for j in left} == {B}
+    assert {j.id.decode() for j in got + left} == set(waiting) | {here[0].id.decode()}
+
+
+def test_an_address_that_is_not_ours_is_told_and_others_go_on(c):
+    q = c.q
+    ids, jobs = send(q, 12)
+    victim = next(j for j in jobs if j.source == A)
+    q.result(victim, scope=SOURCE,
+             outcomes=refusal(0, "127.0.0.11 is not an address of this machine", 1, local=1))
+    q.wait_log(r"error: source a \(/etc/sources.conf:2\): 127.0.0.11 is not an address of this machine")
+    assert q.job().source == B
+    _, later = send(q, 8, first=False)
+    assert {j.source for j in later} == {B}
+
+
+def test_when_no_source_may_send_mail_waits_with_the_reason(c):
+    q = c.q
+    sources(c, "source only { ipv4 = 127.0.0.11 }")
+    _, jobs = send(q, 1)
+    q.result(jobs[0], scope=SOURCE,
+             outcomes=refusal(0, "127.0.0.11 is not an address of this machine", 1, local=1))
+    q.wait_log(rf"{jobs[0].id.decode()}: .*status=deferred \(no source address may send this now: "
+               r"source only: not an address of this machine\)")
+    assert q.relay.receive(0.3) is None
+
+
+def test_warm_up_by_provider_overflows_and_then_waits(c):
+    q = c.q
+    sources(c, """
+source cold { ipv4 = 127.0.0.11 provider big { warmup = "table:3,1000" } }
+source warm { ipv4 = 127.0.0.12 provider big { daily_cap = 4 } }
+pool default { sources = {cold} overflow = spare }
+pool spare { sources = {warm} }
+""")
+    q.commit(["r@big.example"])
+    q.resolved(site="mx.big.test", targets=[dict(host="mx.big.test", address=b"\x7f\x05\x05\x05",
+                                                 port=25, preference=10)])
+    jobs = [q.job()] + send(q, 6, domain="big.example", first=False)[1]
+    assert Counter(j.source for j in jobs) == {A: 3, B: 4}
+    id = q.commit(["r@big.example"])
+    q.wait_log(rf"{id}: .*status=deferred \(no source address .* it has sent what it may today\)")
+    _, others = send(q, 5, domain="d.test")
+    assert {j.source for j in others} == {A}
+    # what was refused has not been sent: there is room again
+    q.result(jobs[0], outcomes=refusal(550, "5.1.1 no such user", 7, FAILED))
+    q.noticed()
+    c.act("flush", id)
+    assert any(q.job().id.decode() == id for _ in range(2))  # the notice goes, too
+
+
+def test_reload_takes_a_source_away(c):
+    q = c.q
+    _, jobs = send(q, 12)
+    assert A in {j.source for j in jobs}
+    sources(c, "source b { ipv4 = 127.0.0.12 }")
+    _, later = send(q, 12, first=False)
+    assert {j.source for j in later} == {B}
+    for job in jobs:
+        q.result(job)
+    c.q.master.table("source_config_file", 0, "/etc/sources.conf", "source x { }")
+    q.wait_log("the sources stay as they are: /etc/sources.conf:1: source x: has no address")
+    _, later = send(q, 3, first=False)
+    assert {j.source for j in later} == {B}
+
+
+# ---- the whole relay -------------------------------------------------------------------------
+
+
+class PeerSink(Sink):
+    """Notes from which address, and with which name, each recipient came."""
+
+    def __init__(self):
+        super().__init__()
+        self.came = []
+
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
+        with self.lock:
+            self.came.append((session.peer[0], session.host_name))
+        return await super().handle_RCPT(server, session, envelope, address, rcpt_options)
+
+
+def test_sessions_are_bound_and_a_foreign_address_is_left_out(tmp_path):
+    """F28-like trouble on our own side: one source cannot be bound, mail goes on."""
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a { ipv4 = 127.0.0.11 helo = a.relay.test }\n"
+                    "source b { ipv4 = 127.0.0.12 }\n"
+                    "source far { ipv4 = 192.0.2.77 }\n")
+    with PeerSink() as sink, Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{sink.port}",
+                                     source_config_file=str(conf)) as p:
+        for i in range(30):
+            p.send("s@src.test", [f"r{i}@d.test"], b"Subject: x\r\n\r\nx\r\n")
+        sink.wait(30)
+        assert set(sink.came) == {("127.0.0.11", "a.relay.test"), ("127.0.0.12", "relay.test")}
+        p.wait_log(rf"source far \({conf}:3\): 192.0.2.77 is not an address of this machine")
+
+
+def test_master_refuses_a_bad_file_with_its_line(tmp_path):
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a {\n ipv4 = 127.0.0.11\n wieght = 3\n}\n")
+    p = Postern(str(tmp_path / "relay"), start=False, source_config_file=str(conf))
+    done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode != 0 and f"{conf}:3: no such option 'wieght'" in done.stdout
