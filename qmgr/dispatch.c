@@ -423,6 +423,7 @@ void dispatch_suspend(struct qmgr *q, struct lane *l)
     l->suspended =
         answer_new(0, answer_status(l->last, '4', status), buf_slice(&text), SLICE(""), SLICE(""));
     l->suspended->local = true;
+    l->suspended->source = l->from ? l->from->number : 0;
     buf_free(&text);
     log_info("site %s: suspended for %llds", log_esc(slice_str(l->group->name)),
              (long long)((l->shaper.suspended_until - q->now + CLOCK_SECOND - 1) / CLOCK_SECOND));

@@ -117,8 +117,8 @@ struct lane {
     char source[16];              /* the address that stands for it */
     uint8_t source_len;           /* 0 without a source */
     bool blocked;                 /* its suspension is a block: other sources take over */
-    uint8_t odd;    /* how much of what it answers cannot be understood: 0 to 255 */
-    uint8_t passed; /* recipients that were taken after such a refusal; stays at 255 */
+    uint8_t odd;                  /* how much of what it answers cannot be understood: 0 to 255 */
+    uint8_t passed;     /* recipients that were taken after such a refusal; stays at 255 */
     uint32_t odd_close; /* use of the connection at the last refusal that nobody understood */
     struct greylist greylist;
     struct rule_count {

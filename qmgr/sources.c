@@ -303,8 +303,16 @@ static void choose(struct qmgr *q, struct message *m, struct source *last, const
     }
 }
 
+/* Where the last attempt went from. */
+static struct source *last_of(const struct qmgr *q, const struct job *j)
+{
+    const struct answer *a = j->m->env->recipients[j->rcpts[0]].answer;
+    return a && a->source ? q->from->numbers[a->source - 1] : NULL;
+}
+
 static void defer(struct qmgr *q, struct site *site, struct job *j, const struct choice *c)
 {
+    const struct source *last = last_of(q, j);
     struct attempt t = {.site = site, .sent = q->now};
     struct buf text = BUF_INIT(ANSWER_TEXT_MAX);
     int64_t wait = c->until > q->now ? c->until - q->now : 0,
@@ -315,18 +323,12 @@ static void defer(struct qmgr *q, struct site *site, struct job *j, const struct
                      c->who ? c->who->name : "", c->why ? c->why : "");
     struct answer *a = answer_new(0, SLICE("4.3.2"), buf_slice(&text), SLICE(""), SLICE(""));
     a->local = true;
+    a->source = last ? last->number : 0;
     outcome_deferred(q, j->m, j->rcpts, j->count, a, &t,
                      q->now + wait + retry_jitter(wait / 10 + CLOCK_SECOND), false);
     answer_unref(a);
     buf_free(&text);
     job_free(q, j);
-}
-
-/* Where the last attempt went from. */
-static struct source *last_of(const struct qmgr *q, const struct job *j)
-{
-    const struct answer *a = j->m->env->recipients[j->rcpts[0]].answer;
-    return a && a->source ? q->from->numbers[a->source - 1] : NULL;
 }
 
 void sources_submit(struct qmgr *q, struct site *site, struct job *j)
