@@ -1,9 +1,12 @@
 /* What a parameter's type cannot say about its value. */
 #include "conf/endpoint.h"
 #include "conf/nets.h"
+#include "conf/nexthop.h"
 #include "conf/params.h"
 #include "conf/restrictions.h"
 #include "core/log.h"
+#include "smtp/address.h"
+#include "smtp/ehlo.h"
 #include "smtp/policy_reply.h"
 #include "tls/policy.h"
 #include "tls/protocols.h"
@@ -29,12 +32,12 @@ static bool is_hostname(struct slice name)
     return true;
 }
 
-static int check_hostname(struct slice text, struct err *e)
+static int check_hostname(const char *text, struct err *e)
 {
-    if (is_hostname(text))
+    if (is_hostname(slice_str(text)))
         return 0;
     return err_set(e, "%s: is not a host name; give one such as mail.example.com",
-                   log_esc_n(text, 80));
+                   log_esc_n(slice_str(text), 80));
 }
 
 static int check_networks(const char *text, struct err *e)
@@ -134,17 +137,23 @@ static int check_action(const char *text, struct err *e)
                    log_esc_n(slice_str(text), 80));
 }
 
-static int check_tls_protocols(struct slice text, struct err *e)
+static int check_tls_protocols(const char *text, struct err *e)
 {
     struct tls_protocols protocols;
-    return tls_protocols_parse(text, &protocols, e);
+    return tls_protocols_parse(slice_str(text), &protocols, e);
 }
 
-static int check_server_name(struct slice text, struct err *e)
+static int check_tls_match(const char *text, struct err *e)
 {
-    if (text.len == 0 || tls_is_host_name(text))
+    return tls_match_check(slice_str(text), e);
+}
+
+static int check_server_name(const char *text, struct err *e)
+{
+    if (!*text || tls_is_host_name(slice_str(text)))
         return 0;
-    return err_set(e, "%s: give hostname, nexthop, a host name, or nothing", log_esc_n(text, 80));
+    return err_set(e, "%s: give hostname, nexthop, a host name, or nothing",
+                   log_esc_n(slice_str(text), 80));
 }
 
 /* SHA-256 in the form that logs and 'openssl x509 -fingerprint -sha256' have. */
@@ -166,80 +175,132 @@ static int check_fingerprints(const char *text, struct err *e)
     return 0;
 }
 
+static int check_source_v4(const char *text, struct err *e)
+{
+    return check_source(text, 4, e);
+}
+
+static int check_source_v6(const char *text, struct err *e)
+{
+    return check_source(text, 16, e);
+}
+
+static int check_proxy_protocol(const char *text, struct err *e)
+{
+    if (!*text || strcmp(text, "haproxy") == 0)
+        return 0;
+    return err_set(e, "%s: give haproxy, or nothing", log_esc_n(slice_str(text), 80));
+}
+
+/* An address that mail can be sent to. */
+static int check_mailbox(struct slice text, struct err *e)
+{
+    struct smtp_path path;
+    if (address_parse(text, PATH_UTF8, &path) == PATH_OK && path_domain(&path).len > 0)
+        return 0;
+    return err_set(e, "%s: is not an address; give one such as postmaster@example.com",
+                   log_esc_n(text, 80));
+}
+
+static int check_address(const char *text, struct err *e)
+{
+    return *text ? check_mailbox(slice_str(text), e) : 0;
+}
+
+/* As it stands in From: "a@b" or "Name <a@b>". */
+static int check_from(const char *text, struct err *e)
+{
+    struct slice address = slice_trim(slice_str(text));
+    size_t open = slice_rchr(address, '<');
+    if (open < address.len && address.ptr[address.len - 1] == '>')
+        address = slice_make(address.ptr + open + 1, address.len - open - 2);
+    return check_mailbox(address, e);
+}
+
+static int check_transports(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), name;
+    while (config_list_next(&rest, &name))
+        if (!slice_eq(name, SLICE("smtp")) && !slice_eq(name, SLICE("lmtp")))
+            return err_set(e,
+                           "%s: is not a transport that can be deferred; give smtp, lmtp or both",
+                           log_esc_n(name, 80));
+    return 0;
+}
+
+/* Postfix's words that are without effect here are taken, those of nobody are slips. */
+static int check_keywords(const char *text, struct err *e)
+{
+    static const char *const known[] = {
+#define EHLO_KEYWORD(enumerator, bit, keyword) keyword,
+        EHLO_KEYWORDS
+#undef EHLO_KEYWORD
+        "ETRN",
+        "VERP",
+        "VRFY",
+        "XCLIENT",
+        "XFORWARD",
+        "SILENT-DISCARD"};
+    struct slice rest = slice_str(text), word;
+    while (config_list_next(&rest, &word)) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof known[0] && !found; i++)
+            found = slice_caseeq(word, slice_str(known[i]));
+        if (!found)
+            return err_set(e, "%s: is not an EHLO keyword that Postern knows", log_esc_n(word, 80));
+    }
+    return 0;
+}
+
+static int (*const checks[PARAM_COUNT])(const char *text, struct err *e) = {
+    [PARAM_INDEX_myhostname] = check_hostname,
+    [PARAM_INDEX_mydomain] = check_hostname,
+    [PARAM_INDEX_myorigin] = check_hostname,
+    [PARAM_INDEX_smtp_helo_name] = check_hostname,
+    [PARAM_INDEX_lmtp_lhlo_name] = check_hostname,
+    [PARAM_INDEX_mynetworks] = check_networks,
+    [PARAM_INDEX_smtpd_client_event_limit_exceptions] = check_networks,
+    [PARAM_INDEX_resolver_permit_networks] = check_networks,
+    [PARAM_INDEX_smtpd_authorized_xclient_hosts] = check_networks,
+    [PARAM_INDEX_smtpd_authorized_xforward_hosts] = check_networks,
+    [PARAM_INDEX_smtpd_proxy_networks] = check_networks,
+    [PARAM_INDEX_inet_interfaces] = check_interfaces,
+    [PARAM_INDEX_smtp_bind_address] = check_source_v4,
+    [PARAM_INDEX_smtp_bind_address6] = check_source_v6,
+    [PARAM_INDEX_resolver_nameservers] = check_name_servers,
+    [PARAM_INDEX_relayhost] = nexthops_check,
+    [PARAM_INDEX_defer_transports] = check_transports,
+    [PARAM_INDEX_smtpd_discard_ehlo_keywords] = check_keywords,
+    [PARAM_INDEX_smtp_discard_ehlo_keywords] = check_keywords,
+    [PARAM_INDEX_smtpd_banner] = check_banner,
+    [PARAM_INDEX_smtpd_upstream_proxy_protocol] = check_proxy_protocol,
+    [PARAM_INDEX_smtpd_client_restrictions] = restrictions_check,
+    [PARAM_INDEX_smtpd_helo_restrictions] = restrictions_check,
+    [PARAM_INDEX_smtpd_sender_restrictions] = restrictions_check,
+    [PARAM_INDEX_smtpd_recipient_restrictions] = restrictions_check,
+    [PARAM_INDEX_smtpd_data_restrictions] = restrictions_check,
+    [PARAM_INDEX_smtpd_end_of_data_restrictions] = restrictions_check,
+    [PARAM_INDEX_lmtp_permit_sockets] = check_sockets,
+    [PARAM_INDEX_smtpd_policy_service_default_action] = check_action,
+    [PARAM_INDEX_smtp_tls_verify_cert_match] = check_tls_match,
+    [PARAM_INDEX_smtp_tls_secure_cert_match] = check_tls_match,
+    [PARAM_INDEX_smtp_tls_protocols] = check_tls_protocols,
+    [PARAM_INDEX_smtp_tls_mandatory_protocols] = check_tls_protocols,
+    [PARAM_INDEX_smtpd_tls_protocols] = check_tls_protocols,
+    [PARAM_INDEX_smtpd_tls_mandatory_protocols] = check_tls_protocols,
+    [PARAM_INDEX_smtp_tls_servername] = check_server_name,
+    [PARAM_INDEX_relay_clientcerts] = check_fingerprints,
+    [PARAM_INDEX_syslog_name] = check_log_name,
+    [PARAM_INDEX_double_bounce_recipient] = check_address,
+    [PARAM_INDEX_notice_from] = check_from,
+    [PARAM_INDEX_notice_contact] = check_address,
+    [PARAM_INDEX_smtp_tlsrpt_from] = check_address,
+};
+
 int param_check(int index, const char *text, struct err *e)
 {
     struct err inner = {0, ""};
-    int rc = 0;
-    switch (index) {
-    case PARAM_INDEX_myhostname:
-    case PARAM_INDEX_mydomain:
-    case PARAM_INDEX_myorigin:
-    case PARAM_INDEX_smtp_helo_name:
-    case PARAM_INDEX_lmtp_lhlo_name:
-        rc = check_hostname(slice_str(text), &inner);
-        break;
-    case PARAM_INDEX_mynetworks:
-    case PARAM_INDEX_smtpd_client_event_limit_exceptions:
-    case PARAM_INDEX_resolver_permit_networks:
-    case PARAM_INDEX_smtpd_authorized_xclient_hosts:
-    case PARAM_INDEX_smtpd_authorized_xforward_hosts:
-    case PARAM_INDEX_smtpd_proxy_networks:
-        rc = check_networks(text, &inner);
-        break;
-    case PARAM_INDEX_inet_interfaces:
-        rc = check_interfaces(text, &inner);
-        break;
-    case PARAM_INDEX_smtp_bind_address:
-        rc = check_source(text, 4, &inner);
-        break;
-    case PARAM_INDEX_smtp_bind_address6:
-        rc = check_source(text, 16, &inner);
-        break;
-    case PARAM_INDEX_resolver_nameservers:
-        rc = check_name_servers(text, &inner);
-        break;
-    case PARAM_INDEX_smtpd_banner:
-        rc = check_banner(text, &inner);
-        break;
-    case PARAM_INDEX_smtpd_upstream_proxy_protocol:
-        if (*text && strcmp(text, "haproxy") != 0)
-            rc = err_set(&inner, "%s: give haproxy, or nothing", log_esc_n(slice_str(text), 80));
-        break;
-    case PARAM_INDEX_smtpd_client_restrictions:
-    case PARAM_INDEX_smtpd_helo_restrictions:
-    case PARAM_INDEX_smtpd_sender_restrictions:
-    case PARAM_INDEX_smtpd_recipient_restrictions:
-    case PARAM_INDEX_smtpd_data_restrictions:
-    case PARAM_INDEX_smtpd_end_of_data_restrictions:
-        rc = restrictions_check(text, &inner);
-        break;
-    case PARAM_INDEX_lmtp_permit_sockets:
-        rc = check_sockets(text, &inner);
-        break;
-    case PARAM_INDEX_smtpd_policy_service_default_action:
-        rc = check_action(text, &inner);
-        break;
-    case PARAM_INDEX_smtp_tls_verify_cert_match:
-    case PARAM_INDEX_smtp_tls_secure_cert_match:
-        rc = tls_match_check(slice_str(text), &inner);
-        break;
-    case PARAM_INDEX_smtp_tls_protocols:
-    case PARAM_INDEX_smtp_tls_mandatory_protocols:
-    case PARAM_INDEX_smtpd_tls_protocols:
-    case PARAM_INDEX_smtpd_tls_mandatory_protocols:
-        rc = check_tls_protocols(slice_str(text), &inner);
-        break;
-    case PARAM_INDEX_smtp_tls_servername:
-        rc = check_server_name(slice_str(text), &inner);
-        break;
-    case PARAM_INDEX_relay_clientcerts:
-        rc = check_fingerprints(text, &inner);
-        break;
-    case PARAM_INDEX_syslog_name:
-        rc = check_log_name(text, &inner);
-        break;
-    default:
-        break;
-    }
-    return rc == 0 ? 0 : err_set(e, "%s: %s", params[index].name, inner.text);
+    if (!checks[index] || checks[index](text, &inner) == 0)
+        return 0;
+    return err_set(e, "%s: %s", params[index].name, inner.text);
 }

@@ -207,14 +207,14 @@ enum column { NAME, TYPE, PRIVATE, UNPRIV, CHROOT, WAKEUP, MAXPROC, COMMAND, COL
 /* A socket that smtpd listens on. The name of a port is most likely a slip. */
 static int check_socket_name(struct slice name, struct err *e)
 {
-    static const char *const taken[] = {"control", "showq"};
+    static const char *const taken[] = {"control", "showq", "accounts"};
     unsigned port;
     if (parse_port(name, &port, NULL) == 0)
         return err_set(e, "smtpd listens on the network as %s: its type is inet",
                        log_esc_n(name, 60));
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (slice_eq(name, slice_str(taken[i])))
-            return err_set(e, "the socket %s is the queue manager's; choose another name",
+            return err_set(e, "Postern has a socket %s of its own; choose another name",
                            taken[i]);
     return 0;
 }

@@ -157,6 +157,16 @@ static void test_B84_bad_settings_name_file_and_line(void **state)
         {"relayhost = ${mydomain\n", "the closing brace is missing"},
         {"relayhost = 5$\n", "write $$"},
         {"minimal_backoff_time = 2h\n", "is above maximal_backoff_time"},
+        {"relayhost = [a.test\n", "main.cf:1: relayhost: [a.test: is no next hop"},
+        {"relayhost = [a.test]25\n", "is no next hop"},
+        {"relayhost = a.test:0\n", "is no next hop"},
+        {"relayhost = a.test, :25\n", ":25: is no next hop"},
+        {"relayhost = [IPv6:192.0.2.1]\n", "is no next hop"},
+        {"relayhost = smtp:[a.test]:25\n", "is no next hop"},
+        {"defer_transports = smtp relay\n", "relay: is not a transport that can be deferred"},
+        {"smtp_discard_ehlo_keywords = PIPELINNG\n", "PIPELINNG: is not an EHLO keyword"},
+        {"double_bounce_recipient = <a@b.test>x\n", "is not an address"},
+        {"notice_from = a@b.test <\n", "is not an address"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_refused(slice_str(rows[i].text), rows[i].words);
