@@ -27,4 +27,8 @@ void check_network(struct check *c);
 /* Certificates and keys of smtpd: check_certificates.c. */
 void check_certificates(struct check *c);
 
+/* Has master check the whole configuration without starting: 0, or -1 and what is
+ * wrong in `finding`. */
+int check_by_master(struct ctl *ctl, const struct config *config, char *finding, size_t size);
+
 #endif

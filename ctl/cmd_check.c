@@ -2,6 +2,7 @@
 #include "ctl/check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -63,29 +64,40 @@ static void check_overrides(struct check *c)
     }
 }
 
-/* Reads what master says when it checks the whole plan without starting; this
- * finds what only master looks at, such as lookup tables. */
-static void ask_master(struct check *c)
+/* Master's line without "postern/master: fatal: ". */
+static const char *finding_of(const char *line)
 {
-    char *program = xasprintf("%s/master", c->config->program_directory), line[FINDING_MAX];
-    int ends[2], state = 0;
-    if (access(program, X_OK) < 0 || pipe(ends) < 0) {
-        free(program);
-        return; /* a missing program is a finding of its own */
-    }
+    static const char mark[] = ": fatal: ";
+    const char *at = strstr(line, mark);
+    return at ? at + sizeof mark - 1 : line;
+}
+
+static pid_t start_master(const char *program, const char *directory, int said)
+{
     fflush(stdout);
     pid_t pid = fork();
-    if (pid == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        execl(program, program, "-c", c->ctl->directory, "-t", (char *)NULL);
-        _exit(126);
+    if (pid != 0)
+        return pid;
+    dup2(said, STDOUT_FILENO);
+    dup2(said, STDERR_FILENO);
+    execl(program, program, "-c", directory, "-t", (char *)NULL);
+    _exit(126);
+}
+
+int check_by_master(struct ctl *ctl, const struct config *config, char *finding, size_t size)
+{
+    char *program = xasprintf("%s/master", config->program_directory);
+    char line[FINDING_MAX], last[FINDING_MAX] = "";
+    int ends[2], state = 0;
+    if (access(program, X_OK) < 0 || pipe2(ends, O_CLOEXEC) < 0) {
+        snprintf(finding, size, "%s: %s; correct program_directory", program, strerror(errno));
+        free(program);
+        return -1;
     }
+    pid_t pid = start_master(program, ctl->directory, ends[1]);
     free(program);
     close(ends[1]);
     FILE *said = fdopen(ends[0], "r");
-    char last[FINDING_MAX] = "";
     while (said && fgets(line, sizeof line, said)) {
         line[strcspn(line, "\n")] = '\0';
         if (*line)
@@ -95,10 +107,18 @@ static void ask_master(struct check *c)
         fclose(said);
     while (pid > 0 && waitpid(pid, &state, 0) < 0 && errno == EINTR)
         ;
-    if (pid > 0 && !(WIFEXITED(state) && WEXITSTATUS(state) == 0)) {
-        const char *colon = strstr(last, ": ");
-        check_say(c, CHECK_ERROR, "%s", colon ? colon + 2 : last);
-    }
+    if (pid > 0 && WIFEXITED(state) && WEXITSTATUS(state) == 0)
+        return 0;
+    snprintf(finding, size, "%s", *last ? finding_of(last) : "master cannot be run");
+    return -1;
+}
+
+/* What only master looks at, such as lookup tables. */
+static void ask_master(struct check *c)
+{
+    char finding[FINDING_MAX];
+    if (check_by_master(c->ctl, c->config, finding, sizeof finding) < 0)
+        check_say(c, CHECK_ERROR, "%s", finding);
 }
 
 static struct master_cf *load_files(struct check *c)

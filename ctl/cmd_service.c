@@ -9,9 +9,9 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
-#include "ctl/ctl.h"
+#include "ctl/check.h"
 
-enum { POLL_MILLISECONDS = 20, START_SECONDS = 60, STOP_MARGIN_SECONDS = 30 };
+enum { POLL_MILLISECONDS = 20, START_SECONDS = 60, STOP_MARGIN_SECONDS = 30, FINDING_MAX = 2048 };
 
 static void pause_a_little(void)
 {
@@ -57,6 +57,13 @@ static int run_master(struct ctl *ctl, const struct config *c)
         ;
     if (WIFEXITED(state) && WEXITSTATUS(state) == 0)
         return CTL_OK;
+    long master = master_pid(ctl);
+    if (master)
+        return ctl_error(CTL_FAILED,
+                         "Postern runs, as process %ld, but not all of its services are ready: "
+                         "'postern -c %s status' and the log tell which; 'postern -c %s stop' "
+                         "ends it",
+                         master, ctl->directory, ctl->directory);
     return ctl_error(CTL_FAILED, "Postern did not start; 'postern -c %s check' may tell more",
                      ctl->directory);
 }
@@ -126,21 +133,26 @@ int cmd_stop(struct ctl *ctl, const struct ctl_command *self, int argc, char **a
     return status;
 }
 
+/* The signal is sent in any case: log files are opened anew, whatever main.cf says now. */
 int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
+    char finding[FINDING_MAX];
     (void)argc;
     int n = no_arguments(ctl, self, argv);
     if (n != 0)
         return args_status(n);
-    /* an unusable configuration is told here, and not only in the log */
-    if (!ctl_config(ctl))
+    const struct config *c = ctl_config(ctl);
+    if (!c)
         return CTL_FAILED;
     long pid = master_pid(ctl);
     if (!pid)
         return not_running(ctl);
+    bool good = check_by_master(ctl, c, finding, sizeof finding) == 0;
     int status = send_signal(pid, SIGHUP);
+    if (status == CTL_OK && !good)
+        return ctl_error(CTL_FAILED, "%s; the old configuration stays in use", finding);
     if (status == CTL_OK)
-        puts("Postern reads its configuration again; the log tells whether it was taken.");
+        puts("Postern reads its configuration again; the log tells when it is in effect.");
     return status;
 }
 

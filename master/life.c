@@ -81,16 +81,21 @@ static int prepare_change(struct master *m, struct change *c, struct err *e)
     return -1;
 }
 
+static void use_logs(struct master *m, const struct logs *fresh, const struct plan *plan)
+{
+    struct logs old = m->logs;
+    m->logs = *fresh;
+    logs_use(&m->logs, plan->config);
+    logs_close(&old);
+    /* also those that only finish their sessions: the old file may be rotated away */
+    list_each(&m->processes, n) broker_logs(container_of(n, struct process, link));
+}
+
 static void change_over(struct master *m, struct change *c)
 {
     struct plan *old = m->plan;
-    struct logs old_logs = m->logs;
     m->plan = c->plan;
-    m->logs = c->logs;
-    logs_use(&m->logs, m->plan->config);
-    logs_close(&old_logs);
-    /* also those that only finish their sessions: the old file may be rotated away */
-    list_each(&m->processes, n) broker_logs(container_of(n, struct process, link));
+    use_logs(m, &c->logs, m->plan);
     listen_close(&m->listeners);
     while (!list_empty(&c->listeners))
         list_push(&m->listeners, list_pop(&c->listeners));
@@ -121,6 +126,17 @@ static void renew(struct master *m)
     }
 }
 
+/* A rotated file must not be written to any more, whatever is wrong with main.cf. */
+static void reopen_logs(struct master *m)
+{
+    struct logs fresh;
+    struct err e;
+    if (logs_open(&fresh, m->plan->config, &e) == 0)
+        use_logs(m, &fresh, m->plan);
+    else
+        log_error("reload: %s; the old file is written on", e.text);
+}
+
 void life_reload(struct master *m)
 {
     struct change c;
@@ -131,6 +147,7 @@ void life_reload(struct master *m)
     snprintf(notice, sizeof notice, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_mono());
     sd_notify(0, notice);
     if (prepare_change(m, &c, &e) < 0) {
+        reopen_logs(m);
         log_error("reload: %s; the old configuration stays", e.text);
     } else {
         change_over(m, &c);
