@@ -1,12 +1,15 @@
 #include "master/logs.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "core/mem.h"
 #include "service/service.h"
 
 static int open_syslog(void)
@@ -27,6 +30,36 @@ static int open_file(const char *parameter, const char *path, struct err *e)
     if (fd < 0)
         return err_sys(e, "%s = %s: cannot open", parameter, path);
     return fd;
+}
+
+/* Whether open_file will succeed, without making a file. */
+static int check_file(const char *parameter, const char *path, struct err *e)
+{
+    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd >= 0) {
+        close(fd);
+        return 0;
+    }
+    bool missing = errno == ENOENT;
+    err_sys(e, "%s = %s: cannot open", parameter, path);
+    const char *slash = missing ? strrchr(path, '/') : NULL;
+    if (!slash)
+        return -1;
+    char *directory = slice_dup(slice_make(path, (size_t)(slash - path) + 1));
+    int rc = access(directory, W_OK | X_OK);
+    if (rc < 0)
+        err_sys(e, "%s = %s: no file can be made there; create the directory %s", parameter, path,
+                directory);
+    free(directory);
+    return rc;
+}
+
+int logs_check(const struct config *config, struct err *e)
+{
+    const char *log = config->maillog_file, *events = config->event_log_file;
+    if (*log && strcmp(log, "stderr") != 0 && check_file("maillog_file", log, e) < 0)
+        return -1;
+    return *events ? check_file("event_log_file", events, e) : 0;
 }
 
 /* A pipe or terminal whose reader stalls must not hold anybody up (F43). Its own

@@ -12,6 +12,8 @@ struct logs {
 
 /* Opens both into *l (which is not closed first). On an error nothing is open. */
 int logs_open(struct logs *l, const struct config *config, struct err *e);
+/* Whether logs_open will find its files, or can make them. Makes none. */
+int logs_check(const struct config *config, struct err *e);
 void logs_close(struct logs *l);
 /* Makes master itself log there. */
 void logs_use(const struct logs *l, const struct config *config);

@@ -210,6 +210,22 @@ static int start(struct master *m, bool in_background, struct err *e)
     return 0;
 }
 
+/* -t: the plan was good; what else can be known without starting. */
+static int check(const struct master *m, struct err *e)
+{
+    if (prepare_check(m->plan, m->privileged, e) < 0 || logs_check(m->plan->config, e) < 0)
+        return -1;
+    printf("%s: the configuration is good\n", m->config_directory);
+    return 0;
+}
+
+static int launch(struct master *m, bool in_background, struct err *e)
+{
+    if (in_background && (m->ready_pipe = daemonise()) < 0)
+        return err_sys(e, "cannot go into the background");
+    return start(m, in_background, e);
+}
+
 int main(int argc, char **argv)
 {
     static struct master master = {.control = -1,
@@ -238,13 +254,9 @@ int main(int argc, char **argv)
         err_sys(&e, "%s", o.directory);
     else
         m->plan = plan_load(m->config_directory, m->privileged, &e);
-    if (m->plan && o.check_only) {
-        printf("%s: the configuration is good\n", m->config_directory);
+    if (m->plan && o.check_only && check(m, &e) == 0)
         return EXIT_SUCCESS;
-    }
-    if (m->plan && o.daemonise && (m->ready_pipe = daemonise()) < 0)
-        err_sys(&e, "cannot go into the background");
-    else if (m->plan && start(m, o.daemonise, &e) == 0)
+    if (m->plan && !o.check_only && launch(m, o.daemonise, &e) == 0)
         return EXIT_SUCCESS;
     log_fatal("%s", e.text);
     log_flush();

@@ -100,17 +100,53 @@ static int plan_addresses(struct plan_service *s, struct err *e)
     return rc;
 }
 
+/* Whether both cannot be listened on: the same address and port, or one of them is
+ * the wildcard of the family (IPv6 sockets are for IPv6 only). */
+static bool collide(const struct plan_address *a, const struct plan_address *b)
+{
+    static const char *const wildcards[] = {"0.0.0.0:", "[::]:"};
+    if (strcmp(a->text, b->text) == 0)
+        return true;
+    if (a->public_name || b->public_name || a->address.ss_family != b->address.ss_family ||
+        strcmp(strrchr(a->text, ':'), strrchr(b->text, ':')) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
+        if (slice_starts(slice_str(a->text), slice_str(wildcards[i])) ||
+            slice_starts(slice_str(b->text), slice_str(wildcards[i])))
+            return true;
+    return false;
+}
+
+/* The service before `i` (or i itself, before its address k) that has the address
+ * already; NULL if none has. */
+static const struct plan_service *find_collision(const struct plan *p, size_t i, unsigned k,
+                                                 const struct plan_address **with)
+{
+    for (size_t j = 0; j <= i; j++)
+        for (unsigned l = 0; l < p->services[j].address_count && (j < i || l < k); l++)
+            if (collide(&p->services[i].addresses[k], &p->services[j].addresses[l])) {
+                *with = &p->services[j].addresses[l];
+                return &p->services[j];
+            }
+    return NULL;
+}
+
 static int check_address_once(const struct plan *p, struct err *e)
 {
     for (size_t i = 0; i < p->count; i++)
-        for (unsigned k = 0; k < p->services[i].address_count; k++)
-            for (size_t j = 0; j <= i; j++)
-                for (unsigned l = 0; l < p->services[j].address_count; l++)
-                    if ((j < i || l < k) && strcmp(p->services[i].addresses[k].text,
-                                                   p->services[j].addresses[l].text) == 0)
-                        return err_set(e, "%s: %s is listened on already, by %s",
-                                       p->services[i].line->where, p->services[i].addresses[k].text,
-                                       p->services[j].line->where);
+        for (unsigned k = 0; k < p->services[i].address_count; k++) {
+            const struct plan_address *a = &p->services[i].addresses[k], *b;
+            const struct plan_service *other = find_collision(p, i, k, &b);
+            if (!other)
+                continue;
+            if (strcmp(a->text, b->text) == 0)
+                return err_set(e, "%s: %s is listened on already, by %s",
+                               p->services[i].line->where, a->text, other->line->where);
+            return err_set(e,
+                           "%s: %s cannot be listened on beside %s of %s, which is all addresses "
+                           "or one of them",
+                           p->services[i].line->where, a->text, b->text, other->line->where);
+        }
     return 0;
 }
 

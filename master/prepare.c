@@ -66,24 +66,53 @@ static bool looks_like_spool(int fd)
     return entries <= 2;
 }
 
-static int repair(int fd, const struct wanted *w, bool fresh, struct err *e)
+/* A directory that is there already must be ours, or free to become so. */
+static int check_owner(int fd, const struct wanted *w, struct stat *st, struct err *e)
 {
-    struct stat st;
-    if (fstat(fd, &st) < 0)
+    if (fstat(fd, st) < 0)
         return err_sys(e, "%s", w->path);
-    if (st.st_uid == w->uid && st.st_gid == w->gid && (st.st_mode & 07777) == w->mode)
-        return 0;
-    if (st.st_uid != w->uid && w->uid != 0 && !looks_like_spool(fd))
+    if (st->st_uid != w->uid && w->uid != 0 && !looks_like_spool(fd))
         return err_set(e,
                        "%s = %s: holds other files and belongs to another user; give a "
                        "directory of its own",
                        w->parameter, w->path);
+    return 0;
+}
+
+static int repair(int fd, const struct wanted *w, bool fresh, struct err *e)
+{
+    struct stat st;
+    if (check_owner(fd, w, &st, e) < 0)
+        return -1;
+    if (st.st_uid == w->uid && st.st_gid == w->gid && (st.st_mode & 07777) == w->mode)
+        return 0;
     if (fchown(fd, w->uid, w->gid) < 0 || fchmod(fd, w->mode) < 0)
         return err_sys(e, "%s: cannot set owner and mode", w->path);
     if (!fresh)
         log_warning("%s: owner and mode were %u:%u %04o, set to %u:%u %04o", w->path, st.st_uid,
                     st.st_gid, st.st_mode & 07777u, w->uid, w->gid, w->mode);
     return 0;
+}
+
+static int open_directory(const struct wanted *w, struct err *e)
+{
+    int fd = open(w->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? err_sys(e, "%s = %s: cannot open as a directory", w->parameter, w->path) : fd;
+}
+
+/* What ensure would fail with, without a change. */
+static int examine(const struct wanted *w, bool privileged, struct err *e)
+{
+    struct stat st;
+    if (strcmp(w->path, "/") == 0)
+        return err_set(e, "%s: must not be the root directory", w->parameter);
+    if (!privileged || lstat(w->path, &st) < 0)
+        return 0; /* made when it starts; 'postern check' looks at who may */
+    int fd = open_directory(w, e);
+    int rc = fd < 0 ? -1 : check_owner(fd, w, &st, e);
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
 static int ensure(const struct wanted *w, bool privileged, struct err *e)
@@ -95,9 +124,9 @@ static int ensure(const struct wanted *w, bool privileged, struct err *e)
     bool fresh = mkdir(w->path, w->mode) == 0;
     if (!fresh && errno != EEXIST)
         return err_sys(e, "%s = %s: cannot create", w->parameter, w->path);
-    int fd = open(w->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open_directory(w, e);
     if (fd < 0)
-        return err_sys(e, "%s = %s: cannot open as a directory", w->parameter, w->path);
+        return -1;
     int rc = 0;
     if (privileged)
         rc = repair(fd, w, fresh, e);
@@ -107,7 +136,9 @@ static int ensure(const struct wanted *w, bool privileged, struct err *e)
     return rc;
 }
 
-int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
+static int each_directory(const struct plan *plan, bool privileged,
+                          int (*deal)(const struct wanted *w, bool privileged, struct err *e),
+                          struct err *e)
 {
     const struct config *c = plan->config;
     char *public = xasprintf("%s/public", c->queue_directory);
@@ -128,10 +159,20 @@ int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
             continue;
         if (!privileged)
             w.mode |= S_IRWXU;
-        rc = ensure(&w, privileged, e);
+        rc = deal(&w, privileged, e);
     }
     free(public);
     return rc;
+}
+
+int prepare_directories(const struct plan *plan, bool privileged, struct err *e)
+{
+    return each_directory(plan, privileged, ensure, e);
+}
+
+int prepare_check(const struct plan *plan, bool privileged, struct err *e)
+{
+    return each_directory(plan, privileged, examine, e);
 }
 
 /* ---- one master ------------------------------------------------------------------ */

@@ -13,6 +13,8 @@ struct pid_file {
 /* Creates missing directories and repairs owners and modes (as root), saying so
  * in the log. */
 int prepare_directories(const struct plan *plan, bool privileged, struct err *e);
+/* Whether prepare_directories would refuse one that is there. Changes nothing. */
+int prepare_check(const struct plan *plan, bool privileged, struct err *e);
 /* Creates and locks pid_directory/master.pid. Fails if another master runs. */
 int prepare_pid_file(struct pid_file *f, const struct config *config, struct err *e);
 void prepare_remove_pid_file(struct pid_file *f);

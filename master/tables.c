@@ -91,6 +91,43 @@ static int check_one(enum table_use use, struct slice spec, struct err *e)
     return failed ? -1 : 0;
 }
 
+/* Whether the text has a DS or DNSKEY record: resolve would not start with another
+ * file. Only slips are looked for, such as the name of a wrong one. */
+static bool has_anchor(struct slice text)
+{
+    while (text.len) {
+        struct slice line = slice_cut(&text, '\n'), word;
+        line = slice_first(line, slice_chr(line, ';'));
+        while (config_list_next(&line, &word))
+            if (slice_caseeq(word, SLICE("DS")) || slice_caseeq(word, SLICE("DNSKEY")))
+                return true;
+    }
+    return false;
+}
+
+static int check_anchor(const char *path, struct err *e)
+{
+    static char text[256 * 1024]; /* what resolve takes */
+    if (!*path)
+        return 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        return err_sys(e, "resolver_trust_anchor: %s", path);
+    int rc = cf_check_owner(fd, path, e);
+    ssize_t n = rc < 0 ? 0 : pread(fd, text, sizeof text, 0);
+    close(fd);
+    if (rc < 0)
+        return err_prefix(e, "resolver_trust_anchor");
+    if (n < 0)
+        return err_sys(e, "resolver_trust_anchor: %s", path);
+    if (has_anchor(slice_make(text, (size_t)n)))
+        return 0;
+    return err_set(e,
+                   "resolver_trust_anchor: %s: has no DS or DNSKEY record; "
+                   "/usr/share/dns/root.key of the package dns-root-data has them",
+                   path);
+}
+
 int tables_check(const struct config *c, struct err *e)
 {
     for (enum table_use use = TABLE_TRANSPORT; use < TABLE_AUTHORITIES; use++) {
@@ -102,15 +139,7 @@ int tables_check(const struct config *c, struct err *e)
                 return -1;
         }
     }
-    int anchor = *c->resolver_trust_anchor
-                     ? open(c->resolver_trust_anchor, O_RDONLY | O_CLOEXEC | O_NOCTTY)
-                     : -1;
-    if (*c->resolver_trust_anchor && anchor < 0)
-        return err_sys(e, "resolver_trust_anchor: %s", c->resolver_trust_anchor);
-    int rc = anchor < 0 ? 0 : cf_check_owner(anchor, c->resolver_trust_anchor, e);
-    if (anchor >= 0)
-        close(anchor);
-    return rc < 0 ? err_prefix(e, "resolver_trust_anchor") : authorities_check(c, e);
+    return check_anchor(c->resolver_trust_anchor, e) < 0 ? -1 : authorities_check(c, e);
 }
 
 void tables_free(struct tables *t)
