@@ -55,6 +55,19 @@ static int connect_to(const char *path)
     return -number;
 }
 
+/* A path that is longer than an address of a socket: by way of its directory. */
+static int connect_by_directory(const char *directory, const char *name)
+{
+    int at = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0)
+        return -errno;
+    char *path = xasprintf("/proc/self/fd/%d/%s", at, name);
+    int fd = connect_to(path);
+    free(path);
+    close(at);
+    return fd;
+}
+
 static int tell_no_connection(struct ctl *ctl, int number)
 {
     switch (number) {
@@ -70,11 +83,6 @@ static int tell_no_connection(struct ctl *ctl, int number)
                          "you may not use the control socket; become root or a member of the "
                          "group %s",
                          ctl->config->control_group);
-    case ENAMETOOLONG:
-        return ctl_error(CTL_FAILED,
-                         "%s/public/control: the path is too long for a socket (107 bytes); "
-                         "choose a shorter queue_directory",
-                         ctl->config->queue_directory);
     default:
         return ctl_error(CTL_FAILED, "%s/public/control: cannot connect: %s",
                          ctl->config->queue_directory, strerror(number));
@@ -83,9 +91,13 @@ static int tell_no_connection(struct ctl *ctl, int number)
 
 int client_connect(const struct config *c, const char *name)
 {
-    char *path = xasprintf("%s/public/%s", c->queue_directory, name);
+    char *directory = xasprintf("%s/public", c->queue_directory);
+    char *path = xasprintf("%s/%s", directory, name);
     int fd = connect_to(path);
+    if (fd == -ENAMETOOLONG)
+        fd = connect_by_directory(directory, name);
     free(path);
+    free(directory);
     return fd;
 }
 

@@ -132,8 +132,9 @@ size_t message_body_at(struct slice content);
 /* Appends what a "content" line of message.show has; 0 or -1. */
 int message_base64(struct buf *out, const char *text);
 
-/* Rows: aligned on a terminal, the last column cut to its width; separated by
- * tabs elsewhere. The first row is the header. */
+/* Rows: aligned on a terminal, where a last cell that does not fit has a line of its
+ * own (and is not said twice in a row); separated by tabs elsewhere. The first row is
+ * the header. */
 enum { TABLE_COLUMNS = 10, TABLE_BATCH = 500 };
 struct table {
     struct ctl *ctl;
@@ -142,6 +143,7 @@ struct table {
     const char *titles[TABLE_COLUMNS];
     int width[TABLE_COLUMNS];
     char *cells[TABLE_BATCH][TABLE_COLUMNS];
+    char *said; /* the last cell that had a line of its own */
 };
 /* `titles` ends with NULL; a title that begins with '>' is aligned right. */
 struct table *table_new(struct ctl *ctl, const char *const *titles);

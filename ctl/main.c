@@ -156,6 +156,9 @@ static int global_options(struct ctl *ctl, char **argv)
         } else if (strcmp(argv[n], "--version") == 0) {
             puts("postern " POSTERN_VERSION);
             exit(CTL_OK);
+        } else if (strcmp(argv[n], "-c") == 0) {
+            ctl_error(CTL_USAGE, "-c needs a directory, that of main.cf and master.cf");
+            return -1;
         } else {
             ctl_error(CTL_USAGE,
                       "there is no option %.80s before the command; 'postern help' "

@@ -8,7 +8,8 @@
 #include "core/slice.h"
 #include "ctl/ctl.h"
 
-enum { NAME_WIDTH = 18, TIME_SIZE = 64, LEAST_LAST_COLUMN = 20 };
+enum { NAME_WIDTH = 18, TIME_SIZE = 64, OWN_LINE_INDENT = 4 };
+static const double NO_RATE = 1e6;     /* and above: not limited */
 static const double A_TIMESTAMP = 1e8; /* larger numbers of seconds are points in time */
 
 size_t print_control(struct slice s)
@@ -117,7 +118,22 @@ struct table *table_new(struct ctl *ctl, const char *const *titles)
     return t;
 }
 
-static void put_cell(const struct table *t, size_t column, const char *text, int used)
+/* The end of a row on a terminal. What does not fit is never cut: it is what people
+ * look for (why mail waits). */
+static void put_last(struct table *t, const char *text, int pad, int used)
+{
+    if (!t->started || columns_of(text) + used <= terminal_width()) {
+        printf("%*s%s\n", pad, "", text);
+    } else if (t->said && strcmp(t->said, text) == 0) {
+        puts("(as above)");
+    } else {
+        printf("\n%*s%s\n", OWN_LINE_INDENT, "", text);
+        free(t->said);
+        t->said = xstrdup(text);
+    }
+}
+
+static void put_cell(struct table *t, size_t column, const char *text, int used)
 {
     bool last = column + 1 == t->columns, right = t->titles[column][0] == '>';
     int pad = t->width[column] - columns_of(text);
@@ -126,21 +142,15 @@ static void put_cell(const struct table *t, size_t column, const char *text, int
         putchar(last ? '\n' : '\t');
         return;
     }
-    if (last) {
-        int room = terminal_width() - used;
-        if (room < LEAST_LAST_COLUMN)
-            room = LEAST_LAST_COLUMN;
-        size_t cut = strlen(text);
-        if (columns_of(text) > room)
-            for (cut = 0; room > 0 && text[cut]; cut++)
-                room -= ((unsigned char)text[cut + 1] & 0xc0) != 0x80;
-        printf("%*s%.*s\n", right && pad > 0 ? pad : 0, "", (int)cut, text);
-        return;
-    }
-    printf("%*s%s%*s  ", right && pad > 0 ? pad : 0, "", text, !right && pad > 0 ? pad : 0, "");
+    if (pad < 0)
+        pad = 0;
+    if (last)
+        put_last(t, text, right ? pad : 0, used);
+    else
+        printf("%*s%s%*s  ", right ? pad : 0, "", text, right ? 0 : pad, "");
 }
 
-static void put_row(const struct table *t, const char *const *cells)
+static void put_row(struct table *t, const char *const *cells)
 {
     int used = 0;
     for (size_t i = 0; i < t->columns; i++) {
@@ -200,6 +210,7 @@ void table_end(struct table *t)
 {
     if (t->rows || t->started)
         flush_rows(t);
+    free(t->said);
     free(t);
 }
 
@@ -211,14 +222,19 @@ void print_json_line(const json_t *value)
     putchar('\n');
 }
 
-/* A value that is neither a list nor an object, as text. */
-static void scalar(char *out, size_t size, const json_t *value)
+/* A value that is neither a list nor an object, as text. Numbers with a fraction are
+ * seconds, but for rates. */
+static void scalar(char *out, size_t size, const char *key, const json_t *value)
 {
     double number = json_number_value(value);
     if (json_is_string(value))
-        snprintf(out, size, "%s", json_string_value(value));
+        snprintf(out, size, "%s", json_string_length(value) ? json_string_value(value) : "-");
     else if (json_is_boolean(value))
         snprintf(out, size, "%s", json_is_true(value) ? "yes" : "no");
+    else if (json_is_number(value) && strcmp(key, "rate") == 0 && number >= NO_RATE)
+        snprintf(out, size, "no limit");
+    else if (json_is_number(value) && strcmp(key, "rate") == 0)
+        snprintf(out, size, "%.1f/s", number);
     else if (json_is_real(value) && number > A_TIMESTAMP)
         print_time(out, size, number);
     else if (json_is_real(value))
@@ -245,7 +261,7 @@ static void print_object_table(struct ctl *ctl, const json_t *list)
         char text[TABLE_COLUMNS][1024];
         const char *cells[TABLE_COLUMNS];
         for (size_t k = 0; k < n; k++) {
-            scalar(text[k], sizeof text[k], json_object_get(row, titles[k]));
+            scalar(text[k], sizeof text[k], titles[k], json_object_get(row, titles[k]));
             cells[k] = text[k];
         }
         table_row(t, cells);
@@ -265,14 +281,14 @@ static void print_list(struct ctl *ctl, const json_t *list)
     }
     json_array_foreach(list, i, value)
     {
-        scalar(text, sizeof text, value);
+        scalar(text, sizeof text, "", value);
         print_safe(stdout, i ? ", " : "");
         print_safe(stdout, text);
     }
     puts(json_array_size(list) ? "" : "-");
 }
 
-void print_json(struct ctl *ctl, const json_t *value, int indent)
+static void print_value(struct ctl *ctl, const char *name, const json_t *value, int indent)
 {
     const char *key;
     json_t *member;
@@ -282,7 +298,7 @@ void print_json(struct ctl *ctl, const json_t *value, int indent)
         return;
     }
     if (!json_is_object(value)) {
-        scalar(text, sizeof text, value);
+        scalar(text, sizeof text, name, value);
         print_safe(stdout, text);
         putchar('\n');
         return;
@@ -298,6 +314,11 @@ void print_json(struct ctl *ctl, const json_t *value, int indent)
             putchar('\n');
         else if (!table)
             printf("%*s ", width > 0 ? width : 0, "");
-        print_json(ctl, member, indent + 2);
+        print_value(ctl, key, member, indent + 2);
     }
+}
+
+void print_json(struct ctl *ctl, const json_t *value, int indent)
+{
+    print_value(ctl, "", value, indent);
 }

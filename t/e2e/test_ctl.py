@@ -301,6 +301,9 @@ def test_a_terminal_gets_aligned_columns_and_colour(stuck):
     os.close(ours)
     assert done.returncode == 0 and "\t" not in text and "\033[1m" in text
     lines = re.sub(r"\033\[\d*m", "", text).splitlines()
+    reasons = [line for line in lines if line.startswith("    ")]
+    assert reasons and all("Connection refused" in line for line in reasons)
+    lines = [line for line in lines if not line.startswith("    ")]
     assert all(line.startswith(i) for line, i in zip(lines[1:], stuck.ids))
     columns = {line.index("s%d@src.test" % n) for n, line in enumerate(lines[1:5])}
     assert columns == {lines[0].index("SENDER")}
