@@ -38,13 +38,23 @@ static bool is_acknowledged(const struct charges *c, uint32_t batch)
 
 /* ---- batches ------------------------------------------------------------------------- */
 
-static void send_batch(struct charges *c, struct charge_batch *b)
+/* In their order, always: a settlement that came before its charge would be of a
+ * stranger, and lost. */
+static void send_batches(struct charges *c)
 {
-    if (!c->channel || b->sent || c->unacknowledged >= c->credit)
+    if (!c->channel)
         return;
-    buf_adds(channel_out(c->channel), buf_slice(&b->frame));
-    b->sent = true;
-    c->unacknowledged++;
+    list_each(&c->batches, n)
+    {
+        struct charge_batch *b = container_of(n, struct charge_batch, link);
+        if (b->sent)
+            continue;
+        if (c->unacknowledged >= c->credit)
+            break;
+        buf_adds(channel_out(c->channel), buf_slice(&b->frame));
+        b->sent = true;
+        c->unacknowledged++;
+    }
 }
 
 /* What was gathered becomes a batch of its own. */
@@ -64,7 +74,7 @@ static void close_batch(struct qmgr *q)
     c->number++;
     list_push(&c->batches, &b->link);
     fault_point("qmgr.charges");
-    send_batch(c, b);
+    send_batches(c);
 }
 
 static void batch_free(struct charge_batch *b)
@@ -90,12 +100,7 @@ void charges_turn(struct qmgr *q)
         close_batch(q);
     if (c->question && q->scanned && c->channel)
         answer_question(q);
-    list_each(&c->batches, n)
-    {
-        if (c->unacknowledged >= c->credit)
-            break;
-        send_batch(c, container_of(n, struct charge_batch, link));
-    }
+    send_batches(c);
 }
 
 /* ---- what quota is told ------------------------------------------------------------------ */

@@ -1,5 +1,7 @@
 """From which source pool an account's mail goes: quota knows it, qmgr asks."""
 import json
+import os
+import signal
 
 import pytest
 from accounts_rig import Quota
@@ -62,11 +64,15 @@ class Asking(Qmgr):
         super().__init__(dict(accounts_enable="yes", event_log_file="events"))
         self.join()
 
-    def join(self):
+    def join(self, ready=True):
         ours, theirs = pair()
         self.master.master.send("ipc_peer", theirs.fileno(), service="quota", slot=0, pid=1)
         theirs.close()
         self.quota = Channel(ours)
+        if ready:
+            self.ready()
+
+    def ready(self):
         self.quota.send("ipc_charges_ready", credit=64)
 
     def asked(self, skip=("ipc_charges",)):
@@ -163,3 +169,26 @@ def test_B89_pool_that_is_no_name_closes_the_channel(qmgr, pool):
     qmgr.asked()
     qmgr.tell("acme", pool)
     qmgr.wait_log("malformed ACCOUNT_POOL")
+
+
+def test_F16_batches_keep_their_order_when_quota_is_back(qmgr):
+    """A settlement before its charge would be a stranger's, and lost."""
+    qmgr.commit(account="acme")
+    qmgr.asked(skip=())
+    qmgr.tell("acme", "")
+    qmgr.resolved()
+    job = qmgr.job()
+    first = qmgr.quota.expect("ipc_charges")
+    assert first.charges and not first.settlements
+    qmgr.quota.close()
+    qmgr.join(ready=False)
+    qmgr.wait_log("channel to quota: ")
+    os.kill(qmgr.master.process.pid, signal.SIGSTOP)  # both are read in one turn
+    try:
+        qmgr.ready()
+        qmgr.result(job)
+    finally:
+        os.kill(qmgr.master.process.pid, signal.SIGCONT)
+    again, second = qmgr.quota.expect("ipc_charges"), qmgr.quota.expect("ipc_charges")
+    assert again.batch == first.batch and again.charges
+    assert second.batch == first.batch + 1 and second.settlements
