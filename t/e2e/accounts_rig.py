@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class Quota:
-    def __init__(self, plans="", config=None, directory=None):
+    def __init__(self, plans="", config=None, directory=None, environment=None):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         self.own_directory = not directory
         os.chmod(self.directory, 0o755)
@@ -31,7 +31,7 @@ class Quota:
         values = dict(accounts_enable="yes", accounts_minfree="0", scram_iterations="4096")
         values.update(config or {})
         self.master = FakeMaster("quota", values, directory=self.directory,
-                                 listen=[self.socket_path])
+                                 listen=[self.socket_path], environment=environment)
         if plans:
             self.master.table("plans_file", 0, "plans.conf", plans)
             self.master.wait_log("plans read from")

@@ -142,7 +142,7 @@ def decode_packet(packet, fd=-1):
     return out
 
 
-class Closed(Exception):
+class Closed(ConnectionError):
     """The service closed the channel."""
 
 
@@ -156,13 +156,15 @@ class Channel:
         self.send_raw(encode(name, **values), fd)
 
     def send_raw(self, frame, fd=-1):
-        if fd < 0:
-            self.sock.send(frame)
-            return
-        frame = bytearray(frame)
-        frame[6] |= 1
-        self.sock.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
-                                     array.array("i", [fd]))])
+        rights = []
+        if fd >= 0:
+            frame = bytearray(frame)
+            frame[6] |= 1
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        try:
+            self.sock.sendmsg([frame], rights)
+        except ConnectionError as e:
+            raise Closed() from e
 
     def receive(self, timeout=10.0):
         """The next message; None after the timeout; raises Closed at the end."""
@@ -224,7 +226,7 @@ class FakeMaster:
     """Starts PROGRAM as master would, unprivileged or as root, and talks to it."""
 
     def __init__(self, program, config=None, listen=(), directory=None, wrapper=(),
-                 programs=os.path.join(BUILD, "bin")):
+                 programs=os.path.join(BUILD, "bin"), environment=None):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         os.chmod(self.directory, 0o755)
         self.log_path = os.path.join(self.directory, f"{program}.log")
@@ -261,6 +263,7 @@ class FakeMaster:
         if os.getuid() == 0 and not wrapper:
             argv = in_namespace(self.directory, argv)
         env = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS") or k == "PATH"}
+        env.update(environment or {})
         self.process = subprocess.Popen(argv, env=env, close_fds=False, preexec_fn=descriptors,
                                         stdin=subprocess.DEVNULL)
         theirs.close()

@@ -121,9 +121,10 @@ class Connection:
 
 class Script:
     """A listening server; the n-th connection is handled by the n-th handler
-    (the last one handles all that follow) on a thread of its own."""
+    (the last one handles all that follow) on a thread of its own. The kernel takes
+    `receive_buffer` bytes ahead of the handler, not as many as it has room for."""
 
-    def __init__(self, *handlers, host="127.0.0.1", path=None):
+    def __init__(self, *handlers, host="127.0.0.1", path=None, receive_buffer=None):
         self.handlers, self.connections, self.errors = handlers, [], []
         if path:
             self.sock, self.port = socket.socket(socket.AF_UNIX), 0
@@ -133,6 +134,8 @@ class Script:
         else:
             self.sock = socket.create_server((host, 0))
             self.port = self.sock.getsockname()[1]
+        if receive_buffer:  # inherited by connections; ends the kernel's own sizing
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.threads = []
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -309,7 +309,7 @@ def test_F12_F13_the_end_of_data_is_announced_before_it_is_sent(size, keywords):
             pass
     early = []
     fd = content_file(b"y" * size)
-    with Script(handler) as server, Relay() as relay:
+    with Script(handler, receive_buffer=1 << 20) as server, Relay() as relay:
         job = relay.deliver(server, ["r@dst.test"], fd=fd, body_len=size)
         os.close(fd)
         wait_until(lambda: early, 20, "the middle of the content")
