@@ -313,6 +313,31 @@ const struct ctl_command ctl_commands[] = {
      "The same for a file that is not in use",
      "\nExample:\n"
      "  postern provider test /etc/postern/providers.new\n"},
+    {"source", "list", cmd_source_list, "[--json]",
+     "Lists the addresses that mail is sent from, with volume and reputation",
+     "Recipients taken today and in seven days; of all that were answered in seven days the\n"
+     "shares that were deferred, rejected and blocked; recipients that wait.\n\n"
+     "Example:\n"
+     "  postern source list\n"},
+    {"source", "show", cmd_source_show, "SOURCE [--json]",
+     "Shows a source by provider: volume, reputation, warm-up; and who sends from it",
+     "\nExample:\n"
+     "  postern source show out1\n"},
+    {"source", "pools", cmd_source_pools, "[--json]",
+     "Lists the pools of sources, with advice on their size",
+     "\nExample:\n"
+     "  postern source pools\n"},
+    {"source", "suspend", cmd_source_act, "SOURCE [--for TIME] [--reason TEXT] [--json]",
+     "Sends no more from a source; others of its pool take over",
+     "Deliveries under way go on. It holds over restarts.\n"
+     "  --for TIME      30m, 2h, 1d; without it until `postern source resume`\n"
+     "  --reason TEXT   shown in lists, and in the log\n\n"
+     "Example:\n"
+     "  postern source suspend out1 --for 2d --reason 'listed, delisting asked for'\n"},
+    {"source", "resume", cmd_source_act, "SOURCE [--json]",
+     "Sends from a source again; what was blocked by rules is tried, too",
+     "\nExample:\n"
+     "  postern source resume out1\n"},
     {NULL, "help", cmd_help, "[COMMAND]", "Explains a command", ""},
 };
 const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];

@@ -193,6 +193,10 @@ int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, 
 int cmd_shaping_why(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_provider_check(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_source_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_source_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_source_pools(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_source_act(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_site_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);

@@ -27,6 +27,10 @@ static const struct {
     {"shaping.show", control_shaping_show},
     {"shaping.act", control_shaping_act},
     {"shaping.why", control_shaping_why},
+    {"source.list", control_source_list},
+    {"source.show", control_source_show},
+    {"source.act", control_source_act},
+    {"source.pools", control_source_pools},
 };
 
 static void request_reset(struct control_client *c)

@@ -87,6 +87,10 @@ void control_shaping_list(struct control_client *c); /* control_shaping.c */
 void control_shaping_show(struct control_client *c);
 void control_shaping_act(struct control_client *c);
 void control_shaping_why(struct control_client *c);
+void control_source_list(struct control_client *c); /* control_sources.c */
+void control_source_show(struct control_client *c);
+void control_source_act(struct control_client *c);
+void control_source_pools(struct control_client *c);
 void control_status(struct control_client *c); /* control_status.c */
 /* Appends the members that describe a message; recipients until the line is
  * full, the others are counted. */

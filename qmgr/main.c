@@ -78,6 +78,8 @@ static int start(struct service *s, struct err *e)
         return err_set(e, "cannot make a timer");
     if (open_spool(q, e) < 0)
         return -1;
+    queue_tick(q);
+    sources_load(q);
     control = control_new(s, q);
     showq = showq_new(s, 1, q);
     return 0;
@@ -200,6 +202,7 @@ static void turn(struct service *s)
 {
     struct qmgr *q = s->state;
     qmgr_turn(q);
+    sources_save(q, false);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0)
@@ -234,6 +237,8 @@ int main(int argc, char **argv)
     int status = service_main(argc, argv, &ops);
     showq_free(showq);
     control_free(control);
+    if (qmgr.store) /* else the spool was not ours */
+        sources_stop(&qmgr);
     if (qmgr.store)
         store_close(qmgr.store); /* completes what is on its way to the disk */
     return status;

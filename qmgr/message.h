@@ -173,12 +173,6 @@ static inline struct slice message_account(const struct message *m)
     struct slice owner = message_owner(m);
     return slice_first(owner, slice_chr(owner, '/'));
 }
-/* The pool of source addresses that the account or its plan is to send from, or empty. */
-static inline struct slice message_pool(const struct message *m)
-{
-    (void)m;
-    return slice_make(NULL, 0);
-}
 static inline struct slice message_sender(const struct message *m)
 {
     return slice_make(envelope_strings(m) + m->env->account_len, m->env->sender_len);

@@ -37,7 +37,7 @@ static uint16_t free_number(struct sources *all, struct source *s)
     panic("more than %d sources, old ones included", UINT16_MAX);
 }
 
-static struct source *make(struct sources *all, const struct source_conf *c)
+struct source *source_new(struct sources *all, const struct source_conf *c)
 {
     struct source *s = xcalloc(1, sizeof *s);
     s->number = free_number(all, s);
@@ -46,6 +46,10 @@ static struct source *make(struct sources *all, const struct source_conf *c)
     s->has_v6 = c->has_v6;
     memcpy(s->v4, c->v4, sizeof s->v4);
     memcpy(s->v6, c->v6, sizeof s->v6);
+    s->helo = xstrdup("");
+    s->reason = xstrdup("");
+    s->listed_zones = xstrdup("");
+    s->listed_text = xstrdup("");
     list_push(&all->all, &s->all);
     return s;
 }
@@ -62,7 +66,7 @@ static void adopt(struct qmgr *q, const struct source_conf *c, uint32_t position
             s = known;
     }
     if (!s)
-        s = make(q->from, c);
+        s = source_new(q->from, c);
     s->conf = c;
     s->position = position;
     free(s->helo);
@@ -79,6 +83,19 @@ static void set_ramps(struct source *s)
             s->conf ? source_ramp_for(s->conf, slice_str(s->records[i]->provider)) : NULL;
 }
 
+/* Lists have other numbers in another set. */
+static uint32_t listed_bits(const struct sources_conf *conf, struct slice zones)
+{
+    uint32_t bits = 0;
+    while (zones.len) {
+        struct slice zone = slice_cut(&zones, ' ');
+        for (size_t i = 0; i < conf->list_count; i++)
+            if (slice_eq(zone, slice_str(conf->lists[i].zone)))
+                bits |= UINT32_C(1) << i;
+    }
+    return bits;
+}
+
 void sources_set(struct qmgr *q, struct sources_conf *conf)
 {
     struct sources *all = q->from;
@@ -92,7 +109,8 @@ void sources_set(struct qmgr *q, struct sources_conf *conf)
     list_each_safe(&all->all, n)
     {
         struct source *s = container_of(n, struct source, all);
-        s->listed = s->pending = 0; /* lists have other numbers now */
+        s->pending = 0;
+        s->listed = conf ? listed_bits(conf, slice_str(s->listed_zones)) : 0;
         set_ramps(s);
         if (!s->conf && s->lanes)
             sources_leave(q, s);
@@ -143,8 +161,8 @@ const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t
     if (s->suspended_until > wall) {
         if (s->suspended_until - wall < LOOK_AGAIN_SECONDS * CLOCK_SECOND)
             *until = q->now + (s->suspended_until - wall);
-        snprintf(text, sizeof text, "suspended by hand%s%.*s", s->reason && *s->reason ? ": " : "",
-                 SOURCE_REASON_MAX, s->reason ? s->reason : "");
+        snprintf(text, sizeof text, "suspended by hand%s%.*s", *s->reason ? ": " : "",
+                 SOURCE_REASON_MAX, s->reason);
         return text;
     }
     if (s->unusable_until > q->now) {
@@ -275,7 +293,7 @@ static const struct pool_conf *pool_of(struct qmgr *q, const struct message *m)
         [CLASS_TRANSACTIONAL] = {"transactional", 13},
         [CLASS_BULK] = {"bulk", 4},
     };
-    struct slice sender = message_sender(m), wanted = message_pool(m);
+    struct slice sender = message_sender(m), wanted = pools_name(q, m);
     struct sources *all = q->from;
     if (wanted.len && !sources_pool(all->conf, wanted) &&
         (!all->unknown_pool || !slice_eq(slice_str(all->unknown_pool), wanted))) {
@@ -361,6 +379,19 @@ void sources_move(struct qmgr *q, struct lane *l)
         sources_submit(q, site, j);
         site_unref(q, site);
         message_settle(q, m);
+    }
+}
+
+void sources_forgive(struct qmgr *q, struct source *s)
+{
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (l->from != s || !l->blocked)
+            continue;
+        l->blocked = false;
+        shaper_unsuspend(&l->shaper);
+        dispatch_wake(q, l);
     }
 }
 

@@ -17,6 +17,7 @@
 #ifndef POSTERN_QMGR_SOURCES_H
 #define POSTERN_QMGR_SOURCES_H
 
+#include "qmgr/kept_file.h"
 #include "qmgr/qmgr.h"
 #include "sources/sources.h"
 
@@ -64,6 +65,7 @@ struct source {
     uint32_t listed;         /* bits: lists of the present set that have it */
     uint32_t pending;        /* bits: lists that were asked and have not answered */
     int64_t listed_since;    /* wall microseconds */
+    char *listed_zones;      /* the lists that have it, for people and the file */
     char *listed_text;       /* what the list says */
     struct source_record **records;
     size_t record_count;
@@ -76,9 +78,9 @@ struct sources {
     struct list all;
     struct source **by_position; /* of conf */
     struct source *numbers[UINT16_MAX];
-    bool dirty;    /* the file is behind */
-    int64_t saved; /* monotonic */
-    bool saving;
+    struct kept_file file;
+    bool dirty;       /* it is behind */
+    int64_t saved;    /* monotonic */
     int64_t list_due; /* monotonic: the next round of look-ups */
     size_t list_next; /* source of the round, list_next_list: list */
     size_t list_next_list;
@@ -107,6 +109,20 @@ struct source *source_find(const struct qmgr *q, struct slice name);
 const char *source_addresses(const struct source *s, char text[static 80]);
 /* The address that stands for it: IPv4, if it has one. */
 struct slice source_address(const struct source *s);
+
+/* A source of that name and addresses; its conf is the caller's to set. */
+struct source *source_new(struct sources *all, const struct source_conf *c);
+/* It may send again: nothing of what was blocked by hand or by a rule is held against it. */
+void sources_forgive(struct qmgr *q, struct source *s);
+
+/* ---- sources_state.c ----------------------------------------------------------------- */
+
+/* Reads what was known of sources before the restart; before sources_set. */
+void sources_load(struct qmgr *q);
+/* Writes the file if it is behind for a while, or `now`. */
+void sources_save(struct qmgr *q, bool now);
+/* Writes it and waits for that. */
+void sources_stop(struct qmgr *q);
 
 /* ---- sources_record.c --------------------------------------------------------------- */
 

@@ -98,6 +98,7 @@ void source_free(struct sources *all, struct source *s)
     free(s->helo);
     free(s->reason);
     free(s->listed_text);
+    free(s->listed_zones);
     free(s);
 }
 

@@ -1,5 +1,6 @@
 """Source addresses: pools, who sends from which, retries that keep their source, blocks that
 switch it, addresses that are not ours, warm-up."""
+import json
 import os
 import subprocess
 from collections import Counter
@@ -224,3 +225,70 @@ def test_master_refuses_a_bad_file_with_its_line(tmp_path):
     done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode != 0 and f"{conf}:3: no such option 'wieght'" in done.stdout
+
+
+# ---- what is known of sources ------------------------------------------------------------------
+
+
+def listed(p, *args):
+    return [json.loads(l) for l in p.ctl("source", *args, "--json").splitlines()]
+
+
+def test_volume_reputation_and_suspension_over_a_restart(tmp_path):
+    """Counts, warm-up and what was suspended by hand are known again."""
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a { ipv4 = 127.0.0.11 warmup = \"table:5,100000\" }\n"
+                    "source b { ipv4 = 127.0.0.12 }\n"
+                    "pool default { sources = {a} overflow = warm }\npool warm { sources = {b} }\n")
+    with PeerSink() as sink, Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{sink.port}",
+                                     source_config_file=str(conf)) as p:
+        sink.replies = {"no@d.test": "550 5.1.1 no such user"}
+        for i in range(8):
+            p.send("s@src.test", [f"r{i}@d.test"], b"Subject: x\r\n\r\nx\r\n")
+        sink.wait(8)
+        p.send("s@src.test", ["no@d.test"], b"Subject: x\r\n\r\nx\r\n")
+        p.wait_log(r"to=<no@d.test>.*status=bounced")
+        by_name = {s["source"]: s for s in listed(p, "list")}
+        assert by_name["a"]["days7"]["accepted"] == 5 and not by_name["a"]["warm"]
+        assert by_name["b"]["days7"]["accepted"] + by_name["b"]["days7"]["rejected"] >= 4
+        assert sum(s["days7"]["rejected"] for s in by_name.values()) == 1
+        p.ctl("source", "suspend", "b", "--for", "1h", "--reason", "a test")
+        p.stop()
+        p.start()
+        by_name = {s["source"]: s for s in listed(p, "list")}
+        assert by_name["a"]["days7"]["accepted"] == 5
+        assert by_name["b"]["state"] == "suspended by hand: a test"
+        assert 3000 < by_name["b"]["suspended_for"] <= 3600
+        rows = listed(p, "show", "a")
+        others = next(r for r in rows if r.get("provider"))
+        assert (others["allowed_today"], others["left_today"], others["warmup_day"]) == (5, 0, 1)
+        assert any(r.get("sender") == "@src.test" and r["recipients"] >= 5 for r in rows)
+        # nobody may send now, and the operator reads why
+        p.send("s@src.test", ["late@d.test"], b"Subject: x\r\n\r\nx\r\n")
+        p.wait_log(r"to=<late@d.test>.*no source address may send this now: source")
+        assert "suspended by hand" in p.ctl("source", "list")
+        p.ctl("source", "resume", "b")
+        p.ctl("queue", "flush")
+        p.wait_log(r"to=<late@d.test>.*status=sent")
+        text = p.ctl("source", "show", "b") + p.ctl("source", "pools")
+        assert "@src.test" in text and "127.0.0.12" in text and "overflow" in text
+        pools = {r["pool"]: r for r in listed(p, "pools")}
+        assert pools["default"]["overflow"] == "warm" and "warmed up" in pools["default"]["advice"]
+
+
+def test_a_damaged_state_file_is_kept_aside(tmp_path):
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a { ipv4 = 127.0.0.11 }\n")
+    with PeerSink() as sink, Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{sink.port}",
+                                     source_config_file=str(conf)) as p:
+        p.send("s@src.test", ["r@d.test"], b"Subject: x\r\n\r\nx\r\n")
+        p.wait_log(r"to=<r@d.test>.*status=sent")
+        p.stop()
+        path = p.path("spool", "sources.state")
+        with open(path, "r+b") as f:
+            f.seek(10)
+            f.write(b"\xff")
+        p.start()
+        p.wait_log(r"sources.state is damaged, kept as sources.state.damaged: .*counted anew")
+        assert os.path.exists(path + ".damaged")
+        assert listed(p, "list")[0]["days7"]["accepted"] == 0

@@ -217,6 +217,26 @@ void control_shaping_why(struct control_client *c)
     control_done(c, NULL);
 }
 
+void control_source_list(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
+void control_source_show(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
+void control_source_act(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
+void control_source_pools(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
 void queue_show_site(struct qmgr *q, struct slice domain,
                      void (*done)(struct slice json, void *arg), void *arg)
 {

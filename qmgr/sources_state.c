@@ -1,0 +1,215 @@
+/* What is known of sources, over restarts: a line of JSON for each. */
+#include <arpa/inet.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#include "core/json.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/sources.h"
+
+#define STATE_FILE "sources.state"
+enum {
+    SAVE_SECONDS = 10,
+    SAVE_SECONDS_MANY = 60, /* with more than so many sources: */
+    MANY = 200
+};
+
+/* ---- saving ------------------------------------------------------------------------------ */
+
+static void put_counts(struct buf *b, const struct source_record *r)
+{
+    json_list(b, NULL);
+    json_str(b, NULL, slice_str(r->provider));
+    json_int(b, NULL, r->day);
+    for (int i = 0; i < SOURCE_DAYS; i++) {
+        const struct source_counts *c = &r->days[i];
+        json_int(b, NULL, c->accepted);
+        json_int(b, NULL, c->deferred);
+        json_int(b, NULL, c->rejected);
+        json_int(b, NULL, c->blocked);
+    }
+    json_list_end(b);
+}
+
+static void put_shares(struct buf *b, const struct source *s)
+{
+    json_list(b, "senders");
+    for (int i = 0; i < SOURCE_SHARES; i++) {
+        if (!s->shares[i].name)
+            continue;
+        json_list(b, NULL);
+        json_str(b, NULL, slice_str(s->shares[i].name));
+        json_int(b, NULL, (int64_t)s->shares[i].recipients);
+        json_int(b, NULL, (int64_t)s->shares[i].refused);
+        json_list_end(b);
+    }
+    json_list_end(b);
+}
+
+static void put_source(struct buf *b, const struct source *s, int64_t day_length)
+{
+    char text[80];
+    json_begin(b);
+    json_str(b, "name", slice_str(s->name));
+    json_str(b, "addresses", slice_str(source_addresses(s, text)));
+    json_int(b, "day", day_length);
+    json_int(b, "began", s->began);
+    json_int(b, "suspended_until", s->suspended_until);
+    json_str(b, "reason", slice_str(s->reason));
+    json_str(b, "listed", slice_str(s->listed_zones));
+    json_str(b, "listed_text", slice_str(s->listed_text));
+    json_int(b, "listed_since", s->listed_since);
+    json_int(b, "senders_day", s->shares_day);
+    put_shares(b, s);
+    json_list(b, "providers");
+    for (size_t i = 0; i < s->record_count; i++)
+        put_counts(b, s->records[i]);
+    json_list_end(b);
+    json_end(b);
+    buf_addc(b, '\n');
+}
+
+static void save(struct qmgr *q)
+{
+    struct sources *all = q->from;
+    struct buf *b = kept_file_begin(&all->file);
+    list_each(&all->all, n)
+        put_source(b, container_of(n, struct source, all), sources_day_length(q));
+    all->dirty = false;
+    all->saved = q->now;
+    kept_file_save(&all->file);
+}
+
+static int64_t pause(const struct sources *all)
+{
+    bool many = all->conf && all->conf->count > MANY;
+    return (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
+}
+
+void sources_save(struct qmgr *q, bool now)
+{
+    struct sources *all = q->from;
+    bool due = all->dirty && (now || q->now - all->saved >= pause(all));
+    if (!kept_file_busy(&all->file, false) && due)
+        save(q);
+}
+
+void sources_stop(struct qmgr *q)
+{
+    (void)kept_file_busy(&q->from->file, true);
+    if (q->from->dirty)
+        save(q);
+    (void)kept_file_busy(&q->from->file, true);
+}
+
+/* ---- loading ------------------------------------------------------------------------------- */
+
+static int64_t number(const json_t *value)
+{
+    return json_is_integer(value) ? json_integer_value(value) : 0;
+}
+
+static char *text_of(const json_t *o, const char *name, size_t max)
+{
+    const char *text = json_string_value(json_object_get(o, name));
+    return slice_dup(slice_first(slice_str(text), max));
+}
+
+static uint32_t count_of(const json_t *list, size_t at)
+{
+    int64_t n = number(json_array_get(list, at));
+    return n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+}
+
+static void take_counts(struct source *s, const json_t *list)
+{
+    const char *provider = json_string_value(json_array_get(list, 0));
+    if (!provider || strlen(provider) > SOURCES_NAME_MAX)
+        return;
+    struct source_record *r = source_record(s, slice_str(provider));
+    r->day = number(json_array_get(list, 1));
+    r->day = r->day < 0 ? 0 : r->day;
+    for (size_t i = 0; i < SOURCE_DAYS; i++)
+        r->days[i] = (struct source_counts){count_of(list, 2 + 4 * i), count_of(list, 3 + 4 * i),
+                                            count_of(list, 4 + 4 * i), count_of(list, 5 + 4 * i)};
+}
+
+static void take_shares(struct source *s, const json_t *list)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(list, i, one)
+    {
+        const char *name = json_string_value(json_array_get(one, 0));
+        if (i >= SOURCE_SHARES || !name || !*name || strlen(name) > ACCOUNT_MAX)
+            continue;
+        struct source_share *share = source_share(s, slice_str(name));
+        share->recipients = count_of(one, 1);
+        share->refused = count_of(one, 2);
+    }
+}
+
+/* "192.0.2.1, 2001:db8::1" */
+static int take_addresses(const char *text, struct source_conf *out)
+{
+    struct slice rest = slice_str(text);
+    while (rest.len) {
+        char one[INET6_ADDRSTRLEN];
+        struct slice part = slice_trim(slice_cut(&rest, ','));
+        if (part.len == 0 || part.len >= sizeof one)
+            return -1;
+        memcpy(one, part.ptr, part.len);
+        one[part.len] = '\0';
+        if (inet_pton(AF_INET, one, out->v4) == 1)
+            out->has_v4 = true;
+        else if (inet_pton(AF_INET6, one, out->v6) == 1)
+            out->has_v6 = true;
+        else
+            return -1;
+    }
+    return out->has_v4 || out->has_v6 ? 0 : -1;
+}
+
+static void take_source(struct qmgr *q, const json_t *o)
+{
+    const char *addresses = json_string_value(json_object_get(o, "addresses"));
+    struct source_conf c = {.name = text_of(o, "name", SOURCES_NAME_MAX)};
+    size_t i;
+    json_t *one;
+    if (!*c.name || !addresses || take_addresses(addresses, &c) < 0 ||
+        number(json_object_get(o, "day")) != sources_day_length(q)) {
+        free(c.name);
+        return;
+    }
+    struct source *s = source_new(q->from, &c);
+    free(c.name);
+    s->began = number(json_object_get(o, "began"));
+    s->suspended_until = number(json_object_get(o, "suspended_until"));
+    s->reason = text_of(o, "reason", SOURCE_REASON_MAX);
+    s->listed_zones = text_of(o, "listed", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1));
+    s->listed_text = text_of(o, "listed_text", SOURCE_REASON_MAX);
+    s->listed_since = number(json_object_get(o, "listed_since"));
+    s->shares_day = number(json_object_get(o, "senders_day"));
+    take_shares(s, json_object_get(o, "senders"));
+    json_array_foreach(json_object_get(o, "providers"), i, one) take_counts(s, one);
+}
+
+void sources_load(struct qmgr *q)
+{
+    struct buf text = BUF_INIT(0);
+    struct err e = {0, ""};
+    q->from->file.name = STATE_FILE;
+    int rc = kept_file_read(STATE_FILE, &text, &e);
+    struct slice rest = buf_slice(&text);
+    for (int n = 0; rc == 0 && rest.len && n < SOURCES_MAX; n++) {
+        struct slice line = slice_cut(&rest, '\n');
+        json_t *o = json_loadb(line.ptr, line.len, JSON_REJECT_DUPLICATES, NULL);
+        if (o)
+            take_source(q, o);
+        json_decref(o);
+    }
+    if (rc < 0)
+        log_error("%s: what sources have sent is counted anew, warm-ups included", e.text);
+    buf_free(&text);
+}
