@@ -312,7 +312,7 @@ enum path_error path_parse(struct slice *in, unsigned flags, struct smtp_path *o
     if (n == s.len || (rest.len && rest.ptr[0] != ' '))
         return PATH_SYNTAX;
     if (!skip_route(&mailbox))
-        return PATH_SYNTAX;
+        return PATH_BAD_ROUTE;
     enum path_error rc = address_parse(mailbox, flags, out);
     if (rc == PATH_OK)
         *in = rest;
@@ -327,6 +327,7 @@ struct refusal path_refusal(enum path_error error, unsigned flags)
         const char *text;
     } table[PATH_ERROR_COUNT] = {
         [PATH_SYNTAX] = {501, NULL, "Bad address syntax; expected <local-part@domain>"},
+        [PATH_BAD_ROUTE] = {553, NULL, "Bad source route or empty local part of address"},
         [PATH_NULL] = {501, NULL, "An address is needed here"},
         [PATH_NO_DOMAIN] = {553, NULL, "Address without a domain"},
         [PATH_BAD_LOCAL] = {553, NULL, "Bad local part of address"},

@@ -49,8 +49,9 @@ enum path_flag {
 
 enum path_error {
     PATH_OK,
-    PATH_SYNTAX, /* no <...>, or something else unreadable */
-    PATH_NULL,   /* <> where an address is needed */
+    PATH_SYNTAX,    /* no <...>, or something else unreadable */
+    PATH_BAD_ROUTE, /* "<@" begins a source route, and this is none */
+    PATH_NULL,      /* <> where an address is needed */
     PATH_NO_DOMAIN,
     PATH_BAD_LOCAL,
     PATH_BAD_DOMAIN,

@@ -189,8 +189,20 @@ def test_B23_B25_B28_B29_bad_mail(smtpd, argument, reply):
     ("<a@[IPv6:2001:db8::1]>", b"a@[IPv6:2001:db8::1]"),
     ("<;sh@x.test>", None),
     ("<a%b@c.test>", b"a%b@c.test"),
+    ("<b.test!a@c.test>", b"b.test!a@c.test"),
+    ("<@x.test,@y.test:a@b.test>", b"a@b.test"),
+    ("<a@[IPv6:2001:db8::g]>", None),
+    ("<a@[300.1.1.1]>", None),
+    ('<"a@c.test>', None),
+    ("<a@b@c.test>", None),
+    (b"<\xc3\xa4@c.test>", None),
+    (b"<\xff@c.test>", None),
+    (b"<a@\xc3\xa4.test>", None),
     ("<postmaster>", b"postmaster@relay.test"),
     ("<a@b..test>", None),
+    ("<a b@>", None),
+    ("<a..b@>", None),
+    ("<a@>", None),
     ("<" + "l" * 64 + "@c.test>", b"l" * 64 + b"@c.test"),
     ("<" + "l" * 65 + "@c.test>", None),
     ("<a@" + "l" * 64 + ".test>", None),
@@ -202,13 +214,24 @@ def test_B24_B26_B27_recipient_paths(smtpd, path, canonical):
     with smtpd.client() as c:
         c.expect("EHLO client.test", "250")
         c.expect("MAIL FROM:<>", "250")
-        code, text = c.command(f"RCPT TO:{path}")
+        path = path if isinstance(path, bytes) else path.encode()
+        code, text = c.command(b"RCPT TO:" + path)
         if canonical is None:
-            assert code in (501, 553), text
+            assert code == (501 if path in (b"<>", b'<"a@c.test>') else 553), text
+            c.expect("DATA", "554 5.5.1")
             return
         assert code == 250, text
         c.data(MESSAGE + b".\r\n")
         assert smtpd.accept(c).recipients[0].address == canonical
+
+
+@pytest.mark.parametrize("address", ["dst.test!b@other.test", "b%dst.test@other.test",
+                                     "@other.test:b@dst.test", '"b@dst.test"@other.test'])
+def test_B27_no_trick_gets_around_the_denial(address):
+    with Smtpd(mynetworks="192.0.2.0/24") as s, s.client() as c:
+        c.expect("EHLO client.test", "250")
+        c.expect("MAIL FROM:<a@src.test>", "250")
+        c.expect(f"RCPT TO:<{address}>", "554 5.7.1")
 
 
 def test_B27_relay_is_denied_to_others():
@@ -374,6 +397,17 @@ def test_helo_can_be_required():
         c.expect("MAIL FROM:<a@src.test>", "503 5.5.1")
         c.expect("HELO client.test", "250 relay.test")
         c.expect("MAIL FROM:<a@src.test>", "250")
+
+
+@pytest.mark.parametrize("parameter", [
+    "ORCPT=rfc822;a+00b@x.test", "ORCPT=rfc822;a+0Ab@x.test", "ORCPT=rfc822;a+0Db@x.test",
+    "ORCPT=rfc822;a+0", "ORCPT=rfc822;a+GG@x.test", "ORCPT=rfc822",
+    "ORCPT=rfc822;a@x ORCPT=rfc822;a@x", "NOTIFY=NEVER,DELAY", "NOTIFY=SOMETIMES"])
+def test_B23_B29_bad_recipient_parameters(smtpd, parameter):
+    with smtpd.client() as c:
+        c.envelope(recipients=())
+        c.expect(f"RCPT TO:<b@dst.test> {parameter}", "501 5.5.4")
+        c.expect("DATA", "554 5.5.1")  # nobody was added
 
 
 def test_dsn_parameters_arrive_decoded(smtpd):

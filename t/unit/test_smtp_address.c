@@ -44,9 +44,9 @@ static const struct row rows[] = {
     {"<\"a\\\"@b\"@c>", PATH_RECIPIENT, PATH_OK, "\"a\\\"@b\"@c", "c", ""},
     {"<@r:a@b>", PATH_RECIPIENT, PATH_OK, "a@b", "b", ""},
     {"<@r.example,@s.example:a@b>", PATH_RECIPIENT, PATH_OK, "a@b", "b", ""},
-    {"<@r>", PATH_RECIPIENT, PATH_SYNTAX, "", "", ""},
-    {"<@r:>", PATH_SENDER, PATH_SYNTAX, "", "", ""},
-    {"<@r,s:a@b>", PATH_RECIPIENT, PATH_SYNTAX, "", "", ""},
+    {"<@r>", PATH_RECIPIENT, PATH_BAD_ROUTE, "", "", ""},
+    {"<@r:>", PATH_SENDER, PATH_BAD_ROUTE, "", "", ""},
+    {"<@r,s:a@b>", PATH_RECIPIENT, PATH_BAD_ROUTE, "", "", ""},
     {"<a@[IPv6:2001:db8::1]>", PATH_RECIPIENT, PATH_OK, "a@[IPv6:2001:db8::1]",
      "[IPv6:2001:db8::1]", ""},
     {"<a@[IPv6:..]>", PATH_RECIPIENT, PATH_BAD_LITERAL, "", "", ""},
@@ -70,7 +70,7 @@ static const struct row rows[] = {
     /* B26 */
     {"<a b@>", PATH_RECIPIENT, PATH_BAD_LOCAL, "", "", ""},
     {"<a@>", PATH_RECIPIENT, PATH_BAD_DOMAIN, "", "", ""},
-    {"<@>", PATH_RECIPIENT, PATH_SYNTAX, "", "", ""},
+    {"<@>", PATH_RECIPIENT, PATH_BAD_ROUTE, "", "", ""},
     {"<\"@>", PATH_RECIPIENT, PATH_SYNTAX, "", "", ""},
     /* B27: ordinary characters */
     {"<a%b@c>", PATH_RECIPIENT, PATH_OK, "a%b@c", "c", ""},
