@@ -106,11 +106,13 @@ class Gone(Exception):
 
 
 class Client(threading.Thread):
-    """One after the other, at most `rate` a second, until `stop` is set."""
+    """One after the other, at most `rate` a second and while `room` is set, until `stop`
+    is set."""
 
-    def __init__(self, numbers, text, port, seed, rate, stop):
+    def __init__(self, numbers, text, port, seed, rate, stop, room=None):
         super().__init__(daemon=True)
         self.numbers, self.text, self.port, self.rate, self.stop = numbers, text, port, rate, stop
+        self.room = room
         self.random = random.Random(seed)
         self.socket = self.input = None
         self.chunking = False
@@ -151,6 +153,8 @@ class Client(threading.Thread):
             raise Gone
         self.expect(b"EHLO client.test", b"250")
         for _ in range(count):
+            if self.room:
+                self.room.wait()
             if self.stop.is_set():
                 break
             begun = time.monotonic()
