@@ -81,10 +81,11 @@ struct recipient {
     uint32_t at;           /* of the address in the envelope's strings; ORCPT follows */
     uint32_t due;          /* seconds on qmgr's clock (queue_seconds) */
     uint16_t address_len, orcpt_len;
-    uint8_t attempts; /* stays at 255 */
-    uint8_t notice;   /* FAILED: number of the notice that reports it */
-    uint8_t state;    /* enum recipient_state */
-    uint8_t notify;   /* enum dsn_notify bits; 0: not given */
+    uint8_t attempts;   /* stays at 255 */
+    uint8_t notice;     /* FAILED: number of the notice that reports it */
+    uint8_t state : 7;  /* enum recipient_state */
+    uint8_t parked : 1; /* WAITING for want of memory, not for a time (park.c) */
+    uint8_t notify;     /* enum dsn_notify bits; 0: not given */
 };
 
 /* Content in memory: prefix, then body. For a large message the prefix alone. */

@@ -28,8 +28,10 @@ void park(struct qmgr *q, struct queue *k, struct job *j)
     struct message *m = j->m;
     int64_t wait = LOOK_AGAIN_SECONDS * CLOCK_SECOND;
     uint32_t due = queue_seconds(q, q->now + wait + retry_jitter(wait));
-    for (uint32_t i = 0; i < j->count; i++)
+    for (uint32_t i = 0; i < j->count; i++) {
         recipient_waits(m, j->rcpts[i], due);
+        m->env->recipients[j->rcpts[i]].parked = true;
+    }
     m->env->queued -= j->count;
     list_remove(&m->parked);
     list_push(&k->parked, &m->parked);
@@ -40,6 +42,7 @@ void park_release(struct qmgr *q, struct queue *k)
 {
     if (k->count > fair_share(q) / 2 || k->lane->shaper.suspended_until > q->now)
         return;
-    for (int i = 0; i < RELEASE_AT_A_TIME && !list_empty(&k->parked); i++)
-        message_hurry(q, container_of(list_pop(&k->parked), struct message, parked));
+    /* those that are held, or have no more to send here, would end the chain */
+    for (int i = 0; i < RELEASE_AT_A_TIME && !list_empty(&k->parked);)
+        i += message_hurry(q, container_of(list_pop(&k->parked), struct message, parked));
 }

@@ -259,6 +259,7 @@ struct qmgr {
     uint64_t peeking; /* envelopes that are being read for walks */
     uint64_t open_commits, open_records;
     bool scanned, draining;
+    bool orphaned; /* master is gone: smtpd finishes, and needs somebody to commit to (F17) */
     int store_state;
     struct smtpd *smtpds[SMTPDS_MAX];
     unsigned smtpd_count;
@@ -316,8 +317,9 @@ void message_pin(struct message *m);
 bool message_unpin(struct qmgr *q, struct message *m);
 /* Half of the room for envelopes is taken: those that only wait make place. */
 bool queue_crowded(const struct qmgr *q);
-/* A stub that may be loaded now instead of later. */
-void message_hurry(struct qmgr *q, struct message *m);
+/* A stub that may be loaded now instead of later, or recipients that were parked. False:
+ * there is nothing to hurry. */
+bool message_hurry(struct qmgr *q, struct message *m);
 /* When m is due next, in the heap that it belongs to; INT64_MAX: in none. */
 void message_plan(struct qmgr *q, struct message *m, int64_t due);
 /* When it needs attention next; needs m->env. */

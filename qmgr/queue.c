@@ -134,6 +134,7 @@ void recipient_waits(struct message *m, uint32_t i, uint32_t due)
 {
     struct recipient *r = &m->env->recipients[i];
     r->state = RCPT_WAITING;
+    r->parked = false;
     r->due = due;
     if (due < m->env->next_due)
         m->env->next_due = due;
@@ -277,13 +278,32 @@ void message_stub(struct qmgr *q, struct message *m, int64_t due)
     message_plan(q, m, due);
 }
 
-void message_hurry(struct qmgr *q, struct message *m)
+/* Its envelope has stayed in memory, for other recipients. False: none was parked. */
+static bool unpark(struct qmgr *q, struct message *m)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        const struct recipient *r = &m->env->recipients[i];
+        if (r->state != RCPT_WAITING || !r->parked)
+            continue;
+        recipient_waits(m, i, 0);
+        any = true;
+    }
+    if (any)
+        message_plan(q, m, q->now);
+    return any;
+}
+
+bool message_hurry(struct qmgr *q, struct message *m)
 {
     if (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED))
-        return;
-    if (m->phase == PHASE_STUB || (m->phase == PHASE_LOADED && m->env->peeked))
-        message_plan(q, m, q->now);
+        return false;
     m->hurried = m->phase == PHASE_LOADING;
+    if (m->phase == PHASE_LOADED && !m->env->peeked)
+        return unpark(q, m);
+    if (m->phase == PHASE_STUB || m->phase == PHASE_LOADED)
+        message_plan(q, m, q->now);
+    return true;
 }
 
 void message_enter(struct qmgr *q, struct message *m)

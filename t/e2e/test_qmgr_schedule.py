@@ -142,6 +142,29 @@ def test_many_messages_for_one_site_leave_memory_to_others():
     q.stop()
 
 
+def test_parked_recipients_of_a_message_in_memory_are_called_when_there_is_room():
+    """Its other recipient is under way all the time, so that its envelope stays."""
+    q = Qmgr(dict(qmgr_message_active_limit="20", initial_destination_concurrency="1",
+                  default_destination_concurrency_limit="1"))
+    stuck = [q.commit(["u@slow.test"], account="big") for _ in range(40)]
+    q.resolved()
+    slow = q.job()
+    mixed = q.commit(["u@slow.test", "h@hang.test"], account="big")
+    q.resolved()
+    hanging = q.job()
+    assert (hanging.id, hanging.recipients[0].address) == (mixed.encode(), b"h@hang.test")
+    got, job = [], slow
+    for _ in range(len(stuck) + 1):
+        got.append(job.id.decode())
+        q.result(job)
+        if len(got) <= len(stuck):
+            job = q.job(timeout=5)
+    assert sorted(got) == sorted([*stuck, mixed])
+    q.result(hanging)
+    q.wait_files([])
+    q.stop()
+
+
 def test_sites_stay_with_the_relay_that_has_their_sessions():
     q = Qmgr(relays=2)
     seen = set()
