@@ -35,10 +35,8 @@ int intake_current_state(const struct qmgr *q)
 {
     if (q->store_state != SPOOL_OK)
         return q->store_state;
-    return q->draining || q->messages.count - q->deleted_count >=
-                              (uint64_t)q->s->config->qmgr_message_limit
-               ? SPOOL_BUSY
-               : SPOOL_OK;
+    bool full = q->messages.count - q->deleted_count >= (uint64_t)q->s->config->qmgr_message_limit;
+    return full || (q->draining && !q->orphaned) ? SPOOL_BUSY : SPOOL_OK;
 }
 
 static void tell_state(struct smtpd *s, int state)

@@ -172,12 +172,14 @@ static void table(struct service *s, struct slice parameter, unsigned position, 
     buf_free(&text);
 }
 
-/* No new work; what is under way ends, or stays in the spool. */
+/* No new work; what is under way ends, or stays in the spool. Master lets smtpd finish
+ * before it asks this of us; if it is gone, nobody does. */
 static void drain(struct service *s, unsigned seconds)
 {
     struct qmgr *q = s->state;
     (void)seconds;
     q->draining = true;
+    q->orphaned = !s->master;
     intake_state(q);
 }
 
@@ -205,7 +207,8 @@ static void turn(struct service *s)
     sources_save(q, false);
     events_flush(q);
     arm_timer(q);
-    if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0)
+    if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&
+        (!q->orphaned || q->smtpd_count == 0))
         service_stop(s);
 }
 

@@ -6,7 +6,7 @@
     dns.servfail("broken.example.org")        # every type; or name, "MX"
     dns.silent("dead.example.org")            # never answers
     dns.raw("odd.example.org", "MX", [b"", b"\\0"])   # rdata as given
-    dns.mangle("evil.example.org", lambda wire, tcp: wire[:20])
+    dns.mangle("evil.example.org", lambda wire, tcp: wire[:20])   # or a list of packets
     ... resolver_nameservers = dns.address ...
     dns.asked("example.org", "MX")            # how often
     dns.stop()
@@ -43,7 +43,8 @@ class DnsServer:
                 wire, sock = self.request
                 reply = server.answer(wire, tcp=False)
                 if reply is not None:
-                    sock.sendto(reply, self.client_address)
+                    for packet in reply if isinstance(reply, list) else [reply]:
+                        sock.sendto(packet, self.client_address)
 
         class Tcp(socketserver.StreamRequestHandler):
             def handle(self):

@@ -321,7 +321,7 @@ def test_F35_slow_reader_harms_its_own_mail_only(place):
 # ---- processes that die or stop ---------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["MAIL", "RCPT"])
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA"])
 def test_F12_relay_killed_before_the_dot_is_no_duplicate(place, stage):
     held = []
     with Script(hold_at(stage, held), lambda c: c.mail_session()) as server, \
@@ -358,6 +358,7 @@ def test_F08_qmgr_killed_after_handing_out_sends_again(place):
         os.kill(pid, signal.SIGKILL)
         p.wait_log(rf"{queue_id}: to=<b@dst.test>, .*status=sent ", 90)
         p.wait_log(f"{queue_id}: removed$")
+        assert len(server.connections) == 2 and server.connections[1].content
 
 
 @pytest.mark.parametrize("size", [100, 300000])
@@ -397,13 +398,14 @@ def test_F03_smtpd_killed_after_COMMIT_is_delivered(place):
         sock.close()
 
 
-@pytest.mark.parametrize("service", ["smtpd", "qmgr", "resolve", "bounce"])
+@pytest.mark.parametrize("service", ["smtpd", "qmgr", "relay", "resolve", "bounce"])
 def test_F18_any_stopped_service_is_ended_by_the_watchdog(place, service):
     with Sink() as sink, relay_to(place, sink, service_watchdog_timeout="2s") as p:
         p.send("a@src.test", ["first@dst.test"], CONTENT)
         sink.wait(1)
         (pid,) = p.pids(service)
         os.kill(pid, signal.SIGSTOP)
+        p.wait_log(rf"\(process {pid}\) does not respond", 30)
         wait_until(lambda: p.pids(service) not in ([], [pid]), 30, "a replacement")
         wait_until(p._answers, 20, "a greeting")
 
@@ -446,6 +448,102 @@ def test_F44_many_reloads_under_load_drop_no_session(place):
         wait_until(lambda: set(recipients(sink)) >= set(sent), 60, "all deliveries")
         wait_empty(p)
         assert len(recipients(sink)) == len(sent)
+
+
+def test_F17_services_finish_what_they_had_begun_when_master_is_killed(place):
+    """A client that is in the middle of its message, a server that has not answered yet."""
+    held, over = [], []
+
+    def late(c):
+        c.hello()
+        for verb, reply in (("MAIL", "250 ok"), ("RCPT", "250 ok"), ("DATA", "354 go")):
+            c.expect(verb)
+            c.send(reply)
+        c.until_dot()
+        held.append(True)
+        wait_until(lambda: over, 30, "the kill")
+        c.send("250 2.0.0 taken")
+    with Script(late, lambda c: c.mail_session()) as server, relay_to(place, server) as p:
+        first = p.send("a@src.test", ["first@dst.test"], CONTENT)
+        wait_until(lambda: held, 20, "the end of data")
+        sock, file = raw(p)
+        start_data(sock, file, CONTENT[:20])
+        pids = p.pids()
+        p.process.kill()
+        p.process.wait()
+        sock.sendall(CONTENT[20:] + b".\r\n")
+        second = file.readline().decode()
+        assert second.startswith("250 2.0.0 Ok: queued as "), second
+        over.append(True)
+        p.wait_log(rf"{first}: removed$")
+        sock.close()
+        file.close()
+        wait_until(lambda: not any(os.path.exists(f"/proc/{x}") for x in pids), 30,
+                   "the services' end")
+        p.process = None
+        p.start()
+        p.wait_log(rf"{second.split()[-1]}: to=<b@dst.test>, .*status=sent ", 90)
+        wait_empty(p)
+
+
+def test_F33_the_queue_holds_while_resolve_is_dead(place):
+    """It dies again and again: mail is taken and waits, nothing bounces, nobody else
+    dies of it; when it lives all is delivered."""
+    dns = DnsServer()
+    dns.add("dst.test", "MX", "10 mx.test")
+    dns.add("mx.test", "A", "127.0.0.1")
+    dns.silent("dst.test", "MX")
+    try:
+        with Sink() as sink, Postern(place, resolver_nameservers=dns.address,
+                                     smtp_tcp_port=str(sink.port), resolver_timeout="30s",
+                                     resolver_permit_networks="127.0.0.0/8", **FAST) as p:
+            others = {s: p.pids(s) for s in ("smtpd", "qmgr", "relay", "bounce")}
+            ids = []
+            for i in range(20):
+                ids.append(p.send("a@src.test", [f"r{i}@dst.test"], CONTENT))
+                if i % 5 == 4:
+                    (pid,) = wait_until(lambda: p.pids("resolve"), 60, "resolve")
+                    os.kill(pid, signal.SIGKILL)
+                    p.wait_log(rf"resolve \(process {pid}\) was ended by signal 9")
+            assert {os.path.basename(f) for f in p.spool_files("new")} == set(ids)
+            assert p.ctl("queue", "list", "--json").count('"id"') == 20
+            assert not re.search("status=(bounced|sent)", p.log())
+            dns.heal("dst.test", "MX")
+            wait_until(lambda: len(sink.messages) == 20, 60, "all deliveries")
+            wait_empty(p)
+            assert len(set(recipients(sink))) == len(recipients(sink)) == 20
+            assert {s: p.pids(s) for s in others} == others
+    finally:
+        dns.stop()
+
+
+def test_F43_a_log_that_nobody_reads_blocks_no_mail(place):
+    """A pipe that is full takes no more lines: mail flows, and when somebody reads again
+    the log says how many are missing."""
+    fifo = os.path.join(place, "log.fifo")
+    os.mkfifo(fifo, 0o666)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with Sink() as sink, relay_to(place, sink, maillog_file=fifo) as p:
+            with p.client() as c:
+                for i in range(1000):
+                    c.sendmail("a@src.test", [f"r{i}@dst.test"], CONTENT)
+            wait_until(lambda: len(sink.messages) == 1000, 60, "all deliveries")
+            wait_empty(p)
+            text = b""
+
+            def lines_that_say_it():
+                nonlocal text
+                try:
+                    text += os.read(reader, 1 << 20)
+                except BlockingIOError:
+                    pass
+                p.send("a@src.test", ["more@dst.test"], CONTENT)
+                return re.search(rb"warning: \d+ log lines dropped", text)
+            wait_until(lines_that_say_it, 20, "a line about those that are missing")
+            assert text.count(b": removed\n") < 1000, "the pipe was never full"
+    finally:
+        os.close(reader)
 
 
 # ---- DNS ----------------------------------------------------------------------------

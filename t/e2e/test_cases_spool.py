@@ -2,6 +2,7 @@
 that fail or are full, and files that are not as they were left."""
 import errno
 import os
+import random
 import re
 import smtplib
 import subprocess
@@ -289,6 +290,51 @@ def test_B79_B80_B81_what_is_not_ours_is_left_alone(place):
                        "the end of the sound messages' files")
 
 
+def flip(bit):
+    """Changes a bit; counted over all that the file says of its message."""
+    def change(path):
+        with open(path, "r+b") as f:
+            f.seek(bit // 8)
+            byte = f.read(1)[0]
+            f.seek(bit // 8)
+            f.write(bytes([byte ^ 1 << bit % 8]))
+    return change
+
+
+def test_F40_one_flipped_bit_anywhere_quarantines_the_message(place):
+    """In its header, envelope, status or content: whoever reads it first notices, nobody
+    gets changed mail, and the operator finds it in corrupt/ and in the log."""
+    with Postern(os.path.join(place, "model"), relayhost="[127.0.0.1]:1") as model:
+        queue_id = model.send("a@src.test", ["F40_00@dst.test"], CONTENT)
+        (path,) = (f for f in model.spool_files("new") if os.path.basename(f) == queue_id)
+        with open(path, "rb") as f:
+            header = f.read(192)
+    envelope, _, prefix, body = (int.from_bytes(header[at:at + 8], "little")
+                                 for at in (40, 48, 56, 64))
+    parts = [192, envelope, 1, prefix, body]
+    assert body == len(CONTENT) and envelope > 30 and prefix > 100
+    dice, begin, bits = random.Random(40), 0, []
+    for size in parts:
+        bits += [dice.randrange(8 * begin, 8 * (begin + size)) for _ in range(12)]
+        begin += size
+    bits += [8 * 16 + 1, 8 * 40, 8 * 64]  # the ID, two lengths
+    # of the version it says that the message is of a later one (B79)
+    changes = {f"F40_{i:02}": flip(bit) for i, bit in enumerate(bits) if bit // 8 not in range(8, 12)}
+    p, sink, ids = restart_with(place, changes)
+    with sink:
+        p.start()
+        with p:
+            check_neighbours(p, sink)
+            wait_until(lambda: len(p.spool_files("corrupt")) == len(changes), 30,
+                       "all in corrupt/")
+            kept = " ".join(os.path.basename(f) for f in p.spool_files("corrupt"))
+            for name in changes:
+                assert ids[name] in kept
+                p.wait_log(rf"(error|warning): .*{ids[name]}.*moved to corrupt/")
+            wait_empty(p)
+            assert set(recipients(sink)) == {"before@dst.test", "after@dst.test"}
+
+
 def test_B83_unknown_status_byte_is_quarantined(place):
     """The status byte of the one recipient stands behind the envelope."""
     def change(path):
@@ -305,4 +351,6 @@ def test_B83_unknown_status_byte_is_quarantined(place):
             check_neighbours(p, sink)
             wait_until(lambda: ids["B83"] in " ".join(p.spool_files("corrupt")), 20,
                        "the quarantine")
+            p.wait_log(rf"(error|warning): .*{ids['B83']}.*moved to corrupt/")
+            wait_empty(p)
 

@@ -85,13 +85,19 @@ def test_B84_reload_of_a_bad_configuration_keeps_the_old(relay):
 
 
 @ROOT_ONLY
+@pytest.mark.parametrize("mode, who", [(0o666, "everybody"), (0o664, "its group"),
+                                       (0o646, "everybody")])
 @pytest.mark.parametrize("name", ["main.cf", "master.cf"])
-def test_B85_configuration_that_others_may_write_is_refused(relay, name):
+def test_B85_configuration_that_others_may_write_is_refused(relay, name, mode, who):
+    before = relay.pids()
+    os.chmod(relay.path(name), mode)
+    relay.process.send_signal(signal.SIGHUP)
+    relay.wait_log(rf"error: reload: \S*{name}: is writable by {who}.*the old configuration stays")
+    assert greets(relay.port) and relay.pids() == before
     relay.stop()
-    os.chmod(relay.path(name), 0o666)
     done = run_master(relay)
     assert done.returncode == 1
-    assert f"{name}: is writable by everybody" in done.stderr
+    assert f"{name}: is writable by {who}" in done.stderr
 
 
 def test_second_start_says_so_and_harms_nothing(relay):

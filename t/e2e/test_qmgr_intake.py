@@ -69,7 +69,7 @@ def test_refused_when_the_queue_is_full():
     q.stop()
 
 
-def test_F21_below_the_reserve_mail_is_refused_and_deliveries_go_on(tmp_path):
+def test_F21_below_the_reserve_mail_is_refused():
     q = Qmgr(dict(queue_minfree="1000000000000"))
     state = q.state.state
     while state != 1:

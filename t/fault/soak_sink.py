@@ -69,7 +69,7 @@ class Books:
             tries = self.tries.get(address, 0)
             if tries < int(kind[4:]):
                 self.tries[address] = tries + 1
-                return b"450 4.2.0 come again\r\n"
+                return b"450 4.2.2 mailbox full, come again\r\n"  # about it alone
         return None
 
 
