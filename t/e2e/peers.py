@@ -126,7 +126,7 @@ class Peer:
                   f"{self.prepare()}\n\"$@\" &\nwait $!\n")
         with open(os.path.join(self.directory, "output"), "ab") as out:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "--pid", "--fork",
+                ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork",
                  "--kill-child", "sh", "-c", script, "sh", *self.argv()],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         try:

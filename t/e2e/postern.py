@@ -60,11 +60,12 @@ def write_accounts(directory):
 
 
 def in_namespace(directory, argv):
-    """argv, run where Postern's users exist, which is nowhere else."""
+    """argv, run where Postern's users exist, which is nowhere else. What a test unmounts
+    outside is unmounted in there too, so that nobody's disk stays busy."""
     write_accounts(directory)
     script = ('mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group'
               ' && exec "$@"')
-    return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, directory, *argv]
+    return ["unshare", "-m", "--propagation", "slave", "sh", "-c", script, directory, *argv]
 
 
 class Postern:

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+import faults as fault_points
 from postern import Postern, free_port, wait_until
 from sink import Sink
 
@@ -29,6 +30,9 @@ class Disk:
         self.image = os.path.join(self.backing, "image")
         os.makedirs(self.backing)
         os.makedirs(self.spool)
+        # a shared mount below: what is unmounted here is so in all relays' namespaces
+        self.call("mount", "--bind", self.spool, self.spool)
+        self.call("mount", "--make-shared", self.spool)
         if backing_mib:
             self.call("mount", "-t", "tmpfs", "-o", f"size={backing_mib}m", "tmpfs", self.backing)
         self.has_backing = bool(backing_mib)
@@ -51,7 +55,6 @@ class Disk:
     def umount(self):
         wait_until(lambda: subprocess.run(["umount", self.spool], capture_output=True, timeout=60,
                                           check=False).returncode == 0, 20, "the unmounting")
-        # the relay's own mount namespace, too, must be gone
         wait_until(lambda: not self.call("losetup", "-j", self.image), 20, "the device's release")
 
     def repair(self):
@@ -61,7 +64,8 @@ class Disk:
         self.mount()
 
     def device(self):
-        return os.path.basename(self.call("findmnt", "-n", "-o", "SOURCE", self.spool).strip())
+        mounts = self.call("findmnt", "-n", "-o", "SOURCE", self.spool).split()
+        return os.path.basename(mounts[-1])
 
     def fill(self, directory=None):
         """Takes all room; a function that gives it back."""
@@ -80,7 +84,8 @@ class Disk:
         return lambda: os.unlink(path)
 
     def close(self):
-        subprocess.run(["umount", "-l", self.spool], check=False)
+        for _ in ("the disk", "the shared mount below"):
+            subprocess.run(["umount", "-l", self.spool], check=False)
         if self.has_backing:
             subprocess.run(["umount", "-l", self.backing], check=False)
 
@@ -126,8 +131,10 @@ def disk(place):
 def test_F21_F22_a_full_disk_without_a_reserve(place, disk):
     """Nothing but the file system itself says that there is no room."""
     port = free_port()
+    faults = fault_points.Faults(place) if fault_points.available() else None
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
-                 queue_minfree_inodes="0", qmgr_free_files_limit="0", **FAST) as p:
+                 queue_minfree_inodes="0", qmgr_free_files_limit="0",
+                 environment=faults and faults.environment, **FAST) as p:
         wait_until(lambda: attempt(p, "nobody@dst.test") == 250, 20, "the first 250")
         give_back = disk.fill()
         taken = submit_until(p, 452, "full")
@@ -138,6 +145,8 @@ def test_F21_F22_a_full_disk_without_a_reserve(place, disk):
             wait_until(lambda: "nobody@dst.test" in sink.attempts, 30, "the refusal")
             give_back()
             wait_until(lambda: attempt(p, "room@dst.test") == 250, 30, "a 250 after that")
+            if faults:  # the notice is made again after a minute
+                faults.shift("mono", 61)
             wait_until(lambda: "a@src.test" in recipients(sink), 120, "the notice")
             wait_until(lambda: not p.spool_files(), 30, "an empty queue")
             counts = [m.recipients for m in sink.messages]

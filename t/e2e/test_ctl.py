@@ -350,7 +350,7 @@ def test_start_stop(place):
         write_accounts(p.directory)
         script = ('mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group'
                   ' && exec "$@"')
-        argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, p.directory, *argv]
+        argv = ["unshare", "-m", "--propagation", "slave", "sh", "-c", script, p.directory, *argv]
     started = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     try:
         assert "Postern is running" in started.stdout

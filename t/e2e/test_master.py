@@ -24,7 +24,7 @@ def run_master(p, *options):
     if os.getuid() == 0:
         script = ('mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group'
                   ' && exec "$@"')
-        argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, p.directory,
+        argv = ["unshare", "-m", "--propagation", "slave", "sh", "-c", script, p.directory,
                 *argv]
     return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False,
                           stdin=subprocess.DEVNULL)

@@ -223,7 +223,7 @@ def test_debians_postqueue_prints_what_ours_prints(place, waiting, option):
         "compatibility_level = 3.6\nmyhostname = relay.test\nenable_long_queue_ids = yes\n"
         f"queue_directory = {waiting.path('spool')}\n"))
     script = f"{laid_over(etc, 'postfix')}TZ=UTC exec /usr/sbin/postqueue {option}"
-    theirs = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+    theirs = subprocess.run(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script],
                             capture_output=True, text=True, timeout=60, check=False)
     assert (theirs.returncode, theirs.stderr) == (0, "")
     assert theirs.stdout == waiting.tools.out(f"postqueue {option}")
