@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from postern import BIN, Postern, wait_until
+from postern import BIN, Postern, free_port, wait_until
 
 PLANS = 'plan small { messages = 100\n at_limit = block }\n'
 
@@ -14,6 +14,7 @@ def relay(tmp_path):
     with open(tmp_path / "plans.conf", "w", encoding="utf-8") as f:
         f.write(PLANS)
     with Postern(tmp_path, accounts_enable="yes", plans_file="plans.conf",
+                 relayhost=f"[127.0.0.1]:{free_port()}",  # nobody there: mail stays
                  accounts_minfree="0", scram_iterations="4096") as p:
         wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
         p.wait_log("plans read from")
