@@ -9,6 +9,9 @@
 #   MODE   relay: deliver; queue: accept and hold; defer: accept, next hop down
 #   PROCS  concurrency in and out, default 100;  LOG=0  no log
 #   KEEP_SPOOL=1  start on the spool of the run before
+#   AUTH=1  clients have TLS from the first byte and log in (bench@src.bench.test,
+#          password bench); Postern: AUTH to keyd and quota, Postfix: to Dovecot
+#   ACCOUNTS=1  Postern: what comes from mynetworks belongs to an account with a plan
 #   EXTRA  lines added to main.cf
 #   SLOW_SYNC=1  every flush of the disk takes 5 ms longer (slow-sync.so of
 #          POSTERN_BUILD, preloaded in the namespace)
@@ -19,6 +22,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 dir=$BENCH_DIR/$name
 state=$dir/state
+AUTH=${AUTH:-0} ACCOUNTS=${ACCOUNTS:-0} LOGIN=bench@src.bench.test PASSWORD=bench
 export BENCH_DIR BENCH_SPOOL
 
 die() { echo "run-$name: $*" >&2; exit 1; }
@@ -63,6 +67,15 @@ preload() {
     [ "${SLOW_SYNC:-0}" = 1 ] || return 0
     [ -r "$library" ] || die "no $library: build first, or set POSTERN_BUILD"
     echo "$library" > "$1/ld.so.preload"
+}
+
+# certificate DIR: DIR/chain.pem, an ECDSA key (P-256) with its certificate.
+certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
+        -subj /CN=relay.bench.test -addext subjectAltName=DNS:relay.bench.test \
+        -keyout "$1/key.pem" -out "$1/cert.pem" 2>/dev/null || die "openssl makes no certificate"
+    cat "$1/key.pem" "$1/cert.pem" > "$1/chain.pem"
+    chmod 600 "$1/chain.pem" "$1/key.pem"
 }
 
 # launch PORT SCRIPT: runs SCRIPT (it ends in exec) in the namespace and the
