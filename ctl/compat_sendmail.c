@@ -6,6 +6,7 @@
 
 #include "core/mem.h"
 #include "ctl/sendmail.h"
+#include "mail/address_list.h"
 
 /* What -b and -q ask for. */
 enum mode { MODE_SEND, MODE_SMTP, MODE_LIST, MODE_FLUSH, MODE_NOTHING };

@@ -42,10 +42,4 @@ int sendmail_submit(struct sendmail *s);
 /* -bs: SMTP between standard input and output and smtpd. */
 int sendmail_session(struct ctl *ctl);
 
-/* The next address of a header field's value, such as
- *   Joe <a@x>, "B, Ob" <b@x> (at home), friends: c@x, d@x;
- * 1 with the bare address in `out` (cleared first); 0 at the end; -1 if what comes is
- * no address. */
-int address_list_next(struct slice *rest, struct buf *out);
-
 #endif

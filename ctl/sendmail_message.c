@@ -5,6 +5,7 @@
 
 #include "core/mem.h"
 #include "ctl/sendmail.h"
+#include "mail/address_list.h"
 
 enum { ADDRESS_TEXT_MAX = 2048 };
 

@@ -1,5 +1,6 @@
 /* EHLO and HELO. */
 #include "core/mem.h"
+#include "smtpd/auth.h"
 #include "smtpd/limits.h"
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
@@ -17,31 +18,45 @@ static int greet(struct session *s, struct slice name)
     return again && reply_to_flood(s) ? -1 : 0;
 }
 
-/* What not everybody may use goes behind the first line, which is our name. */
+/* What not everybody may use, as lines that others follow. */
+static void announce_more(const struct session *s, struct buf *out)
+{
+    if (s->server->secure.announced && !s->tls && !s->local_user)
+        buf_addstr(out, "250-STARTTLS\r\n");
+    auth_announce(s, out);
+    if (s->tls && s->server->requiretls)
+        buf_addstr(out, "250-REQUIRETLS\r\n");
+    if (s->may_xclient)
+        buf_addstr(out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n");
+    if (s->may_xforward)
+        buf_addstr(out, "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n");
+}
+
+/* It goes behind the first line, which is our name. */
+static void announce_all(struct session *s, struct slice all)
+{
+    struct buf *out = &s->out;
+    size_t from = out->len, first = slice_chr(all, '\n') + 1;
+    buf_printf(out, "250-%.*s", (int)(first - 4), all.ptr + 4);
+    announce_more(s, out);
+    buf_adds(out, slice_from(all, first));
+    if (first == all.len) { /* smtpd_discard_ehlo_keywords has left nothing else */
+        struct slice lines = slice_make(out->data + from, out->len - from - 1);
+        size_t at = slice_rchr(lines, '\n');
+        out->data[from + (at < lines.len ? at + 1 : 0) + 3] = ' ';
+    }
+    reply_ready(s, 250, SLICE(""));
+}
+
+/* With the limits of the plan of who has logged in. */
 static void announce(struct session *s)
 {
-    struct slice all = buf_slice(&s->server->ehlo);
-    size_t first = slice_chr(all, '\n') + 1;
-    bool starttls = s->server->secure.announced && !s->tls && !s->local_user;
-    if (first == all.len && starttls) { /* smtpd_discard_ehlo_keywords has left nothing else */
-        buf_printf(&s->out, "250-%.*s", (int)(first - 4), all.ptr + 4);
-        reply_ready(s, 250, SLICE("250 STARTTLS\r\n"));
-        return;
-    }
-    buf_adds(&s->out, slice_first(all, first));
-    if (first == all.len) { /* smtpd_discard_ehlo_keywords has left nothing */
-        reply_ready(s, 250, SLICE(""));
-        return;
-    }
-    if (starttls)
-        buf_addstr(&s->out, "250-STARTTLS\r\n");
-    if (s->tls && s->server->requiretls)
-        buf_addstr(&s->out, "250-REQUIRETLS\r\n");
-    if (s->may_xclient)
-        buf_addstr(&s->out, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n");
-    if (s->may_xforward)
-        buf_addstr(&s->out, "250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n");
-    reply_ready(s, 250, slice_from(all, first));
+    const struct login *l = s->login;
+    struct buf own = BUF_INIT(OUTPUT_MAX);
+    if (l && (l->size_limit || l->recipient_limit))
+        server_ehlo(s->server->config, l->size_limit, l->recipient_limit, &own);
+    announce_all(s, own.len ? buf_slice(&own) : buf_slice(&s->server->ehlo));
+    buf_free(&own);
 }
 
 void cmd_ehlo(struct session *s, struct slice argument)

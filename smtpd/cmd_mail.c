@@ -2,6 +2,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "smtpd/content.h"
+#include "smtpd/gate.h"
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
 
@@ -28,6 +29,18 @@ static int parse(struct session *s, struct slice argument, struct smtp_path *sen
     why = path_refusal(error, PATH_SENDER);
     reply_refusal(s, &why);
     return -1;
+}
+
+/* The gate has been asked. */
+static void decided(struct session *s, const struct refusal *no)
+{
+    if (no) {
+        reject(s, SLICE(""), no);
+        tx_reset(s);
+        return;
+    }
+    s->state = STATE_MAIL;
+    reply_ready(s, 250, SLICE("250 2.1.0 Ok\r\n"));
 }
 
 void cmd_mail(struct session *s, struct slice argument)
@@ -61,6 +74,5 @@ void cmd_mail(struct session *s, struct slice argument)
         return;
     }
     tx_begin(&s->tx, &sender, &params);
-    s->state = STATE_MAIL;
-    reply_ready(s, 250, SLICE("250 2.1.0 Ok\r\n"));
+    gate_mail(s, decided);
 }

@@ -1,6 +1,7 @@
 /* RCPT: one recipient, taken or refused by itself. */
 #include "core/clock.h"
 #include "core/log.h"
+#include "smtpd/gate.h"
 #include "smtpd/limits.h"
 #include "smtpd/policy.h"
 #include "smtpd/reply.h"
@@ -66,7 +67,7 @@ static bool has_room(struct session *s, struct slice address)
         reject_text(s, address, 450, "4.7.1", "Error: too many recipients from %s", s->peer);
         return false;
     }
-    return true;
+    return gate_recipient(s, address);
 }
 
 static void accept_recipient(struct session *s, struct slice address,

@@ -75,6 +75,20 @@ static void replace(char **text, const struct xattr *a)
     *text = a->known && a->len ? slice_dup(xattr_value(a)) : NULL;
 }
 
+/* A proxy's word about who has authenticated there stays until it says another. Who
+ * has authenticated here was another client. */
+static void change_login(struct session *s, const struct xattr *said)
+{
+    bool was_said = s->login && strcmp(s->login->method, "XCLIENT") == 0;
+    s->nobody = false;
+    login_free(&s->host_login);
+    if (!said && was_said)
+        return;
+    login_free(&s->login);
+    if (said && said->known && said->len)
+        s->login = login_new("XCLIENT", xattr_value(said));
+}
+
 /* What the command does not mention stays as it is, but a new address never goes
  * with the old one's name or port. */
 static void apply(struct session *s, struct claims *c)
@@ -92,8 +106,7 @@ static void apply(struct session *s, struct claims *c)
     }
     if (c->given[XATTR_DESTADDR] || c->given[XATTR_DESTPORT])
         s->local = c->local;
-    if (c->given[XATTR_LOGIN])
-        replace(&s->login, &c->login);
+    change_login(s, c->given[XATTR_LOGIN] ? &c->login : NULL);
     replace(&s->helo, &c->helo);
     s->esmtp = c->given[XATTR_PROTO] && c->esmtp;
     tx_reset(s);

@@ -1,17 +1,21 @@
 #include "smtpd/content.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "smtpd/gate.h"
 #include "smtpd/limits.h"
 #include "smtpd/prefix.h"
 #include "smtpd/reply.h"
 
 const struct refusal content_too_large = {552, "5.3.4", "Message size exceeds fixed limit"};
+static const struct refusal many_authors = {550, "5.6.0",
+                                            "Error: the message has more than one From field"};
 static const struct refusal need_mail = {503, "5.5.1", "Error: need MAIL command"};
 static const struct refusal need_rcpt = {503, "5.5.1", "Error: need RCPT command"};
 static const struct refusal no_recipients = {554, "5.5.1", "Error: no valid recipients"};
@@ -63,18 +67,39 @@ static void refuse(struct session *s, const struct refusal *r)
     drop(s);
 }
 
+/* Bytes of a message; 0: no limit. That of a plan has words of its own. */
+static uint64_t size_limit(struct session *s)
+{
+    struct content *c = s->tx.content;
+    uint64_t ours = (uint64_t)s->server->config->message_size_limit, own = gate_size_limit(s);
+    if (!own || (ours && ours <= own))
+        return ours;
+    snprintf(c->too_large_text, sizeof c->too_large_text, "Error: a message may have %llu bytes",
+             (unsigned long long)own);
+    c->too_large = (struct refusal){552, "5.3.4", c->too_large_text};
+    return own;
+}
+
+static const struct refusal *too_large(const struct content *c)
+{
+    return c->too_large.code ? &c->too_large : &content_too_large;
+}
+
 void content_begin(struct session *s, enum data_framing framing)
 {
     const struct config *config = s->server->config;
     struct content *c = s->tx.content = xcalloc(1, sizeof *c);
     /* Postfix's "no" exists because its end of data was lax; ours never is */
     bool strict = strcmp(config->smtpd_forbid_bare_newline, "reject") == 0;
-    data_init(&c->data, framing, strict ? DATA_REJECT : DATA_NORMALIZE,
-              (uint64_t)config->message_size_limit, (uint64_t)config->line_length_limit);
+    data_init(&c->data, framing, strict ? DATA_REJECT : DATA_NORMALIZE, size_limit(s),
+              (uint64_t)config->line_length_limit);
     header_scan_init(&c->header,
                      &(struct header_limits){.size = (uint64_t)config->header_size_limit,
                                              .lines = (uint32_t)config->header_line_limit,
                                              .hops = (uint32_t)config->hopcount_limit});
+    buf_init(&c->authors, AUTHORS_TEXT);
+    if (gate_wants_authors(s))
+        c->header.authors = &c->authors;
     buf_init(&c->body, (size_t)config->message_memory_limit + DATA_ROOM_MIN);
     c->large = -1;
     c->began = clock_mono();
@@ -89,6 +114,7 @@ void content_free(struct session *s)
         return;
     content_drop_memory(s);
     close_large(c);
+    buf_free(&c->authors);
     if (c->large_sum)
         XXH3_freeState(c->large_sum);
     xfree(&s->tx.content);
@@ -190,6 +216,13 @@ static void make_room(struct session *s, size_t coming)
     buf_reserve(&c->body, want < most - DATA_ROOM_MIN ? want + DATA_ROOM_MIN : most);
 }
 
+/* Why the content as such cannot be taken, or NULL. */
+static const struct refusal *cause(const struct content *c)
+{
+    const struct refusal *r = data_refusal(&c->data);
+    return r && r->code == c->too_large.code ? &c->too_large : r;
+}
+
 /* Feeds until the input is used up, the message ends, or it has to wait. */
 static enum data_status feed(struct session *s, struct slice in, size_t *used)
 {
@@ -265,14 +298,20 @@ static const struct refusal *verdict(const struct content *c)
 {
     if (c->refusal)
         return c->refusal;
-    const struct refusal *r = data_refusal(&c->data);
-    return r ? r : header_refusal(&c->header);
+    const struct refusal *r = cause(c);
+    if (!r)
+        r = header_refusal(&c->header);
+    /* RFC 5322 section 3.6: which one is shown is anybody's guess (B34) */
+    return !r && c->header.count[HEADER_FROM] > 1 ? &many_authors : r;
 }
 
-/* qmgr takes the message over. */
-static void hand_over(struct session *s)
+/* qmgr takes the message over, if the account may send it. */
+static void hand_over(struct session *s, const struct refusal *no)
 {
-    prefix_prepare(s);
+    if (no) {
+        refused(s, no);
+        return;
+    }
     log_message_id(s);
     if (link_commit(&s->server->link, s))
         s->wait = WAIT_COMMIT;
@@ -284,7 +323,8 @@ static void hand_over(struct session *s)
 static void message_decided(struct session *s, enum check_result result)
 {
     if (result == CHECK_PASSED) {
-        hand_over(s);
+        prefix_prepare(s);
+        gate_message(s, hand_over);
         return;
     }
     restrictions_refuse(s, tx_single_recipient(&s->tx));
@@ -348,7 +388,7 @@ size_t content_take(struct session *s, struct slice in)
 
 static bool is_beyond_limit(const struct session *s, uint64_t more)
 {
-    uint64_t limit = (uint64_t)s->server->config->message_size_limit;
+    uint64_t limit = s->tx.content->data.size_limit;
     return limit && s->tx.content->received + more > limit; /* more is at most CHUNK_MAX */
 }
 
@@ -374,7 +414,7 @@ void content_chunk(struct session *s, uint64_t size, bool last)
     else if (s->state == STATE_MAIL)
         refuse(s, s->tx.refused ? &no_recipients : &need_rcpt);
     else if (is_beyond_limit(s, size))
-        refuse(s, &content_too_large);
+        refuse(s, too_large(s->tx.content));
     if (!no_transaction)
         s->state = STATE_BDAT;
     s->tx.content->chunk_left = size;

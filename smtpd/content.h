@@ -21,7 +21,10 @@ struct content {
     uint64_t received; /* bytes as they came in */
     uint64_t chunk_left;
     bool last_chunk;
-    bool made_message_id;          /* header.message_id is ours, see prefix.h */
+    bool made_message_id;     /* header.message_id is ours, see prefix.h */
+    struct buf authors;       /* values of From: and Sender:, of an account's message */
+    struct refusal too_large; /* the plan's limit, if it is below ours; code 0 */
+    char too_large_text[64];
     bool dropped;                  /* no content is kept any more */
     const struct refusal *refusal; /* a cause that is not in the content; or NULL */
     int large;                     /* descriptor of the large message's file, or -1 */

@@ -12,7 +12,7 @@ enum {
     INPUT_TIGHT = 4096,
     /* the process's input buffer: room for what a session kept of an earlier read
      * (an unfinished command line), then for one read */
-    INPUT_AT = 4096,
+    INPUT_AT = 16 * 1024,
     SERVER_INPUT = INPUT_AT + INPUT_SLICE,
     /* a client's name */
     HOST_NAME_LIMIT = 253, /* RFC 1035 section 2.3.4 */
@@ -35,6 +35,13 @@ enum {
     POLICY_VALUE_MAX = 1024,     /* of an attribute; longer ones are cut */
     POLICY_CONNECTIONS_MAX = 50, /* to one server; more requests wait */
     POLICY_IDLE_SECONDS = 300,   /* then a connection to a server is closed */
+    ACCOUNTS_SECONDS = 30,       /* without quota's answer a login gets 454, mail 451 */
+    NAP_MAX = 60000,             /* milliseconds that an answer may be held back */
+    AUTH_CHALLENGE_MAX = 4096,   /* bytes of a server's message in AUTH */
+    AUTHORS_MAX = 50,            /* addresses in From: and Sender: of a message of an account */
+    AUTHORS_TEXT = 16 * 1024,    /* bytes of these fields */
+    AUTHORS_BYTES = 32 * 1024,   /* of the addresses in RESERVE */
+    OWNER_BYTES = 255,           /* of whom a message is charged to */
     LISTENERS_WAIT_SECONDS = 3,  /* at a start, for qmgr and resolve */
     ACCEPT_PAUSE_SECONDS = 1,
     RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */

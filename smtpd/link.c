@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "smtpd/content.h"
+#include "smtpd/gate.h"
 #include "smtpd/limits.h"
 #include "smtpd/prefix.h"
 #include "smtpd/server.h"
@@ -116,7 +117,8 @@ static void send_commit(struct link *l, struct session *s)
         .arrival = tx->arrival,
         .flags = message_flags(tx),
         .ret = tx->ret,
-        .mail_class = CLASS_NORMAL,
+        .mail_class = tx->gate ? tx->gate->mail_class : CLASS_NORMAL,
+        .account = slice_str(tx->gate ? tx->gate->owner : NULL),
         .client = slice_str(s->local_user ? user : s->peer),
         .message_id = slice_make(c->header.message_id, c->header.message_id_len),
         .sender = buf_slice(&tx->sender),

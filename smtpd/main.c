@@ -3,7 +3,7 @@
  *
  * user       _postern-smtpd
  * chroot     an empty directory
- * sees       what clients send; a write-only descriptor for each large message
+ * sees       what clients send, passwords included; a write-only descriptor for each large message
  * does not   spool paths, other processes' mail, private keys, accounts
  * network    the connections that it accepts; it makes none: master makes those to
  *            policy servers
@@ -11,7 +11,8 @@
  * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
  * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
  * names.c asks resolve what a client is called; keys.c asks keyd to sign in TLS
- * handshakes (secure.c).
+ * handshakes (secure.c); accounts.c asks quota about logins (auth.c) and whether an
+ * account may send (gate.c).
  */
 #include <sys/socket.h>
 #include <time.h>
@@ -89,6 +90,8 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
         link_attach(&server.link, fd);
     else if (slice_eq(name, SLICE("resolve")))
         names_attach(&server.names, fd);
+    else if (slice_eq(name, SLICE("quota")))
+        accounts_attach(&server.accounts, fd);
     else if (slice_eq(name, SLICE("keyd")))
         keys_attach(&server.keys, fd);
     else
@@ -123,6 +126,7 @@ static int message(struct service *s, const struct ipc_frame *f, struct err *e)
 static bool has_company(const struct service *s)
 {
     return server.link.known && (!s->config->smtpd_peername_lookup || server.names.channel) &&
+           (!s->config->accounts_enable || server.accounts.known) &&
            (!server.secure.offered || server.secure.has_keys || server.keys.channel);
 }
 

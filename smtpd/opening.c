@@ -241,7 +241,7 @@ void opening_change_client(struct session *s, const struct proxy_endpoint *clien
     secure_forget_certificate(s); /* it is that of who speaks for the client */
     set_address(s, client);
     opening_set_name(s, name);
-    s->may_relay = s->login || nets_match(&sv->relay_networks, address_of(s));
+    s->may_relay = nets_match(&sv->relay_networks, address_of(s));
     if (is_welcome(s))
         reply_ready(s, 220, buf_slice(&sv->greeting));
 }

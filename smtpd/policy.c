@@ -4,5 +4,5 @@ const struct refusal *policy_recipient(const struct session *s, struct slice rec
 {
     static const struct refusal no_relay = {554, "5.7.1", "Relay access denied"};
     (void)recipient; /* every recipient is somewhere else: who sends decides */
-    return s->may_relay ? NULL : &no_relay;
+    return session_may_relay(s) ? NULL : &no_relay;
 }

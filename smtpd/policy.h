@@ -1,7 +1,7 @@
 /*
- * Who may send to whom. One function decides for each recipient; a client that
- * has authenticated, accounts and access tables will be asked about here and
- * nowhere else.
+ * Who may send to whom. One function decides for each recipient, for clients that
+ * have authenticated as for others. What an account may send is another question
+ * (gate.h).
  */
 #ifndef POSTERN_SMTPD_POLICY_H
 #define POSTERN_SMTPD_POLICY_H

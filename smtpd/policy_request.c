@@ -111,8 +111,8 @@ int policy_request(const struct session *s, const char *context, struct buf *out
     add_message(s, out);
     add(out, "etrn_domain", SLICE(""));
     add(out, "stress", SLICE(""));
-    add(out, "sasl_method", s->login ? SLICE("XCLIENT") : SLICE(""));
-    add(out, "sasl_username", slice_str(s->login));
+    add(out, "sasl_method", slice_str(s->login ? s->login->method : ""));
+    add(out, "sasl_username", slice_str(s->login ? s->login->user : ""));
     add(out, "sasl_sender", SLICE(""));
     add_tls(s, out);
     add(out, "policy_context", slice_str(context));

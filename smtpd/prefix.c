@@ -9,10 +9,12 @@
 
 static void add_received(struct session *s, struct buf *out)
 {
-    /* RFC 3848, RFC 6531 section 4.3 */
-    static const struct slice protocols[2][3] = {
-        {{"SMTP", 4}, {"ESMTP", 5}, {"UTF8SMTP", 8}},
-        {{"SMTP", 4}, {"ESMTPS", 6}, {"UTF8SMTPS", 9}},
+    /* RFC 3848, RFC 6531 section 4.3; who has authenticated has said EHLO */
+    static const struct slice protocols[2][2][3] = {
+        {{{"SMTP", 4}, {"ESMTP", 5}, {"UTF8SMTP", 8}},
+         {{"SMTP", 4}, {"ESMTPS", 6}, {"UTF8SMTPS", 9}}},
+        {{{"SMTP", 4}, {"ESMTPA", 6}, {"UTF8SMTPA", 9}},
+         {{"SMTP", 4}, {"ESMTPSA", 7}, {"UTF8SMTPSA", 10}}},
     };
     bool utf8 = (s->tx.flags & MESSAGE_SMTPUTF8) != 0;
     char tls_text[RECEIVED_TLS_MAX];
@@ -23,7 +25,7 @@ static void add_received(struct session *s, struct buf *out)
         .client_name = session_client_name(s),
         .client_addr = session_client_address(s),
         .myhostname = slice_str(s->server->config->myhostname),
-        .protocol = protocols[secure_is_on(s)][utf8 ? 2 : s->esmtp],
+        .protocol = protocols[s->login != NULL][secure_is_on(s)][utf8 ? 2 : s->esmtp],
         .tls = buf_slice(&tls),
         .id = id_slice(&s->tx.id),
         .recipient = tx_single_recipient(&s->tx),

@@ -73,7 +73,7 @@ void report_client(const struct session *s)
         return;
     }
     if (s->login)
-        buf_printf(&b, ", sasl_method=XCLIENT, sasl_username=%s", s->login);
+        buf_printf(&b, ", sasl_method=%s, sasl_username=%s", s->login->method, s->login->user);
     forward_describe(s->tx.forward, &b);
     text[b.len] = '\0';
     log_info("%s: client=%s%s", s->tx.id.text, s->peer, text);

@@ -277,7 +277,7 @@ static enum rule_result apply(struct session *s, struct rule *r)
     case RESTRICTION_PERMIT_CERTIFICATE:
         return secure_may_relay(s) ? RULE_ENDS_LIST : RULE_NEXT;
     case RESTRICTION_REJECT_UNAUTH:
-        return s->may_relay ? RULE_NEXT : refuse(s, "554 5.7.1", "Relay access denied");
+        return session_may_relay(s) ? RULE_NEXT : refuse(s, "554 5.7.1", "Relay access denied");
     case RESTRICTION_REJECT:
         return refuse(s, "554 5.7.1", "Access denied");
     case RESTRICTION_DEFER:

@@ -268,6 +268,7 @@ void secure_established(struct session *s)
     s->mode = INPUT_COMMAND;
     s->state = STATE_GREETED;
     s->esmtp = false;
+    login_free(&s->login);
     xfree(&s->helo);
     tx_reset(s);
 }

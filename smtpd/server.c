@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "smtpd/auth.h"
 #include "smtpd/limits.h"
 #include "smtpd/listeners.h"
 #include "smtpd/session.h"
@@ -19,21 +20,28 @@ static bool is_discarded(const struct config *config, struct slice keyword)
     return false;
 }
 
-/* What EHLO announces: the keyword, and a number behind it or -1. */
-static void make_ehlo(struct buf *out, const struct config *config)
+static int64_t smaller(int64_t ours, uint64_t own)
 {
+    return own && (ours <= 0 || own < (uint64_t)ours) ? (int64_t)own : ours;
+}
+
+/* Of each extension the keyword, and a number behind it or -1. */
+void server_ehlo(const struct config *config, uint64_t size_limit, uint64_t recipient_limit,
+                 struct buf *out)
+{
+    int64_t size = smaller(config->message_size_limit, size_limit);
     const struct {
         const char *keyword, *more;
         int64_t number;
     } extensions[] = {
         {"PIPELINING", "", -1},
-        {"SIZE", "", config->message_size_limit ? config->message_size_limit : -1},
+        {"SIZE", "", size ? size : -1},
         {"8BITMIME", "", -1},
         {"SMTPUTF8", "", -1},
         {"ENHANCEDSTATUSCODES", "", -1},
         {"DSN", "", -1},
         {"CHUNKING", "", -1},
-        {"LIMITS", " RCPTMAX=", config->smtpd_recipient_limit},
+        {"LIMITS", " RCPTMAX=", smaller(config->smtpd_recipient_limit, recipient_limit)},
     };
     size_t last = 0;
     buf_clear(out);
@@ -99,8 +107,10 @@ int server_configure(struct server *sv, const struct config *config, struct err 
         return -1;
     sv->submission = strcmp(config->smtpd_service_kind, "submission") == 0;
     sv->proxied = *config->smtpd_upstream_proxy_protocol != '\0';
-    make_ehlo(&sv->ehlo, config);
+    server_ehlo(config, 0, 0, &sv->ehlo);
     secure_configure(&sv->secure, config);
+    auth_configure(&sv->auth, config);
+    sv->auth.announced = sv->auth.enabled && !is_discarded(config, SLICE("AUTH"));
     sv->requiretls = !is_discarded(config, SLICE("REQUIRETLS"));
     sv->secure.announced = sv->secure.offered && !is_discarded(config, SLICE("STARTTLS"));
     clients_configure(&sv->clients, config);
@@ -109,6 +119,7 @@ int server_configure(struct server *sv, const struct config *config, struct err 
     sv->timeouts.lasts[TIMEOUT_TLS] = config->smtpd_starttls_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_NAME] = config->smtpd_peername_timeout * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_SLEEP] = config->smtpd_error_sleep_time * CLOCK_SECOND;
+    sv->timeouts.lasts[TIMEOUT_ACCOUNTS] = ACCOUNTS_SECONDS * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_COMMIT] = COMMIT_SECONDS * CLOCK_SECOND;
     sv->timeouts.lasts[TIMEOUT_LINGER] = LINGER_SECONDS * CLOCK_SECOND;
     return 0;
@@ -139,6 +150,7 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     list_init(&sv->sessions);
     link_init(&sv->link, base);
     names_init(&sv->names, base);
+    accounts_init(&sv->accounts, base);
     keys_init(&sv->keys, base);
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
@@ -168,6 +180,7 @@ void server_free(struct server *sv)
     timeouts_free(&sv->timeouts);
     link_free(&sv->link);
     names_free(&sv->names);
+    accounts_free(&sv->accounts);
     keys_free(&sv->keys);
     secure_free(&sv->secure);
     restrictions_free(&sv->restrictions);

@@ -10,6 +10,8 @@
 
 #include "conf/config.h"
 #include "conf/nets.h"
+#include "smtpd/accounts.h"
+#include "smtpd/auth_setup.h"
 #include "smtpd/clients.h"
 #include "smtpd/keys.h"
 #include "smtpd/link.h"
@@ -35,6 +37,8 @@ struct server {
     bool proxied;                              /* smtpd_upstream_proxy_protocol is set */
     struct link link;
     struct names names;
+    struct accounts accounts;
+    struct auth_setup auth;
     struct keys keys;
     struct secure secure;
     struct restrictions restrictions;
@@ -59,6 +63,10 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
 /* Goes over to a new configuration; the old one may be freed afterwards. -1: the
  * lists of networks and the greeting could not be made, and stay the old ones. */
 int server_configure(struct server *sv, const struct config *config, struct err *e);
+/* Makes all lines of the reply to EHLO, with the limits of the plan of who has logged
+ * in; 0: everybody's. */
+void server_ehlo(const struct config *config, uint64_t size_limit, uint64_t recipient_limit,
+                 struct buf *out);
 /* Takes no more connections. With `hurry` sessions end at their next pause,
  * otherwise when their clients end them (after a reload); a call with it may
  * follow one without. idle(arg) is called, perhaps at once, when none is left. */

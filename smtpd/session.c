@@ -6,7 +6,9 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "smtpd/auth.h"
 #include "smtpd/content.h"
+#include "smtpd/gate.h"
 #include "smtpd/limits.h"
 #include "smtpd/opening.h"
 #include "smtpd/reply.h"
@@ -25,6 +27,8 @@ static void go_on_with_handshake(struct session *s);
 static void keep(struct session *s, struct slice in)
 {
     s->server->memory -= s->in.cap;
+    if (s->in.len && s->in.len <= COMMAND_AUTH_LINE_MAX) /* it may be a part of a password */
+        explicit_bzero(s->in.data, s->in.len);
     buf_free(&s->in);
     if (in.len && s->phase == PHASE_OPEN && buf_adds(&s->in, in) < 0)
         panic("%zu bytes of input to keep", in.len);
@@ -41,9 +45,12 @@ static void session_free(struct session *s)
     list_remove(&s->link);
     clients_disconnect(&sv->clients, s->client);
     names_forget(&sv->names, &s->name);
+    auth_forget(s);
+    nap_forget(s);
     keep(s, SLICE(""));
     buf_free(&s->out);
-    free(s->login);
+    login_free(&s->login);
+    login_free(&s->host_login);
     free(s->helo);
     free(s->peer);
     free(s);
@@ -71,6 +78,7 @@ static void finish(struct session *s)
 {
     if (s->mode != INPUT_PROXY)
         report_disconnect(s);
+    auth_forget(s);
     tx_reset(s);
     s->wait = WAIT_NOTHING;
     keep(s, SLICE(""));
@@ -131,9 +139,9 @@ static void start_timeout(struct session *s)
         [WAIT_NOTHING] = TIMEOUT_CLIENT, [WAIT_OUTPUT] = TIMEOUT_CLIENT,
         [WAIT_LARGE] = TIMEOUT_COMMIT,   [WAIT_COMMIT] = TIMEOUT_COMMIT,
         [WAIT_SLEEP] = TIMEOUT_SLEEP,    [WAIT_NAME] = TIMEOUT_NAME,
-        [WAIT_SIGN] = TIMEOUT_TLS,
+        [WAIT_SIGN] = TIMEOUT_TLS,       [WAIT_ACCOUNTS] = TIMEOUT_ACCOUNTS,
     };
-    if (s->wait == WAIT_POLICY) { /* each server has its own time */
+    if (s->wait == WAIT_POLICY || s->wait == WAIT_NAP) { /* these have their own time */
         timeout_stop(&s->timeout);
         return;
     }
@@ -193,6 +201,8 @@ static size_t take_command(struct session *s, struct slice in)
     case LINE_READY:
         s->taken = true;
         verbs_handle(s, line);
+        if (s->verb == VERB_AUTH || s->verb == VERB_UNKNOWN) /* there may be a password in it */
+            explicit_bzero((char *)(uintptr_t)in.ptr, used);
         break;
     case LINE_TOO_LONG:
     case LINE_FLOOD:
@@ -211,7 +221,8 @@ static size_t take_command(struct session *s, struct slice in)
 void session_check_age(struct session *s)
 {
     const struct server *sv = s->server;
-    bool between = s->phase == PHASE_OPEN && s->wait == WAIT_NOTHING && s->mode == INPUT_COMMAND &&
+    bool between = s->phase == PHASE_OPEN && s->wait == WAIT_NOTHING &&
+                   (s->mode == INPUT_COMMAND || s->mode == INPUT_AUTH) &&
                    (s->state == STATE_READY || s->state == STATE_GREETED);
     if (!between)
         return;
@@ -229,6 +240,8 @@ static size_t take(struct session *s, struct slice in)
         return opening_take_proxy(s, in);
     case INPUT_COMMAND:
         return take_command(s, in);
+    case INPUT_AUTH:
+        return auth_take(s, in);
     default:
         s->taken = true;
         return content_take(s, in);
@@ -263,6 +276,7 @@ void session_resume(struct session *s)
     size_t len = s->in.len;
     s->wait = WAIT_NOTHING;
     s->taken = true; /* the wait that is over had its own time */
+    check_errors(s); /* the answer may have been one */
     if (len)
         memcpy(at, s->in.data, len);
     pump(s, slice_make(at, len));
@@ -454,6 +468,10 @@ void session_expired(struct session *s, enum timeout_kind kind)
         names_forget(&s->server->names, &s->name);
         session_named(s, SLICE(""));
         break;
+    case TIMEOUT_ACCOUNTS:
+        log_warning("no answer from quota in %d s about %s", ACCOUNTS_SECONDS, s->peer);
+        accounts_late(s);
+        break;
     case TIMEOUT_SLEEP:
         session_resume(s);
         break;
@@ -486,6 +504,7 @@ void session_committed(struct session *s)
 {
     reply(s, 250, "2.0.0", "Ok: queued as %s", s->tx.id.text);
     s->errors = s->junk = 0;
+    gate_committed(s);
     tx_reset(s);
     session_resume(s);
 }

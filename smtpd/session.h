@@ -16,8 +16,11 @@
 #include "core/buf.h"
 #include "smtp/command.h"
 #include "smtp/proxy.h"
+#include "smtpd/accounts.h"
 #include "smtpd/keys.h"
+#include "smtpd/login.h"
 #include "smtpd/names.h"
+#include "smtpd/nap.h"
 #include "smtpd/server.h"
 #include "smtpd/transaction.h"
 
@@ -36,6 +39,7 @@ enum input_mode {
     INPUT_PROXY, /* a PROXY header, before anything else */
     INPUT_TLS,   /* a TLS handshake */
     INPUT_COMMAND,
+    INPUT_AUTH, /* a line of an AUTH exchange */
     INPUT_DATA, /* content after 354 */
     INPUT_CHUNK /* content of a BDAT chunk */
 };
@@ -43,13 +47,15 @@ enum input_mode {
 /* Why no input is taken. */
 enum session_wait {
     WAIT_NOTHING,
-    WAIT_POLICY, /* for a policy server */
-    WAIT_SIGN,   /* for keyd's signature, in a handshake */
-    WAIT_NAME,   /* for the client's host name, before the greeting */
-    WAIT_LARGE,  /* for the file of a large message */
-    WAIT_COMMIT, /* for COMMITTED */
-    WAIT_SLEEP,  /* smtpd_error_sleep_time */
-    WAIT_OUTPUT  /* for the client to read replies */
+    WAIT_POLICY,   /* for a policy server */
+    WAIT_SIGN,     /* for keyd's signature, in a handshake */
+    WAIT_NAME,     /* for the client's host name, before the greeting */
+    WAIT_LARGE,    /* for the file of a large message */
+    WAIT_COMMIT,   /* for COMMITTED */
+    WAIT_ACCOUNTS, /* for quota */
+    WAIT_NAP,      /* as nap.h has it */
+    WAIT_SLEEP,    /* smtpd_error_sleep_time */
+    WAIT_OUTPUT    /* for the client to read replies */
 };
 
 struct verb_count {
@@ -83,6 +89,7 @@ struct session {
     bool watched, writing; /* the event is added; is for writing */
     bool penalty;          /* smtpd_error_sleep_time is due before the reply leaves */
     bool goodbye;          /* QUIT: the client closes by itself */
+    bool nobody;           /* it belongs to no account: quota has said so */
     bool taken;            /* more than a part of a command has come since the last wait */
     char address[16];      /* address_len bytes, network order; 0: nobody knows it */
     uint32_t uid;
@@ -90,10 +97,14 @@ struct session {
     struct proxy_endpoint local; /* what it connected to, if others say so: len 0: they do not */
     char *peer;                  /* "name[address]", for logs */
     char *helo;                  /* or NULL */
-    char *login;                 /* XCLIENT says who has authenticated; or NULL */
+    struct login *login;         /* who has authenticated, or NULL */
+    struct login *host_login;    /* the account of a client of mynetworks, if it was asked for */
+    struct auth *auth;           /* an exchange that is under way, or NULL */
     const char *where;           /* for logs: the last command, or CONNECT */
     struct client_count *client;
     struct name_question name;
+    struct account_question question;
+    struct nap nap;
     struct tls *tls;                 /* from STARTTLS on, or NULL */
     struct certificate *certificate; /* the client's, or NULL */
     struct key_question key;
@@ -127,6 +138,11 @@ void session_drain(struct session *s);
 void session_named(struct session *s, struct slice name);
 /* The signature that a handshake waits for, or nothing; called by keys.c. */
 void session_signed(struct session *s, struct slice signature);
+/* Whether it may relay: by its network or certificate, or because it has logged in. */
+static inline bool session_may_relay(const struct session *s)
+{
+    return s->may_relay || s->login;
+}
 /* Its name, or "unknown". */
 struct slice session_client_name(const struct session *s);
 /* Its address as text, or "unknown". */

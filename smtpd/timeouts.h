@@ -13,13 +13,14 @@
 #include "core/list.h"
 
 enum timeout_kind {
-    TIMEOUT_CLIENT, /* for the client: smtpd_timeout */
-    TIMEOUT_PROXY,  /* for a PROXY header: smtpd_upstream_proxy_timeout */
-    TIMEOUT_TLS,    /* for the end of a TLS handshake: smtpd_starttls_timeout */
-    TIMEOUT_NAME,   /* for the client's host name: smtpd_peername_timeout */
-    TIMEOUT_COMMIT, /* for qmgr: COMMIT_SECONDS */
-    TIMEOUT_SLEEP,  /* a delayed reply: smtpd_error_sleep_time */
-    TIMEOUT_LINGER, /* for the end of a connection that we have shut down */
+    TIMEOUT_CLIENT,   /* for the client: smtpd_timeout */
+    TIMEOUT_PROXY,    /* for a PROXY header: smtpd_upstream_proxy_timeout */
+    TIMEOUT_TLS,      /* for the end of a TLS handshake: smtpd_starttls_timeout */
+    TIMEOUT_NAME,     /* for the client's host name: smtpd_peername_timeout */
+    TIMEOUT_ACCOUNTS, /* for quota: ACCOUNTS_SECONDS */
+    TIMEOUT_COMMIT,   /* for qmgr: COMMIT_SECONDS */
+    TIMEOUT_SLEEP,    /* a delayed reply: smtpd_error_sleep_time */
+    TIMEOUT_LINGER,   /* for the end of a connection that we have shut down */
     TIMEOUT_KINDS
 };
 

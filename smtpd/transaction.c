@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "smtpd/content.h"
 #include "smtpd/forward.h"
+#include "smtpd/gate.h"
 #include "smtpd/limits.h"
 #include "smtpd/restrictions.h"
 #include "smtpd/session.h"
@@ -64,6 +65,7 @@ void tx_reset(struct session *s)
 {
     struct transaction *tx = &s->tx;
     link_abort(&s->server->link, s);
+    gate_free(s);
     content_free(s);
     forward_free(&tx->forward);
     restrictions_forget(s);
@@ -81,6 +83,6 @@ bool tx_is_clean(const struct transaction *tx)
 {
     return tx->id.text[0] == '\0' && !tx->arrival && !tx->sender.data && !tx->envid.data &&
            !tx->rcpts.data && !tx->rcpt_count && !tx->refused && !tx->flags && !tx->ret &&
-           !tx->size && !tx->forward && !tx->prepend.data && !tx->run && !tx->content &&
-           !tx->at_qmgr.tag && list_empty(&tx->at_qmgr.waiting);
+           !tx->size && !tx->forward && !tx->prepend.data && !tx->run && !tx->gate &&
+           !tx->content && !tx->at_qmgr.tag && list_empty(&tx->at_qmgr.waiting);
 }

@@ -15,6 +15,7 @@
 struct content;
 struct check_run;
 struct forward;
+struct gate;
 struct session;
 
 struct transaction {
@@ -30,6 +31,7 @@ struct transaction {
     struct forward *forward; /* what XFORWARD said before MAIL; or NULL */
     struct buf prepend;      /* header lines that policy servers add */
     struct check_run *run;   /* see restrictions.h; or NULL */
+    struct gate *gate;       /* of an account; or NULL */
     struct content *content;
     struct link_message at_qmgr;
 };

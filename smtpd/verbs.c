@@ -9,7 +9,8 @@
     [VERB_EHLO] = cmd_ehlo, [VERB_HELO] = cmd_helo, [VERB_RSET] = cmd_rset,                        \
     [VERB_NOOP] = cmd_noop, [VERB_VRFY] = cmd_vrfy, [VERB_HELP] = cmd_help,                        \
     [VERB_QUIT] = cmd_quit, [VERB_BDAT] = cmd_bdat, [VERB_HTTP] = cmd_http,                        \
-    [VERB_XCLIENT] = cmd_xclient, [VERB_XFORWARD] = cmd_xforward, [VERB_STARTTLS] = cmd_starttls
+    [VERB_XCLIENT] = cmd_xclient, [VERB_XFORWARD] = cmd_xforward, [VERB_STARTTLS] = cmd_starttls,  \
+    [VERB_AUTH] = cmd_auth
 
 /* A hole is a verb that the state does not allow. */
 static verb_handler *const handlers[STATES][VERB_COUNT] = {
@@ -44,6 +45,7 @@ static bool is_too_early(const struct session *s, enum smtp_verb verb)
     case VERB_EHLO:
     case VERB_HELO:
     case VERB_STARTTLS:
+    case VERB_AUTH: /* has its own reply to that (RFC 4954 section 6) */
     case VERB_NOOP:
     case VERB_QUIT:
     case VERB_HTTP:

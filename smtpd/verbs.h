@@ -12,6 +12,6 @@ void verbs_handle(struct session *s, struct slice line);
 typedef void verb_handler(struct session *s, struct slice argument);
 verb_handler cmd_ehlo, cmd_helo, cmd_mail, cmd_rcpt, cmd_data, cmd_data_without_recipient, cmd_bdat,
     cmd_rset, cmd_noop, cmd_vrfy, cmd_help, cmd_quit, cmd_http, cmd_xclient, cmd_xforward,
-    cmd_starttls;
+    cmd_starttls, cmd_auth;
 
 #endif

@@ -4,6 +4,7 @@
 #include "conf/nexthop.h"
 #include "conf/params.h"
 #include "conf/restrictions.h"
+#include "conf/sasl.h"
 #include "core/log.h"
 #include "smtp/address.h"
 #include "smtp/ehlo.h"
@@ -156,6 +157,27 @@ static int check_server_name(const char *text, struct err *e)
                    log_esc_n(slice_str(text), 80));
 }
 
+static int check_sasl_options(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), element;
+    while (config_list_next(&rest, &element))
+        if (sasl_option(element) == 0)
+            return err_set(e,
+                           "%s: give noanonymous, noplaintext, noactive, nodictionary, "
+                           "forward_secrecy or mutual_auth",
+                           log_esc_n(element, 80));
+    return 0;
+}
+
+static int check_sasl_path(const char *text, struct err *e)
+{
+    char endpoint[SASL_ENDPOINT_MAX + 1];
+    struct endpoint to;
+    if (sasl_endpoint(text, endpoint) < 0)
+        return err_set(e, "is longer than %d bytes", SASL_ENDPOINT_MAX);
+    return endpoint_parse(slice_str(endpoint), "/", &to, e);
+}
+
 /* SHA-256 in the form that logs and 'openssl x509 -fingerprint -sha256' have. */
 static int check_fingerprints(const char *text, struct err *e)
 {
@@ -295,6 +317,9 @@ static int (*const checks[PARAM_COUNT])(const char *text, struct err *e) = {
     [PARAM_INDEX_notice_from] = check_from,
     [PARAM_INDEX_notice_contact] = check_address,
     [PARAM_INDEX_smtp_tlsrpt_from] = check_address,
+    [PARAM_INDEX_smtpd_sasl_security_options] = check_sasl_options,
+    [PARAM_INDEX_smtpd_sasl_tls_security_options] = check_sasl_options,
+    [PARAM_INDEX_smtpd_sasl_path] = check_sasl_path,
 };
 
 int param_check(int index, const char *text, struct err *e)

@@ -110,6 +110,13 @@ static int check_relations(const struct config *c, struct err *e)
                        "%s: smtpd_upstream_proxy_protocol needs smtpd_proxy_networks: the "
                        "addresses of your proxies",
                        p->where[i] ? p->where[i] : p->file);
+    i = PARAM_INDEX_smtpd_sasl_auth_enable;
+    if (c->smtpd_sasl_auth_enable && strcmp(c->smtpd_sasl_type, "postern") == 0 &&
+        !c->accounts_enable)
+        return err_set(e,
+                       "%s: smtpd_sasl_auth_enable needs accounts_enable = yes, or "
+                       "smtpd_sasl_type = dovecot",
+                       p->where[i] ? p->where[i] : p->file);
     return 0;
 }
 

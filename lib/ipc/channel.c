@@ -37,14 +37,28 @@ struct channel {
     struct list attached; /* in order of `end` */
     char *failure;        /* why it failed inside a callback; told when that is over */
     bool closing, freed, in_callback, blocked;
+    bool secret; /* in `out` is what nobody shall find in memory later */
     bool unable; /* a descriptor could not be passed on */
 };
 
 static struct list dirty_channels = {&dirty_channels, &dirty_channels};
 static char packet[IPC_FRAME_MAX];
 
+static void wipe(struct channel *c)
+{
+    if (c->secret && c->out.data)
+        explicit_bzero(c->out.data, c->out.len);
+    c->secret = false;
+}
+
+void channel_secret(struct channel *c)
+{
+    c->secret = true;
+}
+
 static void release(struct channel *c)
 {
+    wipe(c);
     list_each_safe(&c->attached, n)
     {
         struct attached *a = container_of(n, struct attached, link);
@@ -255,6 +269,7 @@ static ssize_t send_packet(int socket, const char *data, size_t len, int fd)
 
 static void empty_out(struct channel *c)
 {
+    wipe(c);
     c->flushed = 0;
     buf_clear(&c->out);
     if (c->out.cap > OUT_KEEP)

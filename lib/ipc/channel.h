@@ -36,6 +36,9 @@ void channel_free(struct channel *c);
  * end of the turn. Encode whole frames only. Never NULL, also when the channel
  * is closing (then the frames go nowhere). */
 struct buf *channel_out(struct channel *c);
+/* Says that the frame encoded last has a secret in it: once it is sent, its bytes
+ * here are overwritten. */
+void channel_secret(struct channel *c);
 /* Says that the frame encoded last goes with `fd`, which is duplicated. If there
  * are no descriptors left the channel is closed at the end of the turn, for what
  * hangs on the frame must not wait for ever. */

@@ -60,6 +60,10 @@ struct header_scan {
     uint8_t message_id_len;
     char message_id[HEADER_MESSAGE_ID_MAX]; /* value of the first Message-ID, blanks trimmed,
                                              * cut at the maximum; any byte: escape it */
+    /* Set by the owner after header_scan_init; NULL: not wanted. The values of From and
+     * Sender are appended to it as they stand there, each with a NUL before it. */
+    struct buf *authors;
+    bool authors_cut; /* they did not fit */
     /* private */
     uint64_t line; /* bytes of the current line */
     uint8_t state;

@@ -43,6 +43,17 @@ static void body_begins(struct header_scan *h)
     finish(h);
 }
 
+static bool keeps_authors(const struct header_scan *h)
+{
+    return h->authors && (h->field == HEADER_FROM || h->field == HEADER_SENDER);
+}
+
+static void keep_authors(struct header_scan *h, struct slice part)
+{
+    if (buf_adds(h->authors, part) < 0)
+        h->authors_cut = true;
+}
+
 static void begin_field(struct header_scan *h)
 {
     struct slice name = {h->name, h->name_len};
@@ -54,6 +65,8 @@ static void begin_field(struct header_scan *h)
     if (h->field == HEADER_KNOWN_COUNT)
         return;
     h->count[h->field]++;
+    if (keeps_authors(h))
+        keep_authors(h, slice_make("", 1));
     if (h->field == HEADER_RECEIVED && h->count[HEADER_RECEIVED] > h->limits.hops)
         fail(h, HEADER_LOOP);
 }
@@ -94,6 +107,8 @@ static size_t body_bytes(struct header_scan *h, struct slice in)
         keep_message_id(h, slice_first(in, taken));
     else if (h->field == HEADER_TLS_REQUIRED && h->count[HEADER_TLS_REQUIRED] == 1)
         keep_tls_required(h, slice_first(in, taken));
+    else if (keeps_authors(h))
+        keep_authors(h, slice_first(in, taken));
     h->line += taken;
     if (lf < in.len)
         end_line(h);

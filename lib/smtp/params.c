@@ -85,10 +85,22 @@ static int parse_envid(struct slice value, struct target *t)
     return rc;
 }
 
+/* RFC 4954 section 5: who the message comes from by the client's word. It counts
+ * for nothing here, but has to be read. */
+static int parse_auth(struct slice value, struct target *t)
+{
+    struct buf decoded = BUF_INIT(AUTH_PARAMETER_MAX);
+    int rc = slice_eq(value, SLICE("<>")) ? 0 : xtext_decode(value, &decoded);
+    (void)t;
+    buf_free(&decoded);
+    return rc;
+}
+
 static const struct parameter mail_parameters[] = {
     {"SIZE", NEEDS_VALUE, parse_size},      {"BODY", NEEDS_VALUE, parse_body},
     {"SMTPUTF8", NO_VALUE, parse_smtputf8}, {"RET", NEEDS_VALUE, parse_ret},
     {"ENVID", NEEDS_VALUE, parse_envid},    {"REQUIRETLS", NO_VALUE, parse_requiretls},
+    {"AUTH", NEEDS_VALUE, parse_auth},
 };
 
 /* ---- RCPT ------------------------------------------------------------------ */

@@ -1,7 +1,7 @@
 /*
  * Parameters behind the path of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152),
- * SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), RET, ENVID, NOTIFY, ORCPT (RFC 3461, RFC 6533).
- * xtext.
+ * SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), AUTH (RFC 4954), RET, ENVID, NOTIFY, ORCPT (RFC 3461,
+ * RFC 6533). xtext.
  */
 #ifndef POSTERN_SMTP_PARAMS_H
 #define POSTERN_SMTP_PARAMS_H
@@ -11,8 +11,9 @@
 #include "core/refusal.h"
 
 enum {
-    ENVID_MAX = 100, /* RFC 3461 4.4 */
-    ORCPT_MAX = 500  /* RFC 3461 4.2; type, semicolon and address */
+    ENVID_MAX = 100,          /* RFC 3461 4.4 */
+    AUTH_PARAMETER_MAX = 500, /* RFC 4954 section 5 */
+    ORCPT_MAX = 500           /* RFC 3461 4.2; type, semicolon and address */
 };
 
 enum mail_body { BODY_UNSET, BODY_7BIT, BODY_8BITMIME };

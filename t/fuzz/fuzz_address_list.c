@@ -1,11 +1,10 @@
-/* libraries: ctl_parts */
+/* libraries: postern_mail postern_smtp */
 /* Lists of addresses in a header: whatever the input, the walk ends, nothing of an
  * address that comes out is longer than the input, and one that the SMTP parser takes
  * comes out of its own text again. */
 #include "core/mem.h"
-#include "ctl/sendmail.h"
-
-const char *ctl_prefix = "";
+#include "mail/address_list.h"
+#include "smtp/address.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,4 +1,4 @@
-/* libraries: ctl_parts */
+/* libraries: postern_mail */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -7,10 +7,7 @@
 #include <cmocka.h>
 
 #include "core/mem.h"
-#include "ctl/sendmail.h"
-
-/* ctl's own main.c has this one */
-const char *ctl_prefix = "test: ";
+#include "mail/address_list.h"
 
 /* The addresses of a list with '|' between, "!" where it cannot be read. */
 static void check(const char *list, const char *want)

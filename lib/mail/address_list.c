@@ -1,6 +1,6 @@
 /* Lists of addresses in header fields (RFC 5322 section 3.4), as people and
  * programs write them. Pure: no I/O. */
-#include "ctl/sendmail.h"
+#include "mail/address_list.h"
 
 enum { COMMENT_DEPTH_MAX = 100 };
 

@@ -1,0 +1,406 @@
+#include "smtpd/auth.h"
+
+#include <stdio.h>
+
+#include "conf/sasl.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "smtp/sasl.h"
+#include "smtpd/limits.h"
+#include "smtpd/reply.h"
+
+/* What the client's next line is. */
+enum auth_step {
+    STEP_PLAIN,
+    STEP_LOGIN_USER,
+    STEP_LOGIN_PASSWORD,
+    STEP_SCRAM_FIRST,
+    STEP_SCRAM_FINAL,
+    STEP_LAST_WORD /* nothing: it has seen the server's proof */
+};
+
+struct mechanism {
+    struct slice name;
+    enum auth_step first;
+    bool client_first; /* an initial response is its first message (RFC 4954 section 4) */
+    unsigned traits;   /* enum sasl_trait */
+};
+
+/* The strongest first: clients that know nothing better take the first they know. */
+static const struct mechanism mechanisms[] = {
+    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, true, SASL_MUTUAL_AUTH},
+    {{"PLAIN", 5}, STEP_PLAIN, true, SASL_PLAINTEXT},
+    {{"LOGIN", 5}, STEP_LOGIN_USER, true, SASL_PLAINTEXT},
+};
+enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
+
+struct auth {
+    const struct mechanism *mechanism;
+    uint8_t step;
+    uint8_t status;      /* enum auth_status of an answer that the client is to hear later */
+    struct slice user;   /* LOGIN's; into user_text */
+    struct login *login; /* proved; until the client's last word */
+    char reason[200];    /* of AUTH_DENIED, printable */
+    char user_text[SASL_USER_MAX + 1];
+};
+
+void auth_configure(struct auth_setup *a, const struct config *config)
+{
+    a->enabled = config->smtpd_sasl_auth_enable;
+    a->tls_only = config->smtpd_tls_auth_only;
+    a->options = sasl_options(config->smtpd_sasl_security_options);
+    a->tls_options = sasl_options(config->smtpd_sasl_tls_security_options);
+}
+
+/* ---- mechanisms -------------------------------------------------------------------- */
+
+static bool is_offered(const struct session *s, const struct mechanism *m)
+{
+    const struct auth_setup *setup = &s->server->auth;
+    if (m->first == STEP_SCRAM_FIRST && s->server->config->scram_iterations == 0)
+        return false;
+    return sasl_permits(secure_is_on(s) ? setup->tls_options : setup->options, m->traits);
+}
+
+static const struct mechanism *find_mechanism(const struct session *s, struct slice name)
+{
+    for (size_t i = 0; i < MECHANISMS; i++)
+        if (slice_caseeq(name, mechanisms[i].name) && is_offered(s, &mechanisms[i]))
+            return &mechanisms[i];
+    return NULL;
+}
+
+void auth_announce(const struct session *s, struct buf *out)
+{
+    const struct auth_setup *setup = &s->server->auth;
+    size_t before = out->len;
+    bool any = false;
+    if (!setup->announced || s->local_user || s->login || (setup->tls_only && !secure_is_on(s)))
+        return;
+    buf_addstr(out, "250-AUTH");
+    for (size_t i = 0; i < MECHANISMS; i++) {
+        if (!is_offered(s, &mechanisms[i]))
+            continue;
+        any = true;
+        buf_addc(out, ' ');
+        buf_adds(out, mechanisms[i].name);
+    }
+    buf_addstr(out, "\r\n");
+    if (!any)
+        out->len = before;
+}
+
+/* ---- the end ------------------------------------------------------------------------- */
+
+/* Back to commands; nothing of the exchange is left. */
+static void end(struct session *s)
+{
+    struct auth *a = s->auth;
+    accounts_forget(s);
+    if (!a)
+        return;
+    login_free(&a->login);
+    explicit_bzero(a, sizeof *a);
+    xfree(&s->auth);
+    s->mode = INPUT_COMMAND;
+    line_init(&s->line, COMMAND_LINE_MAX);
+}
+
+void auth_forget(struct session *s)
+{
+    end(s);
+}
+
+/* A mistake of the client's in the exchange. */
+static void fail(struct session *s, int code, const char *enhanced, const char *text)
+{
+    end(s);
+    reply(s, code, enhanced, "%s", text);
+}
+
+static void log_failure(const struct session *s, const char *reason, struct slice user)
+{
+    if (user.len)
+        log_warning("%s: SASL %.*s authentication failed: %s, sasl_username=%s", s->peer,
+                    SLICE_ARG(s->auth->mechanism->name), reason, log_esc_n(user, SASL_USER_MAX));
+    else
+        log_warning("%s: SASL %.*s authentication failed: %s", s->peer,
+                    SLICE_ARG(s->auth->mechanism->name), reason);
+}
+
+/* The answer that was held back. */
+static void tell(struct session *s)
+{
+    struct auth *a = s->auth;
+    enum auth_status status = (enum auth_status)a->status;
+    char reason[sizeof a->reason];
+    memcpy(reason, a->reason, sizeof reason);
+    end(s);
+    switch (status) {
+    case AUTH_TOO_MANY:
+        s->errors++;
+        reply_goodbye(s, "4.7.0", "Error: too many failed logins, try later");
+        break;
+    case AUTH_TEMPORARY:
+        reply(s, 454, "4.7.0", "Temporary authentication failure");
+        break;
+    case AUTH_DENIED: /* whoever knows the password may know this, too */
+        reply(s, 535, "5.7.8", "Error: authentication failed: %s", reason);
+        break;
+    default:
+        reply(s, 535, "5.7.8", "Error: authentication failed");
+        break;
+    }
+}
+
+/* fail2ban's filter leaves these words alone: the client is not to blame. */
+static void unavailable(struct session *s)
+{
+    log_failure(s, "Connection lost to authentication server", SLICE(""));
+    fail(s, 454, "4.7.0", "Temporary authentication failure");
+}
+
+static void succeed(struct session *s)
+{
+    s->login = s->auth->login;
+    s->auth->login = NULL;
+    end(s);
+    login_free(&s->host_login);
+    reply_ready(s, 235, SLICE("235 2.7.0 Authentication successful\r\n"));
+}
+
+/* ---- to the client --------------------------------------------------------------------- */
+
+static void challenge(struct session *s, struct slice message)
+{
+    buf_addstr(&s->out, "334 ");
+    base64_encode(message, &s->out);
+    buf_addstr(&s->out, "\r\n");
+    s->mode = INPUT_AUTH;
+    line_init(&s->line, COMMAND_AUTH_LINE_MAX);
+}
+
+/* ---- what the client says ----------------------------------------------------------------- */
+
+static struct slice client_address(const struct session *s)
+{
+    return slice_make(s->address, s->address_len);
+}
+
+static uint32_t flags_of(const struct session *s)
+{
+    return secure_is_on(s) ? AUTH_TLS : 0;
+}
+
+/* Asks quota; the answer is auth_result. */
+static void ask_password(struct session *s, struct slice user, struct slice password)
+{
+    char whole[2 * SASL_USER_MAX + 2];
+    const char *domain = s->server->config->smtpd_sasl_local_domain;
+    struct buf *out = accounts_ask(s, ABOUT_LOGIN);
+    if (!out) {
+        unavailable(s);
+        return;
+    }
+    if (*domain && slice_chr(user, '@') == user.len) {
+        int n = snprintf(whole, sizeof whole, "%.*s@%s", SLICE_ARG(user), domain);
+        user = slice_make(whole, (size_t)n < sizeof whole ? (size_t)n : sizeof whole - 1);
+    }
+    ipc_auth_password_encode(out, &(struct ipc_auth_password){.tag = s->question.tag,
+                                                              .client = client_address(s),
+                                                              .flags = flags_of(s),
+                                                              .user = user,
+                                                              .password = password});
+    accounts_secret(s);
+    s->wait = WAIT_ACCOUNTS;
+}
+
+static void take_plain(struct session *s, struct slice message)
+{
+    struct sasl_plain p;
+    if (sasl_plain_parse(message, &p) < 0)
+        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+    else if (p.authzid.len && !slice_eq(p.authzid, p.user))
+        fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
+    else
+        ask_password(s, p.user, p.password);
+}
+
+static void take_user(struct session *s, struct slice message)
+{
+    struct auth *a = s->auth;
+    if (message.len == 0 || message.len > SASL_USER_MAX) {
+        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+        return;
+    }
+    memcpy(a->user_text, message.ptr, message.len);
+    a->user = slice_make(a->user_text, message.len);
+    a->step = STEP_LOGIN_PASSWORD;
+    challenge(s, SLICE("Password:"));
+}
+
+static void take_password(struct session *s, struct slice message)
+{
+    if (message.len == 0 || message.len > SASL_PASSWORD_MAX)
+        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+    else
+        ask_password(s, s->auth->user, message);
+}
+
+static void take_scram(struct session *s, struct slice message)
+{
+    bool first = s->auth->step == STEP_SCRAM_FIRST;
+    struct buf *out = first ? accounts_ask(s, ABOUT_LOGIN) : accounts_go_on(s);
+    if (!out) {
+        unavailable(s);
+        return;
+    }
+    if (first)
+        ipc_auth_scram_encode(out, &(struct ipc_auth_scram){.tag = s->question.tag,
+                                                            .client = client_address(s),
+                                                            .flags = flags_of(s),
+                                                            .message = message});
+    else
+        ipc_auth_response_encode(
+            out, &(struct ipc_auth_response){.tag = s->question.tag, .message = message});
+    s->wait = WAIT_ACCOUNTS;
+}
+
+static void take_message(struct session *s, struct slice message)
+{
+    switch ((enum auth_step)s->auth->step) {
+    case STEP_PLAIN:
+        take_plain(s, message);
+        break;
+    case STEP_LOGIN_USER:
+        take_user(s, message);
+        break;
+    case STEP_LOGIN_PASSWORD:
+        take_password(s, message);
+        break;
+    case STEP_SCRAM_FIRST:
+    case STEP_SCRAM_FINAL:
+        take_scram(s, message);
+        break;
+    case STEP_LAST_WORD:
+        if (message.len)
+            fail(s, 501, "5.5.2", "Error: malformed authentication message");
+        else
+            succeed(s);
+        break;
+    }
+}
+
+/* A line of the exchange, or an initial response. */
+static void take_text(struct session *s, struct slice text)
+{
+    char message[COMMAND_AUTH_LINE_MAX / 4 * 3];
+    long len = base64_decode(text, message, sizeof message);
+    if (len < 0)
+        fail(s, 501, "5.5.2", "Error: invalid base64 data");
+    else
+        take_message(s, slice_make(message, (size_t)len));
+    explicit_bzero(message, sizeof message);
+}
+
+void auth_begin(struct session *s, struct slice name, const struct slice *initial)
+{
+    const struct mechanism *m = find_mechanism(s, name);
+    if (!m) {
+        reply(s, 504, "5.5.4", "Error: authentication mechanism is not supported");
+        return;
+    }
+    s->auth = xcalloc(1, sizeof *s->auth);
+    s->auth->mechanism = m;
+    s->auth->step = (uint8_t)m->first;
+    if (initial)
+        take_text(s, *initial);
+    else
+        challenge(s, m->first == STEP_LOGIN_USER ? SLICE("Username:") : SLICE(""));
+}
+
+size_t auth_take(struct session *s, struct slice in)
+{
+    size_t used;
+    struct slice line;
+    enum line_status status = line_next(&s->line, in, &used, &line);
+    if (status == LINE_MORE)
+        return used;
+    s->taken = true;
+    if (status == LINE_TOO_LONG || status == LINE_FLOOD) {
+        fail(s, 500, "5.5.6", "Error: authentication line is too long");
+        session_end(s);
+    } else if (slice_eq(line, SLICE("*"))) {
+        fail(s, 501, "5.7.0", "Authentication aborted");
+    } else {
+        take_text(s, line);
+    }
+    explicit_bzero((char *)(uintptr_t)in.ptr, used);
+    return used;
+}
+
+/* ---- answers -------------------------------------------------------------------------------- */
+
+void auth_lost(struct session *s)
+{
+    if (s->wait != WAIT_ACCOUNTS) /* between two steps: the next one will find out */
+        return;
+    s->wait = WAIT_NOTHING;
+    unavailable(s);
+    session_go_on(s);
+}
+
+void auth_challenge(struct session *s, struct slice message)
+{
+    s->wait = WAIT_NOTHING;
+    s->auth->step = STEP_SCRAM_FINAL;
+    if (s->auth->mechanism->first != STEP_SCRAM_FIRST || message.len > AUTH_CHALLENGE_MAX)
+        unavailable(s);
+    else
+        challenge(s, message);
+    session_go_on(s);
+}
+
+static void granted(struct session *s, const struct ipc_auth_result *r)
+{
+    struct auth *a = s->auth;
+    char method[SASL_MECHANISM_MAX + 1];
+    snprintf(method, sizeof method, "%.*s", SLICE_ARG(a->mechanism->name));
+    a->login = login_of_account(method, r);
+    if (!a->login || r->message.len > AUTH_CHALLENGE_MAX) {
+        log_error("quota has sent a login that makes no sense");
+        unavailable(s);
+    } else if (r->message.len) {
+        a->step = STEP_LAST_WORD;
+        challenge(s, r->message);
+    } else {
+        succeed(s);
+    }
+}
+
+static void denied(struct session *s, const struct ipc_auth_result *r)
+{
+    struct auth *a = s->auth;
+    a->status = r->status;
+    snprintf(a->reason, sizeof a->reason, "%s", log_esc_n(r->reason, 40));
+    if (r->status == AUTH_TEMPORARY) {
+        log_warning("%s: SASL %.*s authentication is not possible now: %s", s->peer,
+                    SLICE_ARG(a->mechanism->name), log_esc_n(r->reason, 200));
+    } else {
+        log_failure(s, log_esc_n(r->reason, 200), r->user);
+    }
+    if (r->delay)
+        nap_begin(s, r->delay, tell);
+    else
+        tell(s);
+}
+
+void auth_result(struct session *s, const struct ipc_auth_result *r)
+{
+    s->wait = WAIT_NOTHING;
+    if (r->status == AUTH_OK)
+        granted(s, r);
+    else
+        denied(s, r);
+    session_go_on(s);
+}

@@ -1,0 +1,34 @@
+/*
+ * Who a session speaks for: a user that has authenticated, or the account that a
+ * client of mynetworks belongs to. quota's ticket stands for it in questions about
+ * mail.
+ */
+#ifndef POSTERN_SMTPD_LOGIN_H
+#define POSTERN_SMTPD_LOGIN_H
+
+#include "ipc/ipc.h"
+#include "smtp/sasl.h"
+
+enum {
+    LOGIN_TICKET_MAX = 512,
+    LOGIN_USER_MAX = 255 /* bytes of a user's name, before it is escaped */
+};
+
+struct login {
+    char
+        method[SASL_MECHANISM_MAX + 1]; /* "PLAIN"; "XCLIENT": as a proxy says; "": of mynetworks */
+    char *user;                         /* escaped */
+    uint64_t size_limit;                /* of a message; 0: no other than everybody's */
+    uint32_t recipient_limit;           /* the same */
+    bool any_sender;                    /* From: is not looked at */
+    uint16_t ticket_len;                /* 0: quota does not know it */
+    char ticket[];
+};
+
+/* From quota's answer, which has to say AUTH_OK. NULL: it makes no sense. */
+struct login *login_of_account(const char *method, const struct ipc_auth_result *r);
+/* Of somebody whom others vouch for. */
+struct login *login_new(const char *method, struct slice user);
+void login_free(struct login **l);
+
+#endif

@@ -1,0 +1,291 @@
+"""Logins and mail of accounts through a whole relay, with TLS and quota."""
+import base64
+import hashlib
+import hmac
+import json
+import os
+import smtplib
+import socket
+import subprocess
+
+import pytest
+from postern import BIN, Postern, free_port, wait_until
+from sink import Sink
+from tls_rig import context, make
+
+PLANS = """
+plan small { messages = 20
+  at_limit = block
+  size = 20000
+  recipients = 3 }
+plan big { messages = 100000
+  at_limit = allow }
+"""
+MESSAGE = (b"From: Web <web@acme.test>\r\nTo: b@dst.test\r\nSubject: x\r\n"
+           b"Message-ID: <1@acme.test>\r\n\r\nbody\r\n")
+
+
+def plain(user, password):
+    return base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+
+
+class Shop(Postern):
+    """A relay with an account: 25-like without AUTH, 587-like, 465-like, 2525-like."""
+
+    def __init__(self, directory, sink, **config):
+        os.makedirs(str(directory), exist_ok=True)
+        made = make(directory, "relay.test")
+        self.submission, self.submissions, self.alternate = free_port(), free_port(), free_port()
+        with open(os.path.join(str(directory), "plans.conf"), "w", encoding="utf-8") as f:
+            f.write(PLANS)
+        super().__init__(directory, start=False, **{
+            **made.config, "accounts_enable": "yes", "plans_file": "plans.conf",
+            "accounts_minfree": "0", "scram_iterations": "4096", "mynetworks": "192.0.2.0/24",
+            "relayhost": f"[127.0.0.1]:{sink.port}", **config})
+        login = ("-o smtpd_sasl_auth_enable=yes -o smtpd_service_kind=submission "
+                 "-o smtpd_recipient_restrictions=permit_sasl_authenticated,reject")
+        self.master_cf = "".join(
+            f"127.0.0.1:{port} inet n - y - 1 smtpd {options}\n" for port, options in [
+                (self.port, "-o smtpd_sasl_auth_enable=yes"),
+                (self.submission, login + " -o smtpd_tls_security_level=encrypt"),
+                (self.submissions, login + " -o smtpd_tls_wrappermode=yes"),
+                (self.alternate, login)])
+        self.write_config()
+        self.start()
+        wait_until(lambda: self.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        self.wait_log("plans read from")
+        self.ctl("account", "add", "acme", "--plan", "big", "--reference", "owner@acme.test")
+        self.user("web@acme.test", "secret")
+        self.ctl("domain", "add", "acme", "acme.test")
+
+    def user(self, login, password, account="acme"):
+        subprocess.run([os.path.join(BIN, "postern"), "-c", self.directory, "user", "add", login,
+                        account], input=password + "\n", text=True, check=True, timeout=60)
+
+    def usage(self, account="acme"):
+        return json.loads(self.ctl("usage", "show", account, "--json"))
+
+    def connect(self, port=None, tls=None):
+        """A client in TLS that has said EHLO."""
+        port = port or self.submission
+        if port == self.submissions:
+            c = smtplib.SMTP_SSL("127.0.0.1", port, "client.test", timeout=20, context=context())
+        else:
+            c = smtplib.SMTP("127.0.0.1", port, "client.test", timeout=20)
+            if tls is not False:
+                c.ehlo()
+                c.starttls(context=context())
+        c.ehlo()
+        return c
+
+    def login(self, user="web@acme.test", password="secret", **how):
+        c = self.connect(**how)
+        c.login(user, password)
+        return c
+
+
+@pytest.fixture(name="sink", scope="module")
+def _sink():
+    with Sink() as sink:
+        yield sink
+
+
+@pytest.fixture(name="shop", scope="module")
+def _shop(tmp_path_factory, sink):
+    with Shop(tmp_path_factory.mktemp("shop"), sink) as p:
+        yield p
+
+
+def scram(c, user, password):
+    """AUTH SCRAM-SHA-256 (RFC 5802) as a client; the last reply's code."""
+    def b64(text):
+        return base64.b64encode(text).decode()
+    bare = f"n={user},r=fyko+d2lbbFgONRv9qkxdawL".encode()
+    code, text = c.docmd("AUTH", "SCRAM-SHA-256 " + b64(b"n,," + bare))
+    assert code == 334
+    first = base64.b64decode(text)
+    parts = dict(p.split(b"=", 1) for p in first.split(b","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts[b"s"]),
+                                 int(parts[b"i"]))
+    key = hmac.new(salted, b"Client Key", "sha256").digest()
+    without = b"c=biws,r=" + parts[b"r"]
+    message = b",".join((bare, first, without))
+    signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
+    proof = bytes(a ^ b for a, b in zip(key, signature))
+    code, text = c.docmd(b64(without + b",p=" + b64(proof).encode()))
+    if code != 334:
+        return code
+    server = hmac.new(salted, b"Server Key", "sha256").digest()
+    assert base64.b64decode(text) == b"v=" + b64(hmac.new(server, message, "sha256").digest()).encode()
+    return c.docmd("")[0]
+
+
+# ---- every port and mechanism ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("port", ["port", "submission", "submissions", "alternate"])
+def test_every_port_and_mechanism(shop, sink, port, mechanism):
+    recipient = f"{port}-{mechanism}@dst.test".lower()
+    with shop.connect(getattr(shop, port)) as c:
+        assert c.esmtp_features["auth"].split() == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+        c.user, c.password = "web@acme.test", "secret"
+        if mechanism == "SCRAM-SHA-256":
+            assert scram(c, c.user, c.password) == 235
+        else:
+            method = c.auth_plain if mechanism == "PLAIN" else c.auth_login
+            assert c.auth(mechanism, method, initial_response_ok=port != "alternate")[0] == 235
+        c.sendmail("web@acme.test", [recipient], MESSAGE)
+    got = wait_until(lambda: [m for m in sink.messages if m.recipients == [recipient]])
+    assert b"with ESMTPSA id" in got[0].content
+    shop.wait_log(rf"client=unknown\[127.0.0.1\], sasl_method={mechanism}, "
+                  r"sasl_username=web@acme.test$")
+
+
+def test_wrong_passwords_on_every_mechanism(shop):
+    for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
+        with shop.connect() as c:
+            c.user, c.password = "web@acme.test", "Secret"
+            if mechanism == "SCRAM-SHA-256":
+                assert scram(c, c.user, c.password) == 535
+            else:
+                with pytest.raises(smtplib.SMTPAuthenticationError) as e:
+                    c.auth(mechanism, c.auth_plain if mechanism == "PLAIN" else c.auth_login)
+                assert e.value.smtp_code == 535
+            assert c.mail("web@acme.test")[0] == 250
+            assert c.rcpt("b@dst.test")[0] == 554
+        shop.wait_log(rf"warning: unknown\[127.0.0.1\]: SASL {mechanism} authentication failed: "
+                      "wrong password, sasl_username=web@acme.test")
+
+
+def test_B11_a_login_is_forgotten_at_starttls(tmp_path, sink):
+    with Shop(tmp_path / "shop", sink, smtpd_tls_auth_only="no") as p:
+        with p.connect(p.port, tls=False) as c:
+            c.login("web@acme.test", "secret")
+            assert c.mail("web@acme.test")[0] == 250 and c.rcpt("b@dst.test")[0] == 250
+            c.rset()
+            c.starttls(context=context())
+            c.ehlo()
+            assert c.mail("web@acme.test")[0] == 250
+            assert c.rcpt("b@dst.test")[0] == 554
+            c.rset()
+            c.login("web@acme.test", "secret")
+            assert c.mail("web@acme.test")[0] == 250 and c.rcpt("b@dst.test")[0] == 250
+
+
+def test_B13_no_auth_without_tls(shop):
+    for port in (shop.port, shop.submission, shop.alternate):
+        with shop.connect(port, tls=False) as c:
+            assert "auth" not in c.esmtp_features
+            assert c.docmd("AUTH", "PLAIN " + plain("web@acme.test", "secret"))[0] == 538
+            assert c.docmd("AUTH", "LOGIN")[0] == 538
+
+
+# ---- what the plan says ------------------------------------------------------------------------
+
+
+def test_plan_is_announced_and_enforced(shop, sink):
+    shop.ctl("account", "add", "tiny", "--plan", "small")
+    shop.user("tiny", "secret", "tiny")
+    shop.ctl("domain", "add", "tiny", "tiny.test")
+    with shop.login("tiny") as c:
+        c.ehlo()
+        assert c.esmtp_features["size"] == "20000"
+        assert c.esmtp_features["limits"] == "RCPTMAX=3"
+        assert c.docmd("MAIL FROM:<a@tiny.test> SIZE=20001")[0] == 552
+        code, text = c.mail("a@acme.test")
+        assert code == 553 and b"not owned by account tiny" in text
+        assert c.mail("a@tiny.test")[0] == 250
+        assert [c.rcpt(f"{n}@dst.test")[0] for n in range(4)] == [250, 250, 250, 452]
+        assert c.data(b"From: a@tiny.test\r\n\r\nx\r\n")[0] == 250
+        c.mail("a@tiny.test")
+        c.rcpt("b@dst.test")
+        code, text = c.data(b"From: a@tiny.test\r\n\r\n" + b"x" * 78 + b"\r\n" * 10000)
+        assert code == 552 and b"20000 bytes" in text
+        c.mail("a@tiny.test")
+        c.rcpt("b@dst.test")
+        code, text = c.data(b"From: ceo@bank.test\r\n\r\nx\r\n")
+        assert code == 550 and b"ceo@bank.test" in text
+        sent = 3
+        while sent < 20:
+            c.sendmail("a@tiny.test", ["b@dst.test"], b"From: a@tiny.test\r\n\r\nx\r\n")
+            sent += 1
+        code, text = c.mail("a@tiny.test")
+        assert code == 550 and b"used up" in text
+    wait_until(lambda: shop.usage("tiny")["delivered"] == 20, 20, "the charges")
+    assert shop.usage("tiny")["messages"] == 20
+
+
+def test_one_login_from_many_sessions_is_counted_together(shop, sink):
+    before = shop.usage()["delivered"]
+    ports = [shop.port, shop.submission, shop.submissions, shop.alternate] * 3
+    sessions = [shop.login(port=p) for p in ports]
+    for n, c in enumerate(sessions):
+        c.sendmail("web@acme.test", [f"many{n}@dst.test", f"more{n}@dst.test"], MESSAGE)
+    for c in sessions:
+        c.quit()
+    wait_until(lambda: shop.usage()["delivered"] == before + 24, 20, "the charges")
+
+
+def test_suspended_user_and_account(shop):
+    shop.user("gone", "secret")
+    with shop.login("gone") as c:
+        shop.ctl("user", "suspend", "gone")
+        code, text = c.mail("web@acme.test")
+        assert code == 550 and b"the user is suspended" in text
+    with shop.connect() as c, pytest.raises(smtplib.SMTPAuthenticationError) as e:
+        c.login("gone", "secret")
+    assert e.value.smtp_code == 535 and b"the user is suspended" in e.value.smtp_error
+
+
+# ---- faults --------------------------------------------------------------------------------------
+
+
+def test_F16_sessions_survive_quota(tmp_path, sink):
+    with Shop(tmp_path / "shop", sink) as p:
+        c = p.login()
+        for pid in p.pids("quota"):
+            os.kill(pid, 9)
+        codes = set()
+
+        def taken():
+            code = c.mail("web@acme.test")[0]
+            codes.add(code)
+            return code == 250 and c.rcpt("b@dst.test")[0] == 250
+        wait_until(taken, 20, "MAIL after quota's restart")
+        assert codes <= {250, 451}
+        assert c.data(MESSAGE)[0] == 250
+        c.quit()
+        with p.login() as again:
+            again.sendmail("web@acme.test", ["b@dst.test"], MESSAGE)
+        wait_until(lambda: p.usage()["delivered"] == 2, 20, "the charges")
+
+
+# ---- what programs do ------------------------------------------------------------------------------
+
+
+def test_thunderbird_s_sequence(shop, sink):
+    """What Thunderbird 115 sends, byte by byte."""
+    def say(sock, line):
+        sock.sendall(line.encode() + b"\r\n")
+        got = b""
+        while not got.endswith(b"\r\n") or got.splitlines()[-1][3:4] != b" ":
+            part = sock.recv(4096)
+            assert part, got
+            got += part
+        return got.decode()
+    sock = socket.create_connection(("127.0.0.1", shop.submission), 20)
+    assert sock.recv(500).startswith(b"220")
+    assert "250-STARTTLS" in say(sock, "EHLO [127.0.0.1]")
+    assert say(sock, "STARTTLS").startswith("220")
+    with context().wrap_socket(sock, server_hostname="relay.test") as s:
+        assert "250-AUTH SCRAM-SHA-256 PLAIN LOGIN" in say(s, "EHLO [127.0.0.1]")
+        assert say(s, "AUTH PLAIN " + plain("web@acme.test", "secret")).startswith("235")
+        size = len(MESSAGE)
+        assert say(s, f"MAIL FROM:<web@acme.test> BODY=8BITMIME SIZE={size}").startswith("250")
+        assert say(s, "RCPT TO:<bird@dst.test>").startswith("250")
+        assert say(s, "DATA").startswith("354")
+        s.sendall(MESSAGE)
+        assert say(s, ".").startswith("250")
+        assert say(s, "QUIT").startswith("221")
+    wait_until(lambda: [m for m in sink.messages if m.recipients == ["bird@dst.test"]])
