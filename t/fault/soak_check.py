@@ -5,6 +5,7 @@ import dataclasses
 
 from soak_clients import ACKED, MAYBE
 
+ID_LEN = 15   # of a message; a notice's has a suffix
 # A mark is on the disk this long after its event is in the log, whatever is
 # killed; without an event, so long after the 250.
 MARK_SECONDS = 1.0
@@ -164,6 +165,9 @@ def judge_message(v, facts, m, delivered, reported):
         return
     if m.state == MAYBE and not came:
         return
+    if not m.id:   # its 250 was lost; those who got it know
+        copies = [c for of in (delivered, reported) for cs in of.values() for c in cs]
+        m.id = copies[0].id[:ID_LEN]
     missing = [a for a in m.recipients
                if not judge_recipient(v, facts, m, a, delivered.get(a, []), reported.get(a, []))]
     if missing:
