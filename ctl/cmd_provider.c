@@ -52,17 +52,23 @@ static char *folder_of(const char *path)
     return slash ? slice_dup(slice_make(path, (size_t)(slash - path))) : xstrdup(".");
 }
 
-static int try_file(struct ctl *ctl, const char *path)
+struct rules *provider_load(struct ctl *ctl, const char *path)
 {
     struct err e;
     char *folder = folder_of(path);
     const char *slash = strrchr(path, '/');
     struct rules *r = rules_load(slash ? slash + 1 : path, read_file, folder, &e);
     free(folder);
-    if (!r) {
+    if (!r)
         say(e.text, true, ctl);
+    return r;
+}
+
+static int try_file(struct ctl *ctl, const char *path)
+{
+    struct rules *r = provider_load(ctl, path);
+    if (!r)
         return CTL_FAILED;
-    }
     unsigned errors = rules_check(r, say, ctl);
     if (!ctl->json)
         printf("%s: %u providers, %u rules, %u errors\n", path, rules_providers(r), rules_count(r),

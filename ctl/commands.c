@@ -305,6 +305,28 @@ const struct ctl_command ctl_commands[] = {
      "Forgets what was learned about a destination",
      "\nExample:\n"
      "  postern shaping reset gmail\n"},
+    {"shaping", "export", cmd_shaping_export, "", "Prints what was learned, a JSON object a line",
+     "For another machine with the same addresses, or as a copy: Postern itself keeps it over\n"
+     "restarts.\n\n"
+     "Example:\n"
+     "  postern shaping export > learned.json\n"},
+    {"shaping", "import", cmd_shaping_import, "FILE|- [--json]",
+     "Takes over what `shaping export` printed",
+     "What is known about the same destination and source address is replaced; limits of\n"
+     "providers.conf hold as ever. What is older than 30 days is not used.\n\n"
+     "Example:\n"
+     "  postern shaping import learned.json\n"},
+    {"shaping", "replay", cmd_shaping_replay,
+     "EVENTLOG --rules FILE [--against FILE] [--samples N] [--json]",
+     "Shows what other rules would have made of replies in an event log",
+     "Counts for each rule how many refusals it matched, under the rules in use and under\n"
+     "those of FILE, and lists where they differ, with the first such replies. '-' reads\n"
+     "the log from standard input.\n"
+     "  --rules FILE     the rules to try, in the syntax of providers.conf\n"
+     "  --against FILE   compared with these; default: provider_config_file\n"
+     "  --samples N      replies shown for each difference; default 3\n\n"
+     "Example:\n"
+     "  postern shaping replay /var/log/postern/events.json --rules providers.new\n"},
     {"provider", "check", cmd_provider_check, "[--json]",
      "Checks providers.conf: every rule against its samples, and against the others",
      "\nExample:\n"

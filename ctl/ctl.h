@@ -175,6 +175,13 @@ void select_options(struct select_args *s, struct arg out[SELECT_ARGS]);
 json_t *select_build(const struct ctl_command *c, const struct select_args *s, char **ids,
                      bool default_all);
 
+/* ---- providers.conf: cmd_provider.c ----------------------------------------------------- */
+
+struct rules;
+/* The rules of a file and those it includes, or NULL after telling what is wrong. The
+ * caller frees them (rules_free). */
+struct rules *provider_load(struct ctl *ctl, const char *path);
+
 /* ---- the commands ------------------------------------------------------------------------ */
 
 int cmd_start(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
@@ -192,6 +199,9 @@ int cmd_shaping_list(struct ctl *ctl, const struct ctl_command *self, int argc, 
 int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_shaping_why(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_export(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_shaping_replay(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_provider_check(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_source_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_source_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);

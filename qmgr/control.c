@@ -31,6 +31,8 @@ static const struct {
     {"source.show", control_source_show},
     {"source.act", control_source_act},
     {"source.pools", control_source_pools},
+    {"shaping.export", control_shaping_export},
+    {"shaping.import", control_shaping_import},
 };
 
 static void request_reset(struct control_client *c)

@@ -37,7 +37,8 @@ struct control_request {
     struct map domains;      /* of a summary: struct summary_row */
     uint64_t by_status[QUEUE_STATUSES], bytes, recipients;
     size_t domain_cursor;
-    struct buf content; /* of a message that is shown */
+    size_t lanes_shown, memory_cursor; /* of an export */
+    struct buf content;                /* of a message that is shown */
     size_t content_sent;
     uint64_t content_total;
     struct id id;
@@ -91,6 +92,8 @@ void control_source_list(struct control_client *c); /* control_sources.c */
 void control_source_show(struct control_client *c);
 void control_source_act(struct control_client *c);
 void control_source_pools(struct control_client *c);
+void control_shaping_export(struct control_client *c); /* control_learned.c */
+void control_shaping_import(struct control_client *c);
 void control_status(struct control_client *c); /* control_status.c */
 /* Appends the members that describe a message; recipients until the line is
  * full, the others are counted. */

@@ -9,6 +9,8 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/memory.h"
+#include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
 
 enum {
@@ -152,6 +154,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);
     map_put(&q->dispatch.lanes_known, l);
+    memory_recall(q, l);
     return l;
 }
 
@@ -601,6 +604,7 @@ void dispatch_sweep(struct qmgr *q)
         free_queues(q, l);
         if (q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND)
             continue;
+        memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
         list_remove(&l->of_group);

@@ -8,6 +8,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "rules/rules.h"
 
 enum {
     EVENTS_MAX = 4 * 1024 * 1024, /* gathered in one turn */
@@ -320,6 +321,8 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     json_int(b, "code", a->code);
     json_str(b, "status", status);
     json_bool(b, "local", a->local);
+    if (a->stage >= STAGE_CONNECT && a->stage <= STAGE_DOT)
+        json_str(b, "stage", slice_str(rules_stage_name((enum rules_stage)a->stage)));
     json_str(b, "text", answer_text(a));
     event_end(b);
 }

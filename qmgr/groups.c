@@ -6,13 +6,15 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
 #include "rules/rules.h"
 
-enum { HOSTS_MAX = 8, COMPLAIN_SECONDS = 3600 };
+enum { HOSTS_MAX = 8, STABLE_TARGETS = 64, COMPLAIN_SECONDS = 3600 };
 
 /* ---- which one ---------------------------------------------------------------------- */
 
@@ -70,6 +72,29 @@ static char *make_key(const struct site *s, const struct rules_place *p, bool ow
     return xasprintf("%s %016llx", own ? "next hop" : "addresses", (unsigned long long)s->sessions);
 }
 
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* As the key, but for the same addresses the same after a restart. */
+static char *make_stable(const struct site *s, const struct group *g)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&s->targets));
+    struct ipc_target t;
+    uint64_t sums[STABLE_TARGETS];
+    size_t n = 0;
+    if (s->transport != TRANSPORT_SMTP || g->provider || g->site || g->domain)
+        return xstrdup(g->key);
+    while (n < STABLE_TARGETS && ipc_target_next(&cursor, &t))
+        sums[n++] = XXH3_64bits_withSeed(t.address.ptr, t.address.len, t.port);
+    qsort(sums, n, sizeof sums[0], compare);
+    XXH128_hash_t all = XXH3_128bits(sums, n * sizeof sums[0]);
+    return xasprintf("%s %016llx%016llx", g->own ? "next hop" : "addresses",
+                     (unsigned long long)all.high64, (unsigned long long)all.low64);
+}
+
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own)
 {
     struct slice hosts[HOSTS_MAX];
@@ -90,6 +115,7 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
                             .domain = copy_of(place.domain),
                             .provider_index = place.provider_index,
                             .own = own};
+        g->stable = make_stable(s, g);
         list_init(&g->lanes);
         map_put(&q->shaping.groups, g);
     }
@@ -103,6 +129,7 @@ void group_unref(struct qmgr *q, struct group *g)
         return;
     map_remove(&q->shaping.groups, slice_str(g->key));
     free(g->key);
+    free(g->stable);
     free(g->name);
     free(g->provider);
     free(g->site);

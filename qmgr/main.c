@@ -19,6 +19,8 @@
 
 #include "core/log.h"
 #include "qmgr/control.h"
+#include "qmgr/memory.h"
+#include "qmgr/qmgr.h"
 #include "qmgr/showq.h"
 #include "qmgr/sources.h"
 #include "rules/bundle.h"
@@ -80,6 +82,7 @@ static int start(struct service *s, struct err *e)
         return -1;
     queue_tick(q);
     sources_load(q);
+    memory_load(q);
     control = control_new(s, q);
     showq = showq_new(s, 1, q);
     return 0;
@@ -205,6 +208,7 @@ static void turn(struct service *s)
     struct qmgr *q = s->state;
     qmgr_turn(q);
     sources_save(q, false);
+    memory_turn(q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&
@@ -240,9 +244,10 @@ int main(int argc, char **argv)
     int status = service_main(argc, argv, &ops);
     showq_free(showq);
     control_free(control);
-    if (qmgr.store) /* else the spool was not ours */
+    if (qmgr.store) { /* else the spool was not ours */
         sources_stop(&qmgr);
-    if (qmgr.store)
+        memory_stop(&qmgr);
         store_close(qmgr.store); /* completes what is on its way to the disk */
+    }
     return status;
 }

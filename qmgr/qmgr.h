@@ -8,6 +8,7 @@
  *   action     what the operator does; deleted: what can be undone; walk: lists
  *   sites      routes (domain or address to site), sites, the resolve channel
  *   dispatch   who is next: accounts, classes, lanes
+ *   memory     what was learned about destinations, over restarts
  *   park       whose messages wait on the disk when memory is scarce
  *   relays     jobs at relay processes, results
  *   outcome    what a result means for a recipient; retry: when to try again
@@ -101,6 +102,7 @@ void tls_rules_unref(struct tls_rules *r);
 struct group {
     struct list lanes;
     char *key;                      /* unique */
+    char *stable;                   /* the same over restarts */
     char *name;                     /* for people: of the entry, or of the first site */
     char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
     bool own;                /* relayhost or a table names it, not the MX records of the domain */
@@ -174,6 +176,7 @@ struct dispatch {
 struct shaping {
     struct map groups;   /* by key */
     struct rules *rules; /* providers.conf; NULL until master has sent it */
+    struct memory *memory;
 };
 
 struct sites {

@@ -55,6 +55,11 @@ enum { ENOUGH = 12 };     /* recipients taken between two refusals that make a m
 #define LONG_SHUT 4
 /* Openings so alike come by the clock. */
 #define PERIOD_TOLERANCE 0.25
+/* Each pause is so many times as long as the one before: each knock may count against us. */
+enum { KNOCK_GROWS = 3 };
+/* Where a limit of connections is hit though few deliveries are under way (idle ones
+ * count, too), this remains. */
+#define CONNECTIONS_LEFT 0.7
 #define RATE_FREE 1e6 /* a rate that is none */
 #define RATE_FIRST                                                                                 \
     10.0                /* what is tried after the first refusal of an unlimited destination,      \
@@ -164,10 +169,13 @@ static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
     s->rate_held += dt;
     s->growth_due += dt;
     if (strained(s) || s->probing || s->accepted <= s->grown)
-        return; /* what is answered with something else (greylisting) proves nothing */
+        return;
     dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
-    growths = (double)dt / (double)t->growth;
+    /* what was answered with something else (greylisting) proves nothing */
+    double share = s->tried > s->taken_of_tried ? (double)s->taken_of_tried / s->tried : 1;
+    growths = (double)dt / (double)t->growth * share;
     s->growth_due = 0;
+    s->tried = s->taken_of_tried = 0;
     s->grown = now;
     double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
     if (s->failed_rate <= 0 || s->rate < near) {
@@ -194,6 +202,7 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     s->binding = binding;
     s->in_flight++;
     s->day_used += recipients;
+    s->tried += recipients;
     if (binding) {
         int64_t dt = now - s->started_last;
         s->sent += recipients;
@@ -224,11 +233,11 @@ static void note_opening(struct shaper *s, int64_t now)
     s->opened = now;
 }
 
-/* How long to leave a shut door alone that has just been found shut. Sets the steps that
- * follow. */
-static int64_t first_knock(struct shaper *s, int64_t now)
+/* How long to leave a shut door alone that has just been found shut: `knock` where nothing
+ * is known. Sets the steps that follow. */
+static int64_t first_knock(struct shaper *s, int64_t knock, int64_t now)
 {
-    int64_t knock = s->limits->times.knock, wait;
+    int64_t wait;
     s->step = 0;
     if (s->periodic) {
         /* a little early, else it would be found open ever later */
@@ -252,15 +261,16 @@ static int64_t next_knock(const struct shaper *s, int64_t now)
     const struct shaper_times *t = &s->limits->times;
     if (s->step && now < s->steps_until)
         return s->step;
-    return 2 * s->suspend_time < t->knock_max ? 2 * s->suspend_time : t->knock_max;
+    int64_t next = KNOCK_GROWS * s->suspend_time;
+    return next < t->knock_max ? next : t->knock_max;
 }
 
 /* Everything is refused: knock again later, alone. */
-static void shut_door(struct shaper *s, int64_t now, uint16_t rule)
+static void shut_door(struct shaper *s, int64_t first, int64_t now, uint16_t rule)
 {
     if (s->suspend_time == 0) {
         s->shut_since = now;
-        s->suspend_time = first_knock(s, now);
+        s->suspend_time = first_knock(s, first, now);
     } else {
         s->suspend_time = next_knock(s, now);
     }
@@ -289,7 +299,7 @@ static void too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     if (r->started < s->rate_cut && !s->probing)
         return;
     if (s->failed_rate > 0 && s->taken < 1) {
-        shut_door(s, now, r->rule);
+        shut_door(s, s->limits->times.knock, now, r->rule);
         return;
     }
     bool free = s->rate >= RATE_FREE;
@@ -340,18 +350,22 @@ static void too_many(struct shaper *s, const struct shaper_report *r, int64_t no
 {
     double before = s->window;
     if (s->in_flight == 0 && (s->probing || s->window < 2)) {
-        shut_door(s, now, r->rule); /* not even one */
+        shut_door(s, s->limits->times.knock, now, r->rule); /* not even one */
         return;
     }
-    /* those that are under way now are what it allows */
+    /* it allows those that are under way now; and those that are idle, which are not known
+     * here */
     double others = s->in_flight > 1 ? s->in_flight : 1;
     if (r->started < s->window_cut) {
         if (s->window > others) {
-            s->window = others;
-            s->window_failed = (uint32_t)others + 1;
+            s->window = s->window - 1 > others ? s->window - 1 : others;
+            s->window_failed = (uint32_t)s->window + 1;
         }
         return;
     }
+    double left = floor(CONNECTIONS_LEFT * before + 0.5);
+    if (left < before && left > others)
+        others = left;
     if (r->value > 0)
         others = r->value;
     else if (r->factor > 0 && others > before * r->factor)
@@ -409,7 +423,7 @@ static void too_long(struct shaper *s, const struct shaper_report *r, int64_t no
     if (r->value > 0)
         set_messages(s, (uint32_t)r->value, r->rule, now);
     else if (r->use_count <= 1)
-        shut_door(s, now, r->rule); /* not even one */
+        shut_door(s, s->limits->times.knock, now, r->rule); /* not even one */
     else if (limit == 0 || before < limit)
         set_messages(s, before, r->rule, now);
 }
@@ -448,8 +462,11 @@ static void opened(struct shaper *s, int64_t now)
         s->rate = UNDER_MEASURED * s->failed_rate;
         s->blind = false;
     } else if (s->cut_from > 0) {
-        s->rate = s->cut_from;
-        s->failed_rate = s->cut_failed > 0 ? s->cut_failed : s->rate;
+        bool known = s->cut_failed > 0;
+        double most =
+            known ? UNDER_MEASURED * (double)s->cut_failed : CUT_BLIND * (double)s->cut_from;
+        s->rate = most < (double)s->cut_from ? most : (double)s->cut_from;
+        s->failed_rate = (double)(known ? s->cut_failed : s->cut_from);
         s->cut_from = 0;
     }
 }
@@ -459,6 +476,7 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     s->failed_cohorts = 0;
     s->proven = now;
     s->taken += r->recipients;
+    s->taken_of_tried += r->recipients;
     if (r->recipients)
         s->accepted = now;
     if (s->probing) {
@@ -552,6 +570,12 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
     case SHAPER_TOO_LONG:
         too_long(s, r, now);
         break;
+    case SHAPER_TOO_MUCH:
+        if (!idle && (r->started >= s->rate_cut || s->probing)) {
+            s->cut_from = 0; /* the rate had nothing to do with it */
+            shut_door(s, KNOCK_GROWS * s->limits->times.knock, now, r->rule);
+        }
+        break;
     case SHAPER_GO_AWAY:
         return !idle && go_away(s, r, now);
     }
@@ -572,6 +596,14 @@ void shaper_suspend(struct shaper *s, int64_t until, int64_t now)
     s->by_hand = true;
     s->probing = true;
     note(s, SHAPER_SUSPENDED_BY_HAND, 0, (double)(until - now) / (double)CLOCK_SECOND, 0, now);
+}
+
+void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now)
+{
+    s->suspended_until = until;
+    s->suspend_time = until - now;
+    s->by_hand = by_hand;
+    s->probing = true;
 }
 
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages, int64_t now)
@@ -599,9 +631,12 @@ void shaper_remember(const struct shaper *s, struct shaper_memory *out)
 {
     *out = (struct shaper_memory){.rate = s->rate,
                                   .failed_rate = s->failed_rate,
+                                  .blind = s->blind,
                                   .window = (uint32_t)s->window,
                                   .window_failed = s->window_failed,
-                                  .messages = s->messages};
+                                  .messages = s->messages,
+                                  .period = s->period,
+                                  .shut_for = s->shut_for};
 }
 
 void shaper_recall(struct shaper *s, const struct shaper_memory *m)
@@ -609,6 +644,9 @@ void shaper_recall(struct shaper *s, const struct shaper_memory *m)
     if (m->rate >= RATE_LEAST)
         s->rate = m->rate < rate_bound(s) ? m->rate : rate_bound(s);
     s->failed_rate = m->failed_rate;
+    s->blind = m->blind;
+    s->period = m->period;
+    s->shut_for = m->shut_for;
     if (m->window >= 1)
         s->window = m->window < s->limits->concurrency ? m->window : s->limits->concurrency;
     s->window_failed = m->window_failed;

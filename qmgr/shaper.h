@@ -53,6 +53,7 @@ enum shaper_signal {
     SHAPER_TOO_FAST,    /* refused: rate, or volume */
     SHAPER_TOO_MANY,    /* refused: connections at a time */
     SHAPER_TOO_LONG,    /* refused: messages on one connection */
+    SHAPER_TOO_MUCH,    /* refused: what is allowed an hour or day is used up */
     SHAPER_GO_AWAY      /* refused for a while */
 };
 
@@ -98,6 +99,7 @@ struct shaper {
     int64_t paced;            /* time of that */
     int64_t started_last, next_start;
     int64_t accepted, grown, growth_due;    /* last acceptance; last growth, not grown since */
+    uint32_t tried, taken_of_tried;         /* recipients since the last growth */
     int64_t rate_cut, rate_hold, rate_held; /* since when, how long, how long already */
     /* concurrency */
     double window;
@@ -151,6 +153,8 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
 void shaper_unsuspend(struct shaper *s);
 /* Suspends by hand, until it is ended by hand or `until`. */
 void shaper_suspend(struct shaper *s, int64_t until, int64_t now);
+/* The same for one that was in force before a restart. */
+void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now);
 /* Sets learned limits by hand; 0: leaves that one. They are moved on from there. */
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages,
                 int64_t now);
@@ -160,10 +164,12 @@ uint32_t shaper_messages(const struct shaper *s);
 uint32_t shaper_window(const struct shaper *s);
 /* Whether it has worked lately: a refusal then speaks of us, not of a host. */
 bool shaper_works(const struct shaper *s, int64_t now);
-/* Learned limits, for keeping over restarts; `age`: since they were learned. */
+/* Learned limits, for keeping over restarts. */
 struct shaper_memory {
     double rate, failed_rate;
+    bool blind;
     uint32_t window, window_failed, messages;
+    int64_t period, shut_for;
 };
 void shaper_remember(const struct shaper *s, struct shaper_memory *out);
 void shaper_recall(struct shaper *s, const struct shaper_memory *m);

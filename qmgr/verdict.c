@@ -78,10 +78,9 @@ static void by_rule(const struct qmgr *q, struct lane *l, const struct rule *rul
                     const struct ipc_outcome *o, struct shaper_report *r)
 {
     static const enum shaper_signal signals[] = {
-        [RULES_NO_DIMENSION] = SHAPER_NEUTRAL,
-        [RULES_CONCURRENCY] = SHAPER_TOO_MANY,
-        [RULES_RATE] = SHAPER_TOO_FAST,
-        [RULES_MESSAGES] = SHAPER_TOO_LONG,
+        [RULES_NO_DIMENSION] = SHAPER_NEUTRAL, [RULES_CONCURRENCY] = SHAPER_TOO_MANY,
+        [RULES_RATE] = SHAPER_TOO_FAST,        [RULES_MESSAGES] = SHAPER_TOO_LONG,
+        [RULES_VOLUME] = SHAPER_TOO_MUCH,
     };
     uint16_t number = (uint16_t)(rules_index(q->shaping.rules, rule) + 1);
     if (rule->alert)

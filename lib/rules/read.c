@@ -272,8 +272,8 @@ static int take_stages(cfg_t *s, uint32_t *out, struct err *e)
 
 static int take_words(cfg_t *s, struct rule *r, struct err *e)
 {
-    static const char *const dimensions[] = {"none", "concurrency", "rate",
-                                             "messages_per_connection", NULL};
+    static const char *const dimensions[] = {
+        "none", "concurrency", "rate", "messages_per_connection", "volume", NULL};
     static const char *const scopes[] = {"recipient", "account",  "dkim",
                                          "source",    "provider", NULL};
     static const char *const actions[] = {"note", "slow", "set", "suspend", "switch", NULL};
@@ -281,8 +281,8 @@ static int take_words(cfg_t *s, struct rule *r, struct err *e)
     unsigned dimension = 0, scope = 0, action = 0, outcome = 0;
     if (take_stages(s, &r->stages, e) < 0 ||
         take_word(s, "dimension", dimensions,
-                  "dimension is one of concurrency, rate, messages_per_connection", &dimension,
-                  e) < 0 ||
+                  "dimension is one of concurrency, rate, messages_per_connection, volume",
+                  &dimension, e) < 0 ||
         take_word(s, "scope", scopes, "scope is one of recipient, account, dkim, source, provider",
                   &scope, e) < 0 ||
         take_word(s, "action", actions, "action is one of note, slow, set, suspend, switch",

@@ -82,7 +82,13 @@ enum rules_stage {
     RULES_DATA,
     RULES_DOT
 };
-enum rules_dimension { RULES_NO_DIMENSION, RULES_CONCURRENCY, RULES_RATE, RULES_MESSAGES };
+enum rules_dimension {
+    RULES_NO_DIMENSION,
+    RULES_CONCURRENCY,
+    RULES_RATE,
+    RULES_MESSAGES,
+    RULES_VOLUME
+};
 enum rules_scope {
     RULES_OF_RECIPIENT, /* nothing about the destination */
     RULES_OF_ACCOUNT,

@@ -93,7 +93,8 @@ int rules_parse_reply(struct slice line, struct rules_reply *out)
 
 const char *rules_dimension_name(enum rules_dimension d)
 {
-    static const char *const names[] = {"none", "concurrency", "rate", "messages_per_connection"};
+    static const char *const names[] = {"none", "concurrency", "rate", "messages_per_connection",
+                                        "volume"};
     return names[d];
 }
 

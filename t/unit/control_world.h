@@ -222,6 +222,11 @@ void control_source_list(struct control_client *c)
     control_done(c, NULL);
 }
 
+void control_shaping_export(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
 void control_source_show(struct control_client *c)
 {
     control_done(c, NULL);
@@ -233,6 +238,11 @@ void control_source_act(struct control_client *c)
 }
 
 void control_source_pools(struct control_client *c)
+{
+    control_done(c, NULL);
+}
+
+void control_shaping_import(struct control_client *c)
 {
     control_done(c, NULL);
 }

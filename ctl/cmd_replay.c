@@ -1,0 +1,370 @@
+/* shaping replay: what two sets of rules make of the refusals in an event log. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/map.h"
+#include "core/mem.h"
+#include "ctl/ctl.h"
+#include "rules/rules.h"
+
+enum {
+    SAMPLES = 3,
+    SAMPLES_MAX = 100,
+    DIFFERENCES_MAX = 5000, /* pairs of rules; further ones are counted together */
+    SAMPLE_TEXT = 200,      /* bytes of a reply that are shown */
+    SETS = 2
+};
+
+/* Two rules that matched the same replies, one of each set. NULL: none. */
+struct pair {
+    const struct rule *rules[SETS];
+    unsigned long count;
+    char **samples;
+    unsigned sample_count;
+};
+
+struct replay {
+    struct ctl *ctl;
+    struct rules *sets[SETS];
+    unsigned long *counts[SETS]; /* by rules_index */
+    struct map pairs;
+    unsigned samples;
+    unsigned long lines, bad_lines, attempts, refusals, other_differences, nobody[SETS];
+};
+
+static struct slice pair_key(const void *value)
+{
+    const struct pair *p = value;
+    return slice_make((const char *)p->rules, sizeof p->rules);
+}
+
+/* ---- reading ------------------------------------------------------------------------- */
+
+static struct slice text_of(const json_t *event, const char *name)
+{
+    const json_t *value = json_object_get(event, name);
+    return slice_make(json_string_value(value), json_string_length(value));
+}
+
+/* Logs of before the stage was in them: most refusals are of recipients. */
+static enum rules_stage stage_of(const json_t *event)
+{
+    struct slice name = text_of(event, "stage");
+    for (unsigned k = RULES_CONNECT; k <= RULES_DOT; k++)
+        if (slice_eq(name, slice_str(rules_stage_name(k))))
+            return k;
+    return RULES_RCPT;
+}
+
+static const struct rule *match(struct rules *set, const json_t *event)
+{
+    struct slice to = text_of(event, "to"), host = text_of(event, "mx"),
+                 status = text_of(event, "status");
+    struct rules_place place;
+    size_t at = slice_rchr(to, '@');
+    rules_place(set, &host, host.len > 0, at < to.len ? slice_from(to, at + 1) : to, &place);
+    if (slice_ends(status, SLICE(".0.0"))) /* what the log says where the reply said nothing */
+        status = SLICE("");
+    struct rules_reply reply = {.stage = stage_of(event),
+                                .code =
+                                    (unsigned)json_integer_value(json_object_get(event, "code")),
+                                .enhanced = status,
+                                .text = text_of(event, "text"),
+                                .provider = place.provider_index};
+    return rules_match(set, &reply);
+}
+
+static void add_sample(const struct replay *r, struct pair *p, const json_t *event)
+{
+    if (p->sample_count >= r->samples)
+        return;
+    p->samples = xreallocarray(p->samples, p->sample_count + 1, sizeof *p->samples);
+    struct slice id = text_of(event, "id"), text = text_of(event, "text");
+    size_t len = text.len < SAMPLE_TEXT ? text.len : SAMPLE_TEXT;
+    while (len < text.len && len > 0 && (text.ptr[len] & 0xc0) == 0x80)
+        len--; /* not in the middle of a character */
+    text = slice_first(text, len);
+    p->samples[p->sample_count++] =
+        xasprintf("%.*s %lld %.*s", SLICE_ARG(id),
+                  (long long)json_integer_value(json_object_get(event, "code")), SLICE_ARG(text));
+}
+
+static void differ(struct replay *r, const struct rule *const rules[SETS], const json_t *event)
+{
+    struct pair probe = {.rules = {rules[0], rules[1]}}, *p = map_get(&r->pairs, pair_key(&probe));
+    if (!p && r->pairs.count >= DIFFERENCES_MAX) {
+        r->other_differences++;
+        return;
+    }
+    if (!p) {
+        p = xcalloc(1, sizeof *p);
+        *p = probe;
+        map_put(&r->pairs, p);
+    }
+    p->count++;
+    add_sample(r, p, event);
+}
+
+/* Whether they would do the same. */
+static bool alike(const struct rule *a, const struct rule *b)
+{
+    if (!a || !b)
+        return a == b;
+    return strcmp(a->name, b->name) == 0 && a->action == b->action &&
+           a->dimension == b->dimension && a->scope == b->scope && a->outcome == b->outcome &&
+           a->time == b->time && a->factor >= b->factor && a->factor <= b->factor &&
+           a->value >= b->value && a->value <= b->value && a->retry_after == b->retry_after &&
+           a->greylist == b->greylist;
+}
+
+static void take_event(struct replay *r, const json_t *event)
+{
+    const struct rule *found[SETS];
+    const char *name = json_string_value(json_object_get(event, "event"));
+    json_int_t code = json_integer_value(json_object_get(event, "code"));
+    bool refused = name && (strcmp(name, "deferred") == 0 || strcmp(name, "bounced") == 0);
+    if (!refused && !(name && strcmp(name, "delivered") == 0))
+        return;
+    r->attempts++;
+    if (!refused || json_is_true(json_object_get(event, "local")) || code < 400 || code > 599)
+        return;
+    r->refusals++;
+    for (int k = 0; k < SETS; k++) {
+        found[k] = match(r->sets[k], event);
+        if (found[k])
+            r->counts[k][rules_index(r->sets[k], found[k])]++;
+        else
+            r->nobody[k]++;
+    }
+    if (!alike(found[0], found[1]))
+        differ(r, found, event);
+}
+
+static void read_log(struct replay *r, FILE *log)
+{
+    char *line = NULL;
+    size_t size = 0;
+    while (getline(&line, &size, log) > 0) {
+        r->lines++;
+        if (!strstr(line, "\"code\"")) /* a cheap look: logs are long */
+            continue;
+        json_t *event = json_loads(line, 0, NULL);
+        if (json_is_object(event))
+            take_event(r, event);
+        else
+            r->bad_lines++;
+        json_decref(event);
+    }
+    free(line);
+}
+
+/* ---- printing ------------------------------------------------------------------------- */
+
+/* What a rule does, in a few words. */
+static void describe(const struct rule *rule, char *out, size_t size)
+{
+    char time[32];
+    if (!rule) {
+        snprintf(out, size, "no rule");
+        return;
+    }
+    int n = snprintf(out, size, "%s: %s", rule->name, rules_action_name(rule->action));
+    if (n < 0 || (size_t)n >= size)
+        return;
+    if (rule->action >= RULES_SUSPEND) {
+        print_age(time, sizeof time, (double)rule->time / 1e6);
+        snprintf(out + n, size - (size_t)n, " for %s", time);
+    } else if (rule->dimension != RULES_NO_DIMENSION) {
+        snprintf(out + n, size - (size_t)n, " %s", rules_dimension_name(rule->dimension));
+    } else if (rule->greylist) {
+        snprintf(out + n, size - (size_t)n, ", greylisting");
+    }
+}
+
+static unsigned long count_of(const struct replay *r, int set, const char *name)
+{
+    for (unsigned i = 0; i < rules_count(r->sets[set]); i++)
+        if (strcmp(rules_at(r->sets[set], i)->name, name) == 0)
+            return r->counts[set][i];
+    return 0;
+}
+
+static bool known(struct rules *set, const char *name)
+{
+    for (unsigned i = 0; i < rules_count(set); i++)
+        if (strcmp(rules_at(set, i)->name, name) == 0)
+            return true;
+    return false;
+}
+
+static void print_count(const struct replay *r, const struct rule *rule)
+{
+    char words[RULES_NAME_MAX + 100];
+    unsigned long before = count_of(r, 0, rule->name), after = count_of(r, 1, rule->name);
+    if (before == 0 && after == 0)
+        return;
+    describe(rule, words, sizeof words);
+    if (r->ctl->json) {
+        json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I}", "rule", rule->name, "file",
+                              rule->file, "line", rule->line, "does", words, "before",
+                              (json_int_t)before, "after", (json_int_t)after);
+        print_json_line(o);
+        json_decref(o);
+        return;
+    }
+    printf("%9lu %9lu  %s (%s:%d)\n", before, after, words, rule->file, rule->line);
+}
+
+static void print_counts(const struct replay *r)
+{
+    if (!r->ctl->json)
+        printf("%9s %9s\n", "in use", "tried");
+    for (unsigned i = 0; i < rules_count(r->sets[1]); i++)
+        print_count(r, rules_at(r->sets[1], i));
+    for (unsigned i = 0; i < rules_count(r->sets[0]); i++)
+        if (!known(r->sets[1], rules_at(r->sets[0], i)->name))
+            print_count(r, rules_at(r->sets[0], i));
+    if (!r->ctl->json)
+        printf("%9lu %9lu  no rule\n", r->nobody[0], r->nobody[1]);
+}
+
+static void print_pair(const struct replay *r, const struct pair *p)
+{
+    char words[SETS][RULES_NAME_MAX + 100];
+    for (int k = 0; k < SETS; k++)
+        describe(p->rules[k], words[k], sizeof words[k]);
+    if (r->ctl->json) {
+        json_t *samples = json_array();
+        for (unsigned i = 0; i < p->sample_count; i++)
+            json_array_append_new(samples, json_string(p->samples[i]));
+        json_t *o = json_pack("{s:I, s:s, s:s, s:o}", "differs", (json_int_t)p->count, "before",
+                              words[0], "after", words[1], "samples", samples);
+        print_json_line(o);
+        json_decref(o);
+        return;
+    }
+    printf("%9lu  %s -> %s\n", p->count, words[0], words[1]);
+    for (unsigned i = 0; i < p->sample_count; i++) {
+        printf("             ");
+        print_safe(stdout, p->samples[i]);
+        putchar('\n');
+    }
+}
+
+static int by_count(const void *a, const void *b)
+{
+    const struct pair *x = *(const struct pair *const *)a, *y = *(const struct pair *const *)b;
+    return x->count < y->count ? 1 : -(x->count > y->count);
+}
+
+static void print_pairs(const struct replay *r)
+{
+    size_t cursor = 0, n = 0;
+    struct pair **all = xcalloc(r->pairs.count + 1, sizeof *all), *p;
+    while ((p = map_next(&r->pairs, &cursor)))
+        all[n++] = p;
+    qsort(all, n, sizeof *all, by_count);
+    if (!r->ctl->json)
+        printf(n ? "\nDifferences, with the first replies:\n" : "\nNo differences.\n");
+    for (size_t i = 0; i < n; i++)
+        print_pair(r, all[i]);
+    if (r->other_differences && !r->ctl->json)
+        printf("%9lu  others\n", r->other_differences);
+    free(all);
+}
+
+static void print_all(const struct replay *r)
+{
+    if (r->ctl->json) {
+        json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I}", "attempts", (json_int_t)r->attempts,
+                              "refusals", (json_int_t)r->refusals, "unmatched_before",
+                              (json_int_t)r->nobody[0], "unmatched_after", (json_int_t)r->nobody[1],
+                              "unreadable_lines", (json_int_t)r->bad_lines);
+        print_json_line(o);
+        json_decref(o);
+    } else {
+        printf("%lu attempts, %lu of them refused in words of the other side", r->attempts,
+               r->refusals);
+        if (r->bad_lines)
+            printf("; %lu lines are no JSON", r->bad_lines);
+        printf("\n\n");
+    }
+    print_counts(r);
+    print_pairs(r);
+}
+
+/* ---- the command ------------------------------------------------------------------------ */
+
+static void drop_pair(void *value)
+{
+    struct pair *p = value;
+    for (unsigned i = 0; i < p->sample_count; i++)
+        free(p->samples[i]);
+    free(p->samples);
+    free(p);
+}
+
+static int run(struct replay *r, FILE *log)
+{
+    for (int k = 0; k < SETS; k++)
+        r->counts[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->counts[k]);
+    map_init(&r->pairs, pair_key);
+    read_log(r, log);
+    print_all(r);
+    map_clear(&r->pairs, drop_pair);
+    map_free(&r->pairs);
+    for (int k = 0; k < SETS; k++)
+        free(r->counts[k]);
+    return CTL_OK;
+}
+
+static int load_and_run(struct replay *r, const char *log, const char *tried, const char *against)
+{
+    bool standard = strcmp(log, "-") == 0;
+    int status = CTL_FAILED;
+    FILE *in = standard ? stdin : fopen(log, "re");
+    if (!in)
+        return ctl_error(CTL_FAILED, "%s: %s", log, strerror(errno));
+    r->sets[0] = provider_load(r->ctl, against);
+    r->sets[1] = r->sets[0] ? provider_load(r->ctl, tried) : NULL;
+    if (r->sets[1])
+        status = run(r, in);
+    for (int k = 0; k < SETS; k++)
+        if (r->sets[k])
+            rules_free(r->sets[k]);
+    if (!standard)
+        fclose(in);
+    return status;
+}
+
+int cmd_shaping_replay(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
+{
+    const char *tried = NULL, *against = NULL, *samples = NULL;
+    const struct arg args[] = {{"--rules", NULL, &tried},
+                               {"--against", NULL, &against},
+                               {"--samples", NULL, &samples},
+                               {NULL, NULL, NULL}};
+    struct replay r = {.ctl = ctl, .samples = SAMPLES};
+    uint64_t number;
+    (void)argc;
+    int n = args_parse(ctl, self, args, argv);
+    if (n < 0)
+        return args_status(n);
+    if (n != 1 || !tried)
+        return ctl_usage(self, "give an event log, and with --rules a file");
+    if (samples && (slice_u64(slice_str(samples), &number) < 0 || number > SAMPLES_MAX))
+        return ctl_usage(self, "--samples takes a number up to 100");
+    if (samples)
+        r.samples = (unsigned)number;
+    if (!against) {
+        const struct config *c = ctl_config(ctl);
+        if (!c)
+            return CTL_FAILED;
+        against = c->provider_config_file;
+    }
+    if (!*against)
+        return ctl_error(CTL_FAILED,
+                         "provider_config_file is empty: say with --against what to compare with");
+    return load_and_run(&r, argv[0], tried, against);
+}

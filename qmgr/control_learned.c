@@ -1,0 +1,95 @@
+/* shaping.export, shaping.import: what was learned about destinations. */
+#include "core/json.h"
+#include "core/log.h"
+#include "qmgr/control_client.h"
+#include "qmgr/memory.h"
+
+/* ---- out ------------------------------------------------------------------------------ */
+
+static void put(struct control_client *c, struct slice object)
+{
+    json_raw(control_line_begin(c), "learned", object);
+    control_line_end(c);
+    c->request.matched++;
+}
+
+/* Lanes may come and go between two calls: then one is missed, or told twice. */
+static void export_more(struct control_client *c)
+{
+    const struct qmgr *q = c->control->queue;
+    struct control_request *r = &c->request;
+    struct buf object = BUF_INIT(CONTROL_RESULT_MAX);
+    size_t at = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        if (at++ < r->lanes_shown)
+            continue;
+        if (control_full(c))
+            break;
+        r->lanes_shown++;
+        buf_clear(&object);
+        if (memory_describe(container_of(n, struct lane, all), &object))
+            put(c, buf_slice(&object));
+    }
+    bool over = r->lanes_shown >= at;
+    while (over && !control_full(c)) {
+        buf_clear(&object);
+        if (!memory_next(q, &r->memory_cursor, &object)) {
+            c->more = NULL;
+            control_done(c, NULL);
+            break;
+        }
+        put(c, buf_slice(&object));
+    }
+    buf_free(&object);
+}
+
+void control_shaping_export(struct control_client *c)
+{
+    c->more = export_more;
+    export_more(c);
+}
+
+/* ---- in ------------------------------------------------------------------------------- */
+
+static int take(struct qmgr *q, const json_t *object, struct err *e)
+{
+    char *text = json_dumps(object, JSON_COMPACT);
+    if (!text)
+        return err_set(e, "not an object");
+    int rc = memory_accept(q, slice_str(text), e);
+    free(text);
+    return rc;
+}
+
+static void put_taken(struct control_client *c, struct buf *b)
+{
+    json_int(b, "taken", (int64_t)c->request.changed);
+}
+
+void control_shaping_import(struct control_client *c)
+{
+    struct qmgr *q = c->control->queue;
+    const json_t *list = json_object_get(c->request.json, "learned");
+    struct err e;
+    size_t i;
+    const json_t *object;
+    if (!json_is_array(list)) {
+        control_fail(c, "Give \"learned\": a list of objects as shaping.export writes them.");
+        return;
+    }
+    queue_tick(q);
+    json_array_foreach(list, i, object)
+    {
+        if (take(q, object, &e) < 0) {
+            control_fail(c, "Entry %zu cannot be used, and those after it were not taken: %s.",
+                         i + 1, e.text);
+            memory_apply(q);
+            return;
+        }
+        c->request.changed++;
+    }
+    memory_apply(q);
+    log_info("shaping: %llu entries imported by %s", (unsigned long long)c->request.changed, c->by);
+    control_done(c, put_taken);
+}

@@ -1,0 +1,332 @@
+#include "qmgr/memory.h"
+
+#include <arpa/inet.h>
+#include <math.h>
+#include <stdatomic.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "learned/learned.h"
+#include "qmgr/memory_file.h"
+#include "qmgr/shaping_show.h"
+
+/* What was learned long ago counts for less: what lies above the starting point halves in
+ * each of these; then it is forgotten. */
+static const int64_t HALVES = INT64_C(86400) * CLOCK_SECOND;
+static const int64_t FORGOTTEN = 30 * INT64_C(86400) * CLOCK_SECOND;
+/* A clock that was wrong by less is no reason to doubt. */
+static const int64_t FUTURE_MOST = INT64_C(86400) * CLOCK_SECOND;
+
+enum { SWEEP_SECONDS = 3600 };
+
+struct remembered {
+    struct learned v;
+    char *id, *alias; /* "key source" and "name source": see below */
+};
+
+struct memory {
+    struct map by_id, by_alias;
+    struct saving saving;
+    int64_t next_save, next_sweep; /* monotonic */
+};
+
+/* Neither has a NUL byte, so no two pairs give the same. */
+static char *pair(const char *first, const char *source)
+{
+    return xasprintf("%s\n%s", first, source);
+}
+
+static struct slice id_of(const void *value)
+{
+    return slice_str(((const struct remembered *)value)->id);
+}
+
+static struct slice alias_of(const void *value)
+{
+    return slice_str(((const struct remembered *)value)->alias);
+}
+
+void memory_init(struct qmgr *q)
+{
+    struct memory *m = xcalloc(1, sizeof *m);
+    map_init(&m->by_id, id_of);
+    map_init(&m->by_alias, alias_of);
+    q->shaping.memory = m;
+}
+
+static void drop(void *value)
+{
+    struct remembered *r = value;
+    learned_free(&r->v);
+    free(r->id);
+    free(r->alias);
+    free(r);
+}
+
+static void take_out(struct memory *m, struct remembered *r)
+{
+    map_remove(&m->by_id, id_of(r));
+    if (map_get(&m->by_alias, alias_of(r)) == r)
+        map_remove(&m->by_alias, alias_of(r));
+}
+
+/* Takes the strings of *v over. */
+static void put_in(struct memory *m, const struct learned *v)
+{
+    struct remembered *r = xcalloc(1, sizeof *r), *before;
+    *r = (struct remembered){*v, pair(v->key, v->source), pair(v->name, v->source)};
+    if ((before = map_get(&m->by_id, id_of(r)))) {
+        take_out(m, before);
+        drop(before);
+    } else if (m->by_id.count >= MEMORY_ENTRIES_MAX) {
+        drop(r);
+        return;
+    }
+    map_put(&m->by_id, r);
+    map_put(&m->by_alias, r);
+}
+
+/* ---- from and to a lane ---------------------------------------------------------- */
+
+/* False: nothing that is worth keeping. The strings are borrowed. */
+static bool learned_of(const struct lane *l, struct learned *v, char source[static LANE_SOURCE_MAX])
+{
+    struct shaper_memory s;
+    int64_t now = clock_mono(), wall = clock_wall();
+    shaper_remember(&l->shaper, &s);
+    bool suspended = l->shaper.suspended_until > now;
+    if (!s.failed_rate && !s.window_failed && !s.messages && !suspended && !l->greylist.refused &&
+        !l->greylist.passed)
+        return false;
+    struct slice text = lane_source(l, source);
+    if (text.len == 0)
+        source[0] = '\0';
+    *v = (struct learned){.key = l->group->stable,
+                          .name = l->group->name,
+                          .source = source,
+                          .when = wall - (now - l->used),
+                          .rate = s.rate,
+                          .rate_failed = s.failed_rate,
+                          .blind = s.blind,
+                          .window = s.window,
+                          .window_failed = s.window_failed,
+                          .messages = s.messages,
+                          .period = s.period,
+                          .shut_for = s.shut_for,
+                          .grey_refused = l->greylist.refused,
+                          .grey_passed = l->greylist.passed,
+                          .grey_first = l->greylist.first,
+                          .by_hand = suspended && l->shaper.by_hand};
+    if (suspended)
+        v->suspended_until = wall + (l->shaper.suspended_until - now);
+    return true;
+}
+
+/* How much of what lies above the starting point is left after that time. */
+static double left_after(int64_t age)
+{
+    return age > 0 ? exp2(-(double)age / (double)HALVES) : 1;
+}
+
+static double aged(double value, double start, double left)
+{
+    return start > 0 && value > start ? start + (value - start) * left : value;
+}
+
+static void give(struct qmgr *q, struct lane *l, const struct learned *v)
+{
+    int64_t wall = clock_wall();
+    double left = left_after(wall - v->when);
+    struct shaper_memory s = {
+        .rate = aged(v->rate, l->limits.start_rate, left),
+        .failed_rate = v->rate_failed,
+        .blind = v->blind,
+        .window = (uint32_t)aged(v->window, l->limits.initial, left),
+        .window_failed = v->window_failed,
+        .messages = v->messages,
+        .period = v->period,
+        .shut_for = v->shut_for,
+    };
+    shaper_recall(&l->shaper, &s);
+    l->greylist = (struct greylist){
+        .refused = v->grey_refused, .passed = v->grey_passed, .first = v->grey_first};
+    if (l->greylist.first <= 0)
+        l->greylist = (struct greylist){0};
+    if (v->suspended_until <= wall)
+        return;
+    shaper_keep_away(&l->shaper, q->now + (v->suspended_until - wall), v->by_hand, q->now);
+    dispatch_suspend(q, l);
+}
+
+static bool too_old(const struct learned *v)
+{
+    int64_t age = clock_wall() - v->when;
+    return v->suspended_until < clock_wall() && (age > FORGOTTEN || age < -FUTURE_MOST);
+}
+
+void memory_recall(struct qmgr *q, struct lane *l)
+{
+    struct memory *m = q->shaping.memory;
+    char source[LANE_SOURCE_MAX] = "";
+    if (m->by_id.count == 0)
+        return;
+    (void)lane_source(l, source);
+    char *id = pair(l->group->stable, source), *alias = pair(l->group->name, source);
+    struct remembered *r = map_get(&m->by_id, slice_str(id));
+    if (!r)
+        r = map_get(&m->by_alias, slice_str(alias));
+    free(id);
+    free(alias);
+    if (!r)
+        return;
+    take_out(m, r);
+    if (!too_old(&r->v))
+        give(q, l, &r->v);
+    drop(r);
+}
+
+static struct learned copy_of(const struct learned *v)
+{
+    struct learned c = *v;
+    c.key = xstrdup(v->key);
+    c.name = xstrdup(v->name);
+    c.source = xstrdup(v->source);
+    return c;
+}
+
+void memory_keep(struct qmgr *q, const struct lane *l)
+{
+    char source[LANE_SOURCE_MAX];
+    struct learned v;
+    if (!learned_of(l, &v, source))
+        return;
+    v = copy_of(&v);
+    put_in(q->shaping.memory, &v);
+}
+
+/* ---- in and out ---------------------------------------------------------------------- */
+
+bool memory_describe(const struct lane *l, struct buf *out)
+{
+    char source[LANE_SOURCE_MAX];
+    struct learned v;
+    if (!learned_of(l, &v, source))
+        return false;
+    learned_encode(&v, out);
+    return true;
+}
+
+bool memory_next(const struct qmgr *q, size_t *cursor, struct buf *out)
+{
+    const struct remembered *r = map_next(&q->shaping.memory->by_id, cursor);
+    if (r)
+        learned_encode(&r->v, out);
+    return r != NULL;
+}
+
+int memory_accept(struct qmgr *q, struct slice object, struct err *e)
+{
+    struct learned v;
+    if (learned_parse(object, &v, e) < 0)
+        return -1;
+    put_in(q->shaping.memory, &v);
+    return 0;
+}
+
+void memory_apply(struct qmgr *q)
+{
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        memory_recall(q, l);
+        dispatch_wake(q, l);
+    }
+}
+
+/* ---- the file ------------------------------------------------------------------------------ */
+
+static void load_one(struct slice object, void *arg)
+{
+    struct qmgr *q = arg;
+    struct learned v;
+    struct err e;
+    if (learned_parse(object, &v, &e) < 0)
+        log_warning("%s: an entry is skipped: %s", MEMORY_FILE, e.text); /* of another version */
+    else
+        put_in(q->shaping.memory, &v);
+}
+
+void memory_load(struct qmgr *q)
+{
+    struct err e;
+    switch (memory_file_read(load_one, q, &e)) {
+    case 0:
+        log_info("shaping: what was learned about %zu destinations is known again",
+                 q->shaping.memory->by_id.count);
+        break;
+    case -1:
+        log_error("shaping: everything is learned anew: %s", e.text);
+        break;
+    default: /* there is none */
+        break;
+    }
+    q->shaping.memory->next_save = q->now + MEMORY_SAVE_SECONDS * CLOCK_SECOND;
+}
+
+static void put_all(const struct qmgr *q, struct buf *out)
+{
+    size_t cursor = 0, entries = 0;
+    memory_file_begin(out);
+    list_each(&q->dispatch.lanes, n)
+    {
+        if (!memory_describe(container_of(n, struct lane, all), out))
+            continue;
+        buf_addc(out, '\n');
+        entries++;
+    }
+    while (memory_next(q, &cursor, out)) {
+        buf_addc(out, '\n');
+        entries++;
+    }
+    memory_file_end(out, entries);
+}
+
+static void sweep(struct memory *m)
+{
+    size_t cursor = 0;
+    struct remembered *r;
+    while ((r = map_next(&m->by_id, &cursor))) {
+        if (!too_old(&r->v))
+            continue;
+        take_out(m, r);
+        drop(r);
+        cursor = 0; /* the table has changed */
+    }
+}
+
+void memory_turn(struct qmgr *q)
+{
+    struct memory *m = q->shaping.memory;
+    saving_done(&m->saving, false);
+    if (q->now >= m->next_sweep) {
+        sweep(m);
+        m->next_sweep = q->now + SWEEP_SECONDS * CLOCK_SECOND;
+    }
+    if (m->next_save == 0 || q->now < m->next_save || m->saving.running)
+        return;
+    m->next_save = q->now + MEMORY_SAVE_SECONDS * CLOCK_SECOND;
+    put_all(q, saving_buffer(&m->saving));
+    saving_start(&m->saving);
+}
+
+void memory_stop(struct qmgr *q)
+{
+    struct memory *m = q->shaping.memory;
+    if (!m || m->next_save == 0)
+        return;
+    saving_done(&m->saving, true);
+    queue_tick(q);
+    put_all(q, saving_buffer(&m->saving));
+    saving_start(&m->saving);
+    saving_done(&m->saving, true);
+}

@@ -1,0 +1,173 @@
+#include "qmgr/memory_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/memory.h"
+
+#define FRESH_FILE MEMORY_FILE ".new"
+#define DAMAGED_FILE MEMORY_FILE ".damaged"
+static const char first_line[] = "{\"postern_shaping\":1}\n";
+
+/* ---- format ---------------------------------------------------------------------- */
+
+void memory_file_begin(struct buf *out)
+{
+    buf_addstr(out, first_line);
+}
+
+static int last_line(char *text, size_t size, size_t entries, struct slice before)
+{
+    unsigned long long sum = XXH3_64bits(before.ptr ? before.ptr : "", before.len);
+    return snprintf(text, size, "{\"entries\":%zu,\"sum\":\"%016llx\"}\n", entries, sum);
+}
+
+void memory_file_end(struct buf *out, size_t entries)
+{
+    char text[80];
+    int n = last_line(text, sizeof text, entries, buf_slice(out));
+    buf_add(out, text, (size_t)n);
+}
+
+/* The entries alone, or -1. */
+static int check(struct slice text, struct slice *entries)
+{
+    size_t head = sizeof first_line - 1, end = text.len, count = 0;
+    char expected[80];
+    if (text.len < head || memcmp(text.ptr, first_line, head) != 0 ||
+        text.ptr[text.len - 1] != '\n')
+        return -1;
+    while (end > head && text.ptr[end - 2] != '\n')
+        end--;
+    end--;
+    if (end < head)
+        return -1;
+    *entries = slice_make(text.ptr + head, end - head);
+    for (size_t i = 0; i < entries->len; i++)
+        count += entries->ptr[i] == '\n';
+    int n = last_line(expected, sizeof expected, count, slice_first(text, end));
+    return slice_eq(slice_from(text, end), slice_make(expected, (size_t)n)) ? 0 : -1;
+}
+
+/* ---- reading ----------------------------------------------------------------------- */
+
+/* 0, 1: not there, -1. */
+static int read_whole(struct buf *text, struct err *e)
+{
+    int fd = open(MEMORY_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+    ssize_t n = 1;
+    if (fd < 0 && errno == ENOENT)
+        return 1;
+    if (fd < 0)
+        return err_sys(e, "%s", MEMORY_FILE);
+    int rc = fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
+                 ? 0
+                 : err_set(e, "%s: is no regular file", MEMORY_FILE);
+    while (rc == 0 && n > 0) {
+        if (buf_reserve(text, 65536) < 0)
+            rc = err_set(e, "%s: longer than %d bytes", MEMORY_FILE, MEMORY_FILE_MAX);
+        else if ((n = read(fd, text->data + text->len, text->cap - text->len)) < 0)
+            rc = err_sys(e, "%s", MEMORY_FILE);
+        else
+            text->len += (size_t)n;
+    }
+    close(fd);
+    return rc;
+}
+
+int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, struct err *e)
+{
+    struct buf text = BUF_INIT(MEMORY_FILE_MAX);
+    struct slice entries;
+    int rc = read_whole(&text, e);
+    if (rc == 0 && check(buf_slice(&text), &entries) < 0) {
+        bool kept = rename(MEMORY_FILE, DAMAGED_FILE) == 0;
+        rc = err_set(e, "%s is damaged%s", MEMORY_FILE, kept ? ", kept as " DAMAGED_FILE : "");
+    }
+    while (rc == 0 && entries.len)
+        entry(slice_cut(&entries, '\n'), arg);
+    buf_free(&text);
+    return rc;
+}
+
+/* ---- writing ---------------------------------------------------------------------------- */
+
+static int write_whole(int fd, struct slice text)
+{
+    while (text.len) {
+        ssize_t n = write(fd, text.ptr, text.len);
+        if (n < 0 && errno != EINTR)
+            return -1;
+        text = slice_from(text, n > 0 ? (size_t)n : 0);
+    }
+    return fsync(fd);
+}
+
+static int sync_directory(void)
+{
+    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int rc = fsync(fd);
+    close(fd);
+    return rc;
+}
+
+static int save(struct slice text, struct err *e)
+{
+    int fd = open(FRESH_FILE, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, "%s", FRESH_FILE);
+    int rc = write_whole(fd, text);
+    if (rc < 0)
+        err_sys(e, "%s", FRESH_FILE);
+    close(fd);
+    if (rc == 0 && (rename(FRESH_FILE, MEMORY_FILE) < 0 || sync_directory() < 0))
+        rc = err_sys(e, "%s", MEMORY_FILE);
+    if (rc < 0)
+        (void)unlink(FRESH_FILE);
+    return rc;
+}
+
+static void *run(void *arg)
+{
+    struct saving *s = arg;
+    s->failed = save(buf_slice(&s->text), &s->error) < 0;
+    atomic_store(&s->finished, true);
+    return NULL;
+}
+
+struct buf *saving_buffer(struct saving *s)
+{
+    buf_clear(&s->text);
+    s->text.max = MEMORY_FILE_MAX;
+    return &s->text;
+}
+
+void saving_start(struct saving *s)
+{
+    atomic_store(&s->finished, false);
+    s->running = pthread_create(&s->thread, NULL, run, s) == 0;
+    if (!s->running)
+        log_warning("%s: cannot be saved: no thread can be made", MEMORY_FILE);
+}
+
+void saving_done(struct saving *s, bool wait)
+{
+    if (!s->running || (!wait && !atomic_load(&s->finished)))
+        return;
+    pthread_join(s->thread, NULL);
+    s->running = false;
+    buf_free(&s->text);
+    if (s->failed && !s->complained)
+        log_warning("what was learned about destinations cannot be saved: %s", s->error.text);
+    s->complained = s->failed;
+}

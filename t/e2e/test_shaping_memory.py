@@ -1,0 +1,227 @@
+"""What was learned about destinations: kept over restarts, with age; exported, imported;
+and what other rules would have made of the replies that there were."""
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+
+import pytest
+
+from postern import Postern, wait_until
+from qmgr_peers import Qmgr
+from test_qmgr_operator import Control
+from test_shaping import MAIL, RULES, refusal, rules
+
+FILE = "shaping.learned"
+
+
+class Again(Control):
+    """qmgr with its control socket, in a place that stays."""
+
+    def __init__(self, place):  # pylint: disable=super-init-not-called
+        self.path = os.path.join(place, "control")
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        self.q = Qmgr(directory=place, listen=[self.path])
+
+    def file(self):
+        return os.path.join(self.q.directory, "spool", FILE)
+
+    def end(self):
+        """Stops qmgr as master does, and waits until it has ended."""
+        self.q.master.stop()
+
+
+@pytest.fixture
+def place():
+    d = tempfile.mkdtemp(prefix="postern-")
+    os.chmod(d, 0o755)
+    yield d
+    shutil.rmtree(d, ignore_errors=True)
+
+
+def start(place):
+    c = Again(place)
+    rules(c)
+    c.q.wait_log("providers.conf: 0 providers, 2 rules")
+    return c
+
+
+def learn(c):
+    """Its rate is refused, so there is something to remember."""
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), outcomes=refusal(421, "4.7.0 slow down", MAIL), scope=2)
+    q.wait_log("rate cut")
+    q.result(q.job())
+    return c.ask(request="shaping.show", destination="d.test")[0]
+
+
+def contact(c):
+    c.q.commit(["b@d.test"])
+    c.q.resolved()
+    c.q.result(c.q.job())
+    return c.ask(request="shaping.show", destination="d.test")[0]
+
+
+def test_limits_are_known_again_after_a_restart(place):
+    c = start(place)
+    before = learn(c)
+    c.end()
+    c = start(place)
+    c.q.wait_log("what was learned about 1 destinations is known again")
+    after = contact(c)
+    assert abs(after["rate"] - before["rate"]) < 1 and after["learned"]["rate_failed"] == 100
+    c.end()
+
+
+def test_the_file_is_written_while_qmgr_runs_and_survives_its_death(place):
+    c = start(place)
+    learn(c)
+    c.end()
+    c = start(place)
+    c.q.kill()  # F11: what was saved last is there
+    c = start(place)
+    assert contact(c)["learned"]["rate_failed"] == 100
+    c.end()
+
+
+def test_a_suspension_by_hand_outlives_qmgr(place):
+    c = start(place)
+    learn(c)
+    c.ask(request="shaping.act", action="suspend", destination="d.test", seconds=3600, reason="x")
+    c.end()
+    c = start(place)
+    id = c.q.commit(["b@d.test"])
+    c.q.resolved()
+    c.q.wait_log(rf"{id}: .*delivery temporarily suspended: by the operator")
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["state"] == "suspended by hand" and 3500 < lane["suspended_for"] <= 3600
+    c.end()
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other"])
+def test_a_damaged_file_is_kept_aside(place, damage):
+    c = start(place)
+    learn(c)
+    c.end()
+    with open(c.file(), "rb") as f:
+        text = bytearray(f.read())
+    if damage == "bit":
+        text[len(text) // 2] ^= 1
+    else:
+        text = {"cut": text[:-10], "empty": b"", "other": b"hello\n"}[damage]
+    with open(c.file(), "wb") as f:
+        f.write(text)
+    c = start(place)
+    c.q.wait_log(f"everything is learned anew: {FILE} is damaged, kept as {FILE}.damaged")
+    with open(c.file() + ".damaged", "rb") as f:
+        assert f.read() == bytes(text)
+    assert contact(c)["rate"] == 100
+    c.end()
+
+
+def entry(name="mx.d.test", **more):
+    return {"key": "nobody has this", "name": name, "source": "", "when": time.time(), "rate": 1000,
+            "rate_failed": 2000, **more}
+
+
+def imported(c, *entries):
+    return c.ask(request="shaping.import", learned=list(entries))[-1]
+
+
+def test_import_export_and_age(place):
+    """By name, where the addresses have changed; what is old counts for less; what is very
+    old, or of the future, for nothing."""
+    c = start(place)
+    assert imported(c, entry(when=time.time() - 86400))["taken"] == 1
+    lane = contact(c)
+    assert 540 < lane["rate"] < 560  # 100 to start with, and half of the 900 above it
+    exported = c.ask(request="shaping.export")[:-1]
+    assert [e["learned"]["name"] for e in exported] == ["mx.d.test"]
+    assert imported(c, exported[0]["learned"] | {"rate": 7})["taken"] == 1
+    assert c.ask(request="shaping.show", destination="d.test")[0]["rate"] == 7
+    for when in (time.time() - 31 * 86400, time.time() + 10 * 366 * 86400):
+        c.ask(request="shaping.act", action="reset", destination="d.test")
+        imported(c, entry(key=exported[0]["learned"]["key"], when=when))
+        assert c.ask(request="shaping.show", destination="d.test")[0]["rate"] == 100
+    assert "Entry 2 cannot be used" in imported(c, entry(), entry(rate=-1))["error"]
+    assert "Give \"learned\"" in c.ask(request="shaping.import")[-1]["error"]
+    c.end()
+
+
+def test_many_are_exported_whole(place):
+    c = start(place)
+    for at in range(0, 1000, 50):
+        assert imported(c, *[entry(name=f"mx{n}.test", key=f"k{n}") for n in range(at, at + 50)])["taken"] == 50
+    exported = c.ask(request="shaping.export")[:-1]
+    assert sorted(e["learned"]["key"] for e in exported) == sorted(f"k{n}" for n in range(1000))
+    c.end()
+    c = start(place)
+    c.q.wait_log("what was learned about 1000 destinations is known again")
+    c.end()
+
+
+OTHER = RULES.replace("'slow down'", "'slow (down|up)'") + """
+rule away { text = 'go away' action = "suspend" for = "5m" matches = {"421 go away"} }
+"""
+
+
+def event(text, code=421, name="deferred", **more):
+    return json.dumps({"time": 1, "event": name, "id": "4XyzAbCdeFz0001", "to": "a@d.test", "mx": "mx.d.test",
+                       "code": code, "status": "4.7.0", "local": False, "stage": "mail", "text": text} | more)
+
+
+def test_replay_tells_what_other_rules_would_have_done(tmp_path):
+    (tmp_path / "in-use.conf").write_text(RULES)
+    (tmp_path / "other.conf").write_text(OTHER)
+    (tmp_path / "events.json").write_text("\n".join(
+        [event("slow down")] * 3 + [event("slow up \x1b[2J")] * 2 + [event("go away")]
+        + [event("lost: go away", local=True), event("ok", 250, "delivered"), "\"code\" no json"]) + "\n")
+    p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(tmp_path / "in-use.conf"))
+    out = p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--rules", str(tmp_path / "other.conf"))
+    assert "8 attempts, 6 of them refused in words of the other side; 1 lines are no JSON" in out
+    assert "        3         5  too-fast: slow rate (other.conf:3)" in out
+    assert "        0         1  away: suspend for 5m (other.conf:" in out
+    assert "        2         0  no rule" not in out and "        3         0  no rule" in out
+    assert "        2  no rule -> too-fast: slow rate" in out and "\x1b" not in out
+    lines = [json.loads(x) for x in p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--json", "--samples", "1",
+                                          "--rules", str(tmp_path / "other.conf")).splitlines()]
+    [away] = [x for x in lines if x.get("after") == "away: suspend for 5m"]
+    assert away["differs"] == 1 and away["samples"] == ["4XyzAbCdeFz0001 421 go away"]
+    wrong = p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--rules", "/nonexistent", check=False)
+    assert wrong.returncode == 1 and "/nonexistent" in wrong.stdout + wrong.stderr
+    assert p.ctl("shaping", "replay", "--rules", "x", check=False).returncode == 2
+
+
+def test_events_tell_the_stage(tmp_path):
+    """What replay needs to know of a reply is in the event log."""
+    server = socket.create_server(("127.0.0.1", 0))
+    with Postern(str(tmp_path / "relay"), relayhost=f"[127.0.0.1]:{server.getsockname()[1]}",
+                 event_log_file="events.json") as p:
+        p.send("s@src.test", ["a@d.test"], "Subject: x\r\n\r\nbody\r\n")
+        s, _ = server.accept()
+        with s:
+            s.sendall(b"421 4.7.0 go away\r\n")
+            events = tmp_path / "relay" / "events.json"
+            wait_until(lambda: '"event":"deferred"' in events.read_text(), 20, "the deferral")
+        server.close()  # or the next attempt would wait for a greeting
+    [e] = [json.loads(x) for x in events.read_text().splitlines() if '"event":"deferred"' in x][:1]
+    assert e["stage"] == "greeting"
+
+
+def test_export_and_import_by_command(tmp_path):
+    with Postern(str(tmp_path / "relay")) as p:
+        file = tmp_path / "learned.json"
+        file.write_text("".join(json.dumps(entry(name=f"mx{n}.test", key=f"k{n}")) + "\n" for n in range(100)))
+        assert "100 destinations taken" in p.ctl("shaping", "import", str(file))
+        assert len(p.ctl("shaping", "export").splitlines()) == 100
+        file.write_text("{}\n")
+        done = p.ctl("shaping", "import", str(file), check=False)
+        assert done.returncode == 1 and "has no \"key\"" in done.stderr
+        file.write_text("hello\n")
+        done = p.ctl("shaping", "import", str(file), check=False)
+        assert done.returncode == 1 and f"{file}:1: not a JSON object" in done.stderr
