@@ -31,6 +31,7 @@ class Again(Control):
 
     def end(self):
         """Stops qmgr as master does, and waits until it has ended."""
+        self.q.smtpd.close()  # else what is on its way in would be waited for
         self.q.master.stop()
 
 
