@@ -191,6 +191,9 @@ static void arm_timer(struct qmgr *q)
     int64_t due = queue_next_due(q), lanes = dispatch_next_due(q);
     if (lanes < due)
         due = lanes;
+    int64_t sources = sources_next_due(q);
+    if (sources < due)
+        due = sources;
     if (q->next_sweep < due)
         due = q->next_sweep;
     if (walks_ready(q))

@@ -25,6 +25,7 @@ void qmgr_turn(struct qmgr *q)
     queue_tick(q);
     queue_turn(q);
     sites_turn(q);
+    sources_lists_turn(q);
     dispatch_turn(q);
     notices_turn(q);
     charges_turn(q);

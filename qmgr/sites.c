@@ -490,6 +490,8 @@ static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
         return on_reply(q, f->body, e);
     if (f->number == IPC_NUMBER_ipc_tls_report)
         return sites_tls_report(q, f->body, e);
+    if (f->number == IPC_NUMBER_ipc_listing_reply)
+        return sources_listing(q, f->body, e);
     return err_set(e, "%s is not for qmgr", ipc_name(f->number));
 }
 
@@ -515,6 +517,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     peer_gone(q, channel, why, q->sites.broke_rules);
     q->sites.broke_rules = false;
     q->sites.channel = NULL;
+    sources_lists_reset(q);
     size_t cursor = 0;
     struct route *r;
     while ((r = map_next(&q->sites.asked, &cursor))) {

@@ -17,6 +17,8 @@ void sources_init(struct qmgr *q)
 {
     q->from = xcalloc(1, sizeof *q->from);
     list_init(&q->from->all);
+    list_init(&q->from->questions);
+    buf_init(&q->from->alert, 16 * 1024);
 }
 
 /* ---- the set in use ---------------------------------------------------------------- */
@@ -100,6 +102,7 @@ void sources_set(struct qmgr *q, struct sources_conf *conf)
 {
     struct sources *all = q->from;
     struct sources_conf *before = all->conf;
+    sources_lists_reset(q); /* its questions are about the old set */
     list_each(&all->all, n) container_of(n, struct source, all)->conf = NULL;
     free(all->by_position);
     all->by_position = xcalloc(conf && conf->count ? conf->count : 1, sizeof *all->by_position);
@@ -109,7 +112,7 @@ void sources_set(struct qmgr *q, struct sources_conf *conf)
     list_each_safe(&all->all, n)
     {
         struct source *s = container_of(n, struct source, all);
-        s->pending = 0;
+        s->found4 = s->found6 = 0;
         s->listed = conf ? listed_bits(conf, slice_str(s->listed_zones)) : 0;
         set_ramps(s);
         if (!s->conf && s->lanes)
@@ -117,8 +120,6 @@ void sources_set(struct qmgr *q, struct sources_conf *conf)
         else if (!s->conf)
             source_free(all, s);
     }
-    all->list_due = q->now;
-    all->list_next = all->list_next_list = 0;
     sources_conf_free(before);
 }
 

@@ -63,7 +63,7 @@ struct source {
     char *reason;            /* of that */
     int64_t unusable_until;  /* monotonic: it could not be bound */
     uint32_t listed;         /* bits: lists of the present set that have it */
-    uint32_t pending;        /* bits: lists that were asked and have not answered */
+    uint32_t found4, found6; /* the same for its addresses, as far as they were asked */
     int64_t listed_since;    /* wall microseconds */
     char *listed_zones;      /* the lists that have it, for people and the file */
     char *listed_text;       /* what the list says */
@@ -85,9 +85,11 @@ struct sources {
     size_t list_next; /* source of the round, list_next_list: list */
     size_t list_next_list;
     uint64_t list_tag;
-    struct map asked; /* struct list_question, by tag */
-    int64_t alert_said;
-    char *unknown_pool; /* that was told of last */
+    struct list questions; /* struct list_question */
+    uint32_t open;         /* of them */
+    struct buf alert;      /* to be mailed at the end of the round */
+    int64_t complained;    /* monotonic: that a list refuses us */
+    char *unknown_pool;    /* that was told of last */
 };
 
 /* ---- sources.c -------------------------------------------------------------------- */
@@ -121,8 +123,21 @@ void sources_forgive(struct qmgr *q, struct source *s);
 void sources_load(struct qmgr *q);
 /* Writes the file if it is behind for a while, or `now`. */
 void sources_save(struct qmgr *q, bool now);
+/* When it should be written, if it is behind; monotonic. */
+int64_t sources_save_due(const struct qmgr *q);
 /* Writes it and waits for that. */
 void sources_stop(struct qmgr *q);
+
+/* ---- sources_lists.c ----------------------------------------------------------------- */
+
+/* Asks what is due; each turn. */
+void sources_lists_turn(struct qmgr *q);
+/* Forgets what was asked, and begins a round: resolve or the set has changed. */
+void sources_lists_reset(struct qmgr *q);
+/* ipc_listing_reply. */
+int sources_listing(struct qmgr *q, struct slice body, struct err *e);
+/* When the file or the lists want a turn; INT64_MAX: never. */
+int64_t sources_next_due(const struct qmgr *q);
 
 /* ---- sources_record.c --------------------------------------------------------------- */
 

@@ -136,6 +136,16 @@ struct source_share *source_share(struct source *s, struct slice name)
     return least;
 }
 
+static void share(struct qmgr *q, struct source *s, const struct message *m, uint32_t recipients,
+                  uint32_t refused)
+{
+    char name[ACCOUNT_MAX + 1];
+    age_shares(q, s);
+    struct source_share *place = source_share(s, dispatch_sharer(m, name));
+    place->recipients += recipients;
+    place->refused += refused;
+}
+
 /* ---- results -------------------------------------------------------------------------------- */
 
 static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bool blocked)
@@ -162,11 +172,9 @@ static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bo
     today->blocked += add.blocked;
     if (add.accepted + add.deferred + add.rejected + add.blocked == 0)
         return;
-    char name[ACCOUNT_MAX + 1];
-    age_shares(q, l->from);
-    struct source_share *share = source_share(l->from, dispatch_sharer(j->m, name));
-    share->recipients += add.accepted + add.deferred + add.rejected + add.blocked;
-    share->refused += add.rejected + add.blocked;
+    if (message_sender(j->m).len) /* notices are nobody's */
+        share(q, l->from, j->m, add.accepted + add.deferred + add.rejected + add.blocked,
+              add.rejected + add.blocked);
     if (!l->from->began)
         l->from->began = clock_wall() / CLOCK_SECOND;
     q->from->dirty = true;

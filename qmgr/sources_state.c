@@ -90,9 +90,17 @@ static int64_t pause(const struct sources *all)
 void sources_save(struct qmgr *q, bool now)
 {
     struct sources *all = q->from;
-    bool due = all->dirty && (now || q->now - all->saved >= pause(all));
+    bool due = all->dirty && (now || q->now >= sources_save_due(q));
     if (!kept_file_busy(&all->file, false) && due)
         save(q);
+}
+
+int64_t sources_save_due(const struct qmgr *q)
+{
+    enum { STILL_WRITING = 5 }; /* times a second that its end is looked for */
+    if (q->from->file.running)
+        return q->now + CLOCK_SECOND / STILL_WRITING;
+    return q->from->saved + pause(q->from);
 }
 
 void sources_stop(struct qmgr *q)

@@ -22,6 +22,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "ipc/absence.h"
+#include "resolve/listings.h"
 #include "resolve/names.h"
 #include "resolve/request.h"
 #include "service/service.h"
@@ -39,6 +40,7 @@ struct resolver {
     struct lookups lookups;
     struct requests requests;
     struct names names;
+    struct listings listings;
     struct list retired;  /* of struct dns: after a reload, until their lookups are over */
     struct event *unhold; /* pending while requests may wait for tables */
     char *system_servers; /* those of /etc/resolv.conf */
@@ -189,6 +191,7 @@ static int start(struct service *s, struct err *e)
         return -1;
     r->table_servers.network =
         (struct remote_network){.base = s->base, .connect = ask_connection, .arg = s};
+    listings_init(&r->listings, &r->lookups);
     if (lookups_init(&r->lookups, s->base, e) < 0 || server_tables_init(&r->table_servers, e) < 0 ||
         names_init(&r->names, s->base, &r->lookups, e) < 0 || use_servers(s, e) < 0 ||
         policy_permit(&r->policy, s->config->resolver_permit_networks, e) < 0)
@@ -217,6 +220,13 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         tlsrpt_taken(&r->tlsrpt, &reported);
         return 0;
     }
+    if (f->number == IPC_NUMBER_ipc_listing_request) {
+        struct ipc_listing_request listing;
+        if (ipc_listing_request_decode(f->body, &listing) < 0 ||
+            listings_take(&r->listings, c, &listing) < 0)
+            return err_set(e, "bad %s", ipc_name(f->number));
+        return 0;
+    }
     if (f->number != IPC_NUMBER_ipc_resolve_request || ipc_resolve_request_decode(f->body, &m) < 0)
         return err_set(e, "bad %s", ipc_name(f->number));
     request_take(&r->requests, c, m.tag, m.recipient);
@@ -236,6 +246,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     }
     requests_forget(&r->requests, c);
     names_forget(&r->names, c);
+    listings_forget(&r->listings, c);
 }
 
 /* smtpd may ask for names, and for nothing else. */

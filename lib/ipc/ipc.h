@@ -172,6 +172,13 @@ enum name_status {
     NAME_MISMATCH, /* the names that it has do not have the address */
     NAME_TEMPORARY /* no answer in time, SERVFAIL, too many questions */
 };
+/* What a block list says of an address. */
+enum listing_status {
+    LISTING_NONE,
+    LISTING_LISTED,
+    LISTING_REFUSED, /* it does not talk to our name servers */
+    LISTING_UNKNOWN  /* no answer, or one that makes no sense */
+};
 enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
 enum auth_flag {
     AUTH_TLS = 1 /* the session is encrypted */

@@ -36,6 +36,7 @@ class DnsServer:
     def __init__(self, host="127.0.0.1"):
         self.records, self.faults, self.queries = {}, {}, []
         self.lock = threading.Lock()
+        self.negative_ttl = 300
         server = self
 
         class Udp(socketserver.BaseRequestHandler):
@@ -155,7 +156,8 @@ class DnsServer:
         known = any(n == name or n.is_subdomain(name) for n, _ in self.records)
         zone = dns.name.Name(name.labels[-2:])
         reply.authority.append(dns.rrset.from_text(
-            zone, 300, "IN", "SOA", "ns.test. root.test. 1 3600 600 86400 300"))
+            zone, self.negative_ttl, "IN", "SOA",
+            f"ns.test. root.test. 1 3600 600 86400 {self.negative_ttl}"))
         return dns.rcode.NOERROR if known else dns.rcode.NXDOMAIN
 
     def answer(self, wire, tcp):

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from dnsserver import DnsServer
 from postern import BIN, Postern, wait_until
 from qmgr_peers import DEFERRED, FAILED, RECIPIENT
 from sink import Sink
@@ -292,3 +293,54 @@ def test_a_damaged_state_file_is_kept_aside(tmp_path):
         p.wait_log(r"sources.state is damaged, kept as sources.state.damaged: .*counted anew")
         assert os.path.exists(path + ".damaged")
         assert listed(p, "list")[0]["days7"]["accepted"] == 0
+
+
+# ---- block lists ---------------------------------------------------------------------------------
+
+
+def test_a_listed_source_is_left_told_of_and_taken_back(tmp_path):
+    """Looked up in a real DNS server; the alert is mailed with who sent from it."""
+    dns = DnsServer()
+    dns.negative_ttl = 1
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a { ipv4 = 127.0.0.11 }\nsource b { ipv4 = 127.0.0.12 }\n"
+                    "pool default { sources = {a} overflow = other }\npool other { sources = {b} }\n"
+                    "dnsbl bl.test { }\ndnsbl soft.test { quarantine = no }\ndnsbl open.test { }\n"
+                    "dnsbl_interval = 10s\nalert_address = admin@relay.test\n")
+    # soft lists b; open answers that it does not talk to this resolver
+    dns.add("12.0.0.127.soft.test", "A", "127.0.0.2")
+    for n in (11, 12):
+        dns.add(f"{n}.0.0.127.open.test", "A", "127.255.255.254")
+    try:
+        with PeerSink() as sink, Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{sink.port}",
+                                         resolver_nameservers=dns.address,
+                                         source_config_file=str(conf)) as p:
+            p.wait_log("the block list open.test does not answer our name servers")
+            p.wait_log("source b .127.0.0.12. is on the block list soft.test")
+            for i in range(3):
+                p.send("s@guilty.test", [f"r{i}@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            wait_until(lambda: sum(r[0] == "127.0.0.11" for r in sink.came) >= 3, 10, "mail from a")
+            dns.add("11.0.0.127.bl.test", "A", "127.0.0.4", ttl=1)
+            dns.add("11.0.0.127.bl.test", "TXT", '"spam seen, see https://bl.test/?ip=127.0.0.11"', ttl=1)
+            p.wait_log(r"source a \(127.0.0.11\) is on the block list bl.test: spam seen.*"
+                       r"lately: @guilty.test 100%; it is not used", 30)
+            p.send("s@src.test", ["after@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            p.wait_log(r"to=<after@d.test>.*status=sent")
+            alerts = wait_until(lambda: [m for m in sink.messages if b"bl.test" in m.content and
+                                         m.recipients == ["admin@relay.test"] and
+                                         b"spam seen" in m.content], 20, "the alert")
+            assert b"@guilty.test 100%" in alerts[0].content and alerts[0].sender == "<>"
+            assert {s["source"]: s["usable"] for s in listed(p, "list")} == {"a": False, "b": True}
+            p.stop()
+            p.start()  # it is known at once, before any list was asked again
+            a = next(s for s in listed(p, "list") if s["source"] == "a")
+            assert not a["usable"] and a["listed"] == "bl.test"
+            dns.remove("11.0.0.127.bl.test")
+            p.wait_log("source a is off the block list bl.test", 30)
+            assert all(s["usable"] for s in listed(p, "list"))
+            p.send("s@src.test", ["back@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            p.wait_log(r"to=<back@d.test>.*status=sent")
+            # of a, whether the alerts went from a or b
+            assert next(s for s in listed(p, "list") if s["source"] == "a")["today"]["accepted"] >= 4
+    finally:
+        dns.stop()
