@@ -402,8 +402,8 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
     list_each(&l->queues, n)
     {
         struct queue *k = container_of(n, struct queue, of_lane);
-        while (!list_empty(&k->jobs)) {
-            struct job *j = container_of(k->jobs.next, struct job, link);
+        while (k->count) {
+            struct job *j = first_job(k);
             unqueue(q, j);
             give_room(l, j->count);
             j->queue = NULL;
