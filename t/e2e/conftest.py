@@ -6,6 +6,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import logs  # noqa: E402
+
 
 @pytest.fixture
 def place():
@@ -13,3 +15,11 @@ def place():
     with tempfile.TemporaryDirectory(prefix="postern-", ignore_cleanup_errors=True) as d:
         os.chmod(d, 0o755)
         yield d
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With a failure come the last lines of the logs of what it started."""
+    report = (yield).get_result()
+    if report.failed:
+        report.sections += logs.tails()

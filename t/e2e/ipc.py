@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 
+import logs
 from postern import in_namespace
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -246,6 +247,7 @@ class FakeMaster:
         ours, theirs = pair()
         self.master = Channel(ours)
         self.log_fd = os.open(self.log_path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+        logs.remember(self.log_path)
         self.event_fd = os.open(self.events_path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         self.listeners = [self._listen(where) for where in listen]
         self.ports = [s.getsockname()[1] for s in self.listeners if s.family != socket.AF_UNIX]

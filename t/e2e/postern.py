@@ -17,6 +17,8 @@ import socket
 import subprocess
 import time
 
+import logs
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("POSTERN_BUILD", os.path.join(ROOT, "build"))
 BIN = os.path.join(BUILD, "bin")
@@ -97,8 +99,6 @@ class Postern:
         return self
 
     def __exit__(self, kind, value, trace):
-        if kind:
-            print(self.log()[-20000:])
         self.stop()
 
     def path(self, *names):
@@ -119,6 +119,7 @@ class Postern:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err,
                                             stderr=err, env=self.environment)
         wait_until(self._answers, timeout, "a greeting")
+        logs.remember(self.path(self.config["maillog_file"]))
 
     def _answers(self):
         assert self.process.poll() is None, self.stderr() + self.log()

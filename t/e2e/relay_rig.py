@@ -192,8 +192,6 @@ class Relay:
         return self
 
     def __exit__(self, kind, *_):
-        if kind:
-            print(self.master.log())
         self.master.stop(expect=0 if kind is None else None)
         self.place.cleanup()
 
