@@ -17,6 +17,10 @@ def place():
         yield d
 
 
+def pytest_runtest_setup():
+    logs.begin()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """With a failure come the last lines of the logs of what it started."""

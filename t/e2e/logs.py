@@ -6,6 +6,7 @@ LINES, WIDTH = 40, 240   # of a log that are shown
 KEPT = 4                 # logs: what was started last
 
 _files = collections.OrderedDict()   # path -> file
+_earlier = set()                     # paths: of what was started before this test
 
 
 def remember(path):
@@ -15,11 +16,17 @@ def remember(path):
     except OSError:
         return
     former = _files.pop(path, None)
+    _earlier.discard(path)
     _files[path] = file
     if not former and len(_files) > KEPT:
         former = _files.popitem(last=False)[1]
     if former:
         former.close()
+
+
+def begin():
+    """A test begins."""
+    _earlier.update(_files)
 
 
 def tail(text, lines=LINES):
@@ -28,9 +35,11 @@ def tail(text, lines=LINES):
 
 
 def tails():
-    """(title, last lines) of each; what is shown is not shown again."""
-    out = []
-    for path, file in _files.items():
+    """(title, last lines) of each that the test started, or else of the last one, which
+    several tests share; what is shown is not shown again."""
+    out, own = [], [path for path in _files if path not in _earlier]
+    for path in own or list(_files)[-1:]:
+        file = _files.pop(path)
         try:
             with open(path, encoding="utf-8", errors="replace") as f:
                 text = f.read()
@@ -40,5 +49,4 @@ def tails():
         if text:
             out.append((f"last lines of {path}", tail(text)))
         file.close()
-    _files.clear()
     return out

@@ -119,7 +119,18 @@ class Postern:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err,
                                             stderr=err, env=self.environment)
         wait_until(self._answers, timeout, "a greeting")
-        logs.remember(self.path(self.config["maillog_file"]))
+        self._await_ready(timeout)
+
+    def _await_ready(self, timeout):
+        """Until all services run; those that a test lets die at the start need not."""
+        log, end = self.config["maillog_file"], time.monotonic() + timeout
+        ready = f"master[{self.process.pid}]: ready: "
+        if not os.path.isfile(self.path(log)):  # a pipe, the system's log
+            return
+        logs.remember(self.path(log))
+        while ready not in self._read(log) and self.process.poll() is None \
+                and time.monotonic() < end:
+            pause()
 
     def _answers(self):
         assert self.process.poll() is None, self.stderr() + self.log()
