@@ -314,7 +314,7 @@ class FakeMaster:
             if found:
                 return found
             if time.monotonic() > end:
-                raise AssertionError(f"no {pattern!r} in the log:\n{self.log()}")
+                raise AssertionError(f"no {pattern!r} in {self.log_path} within {timeout} s")
             self.process.poll()
             select.select([], [], [], 0.01)
 

@@ -272,7 +272,7 @@ def test_event_log():
 def test_flush_of_nothing_but_time():
     """A recipient that waits is not tried before its time when others of its
     message are."""
-    q = Qmgr(dict(minimal_backoff_time="1", maximal_backoff_time="4"))
+    q = Qmgr(dict(minimal_backoff_time="2", maximal_backoff_time="8"))
     q.commit(["a@one.test", "a@two.test"])
     q.resolved()
     q.resolved()
@@ -284,8 +284,9 @@ def test_flush_of_nothing_but_time():
     q.result(again, outcomes=later)
     q.result(jobs[1], outcomes=later)
     start = time.monotonic()
-    # one has failed once and waits a second, the other twice and waits two
-    for address, wait in ((jobs[1].recipients[0].address, 0.85), (again.recipients[0].address, 1.7)):
+    # one has failed once and waits two seconds, the other twice and waits four; ten percent
+    # either way, and whole seconds, leave at least one between them
+    for address, wait in ((jobs[1].recipients[0].address, 1.7), (again.recipients[0].address, 3.5)):
         job = q.job()
         assert [r.address for r in job.recipients] == [address]
         assert time.monotonic() - start >= wait
