@@ -10,66 +10,24 @@
 
 /* New programs, other processes' memory, the shape of the system, and calls
  * that would get around the rest of the filter. */
-static const char *const refused[] = {"execve",
-                                      "execveat",
-                                      "ptrace",
-                                      "process_vm_readv",
-                                      "process_vm_writev",
-                                      "process_madvise",
-                                      "pidfd_getfd",
-                                      "kcmp",
-                                      "mount",
-                                      "umount2",
-                                      "pivot_root",
-                                      "chroot",
-                                      "move_mount",
-                                      "open_tree",
-                                      "fsopen",
-                                      "fsmount",
-                                      "fsconfig",
-                                      "fspick",
-                                      "mount_setattr",
-                                      "setns",
-                                      "unshare",
-                                      "bpf",
-                                      "perf_event_open",
-                                      "userfaultfd",
-                                      "io_uring_setup",
-                                      "io_uring_enter",
-                                      "io_uring_register",
-                                      "kexec_load",
-                                      "kexec_file_load",
-                                      "init_module",
-                                      "finit_module",
-                                      "delete_module",
-                                      "keyctl",
-                                      "add_key",
-                                      "request_key",
-                                      "open_by_handle_at",
-                                      "name_to_handle_at",
-                                      "swapon",
-                                      "swapoff",
-                                      "reboot",
-                                      "sethostname",
-                                      "setdomainname",
-                                      "settimeofday",
-                                      "clock_settime",
-                                      "adjtimex",
-                                      "clock_adjtime",
-                                      "acct",
-                                      "quotactl",
-                                      "syslog",
-                                      "personality",
-                                      "fork",
-                                      "vfork",
-                                      "iopl",
-                                      "ioperm",
-                                      "vhangup",
-                                      "modify_ldt",
-                                      "tkill"};
+static const char *const refused[] = {
+    "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise",
+    "pidfd_getfd", "kcmp", "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree",
+    "fsopen", "fsmount", "fsconfig", "fspick", "mount_setattr", "setns", "unshare", "bpf",
+    "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "keyctl",
+    "add_key", "request_key", "open_by_handle_at", "name_to_handle_at", "swapon", "swapoff",
+    "reboot", "sethostname", "setdomainname", "settimeofday", "clock_settime", "adjtimex",
+    "clock_adjtime", "acct", "quotactl", "syslog", "personality", "fork", "vfork", "iopl", "ioperm",
+    "vhangup", "modify_ldt", "tkill",
+    /* other processes of the same user */
+    "kill", "pidfd_open", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+    /* meeting places that a chroot does not close */
+    "shmget", "semget", "msgget", "mq_open"};
 
 /* Calls that a sanitized build's leak checker makes. */
-static const char *const refused_unless_sanitized[] = {"ptrace", "tkill", "process_vm_readv"};
+static const char *const refused_unless_sanitized[] = {"ptrace", "tkill", "kill",
+                                                       "process_vm_readv"};
 
 static bool is_spared(const char *name)
 {
@@ -109,14 +67,36 @@ static int refuse_clone(scmp_filter_ctx filter, bool threads)
     return rc;
 }
 
+static int refuse_calls(scmp_filter_ctx filter, const char *const *names)
+{
+    int rc = 0;
+    for (; *names && rc == 0; names++) {
+        int number = seccomp_syscall_resolve_name(*names);
+        if (number >= 0)
+            rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), number, 0);
+    }
+    return rc;
+}
+
+/* Nobody makes UNIX sockets: those with a name without a path (abstract ones) are in
+ * reach of every chroot, and what listens there may trust whoever comes. Channels,
+ * logs and connections come from master. */
 static int refuse_sockets(scmp_filter_ctx filter, bool network)
 {
+    static const char *const never[] = {"socket", "connect", "bind", "listen", NULL};
+    static const char *const incoming[] = {"listen", "accept", "accept4", NULL};
     if (!network)
-        return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                SCMP_A0(SCMP_CMP_NE, AF_UNIX, 0));
-    /* families above IPv6: netlink, raw packets, kernel crypto, virtual machines */
-    return seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                            SCMP_A0(SCMP_CMP_GT, AF_INET6, 0));
+        return refuse_calls(filter, never);
+    int rc = refuse_calls(filter, incoming);
+    for (unsigned family = 0; family < AF_INET6 && rc == 0; family++)
+        if (family != AF_INET)
+            rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, family, 0));
+    /* above IPv6: netlink, raw packets, kernel crypto, virtual machines */
+    if (rc == 0)
+        rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                              SCMP_A0(SCMP_CMP_GT, AF_INET6, 0));
+    return rc;
 }
 
 int jail_filter(bool network, bool threads, struct err *e)

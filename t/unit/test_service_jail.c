@@ -1,11 +1,16 @@
 /* libraries: postern_service postern_conf postern_ipc postern_core */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +30,12 @@ enum {
     NETLINK_SOCKET = 16,
     UNIX_SOCKET = 32,
     CHROOTED = 64,
-    UNFILTERED = 128
+    UNFILTERED = 128,
+    SIGNALLED = 256,
+    SHARED_MEMORY = 512,
+    LISTENED = 1024,
+    CONNECTED = 2048,
+    ABSTRACT_MAX = 32
 };
 
 static void *nothing(void *arg)
@@ -41,7 +51,20 @@ static bool can_make_socket(int family)
     return fd >= 0;
 }
 
-static int try_everything(void)
+/* What a socket that was made before is still good for. */
+static int try_sockets(int ready)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int can = 0;
+    snprintf(name.sun_path + 1, ABSTRACT_MAX, "postern-test-%d", (int)getpid());
+    if (bind(ready, (const struct sockaddr *)&name, sizeof name) == 0 && listen(ready, 1) == 0)
+        can |= LISTENED;
+    if (connect(ready, (const struct sockaddr *)&name, sizeof name) == 0 || errno != EPERM)
+        can |= CONNECTED;
+    return can;
+}
+
+static int try_everything(int ready)
 {
     static char *const argv[] = {(char *)(uintptr_t) "true", NULL};
     pthread_t thread;
@@ -54,7 +77,12 @@ static int try_everything(void)
         can |= NETLINK_SOCKET;
     if (can_make_socket(AF_UNIX))
         can |= UNIX_SOCKET;
+    can |= try_sockets(ready);
+    if (shmget(IPC_PRIVATE, 1, 0600) >= 0 || semget(IPC_PRIVATE, 1, 0600) >= 0)
+        can |= SHARED_MEMORY;
     if (!SANITIZED) {
+        if (kill(getpid(), 0) == 0)
+            can |= SIGNALLED;
         if (pthread_create(&thread, NULL, nothing, NULL) == 0) {
             pthread_join(thread, NULL);
             can |= MADE_THREAD;
@@ -74,30 +102,36 @@ static int try_everything(void)
 
 static int in_filtered_child(bool network, bool threads)
 {
-    int status;
+    int status, can, ends[2];
+    assert_int_equal(pipe(ends), 0);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         struct err e;
+        int ready = socket(AF_UNIX, SOCK_STREAM, 0);
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        _exit(jail_filter(network, threads, &e) < 0 ? UNFILTERED : try_everything());
+        can = jail_filter(network, threads, &e) < 0 ? UNFILTERED : try_everything(ready);
+        _exit(write(ends[1], &can, sizeof can) == (ssize_t)sizeof can ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(read(ends[0], &can, sizeof can), sizeof can);
+    close(ends[0]);
+    close(ends[1]);
+    return can;
 }
 
-static void test_a_service_without_network_has_unix_sockets_only(void **state)
+static void test_a_service_without_network_has_no_sockets(void **state)
 {
     (void)state;
-    assert_int_equal(in_filtered_child(false, false), UNIX_SOCKET);
+    assert_int_equal(in_filtered_child(false, false), 0);
 }
 
 static void test_a_service_with_network_and_threads(void **state)
 {
     (void)state;
     assert_int_equal(in_filtered_child(true, true),
-                     UNIX_SOCKET | INET_SOCKET | (SANITIZED ? 0 : MADE_THREAD));
+                     CONNECTED | INET_SOCKET | (SANITIZED ? 0 : MADE_THREAD));
 }
 
 static void test_log_names(void **state)
@@ -154,7 +188,7 @@ static void test_log_kind_follows_the_descriptor(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_service_without_network_has_unix_sockets_only),
+        cmocka_unit_test(test_a_service_without_network_has_no_sockets),
         cmocka_unit_test(test_a_service_with_network_and_threads),
         cmocka_unit_test(test_log_names),
         cmocka_unit_test(test_log_kind_follows_the_descriptor),
