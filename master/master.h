@@ -29,6 +29,7 @@ struct process {
     enum process_state state;
     bool replaced;       /* draining because a newer process has its place */
     bool connected;      /* sent ipc_ready, so it has its peers */
+    bool broke_rules;    /* it sent what it may not: its channel is closed for that */
     bool asks_keys;      /* smtpd with TLS */
     bool asks_names;     /* smtpd with smtpd_peername_lookup */
     char *endpoints;     /* it may be connected to, one a line; NULL: it asks for none */

@@ -199,19 +199,14 @@ static void log_broken(struct process *p)
     broker_logs(p);
 }
 
-static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg, struct err *e)
+static int take_frame(struct process *p, const struct ipc_frame *f, struct err *e)
 {
-    struct process *p = arg;
     struct ipc_ready ready;
     struct ipc_heartbeat heartbeat;
     struct ipc_log_broken broken;
     struct ipc_status_request request;
     struct ipc_connect_request connection;
     struct ipc_key_taken taken;
-    (void)c;
-    p->heard = clock_mono();
-    if (fd >= 0)
-        close(fd);
     if (f->number == IPC_NUMBER_ipc_heartbeat && ipc_heartbeat_decode(f->body, &heartbeat) == 0)
         return 0;
     if (f->number == IPC_NUMBER_ipc_ready && ipc_ready_decode(f->body, &ready) == 0) {
@@ -240,6 +235,18 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     return err_set(e, "unexpected or malformed %s", ipc_name(f->number));
 }
 
+static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg, struct err *e)
+{
+    struct process *p = arg;
+    (void)c;
+    p->heard = clock_mono();
+    if (fd >= 0)
+        close(fd);
+    int rc = take_frame(p, f, e);
+    p->broke_rules = rc < 0;
+    return rc;
+}
+
 /* EOF comes with the end of a process, or because it broke the protocol: then
  * it is ended (B89). */
 static void on_closed(struct channel *c, const char *why, void *arg)
@@ -247,7 +254,11 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     struct process *p = arg;
     (void)c;
     p->channel = NULL;
-    log_debug("%s (process %d): channel closed: %s", p->label, (int)p->pid, why);
+    if (p->broke_rules)
+        log_error("%s (process %d): channel closed: %s; the process will be ended", p->label,
+                  (int)p->pid, why);
+    else
+        log_debug("%s (process %d): channel closed: %s", p->label, (int)p->pid, why);
     if (!p->deadline)
         p->deadline = clock_mono() + DRAIN_GRACE * CLOCK_SECOND;
 }
