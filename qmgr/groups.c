@@ -165,6 +165,8 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
         .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
         .suspend = c->destination_suspend_time * CLOCK_SECOND,
         .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
+        /* one knock is cheap, and new mail waits for it: as long as Postfix remembers */
+        .unreachable_max = c->minimal_backoff_time * CLOCK_SECOND,
     };
     shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
     if (!q->shaping.rules || g->key[0] == '0' + TRANSPORT_LMTP)

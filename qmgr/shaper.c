@@ -504,13 +504,15 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
 static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, uint16_t rule,
                     int64_t now)
 {
-    int64_t max = s->limits->suspend_max > first ? s->limits->suspend_max : first;
+    bool dead = change == SHAPER_SUSPENDED_UNREACHABLE;
+    int64_t max = dead ? s->limits->unreachable_max : s->limits->suspend_max;
+    max = max > first ? max : first;
     int64_t time = s->suspend_time ? 2 * s->suspend_time : first;
     time = time < first ? first : time < max ? time : max;
     note(s, change, 0, (double)s->suspend_time / (double)CLOCK_SECOND, rule, now);
     s->suspend_time = time;
     s->suspended_until = now + time;
-    s->unreachable = change == SHAPER_SUSPENDED_UNREACHABLE;
+    s->unreachable = dead;
     s->probing = true;
     s->rate_cut = s->window_cut = now;
     return true;

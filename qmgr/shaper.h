@@ -39,6 +39,7 @@ void shaper_times_init(struct shaper_times *t, unsigned divisor);
 struct shaper_limits {
     uint32_t concurrency, initial, cohorts;
     int64_t rate_delay, suspend, suspend_max;
+    int64_t unreachable_max; /* as suspend_max, where nobody answers */
     double rate, start_rate; /* recipients a second; 0: no bound, no limit to begin with */
     uint32_t messages;       /* on one connection; 0: no bound */
     uint32_t daily_cap;      /* recipients a day; 0: none */

@@ -207,6 +207,7 @@ static void run(const struct model *m, double seconds, unsigned divisor, bool ve
                                       .cohorts = 1,
                                       .suspend = 60 * CLOCK_SECOND / divisor,
                                       .suspend_max = 480 * CLOCK_SECOND / divisor,
+                                      .unreachable_max = 300 * CLOCK_SECOND / divisor,
                                       .start_rate = 10,
                                       .messages = 100};
     if (m->connections > 20)

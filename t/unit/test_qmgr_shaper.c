@@ -14,6 +14,7 @@ static struct shaper_limits limits_of(double start_rate)
                               .cohorts = 1,
                               .suspend = 60 * SECOND,
                               .suspend_max = 200 * SECOND,
+                              .unreachable_max = 200 * SECOND,
                               .start_rate = start_rate};
     shaper_times_init(&l.times, 60);
     return l;
