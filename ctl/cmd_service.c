@@ -174,8 +174,10 @@ static void print_counters(const json_t *line, const char *label, const char *na
 static void print_queue(const json_t *line)
 {
     char size[32];
-    printf("%-12s %lld messages, %lld active, %lld held%s\n", "queue:", integer(line, "messages"),
-           integer(line, "active"), integer(line, "held"),
+    /* not "active": what is in memory is no matter of the operator's, and in lists the
+     * word means something else */
+    printf("%-12s %lld messages, %lld held%s\n", "queue:", integer(line, "messages"),
+           integer(line, "held"),
            json_is_true(json_object_get(line, "scanning")) ? "; still reading the spool" : "");
     if (integer(line, "deleted") == 0)
         return;

@@ -49,7 +49,7 @@ static bool print_entry(const struct config *c, const struct form *f, const char
 
 static void print_types(void)
 {
-    puts("cdb\npcre\ntexthash");
+    puts("cdb\ninline\npcre\nsocketmap\ntcp\ntexthash");
 }
 
 int compat_postconf(struct ctl *ctl, int argc, char **argv)

@@ -15,11 +15,27 @@ void peer_gone(struct qmgr *q, const struct channel *c, const char *why, bool br
               channel_name(c), why);
 }
 
+/* What happened in the last sixty seconds: all of the minute under way, and of the one
+ * before it the share that is not over for as long, as if it had been even. */
+static struct queue_counters lately(const struct qmgr *q)
+{
+    const struct queue_counters *now = &q->counters, *then = &q->minute_start, *full = &q->a_minute;
+    int64_t left = (q->next_sweep - q->now) / CLOCK_SECOND;
+    uint64_t share = left < 0 ? 0 : left > SWEEP_SECONDS ? SWEEP_SECONDS : (uint64_t)left;
+    return (struct queue_counters){
+#define LATELY(name) .name = now->name - then->name + full->name * share / SWEEP_SECONDS
+        LATELY(accepted), LATELY(accepted_bytes), LATELY(refused), LATELY(delivered),
+        LATELY(deferred), LATELY(bounced),        LATELY(expired), LATELY(removed),
+        LATELY(notices),  LATELY(bad_peers),
+#undef LATELY
+    };
+}
+
 void queue_figures(struct qmgr *q, struct queue_figures *out)
 {
     *out = (struct queue_figures){
         .total = q->counters,
-        .a_minute = q->a_minute,
+        .a_minute = lately(q),
         .messages = q->messages.count - q->deleted_count,
         .deleted = q->deleted_count,
         .deleted_bytes = q->deleted_bytes,

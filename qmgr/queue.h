@@ -23,7 +23,7 @@ struct queue_counters {
 
 struct queue_figures {
     struct queue_counters total;    /* since qmgr started */
-    struct queue_counters a_minute; /* in the last full minute */
+    struct queue_counters a_minute; /* in the last sixty seconds, nearly */
     uint64_t messages;              /* in the queue, without the deleted ones */
     uint64_t deleted, deleted_bytes;
     uint64_t active, held, jobs_queued, jobs_in_flight, body_bytes, sites, routes;

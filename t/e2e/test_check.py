@@ -147,3 +147,11 @@ def test_option_c_without_its_directory(place):
     done = subprocess.run([os.path.join(BIN, "postern"), "-c"], capture_output=True, text=True,
                           timeout=60, check=False, cwd=place)
     assert done.returncode == 2 and done.stderr.startswith("postern: -c needs a directory")
+
+
+def test_what_was_just_taken_counts_as_the_last_minutes(place):
+    with Sink() as sink, Postern(place, relayhost=f"[127.0.0.1]:{sink.port}") as p:
+        for _ in range(3):
+            p.send("a@src.test", ["b@dst.test"], b"Subject: x\r\n\r\nx\r\n")
+        sink.wait(3)
+        wait_until(lambda: "last minute: 3 accepted, 3 delivered" in p.ctl("status"), 20, "3 and 3")
