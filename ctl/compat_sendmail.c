@@ -242,7 +242,7 @@ int compat_sendmail(struct ctl *ctl, int argc, char **argv)
     int option, status = EX_OK;
     opterr = 0;
     while (status == EX_OK &&
-           (option = getopt(argc, argv, "+A:B:C:F:GIL:N:O:R:UV:X:b:e:f:h:imno:p:r:q::tvx")) != -1)
+           (option = getopt(argc, argv, "+A:B:C:F:GIL:N:O:R:UV:X:b:ce:f:h:imno:p:r:q::tvx")) != -1)
         status = take_option(&o, &s, option, optarg);
     if (status == EX_OK)
         status = run(&s, &o, argc, argv);

@@ -53,7 +53,7 @@ enum {
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
     STORE_SCAN_ALERTS = 100, /* log lines about bad files in one scan */
     STORE_READERS = 4,       /* threads that read messages back */
-    STORE_READ_CHUNK = 16,   /* messages that one of them takes at a time */
+    STORE_READ_CHUNK = 64,   /* messages that one of them takes at a time */
     STORE_RECORDS_MAX = 64 * 1024 * 1024,
     STORE_CORRUPT_NAMES = 1000 /* ID, ID.1, ... in corrupt/ */
 };

@@ -9,7 +9,7 @@
 
 enum {
     VISITS_PER_TURN = 200,
-    VIEW_MAX = 128,              /* messages that a walk has in view, being read or to be visited */
+    VIEW_MAX = 512,              /* messages that a walk has in view, being read or to be visited */
     VIEW_RECIPIENTS_MAX = 100000 /* their recipients; one message may have more */
 };
 

@@ -394,7 +394,7 @@ def test_sendmail_t(local):
 def test_sendmail_with_arguments(local):
     out = local.tools.out
     text = "printf 'Subject: x\\r\\nFrom: a@b.test\\r\\n\\r\\ntext\\r\\n.\\r\\nnot this\\r\\n' | "
-    out(text + "sendmail -oi -oem -odb -G -n -U -h 3 -L tag -X /dev/null -O x=y -B8BITMIME "
+    out(text + "sendmail -oi -oem -odb -om -o7 -o8 -Am -Ac -m -c -G -n -U -h 3 -L tag -X /dev/null -O x=y -B8BITMIME "
         "-f '<>' -N failure,delay -R hdrs -V id=1+ 'Joe <one@dst.test>' two@dst.test,three@dst.test")
     m = local.sink.wait(1)[0]
     assert m.sender in ("", "<>", None) and sorted(m.recipients) == \
