@@ -1,6 +1,7 @@
 """postern account, user, domain, plan, grant, usage on a whole Postern."""
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -87,6 +88,21 @@ def test_secrets_are_nowhere_in_the_log(relay):
     typed(relay, "hush-hush\n", "user", "add", "x", "acme")
     assert "hush-hush" not in relay.log() + relay.ctl("account", "audit") + relay.ctl(
         "account", "export")
+
+
+def test_F18_quota_that_stands_still_is_replaced(tmp_path):
+    with Postern(tmp_path, accounts_enable="yes", accounts_minfree="0", scram_iterations="4096",
+                 service_watchdog_timeout="2s") as p:
+        def answers():
+            return p.ctl("account", "status", check=False).returncode == 0
+        wait_until(answers, 20, "quota")
+        p.ctl("account", "add", "acme")
+        (quota,) = p.pids("quota")
+        os.kill(quota, signal.SIGSTOP)
+        p.wait_log(rf"\(process {quota}\) does not respond", 30)
+        wait_until(lambda: p.pids("quota") not in ([], [quota]), 30, "another quota")
+        wait_until(answers, 20, "quota")
+        assert "acme" in p.ctl("account", "list")
 
 
 def test_F16_quota_is_started_again(relay):

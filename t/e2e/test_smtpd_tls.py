@@ -487,6 +487,25 @@ def test_F15_keyd_killed(tmp_path, made):
         wait_until(works, 20, "TLS after keyd's restart")
 
 
+def test_F18_keyd_that_stands_still_is_replaced(tmp_path, made):
+    """Mail in the clear is taken all the time; TLS works again with its successor."""
+    with Relay(tmp_path / "r", made, service_watchdog_timeout="2s",
+               service_restart_delay="0s") as p:
+        (keyd,) = p.pids("keyd")
+        os.kill(keyd, signal.SIGSTOP)
+        p.send("a@src.test", ["b@dst.test"], MESSAGE)
+        p.wait_log(rf"\(process {keyd}\) does not respond", 30)
+        wait_until(lambda: p.pids("keyd") not in ([], [keyd]), 30, "another keyd")
+
+        def works():
+            try:
+                with starttls(p.port) as c:
+                    return common_name(c.sock) == "relay.test"
+            except smtplib.SMTPException:
+                return False
+        wait_until(works, 20, "TLS")
+
+
 def test_F15_keyd_dies_in_a_handshake(tmp_path, made):
     with Relay(tmp_path / "r", made) as p:
         keyd = p.pids("keyd")[0]
