@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/csv.h"
 #include "core/mem.h"
 #include "ctl/accounts.h"
 
@@ -10,19 +11,14 @@ struct report {
     bool errors, started;
 };
 
-/* A field of CSV (RFC 4180). What a spreadsheet would take for a formula gets an
- * apostrophe: replies of servers stand here. */
+enum { FIELD_MAX = 8192 };
+
 static void print_field(const char *text, bool last)
 {
-    const char *guard = *text && strchr("=+-@", *text) ? "'" : "";
-    putchar('"');
-    fputs(guard, stdout);
-    for (; *text; text++) {
-        if (*text == '"')
-            putchar('"');
-        putchar((unsigned char)*text < ' ' ? ' ' : *text);
-    }
-    fputs(last ? "\"\r\n" : "\",", stdout);
+    struct buf field = BUF_INIT(FIELD_MAX);
+    (void)csv_add(&field, slice_str(text), last);
+    fwrite(field.data, 1, field.len, stdout);
+    buf_free(&field);
 }
 
 static void print_member(const json_t *result, const char *name, bool last)

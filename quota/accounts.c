@@ -195,6 +195,7 @@ static struct account *account_read(struct quota *q, struct slice name)
     copy(a->source, sizeof a->source, j, "source");
     a->began = json_integer_value(json_object_get(j, "began"));
     a->ends = json_integer_value(json_object_get(j, "ends"));
+    a->reported = json_integer_value(json_object_get(j, "reported"));
     a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
     a->any_sender = json_is_true(json_object_get(j, "any_sender"));
     const char *status = json_text(j, "status"), *class = json_text(j, "class");

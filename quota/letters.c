@@ -8,13 +8,14 @@
 #include "core/mem.h"
 #include "mail/date.h"
 #include "mail/message_id.h"
-#include "quota/quota.h"
+#include "quota/letter.h"
 
 enum {
-    LETTER_MAX = 16 * 1024,
+    LETTER_MAX = 72 * 1024, /* with a list; qmgr takes 80 KB */
+    TEXT_MAX = 8 * 1024,
     LETTERS_UNDER_WAY = 64,
     SWEEP_ACCOUNTS = 2000, /* looked at in one turn */
-    SWEEP_SECONDS = 3600,
+    HOUR = 3600,
     DAY = 86400
 };
 
@@ -110,14 +111,36 @@ static void add_header(struct buf *out, const struct quota *q, const struct acco
     (void)buf_printf(out, "From: %s\r\nTo: %s\r\nSubject: %s\r\nDate: %.*s\r\nMessage-ID: ",
                      c->notice_from, a->reference, subject, SLICE_ARG(date));
     (void)message_id_make(out, now, slice_str(id), slice_str(c->myhostname));
-    buf_addstr(out, "\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"
-                    "Content-Type: text/plain; charset=us-ascii\r\n\r\n");
+    buf_addstr(out, "\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n");
 }
 
-/* A letter with this text, whose lines end in \n. It is written in one transaction
- * with what it tells of; an owner without an address gets none. */
-static void write_letter(struct quota *q, const struct account *a, const char *subject,
-                         struct slice text)
+static void add_text(struct buf *out, struct slice text)
+{
+    buf_addstr(out, "Content-Type: text/plain; charset=us-ascii\r\n\r\n");
+    while (text.len) {
+        struct slice line = slice_cut(&text, '\n');
+        buf_adds(out, line);
+        buf_addstr(out, "\r\n");
+    }
+}
+
+/* The boundary is the letter's ID, which no list has in a line of its own. */
+static void add_parts(struct buf *out, const char *id, struct slice text, const char *file,
+                      struct slice csv)
+{
+    (void)buf_printf(out, "Content-Type: multipart/mixed; boundary=\"%s\"\r\n\r\n--%s\r\n", id, id);
+    add_text(out, text);
+    (void)buf_printf(out,
+                     "\r\n--%s\r\nContent-Type: text/csv; charset=utf-8\r\n"
+                     "Content-Transfer-Encoding: 8bit\r\n"
+                     "Content-Disposition: attachment; filename=\"%s\"\r\n\r\n",
+                     id, file);
+    buf_adds(out, csv);
+    (void)buf_printf(out, "\r\n--%s--\r\n", id);
+}
+
+void letter_write(struct quota *q, const struct account *a, const char *subject, struct slice text,
+                  const char *file, struct slice csv)
 {
     struct buf content = BUF_INIT(LETTER_MAX);
     struct id id = id_new();
@@ -126,11 +149,10 @@ static void write_letter(struct quota *q, const struct account *a, const char *s
         return;
     }
     add_header(&content, q, a, id.text, subject);
-    while (text.len) {
-        struct slice line = slice_cut(&text, '\n');
-        buf_adds(&content, line);
-        buf_addstr(&content, "\r\n");
-    }
+    if (csv.len)
+        add_parts(&content, id.text, text, file, csv);
+    else
+        add_text(&content, text);
     json_t *j = json_pack("{s:s,s:s%}", "to", a->reference, "content", content.data, content.len);
     if (!j)
         panic("a letter that is no text");
@@ -140,9 +162,14 @@ static void write_letter(struct quota *q, const struct account *a, const char *s
     buf_free(&content);
 }
 
-static void add_figures(struct buf *out, const struct account *a, const struct party *p)
+static void write_letter(struct quota *q, const struct account *a, const char *subject,
+                         struct slice text)
 {
-    const struct plan_usage *u = &p->usage;
+    letter_write(q, a, subject, text, "", SLICE(""));
+}
+
+void letter_figures(struct buf *out, const struct account *a, const struct plan_usage *u)
+{
     struct volume over = plan_overage(a->plan, u);
     (void)buf_printf(out, "\nPlan:      %s\n", a->plan->name);
     if (a->plan->messages)
@@ -171,10 +198,10 @@ static void add_figures(struct buf *out, const struct account *a, const struct p
 static void usage_letter(struct quota *q, const struct account *a, const struct party *p,
                          const char *subject, const char *sentence)
 {
-    struct buf text = BUF_INIT(LETTER_MAX / 2);
+    struct buf text = BUF_INIT(TEXT_MAX);
     (void)buf_printf(&text, "Account %s at %s\n\n%s\n", a->name, q->s->config->myhostname,
                      sentence);
-    add_figures(&text, a, p);
+    letter_figures(&text, a, &p->usage);
     write_letter(q, a, subject, buf_slice(&text));
     buf_free(&text);
 }
@@ -281,13 +308,14 @@ static void warn_of_end(struct quota *q, struct account *a)
 }
 
 struct looking {
+    const struct quota *q;
     char names[SWEEP_ACCOUNTS][ACCOUNT_NAME_MAX + 1];
     unsigned count, seen;
     struct key *next;
     bool end;
 };
 
-/* Only those with an end are looked at closer. */
+/* Only those with an end or a report are looked at closer. */
 static bool on_account(struct slice key, struct slice value, void *arg)
 {
     struct looking *l = arg;
@@ -298,7 +326,9 @@ static bool on_account(struct slice key, struct slice value, void *arg)
         return false;
     }
     json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
-    if (json_integer_value(json_object_get(j, "ends")) && key.len <= ACCOUNT_NAME_MAX)
+    const struct plan *p = plans_find(&l->q->plans, slice_str(json_text(j, "plan")));
+    if ((json_integer_value(json_object_get(j, "ends")) || (p && p->period_report)) &&
+        key.len <= ACCOUNT_NAME_MAX)
         snprintf(l->names[l->count++], ACCOUNT_NAME_MAX + 1, "%.*s", SLICE_ARG(key));
     json_decref(j);
     return true;
@@ -308,9 +338,12 @@ void letters_tick(struct quota *q)
 {
     struct err e;
     send_waiting(q);
-    if (clock_mono() < q->letters.next_sweep)
+    reports_tick(q);
+    if (q->letters.sweep.len == 0 && q->letters.hour == quota_now() / HOUR)
         return;
+    q->letters.hour = quota_now() / HOUR; /* reports are due at full hours */
     struct looking *l = xcalloc(1, sizeof *l);
+    l->q = q;
     struct key from = q->letters.sweep;
     l->next = &q->letters.sweep;
     l->end = true;
@@ -318,12 +351,12 @@ void letters_tick(struct quota *q)
         panic("%s", e.text);
     for (unsigned i = 0; i < l->count; i++) {
         struct account *a = account_find(q, slice_str(l->names[i]));
-        if (a)
+        if (a && a->ends)
             warn_of_end(q, a);
+        if (a)
+            reports_account(q, a);
     }
-    if (l->end) {
+    if (l->end)
         q->letters.sweep.len = 0;
-        q->letters.next_sweep = clock_mono() + SWEEP_SECONDS * CLOCK_SECOND;
-    }
     free(l);
 }

@@ -9,7 +9,7 @@
  *   gate       MAIL and end of data: may it be sent?
  *   book       charges and settlements from qmgr: book_count counts, book_sweep asks
  *              about old ones, book_link is the channel
- *   letters    alerts and reports, handed to qmgr
+ *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
  *   control    the socket of `postern account`, requests_*: what it serves
  *
  * One thread runs all of it and alone changes the database; what it changes is
@@ -72,7 +72,8 @@ struct account {
     struct grant *grants; /* those that are not over, in the order of use */
     size_t grant_count;
     bool grants_dirty;
-    uint32_t warned; /* bits of plan->end_warnings that were told */
+    int64_t reported; /* when the period after the last reported one ends; 0: none was */
+    uint32_t warned;  /* bits of plan->end_warnings that were told */
 };
 
 struct user {
@@ -195,6 +196,13 @@ void letters_taken(struct quota *q, uint64_t tag, bool stored);
 /* Ends of plans, in slices. */
 void letters_tick(struct quota *q);
 
+/* ---- reports.c --------------------------------------------------------------------------------
+ */
+
+/* Sends the report of the period that is over, if the plan wants one. */
+void reports_account(struct quota *q, struct account *a);
+void reports_tick(struct quota *q); /* forgets old failures */
+
 /* ---- control.c --------------------------------------------------------------------------------
  */
 
@@ -225,9 +233,11 @@ struct book {
 
 struct letters {
     uint64_t next_tag;
-    struct map sent; /* struct letter, by tag */
-    struct key sweep;
-    int64_t next_sweep;
+    struct map sent;  /* struct letter, by tag */
+    struct key sweep; /* where the look at all accounts goes on; empty: it is over */
+    int64_t hour;     /* since 1970: of the last look */
+    struct key failures;
+    int64_t next_failures; /* monotonic: when old ones are looked for */
 };
 
 struct quota {

@@ -174,6 +174,7 @@ void account_show(struct client *c)
         return;
     json_t *out = with_name("account", slice_str(name), record);
     json_object_del(out, "warned");
+    json_object_del(out, "reported");
     member_key(&k, name, 'u', "");
     json_object_set_new(out, "users", names_behind(q, T_MEMBER, &k));
     member_key(&k, name, 'a', "");

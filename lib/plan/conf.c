@@ -51,6 +51,7 @@ static int parse_word(struct slice s, const char *const *words, uint8_t *out)
 }
 
 static const char *const periods[] = {"none", "day", "week", "month", "year", NULL};
+static const char *const yes_no[] = {"no", "yes", NULL};
 static const char *const anchors[] = {"calendar", "anniversary", NULL};
 static const char *const limit_actions[] = {"block", "allow", "surcharge", NULL};
 static const char *const rate_units[] = {"minute", "hour", "day", "month", NULL};
@@ -179,6 +180,7 @@ static int set_factor(struct plan *p, struct slice s)
     }
 SETTER(period, parse_word(s, periods, &p->period))
 SETTER(anchor, parse_word(s, anchors, &p->anchor))
+SETTER(period_report, parse_word(s, yes_no, &p->period_report))
 SETTER(messages, parse_count(s, UINT64_MAX, &p->messages))
 SETTER(bytes, plan_parse_size(s, &p->bytes))
 SETTER(byte_minimum, plan_parse_size(s, &p->byte_minimum))
@@ -220,6 +222,7 @@ static const struct option {
     {"rate_action", false, set_rate_action, "defer or queue"},
     {"alerts", true, add_percent, "up to 9 percentages, the smallest first"},
     {"report_every", false, set_report, "a percentage; 0 is never"},
+    {"period_report", false, set_period_report, "yes or no"},
     {"credit_unit", false, set_credit_unit, "a number or a size such as 500MB; 0 is never"},
     {"credit_minimum", false, set_credit_minimum, "a number or a size such as 2GB"},
     {"credit_until", false, set_credit_until, "day, week, month or year"},

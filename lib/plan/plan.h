@@ -60,6 +60,7 @@ struct plan {
     uint8_t rate_action;                       /* enum plan_rate_action */
     uint8_t alert_percents[PLAN_PERCENTS_MAX]; /* ascending, 0 ends */
     uint8_t report_percent;                    /* a report every so many percent; 0: none */
+    uint8_t period_report;                     /* 1: a report of each period when it is over */
     uint64_t credit_unit;    /* unused bought volume is credited in these units; 0: never */
     uint64_t credit_minimum; /* a grant of less than this is never credited */
     uint8_t credit_until;    /* enum plan_period: until the end of the year ... */

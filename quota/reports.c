@@ -1,0 +1,194 @@
+/*
+ * The report at the end of an account's period, by mail: what was sent, and the list
+ * of all recipients that failed as CSV. And how long that list is kept.
+ *
+ * `reported` in the account's record is the end of the period that runs: once that is
+ * over, the report of it is due. It is written with the letter in one transaction, so
+ * a report is neither lost nor made twice.
+ */
+#include "core/csv.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "quota/letter.h"
+
+enum {
+    CSV_MAX = 48 * 1024,     /* a letter has to fit into a frame to qmgr */
+    FAILURE_DAYS = 100,      /* failures are kept for reports */
+    FAILURES_SLICE = 2000,   /* looked at in one turn */
+    FAILURES_SECONDS = 3600, /* from one look at all of them to the next */
+    DAY = 86400
+};
+
+/* ---- the list --------------------------------------------------------------------- */
+
+struct listing_failures {
+    struct buf *csv;
+    struct slice prefix; /* account, NUL */
+    struct period period;
+    unsigned listed, left_out;
+};
+
+static void add_failure(struct buf *csv, int64_t time, const json_t *record)
+{
+    static const char *const columns[] = {"user", "id", "recipient", "reply", NULL};
+    struct buf when = BUF_INIT(64);
+    plan_print_time(&when, &plan_unlimited, time);
+    (void)csv_add(csv, buf_slice(&when), false);
+    for (size_t i = 0; columns[i]; i++)
+        (void)csv_add(csv, slice_str(json_text(record, columns[i])), !columns[i + 1]);
+    buf_free(&when);
+}
+
+/* The time of a failure, whose key is account, NUL, time, ID, recipient. */
+static int64_t failure_time(struct slice key, size_t prefix)
+{
+    return (int64_t)key_last_number(slice_first(slice_from(key, prefix), 8));
+}
+
+static bool on_failure(struct slice key, struct slice value, void *arg)
+{
+    struct listing_failures *l = arg;
+    if (!slice_starts(key, l->prefix) || failure_time(key, l->prefix.len) >= l->period.end)
+        return false;
+    size_t before = l->csv->len;
+    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
+    if (record)
+        add_failure(l->csv, failure_time(key, l->prefix.len), record);
+    json_decref(record);
+    if (l->csv->len > CSV_MAX) {
+        l->csv->len = before;
+        l->left_out++;
+    } else {
+        l->listed++;
+    }
+    return true;
+}
+
+static void list_failures(struct quota *q, const char *account, struct period period,
+                          struct buf *csv, struct listing_failures *out)
+{
+    struct key prefix, from;
+    struct err e;
+    key_begin(&prefix, slice_str(account));
+    from = prefix;
+    key_number(&from, (uint64_t)period.start);
+    *out = (struct listing_failures){.csv = csv, .prefix = key_slice(&prefix), .period = period};
+    buf_addstr(csv, "\"time\",\"user\",\"id\",\"recipient\",\"reply\"\r\n");
+    if (kv_walk(q->kv, T_FAILURE, key_slice(&from), on_failure, out, &e) < 0)
+        panic("%s", e.text);
+}
+
+/* ---- the letter -------------------------------------------------------------------- */
+
+static void send_report(struct quota *q, const struct account *a, const struct plan_usage *u)
+{
+    struct buf csv = BUF_INIT(2 * CSV_MAX), text = BUF_INIT(4096);
+    struct listing_failures l;
+    char subject[160], name[ACCOUNT_NAME_MAX + 40];
+    const struct civil first = zone_civil(&a->plan->zone, u->period.start);
+    list_failures(q, a->name, u->period, &csv, &l);
+    snprintf(subject, sizeof subject, "Report of account %s for %04lld-%02d-%02d", a->name,
+             (long long)first.year, first.month, first.day);
+    snprintf(name, sizeof name, "%s-%04lld-%02d-%02d-errors.csv", a->name, (long long)first.year,
+             first.month, first.day);
+    (void)buf_printf(&text, "Account %s at %s\n\nReport of the period from ", a->name,
+                     q->s->config->myhostname);
+    plan_print_time(&text, a->plan, u->period.start);
+    buf_addstr(&text, " to ");
+    plan_print_time(&text, a->plan, u->period.end);
+    buf_addstr(&text, ".\nMail that is still in the queue is counted when it has left it.\n");
+    letter_figures(&text, a, u);
+    (void)buf_printf(&text, "\nDelivered: %llu\nFailed:    %llu\n",
+                     (unsigned long long)u->delivered.messages,
+                     (unsigned long long)u->refunded.messages);
+    if (l.left_out)
+        (void)buf_printf(
+            &text,
+            "\nThe attached list has the first %u of %u failures; ask your provider for"
+            " the others.\n",
+            l.listed, l.listed + l.left_out);
+    else if (l.listed)
+        (void)buf_printf(&text, "\nThe failures are in the attached list.\n");
+    letter_write(q, a, subject, buf_slice(&text), name, l.listed ? buf_slice(&csv) : SLICE(""));
+    buf_free(&csv);
+    buf_free(&text);
+}
+
+static bool read_usage(struct quota *q, const char *account, int64_t start, struct plan_usage *out)
+{
+    struct key k;
+    key_begin(&k, slice_str(account));
+    key_number(&k, (uint64_t)start);
+    return quota_get(q, T_USAGE, key_slice(&k)) && usage_decode(buf_slice(&q->value), out) == 0;
+}
+
+void reports_account(struct quota *q, struct account *a)
+{
+    int64_t now = quota_now();
+    struct plan_usage u;
+    if (!a->plan->period_report || a->plan->period == PERIOD_NONE || a->reported > now)
+        return;
+    struct period running = plan_period_at(a->plan, a->began, now);
+    struct period over = plan_period_at(a->plan, a->began, running.start - 1);
+    book_apply(q); /* what was counted last may be in memory only */
+    bool any = read_usage(q, a->name, over.start, &u);
+    if (!any && a->reported == 0)
+        return; /* a new account */
+    json_t *j = quota_get_json(q, T_ACCOUNT, slice_str(a->name));
+    if (!j)
+        return;
+    u.period = over;
+    if (any)
+        send_report(q, a, &u);
+    a->reported = running.end;
+    json_object_set_new(j, "reported", json_integer(running.end));
+    quota_put_json(book_extra(q), T_ACCOUNT, slice_str(a->name), j);
+    json_decref(j);
+}
+
+/* ---- old failures -------------------------------------------------------------------- */
+
+struct dropping {
+    struct quota *q;
+    struct buf batch;
+    unsigned seen;
+    int64_t before;
+    bool end;
+};
+
+static bool on_old(struct slice key, struct slice value, void *arg)
+{
+    struct dropping *d = arg;
+    struct slice rest = key, account = slice_cut(&rest, '\0');
+    (void)value;
+    if (d->seen++ == FAILURES_SLICE) {
+        d->q->letters.failures.len = 0; /* goes on here */
+        key_add(&d->q->letters.failures, key);
+        d->end = false;
+        return false;
+    }
+    if (rest.len >= 8 && failure_time(key, account.len + 1) < d->before)
+        (void)kv_remove(&d->batch, T_FAILURE, key);
+    return true;
+}
+
+void reports_tick(struct quota *q)
+{
+    struct err e;
+    struct dropping d = {.q = q,
+                         .batch = BUF_INIT(KV_BATCH_MAX),
+                         .before = quota_now() - (int64_t)FAILURE_DAYS * DAY,
+                         .end = true};
+    if (clock_mono() < q->letters.next_failures)
+        return;
+    struct key from = q->letters.failures;
+    if (kv_walk(q->kv, T_FAILURE, key_slice(&from), on_old, &d, &e) < 0)
+        panic("%s", e.text);
+    if (d.batch.len)
+        sync_apply(q, buf_slice(&d.batch), NULL, NULL);
+    if (d.end) {
+        q->letters.failures.len = 0;
+        q->letters.next_failures = clock_mono() + FAILURES_SECONDS * CLOCK_SECOND;
+    }
+    buf_free(&d.batch);
+}

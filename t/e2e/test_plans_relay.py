@@ -1,0 +1,247 @@
+"""What relay services sell, each row through a whole relay: a client's session at one end,
+what arrives at the other, letters to the owner included. quota's own corners are in
+test_quota_plans.py, logins in test_auth.py, the arithmetic in test_plan.c."""
+import datetime
+import email
+import email.policy
+import json
+import os
+import smtplib
+
+import faults as fault_points
+import pytest
+from faults import Faults
+from postern import Postern, wait_until
+from sink import Sink
+
+PLANS = """
+plan burst { messages = 3
+ at_limit = surcharge
+ overage = block:1000 }
+plan volume { bytes = 100KB
+ byte_minimum = 10KB
+ at_limit = block }
+plan hard { messages = 3
+ at_limit = block
+ period_report = yes }
+plan credit { bytes = 1GB
+ at_limit = block
+ credit_unit = 500MB
+ credit_minimum = 2GB
+ credit_until = year }
+plan mailbox { account_rate = {2/day}
+ rate_action = defer
+ recipients = 5
+ size = 100KB }
+plan single { recipients = 1
+ account_rate = {1/minute}
+ rate_action = queue }
+plan ending { messages = 100
+ end_warnings = {30, 7, 1} }
+plan guarded { spike_factor = 10
+ spike_minimum = 5
+ spike_action = hold }
+plan steps { messages = 10
+ at_limit = block
+ alerts = {}
+ report_every = 10 }
+"""
+DAY = 86400
+
+
+class Relay(Postern):
+    """A relay whose clients belong to the account acme."""
+
+    def __init__(self, directory, plan, sink, *more):
+        self.faults, self.sink = Faults(str(directory)), sink
+        with open(os.path.join(str(directory), "plans.conf"), "w", encoding="utf-8") as f:
+            f.write(PLANS)
+        super().__init__(directory, environment=self.faults.environment, accounts_enable="yes",
+                         plans_file="plans.conf", accounts_minfree="0", mynetworks_account="acme",
+                         relayhost=f"[127.0.0.1]:{sink.port}")
+        wait_until(lambda: self.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        self.wait_log("plans read from")
+        self.ctl("account", "add", "acme", "--plan", plan, "--reference", "owner@acme.test", *more)
+        self.ctl("domain", "add", "acme", "acme.test")
+
+    def send(self, *recipients, size=100):
+        """The reply to the end of data, or to what was refused before it."""
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=20) as c:
+            c.ehlo()
+            code, text = c.mail("a@acme.test", [f"size={size}"])
+            for r in recipients or ("b@dst.test",):
+                code, text = (code, text) if code >= 400 else c.rcpt(r)
+            if code < 400:
+                body = b"x" * 76 + b"\r\n"
+                code, text = c.data(b"From: a@acme.test\r\nSubject: x\r\n\r\n" + body * (size // 78))
+            return code, text.decode()
+
+    def usage(self):
+        return json.loads(self.ctl("usage", "show", "acme", "--json"))
+
+    def settled(self, **figures):
+        """Waits until usage has these figures."""
+        wait_until(lambda: figures.items() <= self.usage().items(), 20, f"{figures}")
+
+    def letter(self, subject):
+        """A letter to the owner, once it has arrived."""
+        def find():
+            letters = [email.message_from_bytes(m.content, policy=email.policy.default)
+                       for m in self.sink.messages if m.recipients == ["owner@acme.test"]]
+            return [m for m in letters if subject in m["Subject"]]
+        return wait_until(find, 30, f"a letter: {subject}")[0]
+
+    def letters(self):
+        return [m for m in self.sink.messages if m.recipients == ["owner@acme.test"]]
+
+    def later(self, seconds):
+        self.faults.shift("wall", int(seconds))
+
+
+needs_clock = pytest.mark.skipif(not fault_points.available(), reason="a build without fault points")
+
+
+@pytest.fixture
+def sink():
+    with Sink() as s:
+        s.replies = {"bad@dst.test": "550 5.1.1 no, \"such\" user"}
+        yield s
+
+
+def test_only_delivered_messages_count_and_bursts_in_blocks_of_1000(tmp_path, sink):
+    with Relay(tmp_path, "burst", sink) as p:
+        assert p.send("b@dst.test", "bad@dst.test")[0] == 250
+        p.settled(messages=1, delivered=1, refunded=1, overage=0)
+        assert p.send("c@dst.test", "d@dst.test", "e@dst.test")[0] == 250
+        p.settled(messages=4, delivered=4, overage=1, overage_blocks=1)
+        assert "Messages:  4 of 3" in p.letter("is over its plan").get_content()
+        assert "what is over is charged extra" in p.letter("100% of the volume").get_content()
+
+
+def test_megabytes_with_10_kb_at_least(tmp_path, sink):
+    with Relay(tmp_path, "volume", sink) as p:
+        assert p.send(*(f"r{i}@dst.test" for i in range(8)), size=1)[0] == 250
+        p.settled(bytes=80000)
+        assert p.send(size=25000)[0] == 550  # 20 KB are left
+        assert p.send("b@dst.test", "c@dst.test", size=1)[0] == 250
+        code, text = p.send(size=1)
+        assert code == 550 and "used up until" in text
+        assert p.send("bad@dst.test", size=1)[0] == 550
+
+
+def test_packages_on_top(tmp_path, sink):
+    with Relay(tmp_path, "hard", sink) as p:
+        assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250
+        assert p.send()[0] == 550
+        p.ctl("grant", "add", "acme", "2", "--note", "a package")
+        assert p.send("e@dst.test", "f@dst.test")[0] == 250
+        assert p.send()[0] == 550
+        p.settled(granted=2, delivered=5)
+
+
+@needs_clock
+def test_stop_at_the_limit_resumes_next_month_and_the_month_is_reported(tmp_path, sink):
+    with Relay(tmp_path, "hard", sink) as p:
+        assert p.send("b@dst.test", "bad@dst.test", "c@dst.test")[0] == 250
+        p.settled(delivered=2, refunded=1)
+        assert p.send("d@dst.test")[0] == 250
+        code, text = p.send()
+        assert code == 550 and "5.7.1" in text
+        p.settled(delivered=3)
+        reset = datetime.datetime.fromtimestamp(p.usage()["end"], datetime.timezone.utc)
+        assert reset.strftime("used up until %Y-%m-%d 00:00 UTC") in text
+        p.later(31 * DAY)
+        assert p.send()[0] == 250
+        report = p.letter("Report of account acme for ")
+        text, errors = report.iter_parts()
+        assert "Delivered: 3\nFailed:    1\n" in text.get_content().replace("\r\n", "\n")
+        assert errors.get_content_type() == "text/csv" and \
+            errors.get_filename().startswith("acme-") and errors.get_filename().endswith("-errors.csv")
+        head, line = errors.get_content().splitlines()[:2]
+        assert head == '"time","user","id","recipient","reply"'
+        assert '"bad@dst.test","550 5.1.1 no, ""such"" user' in line
+
+
+@needs_clock
+def test_unused_volume_is_credited_in_units_of_500_mb(tmp_path, sink):
+    soon = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=3))
+    with Relay(tmp_path, "credit", sink) as p:
+        for amount in ("2600MB", "1GB"):
+            p.ctl("grant", "add", "acme", amount, "--bought", "--until", soon.strftime("%Y-%m-%d"))
+        p.later(4 * DAY)
+        assert p.send()[0] == 250
+
+        def credits():
+            grants = [json.loads(line) for line in p.ctl("grant", "list", "acme", "--json").splitlines()]
+            return [g["amount"] for g in grants if "credit" in g.get("note", "")]
+        assert credits() == [2500000000]
+
+
+def test_rates_refuse_with_450(tmp_path, sink):
+    with Relay(tmp_path, "mailbox", sink) as p:
+        assert p.send("b@dst.test", "c@dst.test")[0] == 250
+        code, text = p.send()
+        assert code == 450 and "the account may send 2 a day" in text
+
+
+@needs_clock
+def test_rates_hold_the_message_until_its_turn(tmp_path, sink):
+    with Relay(tmp_path, "single", sink) as p:
+        assert [p.send()[0], p.send()[0]] == [250, 250]
+        sink.wait(1)
+        wait_until(lambda: "held" in p.ctl("queue", "list", "--json") or
+                   '"hold"' in p.ctl("queue", "list", "--json"), 10, "a held message")
+        assert len(sink.messages) == 1
+        p.later(61)
+        sink.wait(2)
+
+
+def test_recipients_and_size_of_a_message(tmp_path, sink):
+    with Relay(tmp_path, "single", sink) as p:
+        code, text = p.send("b@dst.test", "c@dst.test")
+        assert code == 452 and "a message may have 1 recipients" in text
+    os.mkdir(tmp_path / "two")
+    with Relay(tmp_path / "two", "mailbox", sink) as p:
+        assert p.send(size=100001)[0] == 552
+
+
+def test_reports_at_every_ten_percent(tmp_path, sink):
+    with Relay(tmp_path, "steps", sink) as p:
+        for percent in (10, 20):
+            assert p.send()[0] == 250
+            letter = p.letter(f"Usage report of account acme: {percent}%")
+            assert f"Messages:  {percent // 10} of 10" in letter.get_content()
+
+
+def test_alerts_name_the_reset(tmp_path, sink):
+    with Relay(tmp_path, "hard", sink) as p:
+        assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250
+        text = p.letter("100% of the volume of account acme is used").get_content()
+        assert "mail is refused until the reset" in text and "00:00 UTC" in text
+        assert len(p.letters()) == 1, "several alerts at once"
+
+
+@needs_clock
+def test_plan_that_ends_is_announced_and_not_renewed(tmp_path, sink):
+    day = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=20)
+    with Relay(tmp_path, "ending", sink, "--ends", day.strftime("%Y-%m-%d")) as p:
+        p.later(3600)  # the next look at all accounts
+        assert "not renewed by itself" in p.letter("The plan of account acme ends in").get_content()
+        assert p.send()[0] == 250
+        p.faults.clear()
+        p.later(21 * DAY)
+        code, text = p.send()
+        assert code == 550 and "plan has ended" in text
+
+
+def test_spike_guard_holds_and_tells_the_owner(tmp_path, sink):
+    with Relay(tmp_path, "guarded", sink) as p:
+        for _ in range(5):
+            assert p.send()[0] == 250
+        sink.wait(5)
+        assert p.send()[0] == 250
+        text = p.letter("Unusual volume of account acme").get_content()
+        assert "a password may" in text
+        assert len([m for m in sink.messages if m.recipients == ["b@dst.test"]]) == 5
+        p.wait_log("far above its usual")
+        assert p.usage()["spike"] is True
