@@ -152,6 +152,9 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
         to->start_rate = from->start_rate;
     to->messages = from->messages_per_connection;
     to->daily_cap = from->daily_cap;
+    to->recipients = from->recipients_per_message;
+    to->idle_seconds = (uint32_t)((from->idle_time + CLOCK_SECOND - 1) / CLOCK_SECOND);
+    to->tls = (uint8_t)from->tls;
 }
 
 void group_limits(const struct qmgr *q, const struct group *g, struct slice source,

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/sources.h"
+#include "rules/rules.h"
 #include "tls/level.h"
 
 enum {
@@ -155,6 +156,45 @@ static struct slice sessions_name(const struct job *j, char name[static SESSIONS
     return slice_make(name, (size_t)n);
 }
 
+/* The level that providers.conf asks for, against what resolve found: what the operator's
+ * table says of the domain goes before, and nothing that its policy asks for is lowered. */
+static uint8_t level_of(const struct ipc_tls_rule *rule, enum rules_tls wish)
+{
+    if (rule->origin == TLS_ORIGIN_TABLE)
+        return rule->level;
+    if (wish == RULES_TLS_ENCRYPT && rule->level < TLS_LEVEL_ENCRYPT)
+        return TLS_LEVEL_ENCRYPT;
+    if (wish == RULES_TLS_MAY && rule->level < TLS_LEVEL_MAY)
+        return TLS_LEVEL_MAY;
+    if (wish == RULES_TLS_NONE && rule->level == TLS_LEVEL_MAY)
+        return TLS_LEVEL_NONE;
+    return rule->level;
+}
+
+/* The rules about TLS of a job; valid until the next call. */
+static struct slice tls_of(const struct lane *l, const struct job *j)
+{
+    static struct buf b = {NULL, 0, 0, IPC_FRAME_MAX};
+    enum rules_tls wish = (enum rules_tls)l->limits.tls;
+    struct ipc_cursor cursor = ipc_list_cursor(tls_rules_list(j->tls));
+    struct ipc_tls_rule rule;
+    bool others = false;
+    if (wish == RULES_TLS_UNSET || j->site->transport != TRANSPORT_SMTP)
+        return tls_rules_list(j->tls);
+    buf_clear(&b);
+    while (ipc_tls_rule_next(&cursor, &rule)) {
+        others = others || rule.host.len == 0;
+        rule.level = level_of(&rule, wish);
+        ipc_tls_rule_add(&b, &rule);
+    }
+    if (!others && wish != RULES_TLS_NONE) {
+        rule = (struct ipc_tls_rule){.origin = TLS_ORIGIN_CONFIG};
+        rule.level = wish == RULES_TLS_ENCRYPT ? TLS_LEVEL_ENCRYPT : TLS_LEVEL_MAY;
+        ipc_tls_rule_add(&b, &rule);
+    }
+    return buf_slice(&b);
+}
+
 static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct slice body, int fd)
 {
     const struct lane *l = j->queue->lane;
@@ -176,7 +216,9 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .helo = slice_str(lmtp                          ? c->lmtp_lhlo_name
                           : l->from && l->from->helo[0] ? l->from->helo
                                                         : c->smtp_helo_name),
-        .tls = tls_rules_list(j->tls),
+        .tls = tls_of(l, j),
+        .recipients_max = l->limits.recipients,
+        .idle_seconds = l->limits.idle_seconds,
         .tls_report = tls_rules_report(j->tls),
         .session_messages = messages && messages < most ? messages : most,
         .sessions = shaper_window(&l->shaper),

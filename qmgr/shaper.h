@@ -43,6 +43,10 @@ struct shaper_limits {
     double rate, start_rate; /* recipients a second; 0: no bound, no limit to begin with */
     uint32_t messages;       /* on one connection; 0: no bound */
     uint32_t daily_cap;      /* recipients a day; 0: none */
+    /* for relay, not for the controller */
+    uint32_t recipients;   /* in one transaction; 0: no bound */
+    uint32_t idle_seconds; /* an unused connection is kept; 0: as configured */
+    uint8_t tls;           /* enum rules_tls */
     struct shaper_times times;
 };
 

@@ -145,6 +145,7 @@ void session_finish_job(struct session *s)
     bool many = j->m.sessions && s->site->sessions > j->m.sessions;
     bool keep = session_usable(s, j) && !many && !s->relay->draining &&
                 config_of(s)->smtp_connection_cache_time_limit > 0;
+    int64_t idle = j->m.idle_seconds * CLOCK_SECOND;
     s->job = NULL;
     relay_job_done(s->relay, j);
     if (!keep) {
@@ -153,6 +154,8 @@ void session_finish_job(struct session *s)
     }
     session_enter(s, SESSION_IDLE);
     s->idle_since = clock_mono();
+    if (idle)
+        deadline_set(&s->relay->timers, &s->deadline, s->idle_since + idle);
     pool_put(&s->relay->pool, s);
 }
 

@@ -61,6 +61,8 @@ static void choose_recipients(struct session *s)
     struct domains domains = {.limit = s->ehlo.rcpt_domain_max};
     uint64_t limit = s->ehlo.rcpt_max ? s->ehlo.rcpt_max : JOB_RECIPIENTS_MAX;
     struct recipient *r;
+    if (j->m.recipients_max && j->m.recipients_max < limit)
+        limit = j->m.recipients_max;
     if (s->rcpt_limit && s->rcpt_limit < limit)
         limit = s->rcpt_limit;
     for (unsigned at = 0; s->tx.rcpt_due < limit; at++) {

@@ -370,3 +370,21 @@ def test_limits_rcptdomainmax():
         rcpts = [c[9:-1] for c in commands if c.startswith("RCPT")]
         assert rcpts == ["a@one.test", "c@ONE.test", "b@two.test", "d@two.test"]
         assert sum(c.startswith("MAIL") for c in commands) == 2
+
+
+def test_recipients_of_a_transaction_are_bounded():
+    """recipients_per_message of providers.conf: the rest goes in further transactions."""
+    with Script(plain("PIPELINING")) as server, Relay() as relay:
+        relay.deliver(server, [f"r{n}@dst.test" for n in range(5)], recipients_max=2)
+        assert statuses(relay.result()) == [SENT] * 5
+        commands = [c.split()[0].upper() for c in server.connections[0].commands]
+        assert len(server.connections) == 1 and commands.count("MAIL") == 3
+        assert max(len(part.split("RCPT")) - 1 for part in " ".join(commands).split("MAIL")) == 2
+
+
+def test_a_connection_is_kept_unused_no_longer_than_said():
+    """idle_time of providers.conf goes before smtp_connection_cache_time_limit."""
+    with Script(plain()) as server, Relay(smtp_connection_cache_time_limit="300s") as relay:
+        relay.deliver(server, ["r@dst.test"], idle_seconds=1)
+        assert statuses(relay.result()) == [SENT]
+        wait_until(lambda: "QUIT" in server.connections[0].commands, 20, "QUIT")

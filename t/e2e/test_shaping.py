@@ -213,3 +213,33 @@ def test_what_nobody_understands_may_be_greylisting(c):
         q.wait_log(rf"{id}: .*status=deferred")
     lane = c.ask(request="shaping.show", destination="d.test")[0]
     assert lane["rate"] >= 100 and not lane["events"]
+
+
+NONE, MAY, ENCRYPT, SECURE = 0, 1, 2, 6
+CONFIG, TABLE = 0, 1
+
+
+def levels(job):
+    return {(r.host, r.level) for r in job.tls}
+
+
+@pytest.mark.parametrize("wish, rules_before, after", [
+    ("encrypt", [], {(b"", ENCRYPT)}),
+    ("encrypt", [dict(level=MAY, origin=CONFIG)], {(b"", ENCRYPT)}),
+    ("encrypt", [dict(level=MAY, origin=TABLE)], {(b"", MAY)}),
+    ("encrypt", [dict(level=SECURE, origin=CONFIG)], {(b"", SECURE)}),
+    ("encrypt", [dict(host="mx.d.test", level=MAY, origin=CONFIG)], {(b"mx.d.test", ENCRYPT), (b"", ENCRYPT)}),
+    ("may", [], {(b"", MAY)}),
+    ("none", [dict(level=MAY, origin=CONFIG)], {(b"", NONE)}),
+    ("none", [dict(level=ENCRYPT, origin=CONFIG)], {(b"", ENCRYPT)}),
+])
+def test_what_is_configured_reaches_the_connections(c, wish, rules_before, after):
+    q = c.q
+    rules(c, RULES + 'domain d.test { tls = "%s" recipients_per_message = 7 idle_time = "1500ms" '
+                     'messages_per_connection = 9 }\n' % wish)
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    q.commit(["a@d.test"])
+    q.resolved(tls=rules_before)
+    job = q.job()
+    assert (job.recipients_max, job.idle_seconds, job.session_messages) == (7, 2, 9)
+    assert levels(job) == after
