@@ -1,4 +1,4 @@
-/* Connections for jailed services: policy servers for smtpd, lookup tables that are
+/* Connections for jailed services: policy servers and Dovecot for smtpd, lookup tables that are
  * servers for resolve, LMTP sockets for relay. Master makes the sockets, to what the
  * process's own configuration or the transport tables name and to nothing else,
  * never waits for a connection, and never reads from one. A UNIX socket is opened
@@ -12,6 +12,7 @@
 #include "conf/endpoint.h"
 #include "conf/lmtp_sockets.h"
 #include "conf/restrictions.h"
+#include "conf/sasl.h"
 #include "conf/table_server.h"
 #include "core/mem.h"
 #include "io/net.h"
@@ -40,6 +41,15 @@ static void add_policy_servers(const struct config *config, struct buf *out)
     }
 }
 
+static void add_smtpd_servers(const struct config *config, struct buf *out)
+{
+    char dovecot[SASL_ENDPOINT_MAX + 1];
+    add_policy_servers(config, out);
+    if (config->smtpd_sasl_auth_enable && strcmp(config->smtpd_sasl_type, "dovecot") == 0 &&
+        sasl_endpoint(config->smtpd_sasl_path, dovecot) == 0)
+        add_line(out, "", slice_str(dovecot));
+}
+
 static void add_table_servers(const struct config *config, struct buf *out)
 {
     struct slice list = slice_str(config->transport_maps), spec;
@@ -62,7 +72,7 @@ void connect_permit(struct process *p, const struct config *config)
         const char *command;
         void (*add)(const struct config *config, struct buf *out);
     } kinds[] = {
-        {"smtpd", add_policy_servers}, {"resolve", add_table_servers}, {"relay", add_sockets}};
+        {"smtpd", add_smtpd_servers}, {"resolve", add_table_servers}, {"relay", add_sockets}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(p->command->name, kinds[i].command) != 0)
             continue;

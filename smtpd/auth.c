@@ -5,7 +5,9 @@
 #include "conf/sasl.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "smtp/dovecot_auth.h"
 #include "smtp/sasl.h"
+#include "smtpd/dovecot.h"
 #include "smtpd/limits.h"
 #include "smtpd/reply.h"
 
@@ -16,26 +18,27 @@ enum auth_step {
     STEP_LOGIN_PASSWORD,
     STEP_SCRAM_FIRST,
     STEP_SCRAM_FINAL,
+    STEP_DOVECOT,  /* as it says */
     STEP_LAST_WORD /* nothing: it has seen the server's proof */
 };
 
 struct mechanism {
     struct slice name;
     enum auth_step first;
-    bool client_first; /* an initial response is its first message (RFC 4954 section 4) */
-    unsigned traits;   /* enum sasl_trait */
+    unsigned traits; /* enum sasl_trait */
 };
 
-/* The strongest first: clients that know nothing better take the first they know. */
+/* Of our own accounts. The strongest first: clients that know nothing better take the
+ * first they know. */
 static const struct mechanism mechanisms[] = {
-    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, true, SASL_MUTUAL_AUTH},
-    {{"PLAIN", 5}, STEP_PLAIN, true, SASL_PLAINTEXT},
-    {{"LOGIN", 5}, STEP_LOGIN_USER, true, SASL_PLAINTEXT},
+    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH},
+    {{"PLAIN", 5}, STEP_PLAIN, SASL_PLAINTEXT},
+    {{"LOGIN", 5}, STEP_LOGIN_USER, SASL_PLAINTEXT},
 };
 enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
 
 struct auth {
-    const struct mechanism *mechanism;
+    char mechanism[SASL_MECHANISM_MAX + 1];
     uint8_t step;
     uint8_t status;      /* enum auth_status of an answer that the client is to hear later */
     struct slice user;   /* LOGIN's; into user_text */
@@ -54,7 +57,7 @@ void auth_configure(struct auth_setup *a, const struct config *config)
 
 /* ---- mechanisms -------------------------------------------------------------------- */
 
-static bool is_offered(const struct session *s, const struct mechanism *m)
+static bool is_permitted(const struct session *s, const struct mechanism *m)
 {
     const struct auth_setup *setup = &s->server->auth;
     if (m->first == STEP_SCRAM_FIRST && s->server->config->scram_iterations == 0)
@@ -62,32 +65,50 @@ static bool is_offered(const struct session *s, const struct mechanism *m)
     return sasl_permits(secure_is_on(s) ? setup->tls_options : setup->options, m->traits);
 }
 
-static const struct mechanism *find_mechanism(const struct session *s, struct slice name)
+/* Goes through those that the session may use; *at is 0 at first. */
+static bool next_mechanism(const struct session *s, size_t *at, struct mechanism *out)
 {
-    for (size_t i = 0; i < MECHANISMS; i++)
-        if (slice_caseeq(name, mechanisms[i].name) && is_offered(s, &mechanisms[i]))
-            return &mechanisms[i];
-    return NULL;
+    const struct dovecot *d = &s->server->dovecot;
+    size_t count = d->state == DOVECOT_OFF     ? MECHANISMS
+                   : d->state == DOVECOT_READY ? d->mechanism_count
+                                               : 0;
+    while (*at < count) {
+        size_t i = (*at)++;
+        if (d->state == DOVECOT_OFF)
+            *out = mechanisms[i];
+        else
+            *out = (struct mechanism){slice_str(d->mechanisms[i].name), STEP_DOVECOT,
+                                      d->mechanisms[i].traits};
+        if (is_permitted(s, out))
+            return true;
+    }
+    return false;
+}
+
+static bool find_mechanism(const struct session *s, struct slice name, struct mechanism *out)
+{
+    size_t at = 0;
+    while (next_mechanism(s, &at, out))
+        if (slice_caseeq(name, out->name))
+            return true;
+    return false;
 }
 
 void auth_announce(const struct session *s, struct buf *out)
 {
     const struct auth_setup *setup = &s->server->auth;
-    size_t before = out->len;
+    struct mechanism m;
+    size_t at = 0;
     bool any = false;
     if (!setup->announced || s->local_user || s->login || (setup->tls_only && !secure_is_on(s)))
         return;
-    buf_addstr(out, "250-AUTH");
-    for (size_t i = 0; i < MECHANISMS; i++) {
-        if (!is_offered(s, &mechanisms[i]))
-            continue;
+    while (next_mechanism(s, &at, &m)) {
+        buf_addstr(out, any ? " " : "250-AUTH ");
+        buf_adds(out, m.name);
         any = true;
-        buf_addc(out, ' ');
-        buf_adds(out, mechanisms[i].name);
     }
-    buf_addstr(out, "\r\n");
-    if (!any)
-        out->len = before;
+    if (any)
+        buf_addstr(out, "\r\n");
 }
 
 /* ---- the end ------------------------------------------------------------------------- */
@@ -97,6 +118,7 @@ static void end(struct session *s)
 {
     struct auth *a = s->auth;
     accounts_forget(s);
+    dovecot_forget(s);
     if (!a)
         return;
     login_free(&a->login);
@@ -121,11 +143,10 @@ static void fail(struct session *s, int code, const char *enhanced, const char *
 static void log_failure(const struct session *s, const char *reason, struct slice user)
 {
     if (user.len)
-        log_warning("%s: SASL %.*s authentication failed: %s, sasl_username=%s", s->peer,
-                    SLICE_ARG(s->auth->mechanism->name), reason, log_esc_n(user, SASL_USER_MAX));
+        log_warning("%s: SASL %s authentication failed: %s, sasl_username=%s", s->peer,
+                    s->auth->mechanism, reason, log_esc_n(user, SASL_USER_MAX));
     else
-        log_warning("%s: SASL %.*s authentication failed: %s", s->peer,
-                    SLICE_ARG(s->auth->mechanism->name), reason);
+        log_warning("%s: SASL %s authentication failed: %s", s->peer, s->auth->mechanism, reason);
 }
 
 /* The answer that was held back. */
@@ -282,6 +303,8 @@ static void take_message(struct session *s, struct slice message)
     case STEP_SCRAM_FINAL:
         take_scram(s, message);
         break;
+    case STEP_DOVECOT:
+        break; /* its messages are not read here */
     case STEP_LAST_WORD:
         if (message.len)
             fail(s, 501, "5.5.2", "Error: malformed authentication message");
@@ -291,13 +314,25 @@ static void take_message(struct session *s, struct slice message)
     }
 }
 
-/* A line of the exchange, or an initial response. */
-static void take_text(struct session *s, struct slice text)
+/* Dovecot decodes it itself. */
+static void pass_on(struct session *s, const struct slice *text, bool first)
+{
+    struct slice name = slice_str(s->auth->mechanism);
+    if ((first ? dovecot_begin(s, name, text) : dovecot_go_on(s, *text)) < 0)
+        unavailable(s);
+    else
+        s->wait = WAIT_ACCOUNTS;
+}
+
+/* A line of the exchange, or an initial response (`first`). */
+static void take_text(struct session *s, struct slice text, bool first)
 {
     char message[COMMAND_AUTH_LINE_MAX / 4 * 3];
     long len = base64_decode(text, message, sizeof message);
     if (len < 0)
         fail(s, 501, "5.5.2", "Error: invalid base64 data");
+    else if (s->auth->step == STEP_DOVECOT)
+        pass_on(s, &text, first);
     else
         take_message(s, slice_make(message, (size_t)len));
     explicit_bzero(message, sizeof message);
@@ -305,18 +340,24 @@ static void take_text(struct session *s, struct slice text)
 
 void auth_begin(struct session *s, struct slice name, const struct slice *initial)
 {
-    const struct mechanism *m = find_mechanism(s, name);
-    if (!m) {
+    struct mechanism m;
+    if (s->server->dovecot.state != DOVECOT_OFF && s->server->dovecot.state != DOVECOT_READY) {
+        reply(s, 454, "4.7.0", "Temporary authentication failure");
+        return;
+    }
+    if (!find_mechanism(s, name, &m)) {
         reply(s, 504, "5.5.4", "Error: authentication mechanism is not supported");
         return;
     }
     s->auth = xcalloc(1, sizeof *s->auth);
-    s->auth->mechanism = m;
-    s->auth->step = (uint8_t)m->first;
+    s->auth->step = (uint8_t)m.first;
+    snprintf(s->auth->mechanism, sizeof s->auth->mechanism, "%.*s", SLICE_ARG(m.name));
     if (initial)
-        take_text(s, *initial);
+        take_text(s, *initial, true);
+    else if (m.first == STEP_DOVECOT)
+        pass_on(s, NULL, true);
     else
-        challenge(s, m->first == STEP_LOGIN_USER ? SLICE("Username:") : SLICE(""));
+        challenge(s, m.first == STEP_LOGIN_USER ? SLICE("Username:") : SLICE(""));
 }
 
 size_t auth_take(struct session *s, struct slice in)
@@ -333,7 +374,7 @@ size_t auth_take(struct session *s, struct slice in)
     } else if (slice_eq(line, SLICE("*"))) {
         fail(s, 501, "5.7.0", "Authentication aborted");
     } else {
-        take_text(s, line);
+        take_text(s, line, false);
     }
     explicit_bzero((char *)(uintptr_t)in.ptr, used);
     return used;
@@ -353,8 +394,9 @@ void auth_lost(struct session *s)
 void auth_challenge(struct session *s, struct slice message)
 {
     s->wait = WAIT_NOTHING;
+    bool wanted = s->auth->step == STEP_SCRAM_FIRST;
     s->auth->step = STEP_SCRAM_FINAL;
-    if (s->auth->mechanism->first != STEP_SCRAM_FIRST || message.len > AUTH_CHALLENGE_MAX)
+    if (!wanted || message.len > AUTH_CHALLENGE_MAX)
         unavailable(s);
     else
         challenge(s, message);
@@ -364,9 +406,7 @@ void auth_challenge(struct session *s, struct slice message)
 static void granted(struct session *s, const struct ipc_auth_result *r)
 {
     struct auth *a = s->auth;
-    char method[SASL_MECHANISM_MAX + 1];
-    snprintf(method, sizeof method, "%.*s", SLICE_ARG(a->mechanism->name));
-    a->login = login_of_account(method, r);
+    a->login = login_of_account(a->mechanism, r);
     if (!a->login || r->message.len > AUTH_CHALLENGE_MAX) {
         log_error("quota has sent a login that makes no sense");
         unavailable(s);
@@ -384,8 +424,8 @@ static void denied(struct session *s, const struct ipc_auth_result *r)
     a->status = r->status;
     snprintf(a->reason, sizeof a->reason, "%s", log_esc_n(r->reason, 40));
     if (r->status == AUTH_TEMPORARY) {
-        log_warning("%s: SASL %.*s authentication is not possible now: %s", s->peer,
-                    SLICE_ARG(a->mechanism->name), log_esc_n(r->reason, 200));
+        log_warning("%s: SASL %s authentication is not possible now: %s", s->peer, a->mechanism,
+                    log_esc_n(r->reason, 200));
     } else {
         log_failure(s, log_esc_n(r->reason, 200), r->user);
     }
@@ -403,4 +443,61 @@ void auth_result(struct session *s, const struct ipc_auth_result *r)
     else
         denied(s, r);
     session_go_on(s);
+}
+
+/* ---- Dovecot's ----------------------------------------------------------------------------- */
+
+static void dovecot_granted(struct session *s, const struct dovecot_line *l, struct slice message)
+{
+    struct auth *a = s->auth;
+    if (!l->user_len) {
+        unavailable(s);
+        return;
+    }
+    a->login = login_new(a->mechanism, slice_make(l->user, l->user_len));
+    if (message.len) {
+        a->step = STEP_LAST_WORD;
+        challenge(s, message);
+    } else {
+        succeed(s);
+    }
+}
+
+static void dovecot_denied(struct session *s, const struct dovecot_line *l)
+{
+    struct slice user = slice_make(l->user, l->user_len);
+    struct slice reason = slice_make(l->reason, l->reason_len);
+    if (!reason.len)
+        reason =
+            l->temporary ? SLICE("Dovecot has no answer now") : SLICE("wrong user or password");
+    s->auth->status = l->temporary ? AUTH_TEMPORARY : AUTH_FAILED;
+    if (l->temporary)
+        log_warning("%s: SASL %s authentication is not possible now: %s", s->peer,
+                    s->auth->mechanism, log_esc_n(reason, 200));
+    else
+        log_failure(s, log_esc_n(reason, 200), user);
+    tell(s);
+}
+
+void auth_dovecot(struct session *s, const struct dovecot_line *l, struct slice message)
+{
+    if (s->wait != WAIT_ACCOUNTS) /* unasked: the client's next line finds nobody */
+        return;
+    s->wait = WAIT_NOTHING;
+    if (l->kind == DOVECOT_OK)
+        dovecot_granted(s, l, message);
+    else if (l->kind == DOVECOT_FAIL)
+        dovecot_denied(s, l);
+    else
+        challenge(s, message);
+    session_go_on(s);
+}
+
+bool auth_late(struct session *s)
+{
+    if (!s->dovecot.number)
+        return false;
+    dovecot_forget(s);
+    auth_lost(s);
+    return true;
 }

@@ -1,6 +1,6 @@
 /*
  * AUTH (RFC 4954): the exchange between the verb and its last reply. Who knows the
- * passwords is asked by accounts.h (quota). Nothing of an exchange outlives it but
+ * passwords is asked by accounts.h (quota) or dovecot.h. Nothing of an exchange outlives it but
  * s->login, and what clients send in it is wiped from memory.
  */
 #ifndef POSTERN_SMTPD_AUTH_H
@@ -22,6 +22,11 @@ void auth_forget(struct session *s);
 /* The server's next message. */
 void auth_challenge(struct session *s, struct slice message);
 void auth_result(struct session *s, const struct ipc_auth_result *r);
+/* Dovecot's: DOVECOT_CONT, DOVECOT_OK or DOVECOT_FAIL. */
+struct dovecot_line;
+void auth_dovecot(struct session *s, const struct dovecot_line *l, struct slice message);
+/* The session has waited too long. False: not for Dovecot. */
+bool auth_late(struct session *s);
 /* Whoever knows the passwords does not answer. */
 void auth_lost(struct session *s);
 

@@ -6,7 +6,7 @@
  * sees       what clients send, passwords included; a write-only descriptor for each large message
  * does not   spool paths, other processes' mail, private keys, accounts
  * network    the connections that it accepts; it makes none: master makes those to
- *            policy servers
+ *            policy servers and Dovecot
  *
  * A client's bytes go session.c -> verbs.c -> cmd_*.c or content.c; a message
  * goes link.c -> qmgr, and its answer comes back to session.c as the reply.
@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "ipc/absence.h"
 #include "service/service.h"
@@ -56,7 +57,8 @@ static bool ask_connection(void *arg, uint64_t tag, struct slice endpoint)
 static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
 {
     (void)s;
-    restrictions_connecting(&server.restrictions, tag, fd, why);
+    if (!dovecot_connecting(&server.dovecot, tag, fd, why))
+        restrictions_connecting(&server.restrictions, tag, fd, why);
 }
 
 static int start(struct service *s, struct err *e)
@@ -65,6 +67,7 @@ static int start(struct service *s, struct err *e)
         return -1;
     server.restrictions.network.connect = ask_connection;
     server.restrictions.network.arg = s;
+    dovecot_tick(&server.dovecot, clock_mono());
     absence_init(&qmgr_absence, s->base, without_qmgr, s);
     server.listeners = listeners_new(&server, s->listeners, s->listener_count);
     return 0;
@@ -127,6 +130,7 @@ static bool has_company(const struct service *s)
 {
     return server.link.known && (!s->config->smtpd_peername_lookup || server.names.channel) &&
            (!s->config->accounts_enable || server.accounts.known) &&
+           (server.dovecot.state == DOVECOT_OFF || server.dovecot.state == DOVECOT_READY) &&
            (!server.secure.offered || server.secure.has_keys || server.keys.channel);
 }
 

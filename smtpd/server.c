@@ -138,6 +138,7 @@ static void on_second(void *arg, int64_t now)
     if (sv->listeners)
         listeners_tick(sv->listeners, now);
     restrictions_tick(&sv->restrictions, now);
+    dovecot_tick(&sv->dovecot, now);
 }
 
 int server_init(struct server *sv, struct event_base *base, const struct config *config,
@@ -155,6 +156,7 @@ int server_init(struct server *sv, struct event_base *base, const struct config 
     timeouts_init(&sv->timeouts, base, on_expired, on_second, sv);
     sv->input = xmalloc(SERVER_INPUT);
     sv->restrictions.network.base = base;
+    dovecot_init(&sv->dovecot, &sv->restrictions.network, config);
     if (restrictions_init(&sv->restrictions, config, e) < 0 ||
         clients_init(&sv->clients, config, e) < 0)
         return -1;
@@ -181,6 +183,7 @@ void server_free(struct server *sv)
     link_free(&sv->link);
     names_free(&sv->names);
     accounts_free(&sv->accounts);
+    dovecot_free(&sv->dovecot);
     keys_free(&sv->keys);
     secure_free(&sv->secure);
     restrictions_free(&sv->restrictions);

@@ -13,6 +13,7 @@
 #include "smtpd/accounts.h"
 #include "smtpd/auth_setup.h"
 #include "smtpd/clients.h"
+#include "smtpd/dovecot.h"
 #include "smtpd/keys.h"
 #include "smtpd/link.h"
 #include "smtpd/names.h"
@@ -39,6 +40,7 @@ struct server {
     struct names names;
     struct accounts accounts;
     struct auth_setup auth;
+    struct dovecot dovecot;
     struct keys keys;
     struct secure secure;
     struct restrictions restrictions;

@@ -469,8 +469,9 @@ void session_expired(struct session *s, enum timeout_kind kind)
         session_named(s, SLICE(""));
         break;
     case TIMEOUT_ACCOUNTS:
-        log_warning("no answer from quota in %d s about %s", ACCOUNTS_SECONDS, s->peer);
-        accounts_late(s);
+        log_warning("no answer in %d s about a login or mail of %s", ACCOUNTS_SECONDS, s->peer);
+        if (!auth_late(s))
+            accounts_late(s);
         break;
     case TIMEOUT_SLEEP:
         session_resume(s);

@@ -17,6 +17,7 @@
 #include "smtp/command.h"
 #include "smtp/proxy.h"
 #include "smtpd/accounts.h"
+#include "smtpd/dovecot.h"
 #include "smtpd/keys.h"
 #include "smtpd/login.h"
 #include "smtpd/names.h"
@@ -104,6 +105,7 @@ struct session {
     struct client_count *client;
     struct name_question name;
     struct account_question question;
+    struct dovecot_question dovecot;
     struct nap nap;
     struct tls *tls;                 /* from STARTTLS on, or NULL */
     struct certificate *certificate; /* the client's, or NULL */

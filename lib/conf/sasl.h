@@ -2,17 +2,8 @@
 #ifndef POSTERN_CONF_SASL_H
 #define POSTERN_CONF_SASL_H
 
-#include "core/slice.h"
+#include "smtp/sasl.h"
 
-/* What a mechanism is or does; Dovecot says so of each, options ask for it. Bits. */
-enum sasl_trait {
-    SASL_PLAINTEXT = 1,
-    SASL_ANONYMOUS = 2,
-    SASL_ACTIVE = 4,
-    SASL_DICTIONARY = 8,
-    SASL_FORWARD_SECRECY = 16,
-    SASL_MUTUAL_AUTH = 32
-};
 enum { SASL_WANTED = SASL_FORWARD_SECRECY | SASL_MUTUAL_AUTH, SASL_ENDPOINT_MAX = 255 };
 
 /* The trait that an option speaks of ("noplaintext": SASL_PLAINTEXT); 0: none. */

@@ -10,6 +10,16 @@ enum {
     SASL_PASSWORD_MAX = 1024 /* more than any hash takes */
 };
 
+/* What a mechanism is or does; Dovecot says so of each, options ask for it. Bits. */
+enum sasl_trait {
+    SASL_PLAINTEXT = 1,
+    SASL_ANONYMOUS = 2,
+    SASL_ACTIVE = 4,
+    SASL_DICTIONARY = 8,
+    SASL_FORWARD_SECRECY = 16,
+    SASL_MUTUAL_AUTH = 32
+};
+
 /* Decodes base64 without tolerance: no blanks, padding where it belongs, no bits left
  * over (RFC 4648 section 3.5). The number of bytes in `out`, or -1: malformed, or more
  * than `size`. */

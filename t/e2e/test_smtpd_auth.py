@@ -1,7 +1,6 @@
 """AUTH in smtpd, with a stand-in for quota that answers late, wrongly or not at all."""
 import base64
 import os
-import signal
 import time
 
 import pytest
@@ -224,7 +223,6 @@ def test_B14_passwords_are_wiped_from_memory(rig):
             for line in lines[:-1]:
                 c.expect(line, "334")
             c.send(lines[-1][:20])
-            wait_until(lambda: True)
             c.send(lines[-1][20:] + "\r\n")
             if lines[0].startswith(("AUTH P", "AUTH L")):
                 question = rig.asked()
@@ -612,7 +610,7 @@ def test_xclient_is_another_client():
         wait_until(lambda: "sasl_method=XCLIENT, sasl_username=proxied" in rig.smtpd.log())
 
 
-def test_f18_quota_that_does_not_answer():
+def test_quota_that_does_not_answer():
     """The time is ACCOUNTS_SECONDS; the session goes on."""
     with Accounts() as rig, rig.client() as c, rig.client() as d:
         rig.login(d)
@@ -629,5 +627,3 @@ def test_f18_quota_that_does_not_answer():
         c.expect("NOOP", "250")  # too late: it is not logged in
         c.expect("MAIL FROM:<a@acme.test>", "250")
         c.expect("RCPT TO:<b@dst.test>", "554")
-        assert rig.smtpd.master.process.poll() is None
-        os.kill(rig.smtpd.master.process.pid, signal.SIGCONT)

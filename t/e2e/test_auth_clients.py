@@ -1,0 +1,208 @@
+"""Other people's programs log in: clients, servers with Postern as their smarthost, and
+Dovecot as the one who knows the passwords."""
+import os
+import smtplib
+import subprocess
+
+import pytest
+from peers import Dovecot, Exim, Postfix, folder, needs_root
+from postern import wait_until
+from sink import Sink
+from test_auth import MESSAGE, Shop, plain, scram
+from test_peers_submit import CLIENTS_FOLDER
+
+USER, PASSWORD = "web@acme.test", "secret"
+
+
+@pytest.fixture(name="sink", scope="module")
+def _sink():
+    with Sink() as sink:
+        yield sink
+
+
+@pytest.fixture(name="shop", scope="module")
+def _shop(tmp_path_factory, sink):
+    with Shop(tmp_path_factory.mktemp("shop"), sink) as p:
+        yield p
+
+
+def run(*argv, **options):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, **options)
+    return done.returncode, done.stdout + done.stderr
+
+
+def swaks(p, port, recipient, path, password=PASSWORD, mechanism="PLAIN"):
+    tls = "--tls-on-connect" if port == p.submissions else "--tls"
+    return run("swaks", "--server", f"127.0.0.1:{port}", tls, "--auth", mechanism, "--auth-user",
+               USER, "--auth-password", password, "--from", USER, "--to", recipient, "--data",
+               f"@{path}", "--helo", "client.test")
+
+
+def curl(p, port, recipient, path, password=PASSWORD, mechanism="PLAIN"):
+    scheme = "smtps" if port == p.submissions else "smtp"
+    return run("curl", "-sS", "-k", "--ssl-reqd", "--url", f"{scheme}://127.0.0.1:{port}/client.test",
+               "--user", f"{USER}:{password}", "--login-options", f"AUTH={mechanism}",
+               "--mail-from", USER, "--mail-rcpt", recipient, "--upload-file", path)
+
+
+def msmtp(p, port, recipient, path, password=PASSWORD, mechanism="PLAIN"):
+    with open(path, "rb") as f:
+        return run("msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={port}",
+                   "--domain=client.test", f"--from={USER}", "--tls=on", "--tls-certcheck=off",
+                   f"--tls-starttls={'off' if port == p.submissions else 'on'}",
+                   f"--auth={mechanism.lower()}", f"--user={USER}",
+                   f"--passwordeval=echo {password}", "--", recipient, stdin=f)
+
+
+def nodemailer(p, port, recipient, path, password=PASSWORD, mechanism="PLAIN"):
+    mode = "tls" if port == p.submissions else "starttls"
+    return run("node", os.path.join(CLIENTS_FOLDER, "nodemailer.js"), str(port), USER, recipient,
+               path, mode, p.path("relay.test-ec.pem"),
+               env={**os.environ, "NODE_PATH": os.path.join(folder(), "nodemailer/usr/share/nodejs"),
+                    "SMTP_USER": USER, "SMTP_PASSWORD": password, "SMTP_METHOD": mechanism,
+                    "NODE_TLS_REJECT_UNAUTHORIZED": "0"})
+
+
+def has(sink, recipient):
+    return [m for m in sink.messages if m.recipients == [recipient]]
+
+
+@pytest.mark.parametrize("client, mechanism", [
+    (swaks, "PLAIN"), (swaks, "LOGIN"), (curl, "PLAIN"), (curl, "LOGIN"), (msmtp, "PLAIN"),
+    (msmtp, "LOGIN"), (msmtp, "SCRAM-SHA-256"), (nodemailer, "PLAIN"), (nodemailer, "LOGIN")],
+    ids=lambda v: getattr(v, "__name__", v))
+def test_client_logs_in_on_every_port(shop, sink, tmp_path, client, mechanism):
+    path = tmp_path / "message"
+    path.write_bytes(MESSAGE)
+    for name in ("port", "submission", "submissions", "alternate"):
+        recipient = f"{client.__name__}-{mechanism}-{name}@dst.test".lower()
+        status, output = client(shop, getattr(shop, name), recipient, str(path),
+                                mechanism=mechanism)
+        assert status == 0, output
+        got = wait_until(lambda r=recipient: has(sink, r))
+        assert b"with ESMTPSA id" in got[0].content
+    shop.wait_log(f"sasl_method={mechanism}, sasl_username={USER}$")
+    status, output = client(shop, shop.submission, "no@dst.test", str(path), password="wrong",
+                            mechanism=mechanism)
+    assert status != 0, output
+
+
+def test_fail2ban_finds_failed_logins(tmp_path, sink):
+    path = tmp_path / "message"
+    path.write_bytes(MESSAGE)
+    with Shop(tmp_path / "shop", sink, compatible_log_names="yes") as p:
+        for mechanism in ("PLAIN", "LOGIN"):
+            assert swaks(p, p.submission, "no@dst.test", str(path), password="wrong",
+                         mechanism=mechanism)[0] != 0
+        for mode in ("auth", "aggressive"):
+            status, output = run("fail2ban-regex", "-r", "-o", "ip", p.path("log"),
+                                 f"postfix[mode={mode}]")
+            assert set(output.split()) == {"127.0.0.1"}, (mode, status, output)
+            # aggressive counts the end of such a session, too
+            assert mode != "auth" or len(output.split()) == 2
+
+
+class PostfixLogin(Postfix):
+    def configure(self):
+        super().configure()
+        with open(os.path.join(self.etc, "postfix/main.cf"), "a", encoding="utf-8") as f:
+            f.write("smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n"
+                    "smtp_sasl_password_maps = texthash:/etc/postfix/login\n"
+                    "smtp_sasl_mechanism_filter = plain, login\n")
+        self.write("postfix/login", f"[127.0.0.1]:{self.relayhost} {USER}:{PASSWORD}\n")
+
+
+class EximLogin(Exim):
+    def configure(self):
+        super().configure()
+        path = os.path.join(self.etc, "exim4/exim4.conf")
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        text = text.replace("out:\n  driver = smtp\n", "out:\n  driver = smtp\n"
+                            "  hosts_require_auth = *\n")
+        self.write("exim4/exim4.conf", text + "begin authenticators\nplain:\n  driver = plaintext\n"
+                   f"  public_name = PLAIN\n  client_send = ^{USER}^{PASSWORD}\n")
+
+
+@needs_root
+@pytest.mark.parametrize("kind", [PostfixLogin, EximLogin])
+def test_server_with_postern_as_smarthost_logs_in(shop, sink, place, kind):
+    from certs import Authority
+    certificate = Authority(str(place)).server("smarthost.test")
+    recipient = f"{kind.__name__.lower()}@dst.test"
+    with kind(place, relayhost=shop.submission, certificate=certificate) as server:
+        server.submit(USER, recipient, MESSAGE)
+        wait_until(lambda: has(sink, recipient), 60, "the message")
+    assert b"with ESMTPSA id" in has(sink, recipient)[0].content
+
+
+# ---- Dovecot ----------------------------------------------------------------------------------
+
+
+class DovecotAuth(Dovecot):
+    """Its auth service at a port and at a socket."""
+
+    def configure(self):
+        from postern import free_port
+        super().configure()
+        self.auth_port = free_port()
+        self.socket = os.path.join(self.directory, "auth")
+        path = os.path.join(self.etc, "dovecot/dovecot.conf")
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        text = text.replace("args = nopassword=y", f"args = password={PASSWORD}")
+        self.write("dovecot/dovecot.conf", text + (
+            "auth_mechanisms = plain login scram-sha-256\nauth_failure_delay = 1 secs\n"
+            "service auth {\n"
+            f"  unix_listener {self.socket} {{\n    mode = 0666\n  }}\n"
+            f"  inet_listener {{\n    address = 127.0.0.1\n    port = {self.auth_port}\n  }}\n}}\n"))
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["inet", "unix"])
+def test_dovecot_knows_the_passwords(place, sink, way):
+    with DovecotAuth(place) as dovecot:
+        where = f"inet:127.0.0.1:{dovecot.auth_port}" if way == "inet" else dovecot.socket
+        with Shop(os.path.join(place, "shop"), sink, smtpd_sasl_type="dovecot",
+                  smtpd_sasl_path=where) as p:
+            p.wait_log("knows the passwords")
+            offered = wait_until(lambda: features(p).get("auth"), 20, "Dovecot's mechanisms")
+            assert set(offered.split()) == {"PLAIN", "LOGIN", "SCRAM-SHA-256"}
+            for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
+                for password, code in ((PASSWORD, 235), ("wrong", 535)):
+                    with p.connect() as c:
+                        assert attempt(c, mechanism, password) == code, (mechanism, password)
+                        if code == 235:
+                            c.sendmail(USER, [f"{way}-{mechanism}@dst.test".lower()], MESSAGE)
+                wait_until(lambda m=mechanism: has(sink, f"{way}-{m}@dst.test".lower()))
+                p.wait_log(f"sasl_method={mechanism}, sasl_username=web$|"
+                           f"sasl_method={mechanism}, sasl_username={USER}$")
+                p.wait_log(rf"warning: unknown\[127.0.0.1\]: SASL {mechanism} authentication "
+                           "failed: ")
+            with p.connect() as c:  # initial response, and a cancelled exchange
+                assert c.docmd("AUTH", "LOGIN")[0] == 334
+                assert c.docmd("*")[0] == 501
+                assert c.docmd("AUTH", "PLAIN")[0] == 334
+                assert c.docmd(plain(USER, PASSWORD))[0] == 235
+            stays = p.connect()
+            dovecot.process.kill()
+            dovecot.process.wait()
+            p.wait_log("logins get 454 until it answers")
+            assert stays.docmd("AUTH", "PLAIN " + plain(USER, PASSWORD))[0] == 454
+            assert stays.noop()[0] == 250
+            assert PASSWORD not in p.log() and plain(USER, PASSWORD) not in p.log()
+
+
+def features(p):
+    with p.connect() as c:
+        return c.esmtp_features
+
+
+def attempt(c, mechanism, password):
+    c.user, c.password = USER, password
+    if mechanism == "SCRAM-SHA-256":
+        return scram(c, USER, password)
+    try:
+        return c.auth(mechanism, c.auth_plain if mechanism == "PLAIN" else c.auth_login)[0]
+    except smtplib.SMTPAuthenticationError as e:
+        return e.smtp_code
