@@ -224,6 +224,45 @@ static bool lane_has_waiting(const struct lane *l)
            !list_empty(&l->waiting[2]);
 }
 
+/* The first that waits in a class, but those that are to blame for the last refusal leave
+ * their turn to others. */
+static struct queue *next_waiting(struct list *waiting)
+{
+    enum { PASSED_MAX = 32 };
+    struct queue *first = container_of(waiting->next, struct queue, link), *k = first;
+    bool alone = waiting->next == waiting->prev;
+    for (int i = 0; i < PASSED_MAX && k->debt > 0 && !alone; i++) {
+        k->debt--;
+        list_remove(&k->link);
+        list_push(waiting, &k->link);
+        k = container_of(waiting->next, struct queue, link);
+        if (k == first)
+            break;
+    }
+    return k;
+}
+
+/* Something was refused: whose deliveries were more than an even share of those since the
+ * refusal before? */
+static void blame(const struct lane *l)
+{
+    enum { UNEVEN = 3 /* half more than an even share */, DEBT_MAX = 8 };
+    uint64_t all = 0, some = 0;
+    list_each(&l->queues, n)
+    {
+        const struct queue *k = container_of(n, struct queue, of_lane);
+        all += k->window;
+        some += k->window > 0;
+    }
+    list_each(&l->queues, n)
+    {
+        struct queue *k = container_of(n, struct queue, of_lane);
+        uint64_t halves = all ? some * 2 * k->window / all : 0; /* of an even share */
+        k->debt = (uint8_t)(halves < UNEVEN ? 0 : halves < DEBT_MAX ? halves : DEBT_MAX);
+        k->window = 0;
+    }
+}
+
 /* One waiting queue becomes ready, if the lane has room. */
 static void wake_one(struct qmgr *q, struct lane *l)
 {
@@ -236,7 +275,7 @@ static void wake_one(struct qmgr *q, struct lane *l)
     if (room != SHAPER_GO)
         return;
     uint8_t class = class_in_turn(l->waiting, l->turns++);
-    make_ready(q, container_of(l->waiting[class].next, struct queue, link));
+    make_ready(q, next_waiting(&l->waiting[class]));
 }
 
 /* ---- jobs ----------------------------------------------------------------------------------- */
@@ -447,6 +486,8 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
         answer_unref(l->last);
         l->last = answer_ref(why);
     }
+    if (report->signal >= SHAPER_TOO_FAST)
+        blame(l);
     uint8_t events = l->shaper.events_next;
     bool suspended = shaper_finished(&l->shaper, report, q->now);
     events_shaping(q, l, events);
@@ -500,6 +541,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     struct lane *l = k->lane;
     struct job *j = first_job(k);
     k->account->deficit -= cost(j);
+    k->window += j->count;
     unqueue(q, j);
     if (k->count) { /* the next one of its class and lane comes first */
         make_idle(k);

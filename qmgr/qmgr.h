@@ -455,6 +455,8 @@ struct queue {
     struct account *account;
     struct lane *lane;
     uint32_t count;
+    uint32_t window; /* recipients started since the lane was refused something last */
+    uint8_t debt;    /* turns that it leaves to others of its class: it made up that window */
     uint8_t mail_class, place;
     struct {
         const struct account *account;

@@ -69,7 +69,7 @@ static void alert(const struct qmgr *q, const struct lane *l, const struct rule 
     last = rule;
     said = q->now;
     log_warning("%s: %s (rule %s, %s:%d): %u %s", log_esc(slice_str(l->group->name)),
-                rule->action == RULES_SUSPEND ? "refuses our address for a while"
+                rule->action >= RULES_SUSPEND ? "refuses our address for a while"
                                               : "says something that needs attention",
                 rule->name, rule->file, rule->line, o->code, log_esc(o->text));
 }

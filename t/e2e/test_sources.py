@@ -344,3 +344,30 @@ def test_a_listed_source_is_left_told_of_and_taken_back(tmp_path):
             assert next(s for s in listed(p, "list") if s["source"] == "a")["today"]["accepted"] >= 4
     finally:
         dns.stop()
+
+
+# ---- fairness --------------------------------------------------------------------------------------
+
+
+def test_who_made_up_a_refused_window_waits_for_others(c):
+    """One sender has had seven of eight deliveries when the destination says slow down: the
+    others' next messages go before its own, which have waited longer."""
+    q = c.q
+    rules(c, RULES.replace("start_connections = 100", "start_connections = 8").replace(
+        "provider big", """rule slow { code = '^4' text = 'slow down' dimension = "concurrency"
+  action = "slow" factor = 0.5 outcome = "retry" matches = {"421 slow down"} }
+provider big"""))
+    c.q.wait_log("1 providers, 2 rules")
+    sources(c, "source a { ipv4 = 127.0.0.11 }")
+    many = [q.commit(["r@d.test"], sender="news@bulk.test") for _ in range(7)]
+    q.resolved()
+    under_way = [q.job() for _ in many]
+    q.commit(["r@d.test"], sender="one@small.test")
+    under_way.append(q.job())
+    many += [q.commit(["r@d.test"], sender="news@bulk.test") for _ in range(10)]
+    late = [q.commit(["r@d.test"], sender=f"hello@other{i % 2}.test") for i in range(4)]
+    q.result(under_way[0], outcomes=refusal(421, "slow down", MAIL), scope=2)
+    for job in under_way[1:]:
+        q.result(job)
+    order = [q.job().id.decode() for _ in range(2)]
+    assert set(order) <= set(late), (order, late, many)
