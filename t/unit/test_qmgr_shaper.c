@@ -1,5 +1,6 @@
 /* libraries: qmgr_parts */
 #include <math.h>
+#include <stdlib.h>
 
 #include "core/clock.h"
 #include "qmgr/shaper.h"
@@ -256,6 +257,48 @@ static void test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely(void **sta
     assert_true(shaper_window(&s) >= 2);
 }
 
+/* A volume for each period: so many are taken, then nothing until the next one begins. */
+static void play_volume(struct shaper *s, unsigned volume, int64_t period, int periods,
+                        unsigned *taken, unsigned *refused)
+{
+    int64_t now = SECOND, when, end = now + periods * period;
+    int64_t began = now;
+    unsigned used = 0;
+    *taken = *refused = 0;
+    while (now < end) {
+        if (shaper_room(s, now, &when) != SHAPER_GO) {
+            now = when;
+            continue;
+        }
+        while (now >= began + period) {
+            began += period;
+            used = 0;
+        }
+        bool ok = used < volume;
+        used += ok;
+        *taken += ok;
+        *refused += !ok;
+        shaper_started(s, 1, now);
+        tell(s, ok ? SHAPER_OK : SHAPER_TOO_MUCH, now, now + 3000);
+        now += 3000;
+    }
+}
+
+static void test_a_volume_a_day_is_used_and_the_door_left_alone(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    unsigned taken, refused;
+    (void)state;
+    shaper_init(&s, &l);
+    double rate = s.rate;
+    play_volume(&s, 200, 30 * SECOND, 10, &taken, &refused);
+    assert_true(taken > 9 * 200); /* each period's, or all but one */
+    assert_true(refused < 60);    /* a few knocks a period, not one a second */
+    assert_true(s.rate >= rate);  /* it says nothing about the rate */
+    assert_true(s.periodic && llabs(s.period - 30 * SECOND) < 5 * SECOND);
+}
+
 static void test_told_to_stay_away(void **state)
 {
     struct shaper_limits l = limits_of(100);
@@ -470,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_a_rate_limit_is_found_and_kept),
         cmocka_unit_test(test_a_raised_limit_is_found_within_fifteen_minutes),
         cmocka_unit_test(test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely),
+        cmocka_unit_test(test_a_volume_a_day_is_used_and_the_door_left_alone),
         cmocka_unit_test(test_told_to_stay_away),
         cmocka_unit_test(test_a_round_of_failures_suspends),
         cmocka_unit_test(test_probe_alone_after_a_suspension),
