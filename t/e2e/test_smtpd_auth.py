@@ -456,7 +456,7 @@ def test_limits_at_mail_and_rcpt(rig):
         question, reply = rig.mail(c, parameters=" SIZE=3000 AUTH=<>", code=552, enhanced="5.3.4",
                                    text="Error: a message may have 2000 bytes")
         assert question.size == 3000 and reply == (552, "5.3.4 Error: a message may have 2000 bytes")
-        assert "reject: MAIL from unknown[127.0.0.1]: 552 5.3.4" in rig.smtpd.log()
+        rig.smtpd.wait_log(r"reject: MAIL from unknown\[127.0.0.1\]: 552 5.3.4")
         assert rig.mail(c, recipients=2, more_text="Error: a message may have 2 recipients")[1][0] == 250
         c.expect("RCPT TO:<1@dst.test>", "250")
         c.expect("RCPT TO:<2@dst.test>", "250")
