@@ -29,6 +29,8 @@ static void try_address(struct check *c, const struct addrinfo *a, const char *h
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     int number = bind(fd, a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
     close(fd);
+    if (number == EADDRINUSE && c->pid)
+        return; /* its own ports are taken, as they should be */
     if (number == EADDRINUSE)
         check_say(c, CHECK_ERROR,
                   "%s: port %u on %s is taken by another program; find it with: ss "
@@ -85,8 +87,6 @@ static void check_ports(struct check *c)
         if (!s->command->inet || s->local)
             continue;
         inet++;
-        if (c->pid)
-            continue; /* its own ports are taken, as they should be */
         if (*s->host)
             try_host(c, s->host, s);
         else
@@ -96,8 +96,10 @@ static void check_ports(struct check *c)
         check_say(c, CHECK_WARNING,
                   "master.cf has no smtpd service, so no mail comes in; add a "
                   "line such as: smtp inet n - y - - smtpd");
-    else if (c->pid)
-        check_say(c, CHECK_OK, "Postern is running, as process %ld; its ports are not tried",
+    else if (c->errors + c->warnings == before && c->pid)
+        check_say(c, CHECK_OK,
+                  "Postern is running, as process %ld; whether another program has a port that "
+                  "is new in master.cf is told in the log of a reload",
                   c->pid);
     else if (c->errors + c->warnings == before)
         check_say(c, CHECK_OK, "the ports to listen on are free");

@@ -143,6 +143,16 @@ def test_a_narrow_terminal_shows_the_whole_reason(place):
         assert on_terminal(p, 300, "site", "show", "destination.test").count("no limit") == 1
 
 
+def test_an_address_that_is_not_ours_is_found_while_it_runs(place):
+    with Postern(place) as p:
+        assert "Postern is running, as process" in p.ctl("check")
+        p.master_cf += f"203.0.113.9:{free_port()} inet n - y - 1 smtpd\n"
+        p.write_config()
+        done = p.ctl("check", check=False)
+        assert done.returncode == 1
+        assert "error: master.cf:2: 203.0.113.9 is not an address of this host" in done.stdout
+
+
 def test_option_c_without_its_directory(place):
     done = subprocess.run([os.path.join(BIN, "postern"), "-c"], capture_output=True, text=True,
                           timeout=60, check=False, cwd=place)
