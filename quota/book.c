@@ -9,7 +9,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-enum { ENTRIES_CACHED = 100000 };
+enum { ENTRIES_CACHED = 100000, SYNC_INTERVAL = 50000 /* microseconds */ };
 
 /* Usage of a period that is over, while something of it changes. */
 struct past {
@@ -171,11 +171,33 @@ static void on_synced(void *arg)
     free(s);
 }
 
+static void on_interval(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    book_turn(arg);
+}
+
+/* Whether the next sync had better wait: mail does not wait for it, but its disk is
+ * the spool's as a rule, and a charge whose end is counted meanwhile is written once. */
+static bool too_early(struct quota *q)
+{
+    int64_t wait = q->book.last_sync + SYNC_INTERVAL - clock_mono();
+    if (wait <= 0 || wait > SYNC_INTERVAL || q->s->draining)
+        return false;
+    const struct timeval t = {0, wait};
+    if (!q->book.interval)
+        q->book.interval = event_new(q->s->base, -1, 0, on_interval, q);
+    if (!q->book.interval || event_add(q->book.interval, &t) < 0)
+        return false;
+    return true;
+}
+
 /* One sync at a time: what comes meanwhile shares the next. */
 void book_turn(struct quota *q)
 {
-    if (!q->book.unsynced || q->book.syncing)
+    if (!q->book.unsynced || q->book.syncing || too_early(q))
         return;
+    q->book.last_sync = clock_mono();
     struct synced *s = xmalloc(sizeof *s);
     *s = (struct synced){q, q->book.generation, q->book.batch, q->book.asked};
     q->book.unsynced = q->book.asked = false;

@@ -91,6 +91,7 @@ void book_peer(struct quota *q, int fd)
     q->book.pools_told = false;
     q->book.next_sweep = clock_mono() + 2 * CLOCK_SECOND;
     q->book.sweep.len = 0;
+    q->book.looked = false;
     q->book.channel = channel_new(q->s->base, fd, "qmgr", &ops, q);
     ipc_charges_ready_encode(channel_out(q->book.channel),
                              &(struct ipc_charges_ready){.credit = BATCH_CREDIT});

@@ -84,7 +84,10 @@ static void look_for_old(struct quota *q)
     }
     if (s.end) {
         q->book.sweep.len = 0;
-        q->book.next_sweep = clock_mono() + SWEEP_SECONDS * CLOCK_SECOND;
+        /* after the first look for a qmgr one more: some charges were too young for it */
+        int64_t wait = q->book.looked ? SWEEP_SECONDS : QUERY_AGE + 1;
+        q->book.next_sweep = clock_mono() + wait * CLOCK_SECOND;
+        q->book.looked = true;
     }
     buf_free(&s.batch);
     buf_free(&s.ids);

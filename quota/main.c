@@ -279,6 +279,8 @@ int main(int argc, char **argv)
 {
     int status = service_main(argc, argv, &ops);
     struct quota *q = &quota;
+    if (q->book.interval)
+        event_free(q->book.interval);
     control_free(q->control);
     logins_free(q->logins);
     if (q->kv && q->sync && !kv_failed(q->kv))

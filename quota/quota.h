@@ -224,10 +224,13 @@ struct book {
     bool unsynced;  /* it is not on its way to the disk yet */
     bool asked;     /* the batch is among what is not: CHARGED follows */
     uint32_t syncing;
-    uint64_t generation; /* of the channel: answers for an older one are dropped */
-    uint64_t query;      /* tag of the question under way, 0: none */
-    struct key sweep;    /* where the search for old charges goes on */
+    int64_t last_sync;      /* monotonic: when the last one began */
+    struct event *interval; /* until the next may */
+    uint64_t generation;    /* of the channel: answers for an older one are dropped */
+    uint64_t query;         /* tag of the question under way, 0: none */
+    struct key sweep;       /* where the search for old charges goes on */
     int64_t next_sweep;
+    bool looked; /* through all of them since qmgr's channel came */
     uint64_t charged, delivered, refunded, repeated, strangers;
 };
 
