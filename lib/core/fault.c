@@ -40,7 +40,7 @@ int fault_point(const char *name)
     }
     pthread_mutex_unlock(&mutex);
     if (action == FAULT_KILL)
-        kill(getpid(), SIGKILL);
+        raise(SIGKILL); /* the filter of a service refuses kill(2) */
     return action;
 }
 
