@@ -228,8 +228,8 @@ static void limit_descriptors(struct store *s)
 
 static int start_threads(struct store *s, struct err *e)
 {
-    int error = sync_open(s, s->config.sync_threads, e);
-    if (error < 0)
+    int error;
+    if (sync_open(s, s->config.sync_threads, e) < 0 || flights_open(s, e) < 0)
         return -1;
     for (; error == 0 && s->reader_count < STORE_READERS; s->reader_count += error == 0)
         error = pthread_create(&s->read_threads[s->reader_count], NULL, read_main, s);
@@ -306,6 +306,7 @@ static void stop_threads(struct store *s)
     pthread_mutex_unlock(&s->read_mutex);
     for (unsigned i = 0; i < s->reader_count; i++)
         pthread_join(s->read_threads[i], NULL);
+    flights_close(s);
     sync_close(&s->sync);
 }
 

@@ -49,10 +49,9 @@ static void refuse_errno(struct store *s, struct op *op, int error, const char *
 void batch_add(struct store *s, struct op *op)
 {
     struct disk *d = &s->disk;
-    if (d->batch_count == d->job_capacity) {
-        d->job_capacity = d->job_capacity ? d->job_capacity * 2 : 64;
-        d->batch = xreallocarray(d->batch, d->job_capacity, sizeof(struct op *));
-        d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
+    if (d->batch_count == d->batch_capacity) {
+        d->batch_capacity = d->batch_capacity ? d->batch_capacity * 2 : 64;
+        d->batch = xreallocarray(d->batch, d->batch_capacity, sizeof(struct op *));
     }
     d->batch[d->batch_count++] = op;
     d->batch_commits += op->kind == OP_COMMIT;
@@ -238,9 +237,9 @@ static int make_durable(struct store *s)
 {
     struct disk *d = &s->disk;
     int error = 0;
-    if (disk_sync_whole(s, d->batch_count)) {
-        fault_point("store.dirs_synced");
-        return 0;
+    if (d->job_capacity < d->batch_count) {
+        d->job_capacity = d->batch_capacity;
+        d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
     }
     for (size_t i = 0; i < d->batch_count; i++) {
         struct op *op = d->batch[i];
@@ -259,25 +258,69 @@ static int make_durable(struct store *s)
     return error;
 }
 
-void batch_sync(struct store *s)
+static void batch_failed(struct store *s, int error, struct list *done)
+{
+    struct disk *d = &s->disk;
+    for (size_t i = 0; i < d->batch_count; i++) {
+        struct op *op = d->batch[i];
+        if (op->kind == OP_RECORD)
+            op_fail(op, "fsync: %s", strerror(error));
+        else
+            commit_failed(s, op);
+        list_push(done, &op->link);
+    }
+}
+
+void batch_succeeded(struct store *s, struct op **batch, size_t count, struct list *done)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (batch[i]->kind == OP_COMMIT)
+            commit_succeeded(s, batch[i]);
+        list_push(done, &batch[i]->link);
+    }
+    atomic_fetch_add(&s->stat_batches, 1);
+}
+
+bool batch_has(const struct store *s, const struct id *id)
+{
+    const struct disk *d = &s->disk;
+    for (size_t i = 0; i < d->batch_count && d->batch_count > d->batch_commits; i++)
+        if (slice_eq(id_slice(&d->batch[i]->id), id_slice(id)))
+            return true;
+    return flights_have(s, id);
+}
+
+void batch_sync_each(struct store *s)
 {
     struct disk *d = &s->disk;
     struct list done;
+    flights_wait(s);
     if (d->batch_count == 0)
         return;
     list_init(&done);
     int error = make_durable(s);
-    for (size_t i = 0; i < d->batch_count; i++) {
-        struct op *op = d->batch[i];
-        if (op->kind == OP_RECORD && error)
-            op_fail(op, "fsync: %s", strerror(error));
-        else if (op->kind == OP_COMMIT && error)
-            commit_failed(s, op);
-        else if (op->kind == OP_COMMIT)
-            commit_succeeded(s, op);
-        list_push(&done, &op->link);
-    }
+    if (error)
+        batch_failed(s, error, &done);
+    else
+        batch_succeeded(s, d->batch, d->batch_count, &done);
     d->batch_count = d->batch_commits = 0;
-    atomic_fetch_add(&s->stat_batches, 1);
     store_complete(s, &done);
+}
+
+void batch_sync(struct store *s)
+{
+    if (!flights_wait(s) && s->disk.batch_count > 0 && disk_may_syncfs(s) && flight_start(s))
+        flights_wait(s);
+    batch_sync_each(s);
+}
+
+void batch_send(struct store *s)
+{
+    struct disk *d = &s->disk;
+    if (d->batch_count == 0)
+        return;
+    if (!disk_may_syncfs(s))
+        batch_sync_each(s);
+    else if (!flight_start(s) && d->batch_commits >= s->config.batch_max)
+        batch_sync(s);
 }

@@ -16,13 +16,22 @@ bool dirty_any(const struct store *s)
     return d->dirty.count > 0 || !list_empty(&d->dirty_buckets) || d->new_dirty;
 }
 
+static void stamp(struct disk *d, struct dirty *entry)
+{
+    entry->changed = d->generation;
+    list_remove(&entry->link);
+    list_push(&d->dirty_order, &entry->link);
+}
+
 /* The entry of the operation's message, with its file open; NULL and errno. */
 static struct dirty *dirty_get(struct store *s, const struct op *op)
 {
     struct disk *d = &s->disk;
     struct dirty *entry = map_get(&d->dirty, id_slice(&op->id));
-    if (entry)
+    if (entry) {
+        stamp(d, entry);
         return entry;
+    }
     int fd = op->ref.fd;
     if (fd < 0) {
         char path[STORE_PATH_MAX];
@@ -35,9 +44,11 @@ static struct dirty *dirty_get(struct store *s, const struct op *op)
     if (!dirty_any(s))
         d->dirty_since = store_now();
     entry = xcalloc(1, sizeof *entry);
+    list_init(&entry->link);
     entry->id = op->id;
     entry->fd = fd;
     entry->owned = op->ref.fd < 0;
+    stamp(d, entry);
     map_put(&d->dirty, entry);
     return entry;
 }
@@ -63,7 +74,8 @@ static void limit_dirty(struct store *s)
     if (s->disk.dirty.count < DIRTY_MAX)
         return;
     batch_sync(s); /* it may use descriptors that dirty_sync closes */
-    dirty_sync(s);
+    if (s->disk.dirty.count >= DIRTY_MAX)
+        dirty_sync(s);
 }
 
 void dirty_mark(struct store *s, struct op *op)
@@ -114,12 +126,19 @@ void dirty_record(struct store *s, struct op *op)
     limit_dirty(s);
 }
 
+static void entry_free(struct store *s, struct dirty *entry)
+{
+    if (entry->owned)
+        store_fd_close(s, entry->fd);
+    list_remove(&entry->link);
+    free(entry);
+}
+
 void dirty_forget(struct store *s, const struct id *id)
 {
     struct dirty *entry = map_remove(&s->disk.dirty, id_slice(id));
-    if (entry && entry->owned)
-        store_fd_close(s, entry->fd);
-    free(entry);
+    if (entry)
+        entry_free(s, entry);
     if (s->disk.shifts.count)
         free(map_remove(&s->disk.shifts, id_slice(id)));
 }
@@ -133,21 +152,23 @@ void dirty_unload(struct store *s, const struct id *id, int fd)
         store_fd_close(s, fd);
 }
 
-void dirty_synced(struct store *s)
+void dirty_durable(struct store *s, generation_t generation)
 {
     struct disk *d = &s->disk;
-    struct dirty *entry;
-    for (size_t cursor = 0; (entry = map_next(&d->dirty, &cursor)) != NULL;)
-        if (entry->owned)
-            store_fd_close(s, entry->fd);
-    map_clear(&d->dirty, free);
+    while (!list_empty(&d->dirty_order)) {
+        struct dirty *entry = container_of(d->dirty_order.next, struct dirty, link);
+        if (entry->changed > generation)
+            break;
+        map_remove(&d->dirty, id_slice(&entry->id));
+        entry_free(s, entry);
+    }
 }
 
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
     size_t count = d->dirty.count, cursor = 0, n = 0;
-    if (disk_sync_whole(s, count))
+    if (disk_sync_whole(s))
         return;
     struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
     struct dirty *entry;
@@ -159,7 +180,7 @@ void dirty_sync(struct store *s)
                 disk_bad(s, jobs[i].error, "fsync of a message");
     }
     free(jobs);
-    dirty_synced(s);
+    dirty_durable(s, d->generation);
     int error = buckets_sync(s, true);
     if (error)
         disk_bad(s, error, "fsync of a directory of new/");

@@ -39,32 +39,47 @@ void disk_bad(struct store *s, int error, const char *what)
                    what, strerror(error));
 }
 
-/* One syncfs: the device's cache is flushed once for the batch instead of once
- * for each file, which on a disk with a cache is four times as fast. It also
- * writes what others have dirty on this file system: when that shows, files are
- * synced one by one for a while. */
-bool disk_sync_whole(struct store *s, size_t files)
+/* syncfs flushes the device's cache once for the batch instead of once for each
+ * file and directory, which on a disk with a cache is several times as fast. It
+ * also writes what others have dirty on this file system: when that shows, files
+ * are synced one by one for a while. */
+bool disk_may_syncfs(const struct store *s)
+{
+    return s->disk.syncfs_reports && store_now() >= s->disk.syncfs_after;
+}
+
+void disk_syncfs_took(struct store *s, int64_t us)
 {
     struct disk *d = &s->disk;
-    int64_t start = store_now();
-    if (!d->syncfs_reports || files < STORE_SYNCFS_MIN || start < d->syncfs_after)
-        return false;
-    /* A failure may be of another's file. Each file's fsync then tells its own:
-     * the kernel keeps a failed write for every descriptor until it was told. */
-    if (fault_point("store.syncfs") || syncfs(d->new_fd) < 0)
-        return false;
-    buckets_synced(s);
-    dirty_synced(s);
-    int64_t end = store_now();
-    if (end - start <= STORE_SYNCFS_SLOW_US) {
+    if (us <= STORE_SYNCFS_SLOW_US) {
         d->syncfs_pause = 0;
-        return true;
+        return;
     }
     d->syncfs_pause = d->syncfs_pause ? d->syncfs_pause * 2 : STORE_SYNCFS_PAUSE_US;
     if (d->syncfs_pause > STORE_SYNCFS_PAUSE_MAX_US)
         d->syncfs_pause = STORE_SYNCFS_PAUSE_MAX_US;
-    d->syncfs_after = end + d->syncfs_pause;
+    d->syncfs_after = store_now() + d->syncfs_pause;
+}
+
+bool disk_sync_whole(struct store *s)
+{
+    int64_t start = store_now();
+    /* A failure may be of another's file. Each file's fsync then tells its own:
+     * the kernel keeps a failed write for every descriptor until it was told. */
+    if (!disk_may_syncfs(s) || fault_point("store.syncfs") || syncfs(s->disk.new_fd) < 0)
+        return false;
+    disk_durable(s, s->disk.generation++);
+    disk_syncfs_took(s, store_now() - start);
     return true;
+}
+
+void disk_durable(struct store *s, generation_t generation)
+{
+    if (generation <= s->disk.durable)
+        return;
+    s->disk.durable = generation;
+    buckets_durable(s, generation);
+    dirty_durable(s, generation);
 }
 
 /* ---- operations that need no file of a message ---------------------------------- */
@@ -97,15 +112,6 @@ static void large_abort(struct store *s, struct op *op)
     if (unlinkat(s->disk.tmp_fd, op->id.text, 0) < 0 && errno != ENOENT)
         store_say(s, "tmp/%s: %s", op->id.text, strerror(errno));
     op_free(op);
-}
-
-static bool batch_has(const struct store *s, const struct id *id)
-{
-    const struct disk *d = &s->disk;
-    for (size_t i = 0; i < d->batch_count && d->batch_count > d->batch_commits; i++)
-        if (slice_eq(id_slice(&d->batch[i]->id), id_slice(id)))
-            return true;
-    return false;
 }
 
 static void finish(struct store *s, struct op *op)
@@ -262,7 +268,7 @@ static void wait_for_work(struct store *s, struct list *work, bool *stop)
         due = 0;
     struct timespec until = {due / CLOCK_SECOND, due % CLOCK_SECOND * 1000};
     pthread_mutex_lock(&s->mutex);
-    while (list_empty(&s->inbox) && !s->stop) {
+    while (list_empty(&s->inbox) && !s->stop && s->landed == 0) {
         s->idle = true;
         if (pthread_cond_timedwait(&s->work, &s->mutex, &until) == ETIMEDOUT)
             break;
@@ -277,6 +283,7 @@ void *disk_main(void *store)
 {
     struct store *s = store;
     struct disk *d = &s->disk;
+    d->generation = 1;
     d->last_commit = store_now() - STORE_SPARE_IDLE_US - 1;
     tick(s);
     /* What an earlier process renamed to free/ may not be durable: it must be,
@@ -293,16 +300,19 @@ void *disk_main(void *store)
         wait_for_work(s, &work, &stop);
         bool nothing = list_empty(&work);
         stop = stop && nothing;
+        if (flights_land(s))
+            batch_sync_each(s);
         for (struct list *n; (n = list_pop(&work)) != NULL;) {
             run(s, container_of(n, struct op, link));
             if (d->batch_commits >= s->config.batch_max)
-                batch_sync(s);
+                batch_send(s);
         }
-        batch_sync(s);
+        batch_send(s);
         if (nothing && !stop && files_want_spares(s))
             files_make_spares(s);
         tick(s);
     }
+    batch_sync(s);
     dirty_sync(s);
     return NULL;
 }

@@ -70,6 +70,12 @@ static void limit_open_buckets(struct store *s)
         bucket_drop(s, clean[--n]);
 }
 
+static void new_changed(struct disk *d)
+{
+    d->new_dirty = true;
+    d->new_changed = d->generation;
+}
+
 struct bucket *bucket_get(struct store *s, uint32_t number, bool make)
 {
     struct disk *d = &s->disk;
@@ -85,7 +91,7 @@ struct bucket *bucket_get(struct store *s, uint32_t number, bool make)
         if (errno)
             return NULL;
         if (mkdirat(d->new_fd, name, 0700) == 0)
-            d->new_dirty = true;
+            new_changed(d);
         else if (errno != EEXIST)
             return NULL;
     }
@@ -105,6 +111,7 @@ struct bucket *bucket_get(struct store *s, uint32_t number, bool make)
 void bucket_changed(struct store *s, struct bucket *b)
 {
     struct disk *d = &s->disk;
+    b->changed = d->generation;
     if (!list_empty(&b->link))
         return;
     if (!dirty_any(s))
@@ -112,12 +119,21 @@ void bucket_changed(struct store *s, struct bucket *b)
     list_push(&d->dirty_buckets, &b->link);
 }
 
-void bucket_synced(struct store *s, struct bucket *b)
+/* Its files that were freed up to then may be overwritten now. */
+static void bucket_durable(struct store *s, struct bucket *b, generation_t generation)
 {
+    while (!list_empty(&b->freed)) {
+        struct free_file *f = container_of(b->freed.next, struct free_file, link);
+        if (f->freed > generation)
+            break;
+        list_remove(&f->link);
+        list_push(&s->disk.ready, &f->link);
+        b->freed_count--;
+    }
+    if (b->changed > generation)
+        return;
     list_remove(&b->link);
     b->in_batch = false;
-    list_splice(&s->disk.ready, &b->freed);
-    b->freed_count = 0;
 }
 
 static int directory_sync(int fd)
@@ -143,18 +159,21 @@ int buckets_sync(struct store *s, bool all)
             b->in_batch = false;
             list_remove(&b->link);
         } else {
-            bucket_synced(s, b);
+            bucket_durable(s, b, d->generation);
         }
     }
     return error;
 }
 
-void buckets_synced(struct store *s)
+void buckets_durable(struct store *s, generation_t generation)
 {
     struct disk *d = &s->disk;
-    d->new_dirty = false;
-    while (!list_empty(&d->dirty_buckets))
-        bucket_synced(s, container_of(d->dirty_buckets.next, struct bucket, link));
+    if (d->new_changed <= generation)
+        d->new_dirty = false;
+    list_each_safe(&d->dirty_buckets, n)
+    {
+        bucket_durable(s, container_of(n, struct bucket, link), generation);
+    }
 }
 
 /* Removes directories of times gone by that are empty. */
@@ -177,7 +196,7 @@ void buckets_sweep(struct store *s)
             continue;
         /* not empty is the usual answer */
         if (unlinkat(d->new_fd, entry->d_name, AT_REMOVEDIR) == 0) {
-            d->new_dirty = true;
+            new_changed(d);
             if (b)
                 bucket_drop(s, b);
         }
@@ -220,7 +239,7 @@ int file_make(struct store *s, struct free_file *f)
         char name[NAME_TEXT];
         f->number = number_take(d);
         free_name(name, f->number);
-        f->fd = openat(d->free_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        f->fd = nursery_create(s, name);
         if (f->fd >= 0)
             return 0;
         if (errno != EEXIST) {
@@ -312,6 +331,7 @@ void file_retire(struct store *s, const struct id *id, uint32_t bucket, int fd, 
     struct free_file *f = xcalloc(1, sizeof *f);
     f->number = number;
     f->fd = fd;
+    f->freed = d->generation;
     list_push(&b->freed, &f->link);
     b->freed_count++;
     count_free(s, 1);
@@ -404,7 +424,7 @@ static int each_entry(struct store *s, int fd, const char *what,
 /* What is in tmp/ was never acknowledged. */
 static void sweep_tmp(struct store *s, const char *name)
 {
-    if (unlinkat(s->disk.tmp_fd, name, 0) < 0)
+    if (unlinkat(s->disk.tmp_fd, name, 0) < 0 && nursery_sweep(s, name) < 0)
         store_say(s, "tmp/%s cannot be removed: %s", name, strerror(errno));
 }
 
@@ -446,11 +466,12 @@ static struct slice shift_key(const void *value)
 int files_open(struct store *s, struct err *e)
 {
     struct disk *d = &s->disk;
-    d->new_fd = d->free_fd = d->tmp_fd = d->corrupt_fd = -1;
+    d->new_fd = d->free_fd = d->tmp_fd = d->corrupt_fd = d->nursery.fd = -1;
     map_init(&d->buckets, bucket_key);
     map_init(&d->dirty, dirty_key);
     map_init(&d->shifts, shift_key);
     list_init(&d->dirty_buckets);
+    list_init(&d->dirty_order);
     list_init(&d->ready);
     buf_init(&d->scratch, SIZE_MAX);
     buf_init(&d->trailer, SIZE_MAX);
@@ -499,6 +520,7 @@ void files_close(struct store *s)
     xfree(&d->numbers);
     xfree(&d->batch);
     xfree(&d->jobs);
+    nursery_close(s);
     close_one(d->new_fd);
     close_one(d->free_fd);
     close_one(d->tmp_fd);

@@ -7,7 +7,9 @@
  *   store_commit.c    and descriptors; group commit
  *   store_files.c     free files, buckets, quarantine
  *   store_spare.c     free files that are made ahead
+ *   store_nursery.c   where files are made
  *   store_dirty.c     marks, records, what has to be durable within a second
+ *   store_flight.c  threads that sync a batch while the next one is written
  *   store_sync.c    helpers that fsync side by side
  *   store_read.c    threads that read messages back
  *   store_scan.c    a thread that reads all of new/ once
@@ -34,10 +36,10 @@ enum {
     STORE_RECYCLE_MAX = 256 * 1024, /* larger files are unlinked */
     STORE_SCRATCH_KEEP = 1024 * 1024, /* larger buffers are given back */
     STORE_SYNC_DELAY_US = 500000,    /* marks and finishes wait at most this long for their fsync */
-    STORE_SYNCFS_MIN = 4,            /* a batch of so many files is synced by one syncfs... */
-    STORE_SYNCFS_SLOW_US = 50000,    /* ...unless that took longer than this lately: others write
-                                      * much to this file system */
-    STORE_SYNCFS_PAUSE_US = 1000000, /* then not for this long, doubling up to... */
+    STORE_FLIGHTS = 2,               /* batches that are being synced at a time */
+    STORE_SYNCFS_SLOW_US = 50000,    /* a syncfs that takes longer: others write much to this file
+                                      * system */
+    STORE_SYNCFS_PAUSE_US = 1000000, /* then none for this long, doubling up to... */
     STORE_SYNCFS_PAUSE_MAX_US = 60000000,
     STORE_TICK_US = 1000000,      /* free space is looked at... */
     STORE_TICK_LOW_US = 100000,   /* ...and when little more than the reserve is left */
@@ -48,6 +50,9 @@ enum {
     STORE_SPARE_FILES = 64,       /* ...so many at a time... */
     STORE_SPARE_BYTES = 8192,     /* ...of this size... */
     STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
+    STORE_NURSERY_FILES = 32,     /* files are made somewhere else when so many... */
+    STORE_NURSERY_SLOW_US = 60,   /* ...took longer than this each... */
+    STORE_NURSERY_STAY_US = 100000,  /* ...but not sooner than this after the last move */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -161,6 +166,32 @@ struct sync_pool {
     struct store *store;
 };
 
+/* ---- a batch that is being synced ------------------------------------------ */
+
+/* Every change is stamped with the generation in which it was made. A sync begins
+ * a new one, and when it is over, all that bears an earlier stamp is durable. */
+typedef uint64_t generation_t;
+
+enum flight_state { FLIGHT_IDLE, FLIGHT_FLYING, FLIGHT_LANDED };
+
+/* The batch is its thread's while it is FLYING, all else the disk thread's. */
+struct flight {
+    struct store *store;
+    pthread_t thread;
+    pthread_cond_t start;
+    enum flight_state state; /* under the store's mutex */
+    bool away;               /* not IDLE */
+    bool failed;             /* its operations are not completed */
+    int64_t took;            /* of the syncfs, microseconds */
+    int fd;                  /* new/, opened for this thread: the kernel tells an error of the
+                              * file system once to each descriptor */
+    generation_t generation; /* its sync makes these and all before durable */
+    struct op **batch;
+    size_t count, commits, capacity;
+    struct id *records; /* whose records are in it */
+    size_t record_count, record_capacity;
+};
+
 /* ---- the disk thread's state ---------------------------------------------- */
 
 struct bucket {
@@ -168,21 +199,26 @@ struct bucket {
     int fd;
     bool in_batch; /* commits wait for its fsync */
     uint32_t freed_count;
-    struct list freed; /* files that left it, not yet durably: not to be overwritten */
-    struct list link;  /* in dirty_buckets while names changed since its last fsync */
+    generation_t changed; /* when a name in it changed last */
+    struct list freed;    /* files that left it, not yet durably, oldest first: not to be
+                           * overwritten */
+    struct list link;     /* in dirty_buckets while names in it are not durable */
 };
 
 struct free_file {
     struct list link;
-    uint32_t number; /* its name in free/ */
-    int fd;          /* or -1 */
+    uint32_t number;    /* its name in free/ */
+    int fd;             /* or -1 */
+    generation_t freed; /* when it left its bucket */
 };
 
 /* A file with marks or records that are not durable yet. */
 struct dirty {
+    struct list link; /* of dirty_order */
     struct id id;
     int fd;
     bool owned; /* opened for this; otherwise the message's cached one */
+    generation_t changed;
 };
 
 /* Bytes of records that could not be written: the message's later records
@@ -192,22 +228,36 @@ struct shift {
     uint64_t bytes;
 };
 
+/* See store_nursery.c. */
+struct nursery {
+    int fd; /* tmp/made.NUMBER, or -1: files are made in free/ itself */
+    uint32_t number, made;
+    int64_t spent, stay_until; /* monotonic */
+};
+
 struct disk {
     int new_fd, free_fd, tmp_fd, corrupt_fd;
+    struct nursery nursery;
     struct map buckets;
     struct list dirty_buckets;
     struct bucket *last_bucket;
-    bool new_dirty;    /* a bucket was made or removed */
-    struct list ready; /* free files that may be overwritten */
+    bool new_dirty;           /* a bucket was made or removed... */
+    generation_t new_changed; /* ...then, last */
+    generation_t generation;  /* stamp of the changes that are made now */
+    generation_t durable;     /* all up to this one are durable */
+    struct list ready;        /* free files that may be overwritten */
     uint32_t free_count, next_number;
     uint32_t *numbers; /* names that are not in use */
     size_t number_count, number_capacity;
     struct map dirty, shifts;
-    struct op **batch; /* commits, and records with a callback */
+    struct list dirty_order; /* of the entries of dirty, by `changed` */
+    struct op **batch;       /* commits, and records with a callback */
     size_t batch_count, batch_commits;
+    size_t batch_capacity;
     struct sync_job *jobs;
     size_t job_capacity;
     struct buf scratch, trailer;
+    struct flight flights[STORE_FLIGHTS];
     bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
     int64_t syncfs_after, syncfs_pause;
     bool no_spares; /* one could not be made */
@@ -232,7 +282,8 @@ struct store {
     pthread_mutex_t mutex;
     pthread_cond_t work;
     struct list inbox, donebox;
-    bool idle, stop, notified;
+    bool idle, stop, notified, flights_over;
+    unsigned landed; /* flights whose end the disk thread has not seen */
 
     int event_fd;
     struct store_config config;
@@ -286,23 +337,28 @@ void disk_set_state(struct store *s, int state, const char *format, ...)
  * SPOOL_BAD. */
 void disk_bad(struct store *s, int error, const char *what);
 
-/* Makes everything durable at once, if that is worth it for so many files; false:
- * they have to be synced one by one. */
-bool disk_sync_whole(struct store *s, size_t files);
+/* Whether syncfs may be used: the device's cache is then flushed once for a batch
+ * instead of once for each file. */
+bool disk_may_syncfs(const struct store *s);
+/* One took that long: if others write much to this file system, files are synced
+ * one by one for a while. */
+void disk_syncfs_took(struct store *s, int64_t us);
+/* Makes everything durable at once; false: it has to be synced one by one. */
+bool disk_sync_whole(struct store *s);
+/* All changes up to this generation are durable. */
+void disk_durable(struct store *s, generation_t generation);
 
 /* store_files.c */
 int files_open(struct store *s, struct err *e);
 void files_close(struct store *s);
 struct bucket *bucket_get(struct store *s, uint32_t number, bool make);
-/* After its fsync: its freed files may be overwritten now. */
-void bucket_synced(struct store *s, struct bucket *b);
 /* A name in it changed. */
 void bucket_changed(struct store *s, struct bucket *b);
 /* fsyncs new/ if needed and the dirty buckets (all, or those that commits wait
  * for and those with many freed files); 0, or an errno value. */
 int buckets_sync(struct store *s, bool all);
-/* All names are durable by other means. */
-void buckets_synced(struct store *s);
+/* All names up to this generation are durable by other means. */
+void buckets_durable(struct store *s, generation_t generation);
 void buckets_sweep(struct store *s);
 /* Makes an empty file with a new name in free/ and sets number and fd; -1 and errno. */
 int file_make(struct store *s, struct free_file *f);
@@ -326,6 +382,13 @@ void store_fd_close(struct store *s, int fd);
 bool files_want_spares(const struct store *s);
 void files_make_spares(struct store *s);
 
+/* store_nursery.c */
+/* Makes an empty file free/NAME and opens it; -1 and errno. */
+int nursery_create(struct store *s, const char *name);
+/* tmp/NAME, if it is a nursery of an earlier process, is removed; -1 and errno. */
+int nursery_sweep(struct store *s, const char *name);
+void nursery_close(struct store *s);
+
 /* store_dirty.c */
 void dirty_mark(struct store *s, struct op *op);
 void dirty_record(struct store *s, struct op *op);
@@ -337,16 +400,37 @@ void dirty_unload(struct store *s, const struct id *id, int fd);
 /* All that waits becomes durable. */
 void dirty_sync(struct store *s);
 bool dirty_any(const struct store *s);
-/* All that waited is durable by other means. */
-void dirty_synced(struct store *s);
+/* All that was changed up to this generation is durable by other means. */
+void dirty_durable(struct store *s, generation_t generation);
 
 /* store_commit.c */
 /* Writes the message and gives it its name; the rest happens in batch_sync. */
 void commit_write(struct store *s, struct op *op);
 void batch_add(struct store *s, struct op *op);
+/* Starts to make the batch durable, or leaves it for when a flight has landed. */
+void batch_send(struct store *s);
+/* Returns when the batch and all flights are durable, or have failed. */
 void batch_sync(struct store *s);
+/* The same, file by file. */
+void batch_sync_each(struct store *s);
+/* Whether a record of this message waits in the batch or in a flight. */
+bool batch_has(const struct store *s, const struct id *id);
+/* The batch is durable: puts its operations on a list to be completed. Any thread. */
+void batch_succeeded(struct store *s, struct op **batch, size_t count, struct list *done);
 /* pwrite of all; 0 or an errno value. */
 int write_all(int fd, struct slice bytes, uint64_t at);
+
+/* store_flight.c */
+int flights_open(struct store *s, struct err *e);
+void flights_close(struct store *s);
+/* Sends the batch off; false: all are flying. */
+bool flight_start(struct store *s);
+/* Sees to the flights that have landed; the operations of those that failed join
+ * the batch, which then has to be synced file by file: true. */
+bool flights_land(struct store *s);
+/* As flights_land, after waiting for all. */
+bool flights_wait(struct store *s);
+bool flights_have(const struct store *s, const struct id *id);
 
 /* store_sync.c */
 int sync_open(struct store *s, unsigned threads, struct err *e);

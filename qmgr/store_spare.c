@@ -15,8 +15,7 @@ bool files_want_spares(const struct store *s)
     uint32_t target = s->config.spare_files;
     uint64_t bytes = (uint64_t)target * STORE_SPARE_BYTES;
     /* not where others keep the disk busy: see disk_sync_whole */
-    bool quiet = d->syncfs_reports && d->now >= d->syncfs_after;
-    return d->state == SPOOL_OK && quiet && !d->no_spares && d->free_count < target &&
+    return d->state == SPOOL_OK && disk_may_syncfs(s) && !d->no_spares && d->free_count < target &&
            d->now - d->last_commit > STORE_SPARE_IDLE_US &&
            s->stat_bytes > s->config.reserve_bytes + bytes * STORE_SPARE_ROOM &&
            s->stat_inodes > s->config.reserve_inodes + (uint64_t)target * STORE_SPARE_ROOM;
@@ -43,5 +42,5 @@ void files_make_spares(struct store *s)
     for (int i = 0; i < STORE_SPARE_FILES && !s->disk.no_spares && files_want_spares(s); i++)
         s->disk.no_spares = !make_spare(s);
     /* now, so that the next message's sync does not have to write them */
-    (void)disk_sync_whole(s, STORE_SPARE_FILES);
+    (void)disk_sync_whole(s);
 }

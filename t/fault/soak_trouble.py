@@ -18,7 +18,7 @@ ACTIONS = {"smtpd": 4, "qmgr": 4, "relay": 4, "resolve": 2, "bounce": 2, "two": 
 GENTLE = {"pause": 4, "full": 3, "inodes": 2, "dns_loss": 3}
 # Where a process dies between two steps that matter, in builds with fault points.
 POINTS = ("smtpd.commit", "smtpd.committed", "store.create", "store.write", "store.rename",
-          "store.renamed", "store.files_synced", "store.dirs_synced", "store.large_fsync",
+          "store.renamed", "store.syncfs", "store.dirs_synced", "store.large_fsync",
           "store.change", "qmgr.committed", "qmgr.result", "qmgr.notice", "qmgr.noticed",
           "relay.dot_told", "relay.dot_sent", "relay.result", "bounce.notice")
 POINT_SECONDS = 1.0

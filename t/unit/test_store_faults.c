@@ -39,13 +39,17 @@ static void test_F21_reserve(void **state)
 
 static const struct slice body = SLICE("Subject: x\r\n\r\nhello\r\n");
 
+enum way { WHOLE, FILE_BY_FILE /* because syncfs fails */ };
+
 /* A child commits a message and is killed at the fault point; returns the ID. */
-static struct id killed_at(struct spool *s, const char *point)
+static struct id killed_at(struct spool *s, const char *point, enum way way)
 {
     struct id id = id_new();
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        if (way == FILE_BY_FILE)
+            fault_set("store.syncfs", EIO, 0, 1);
         fault_set(point, FAULT_KILL, 0, 1);
         open_spool(s, default_config());
         commit_one(s, &id, body, 1);
@@ -57,10 +61,10 @@ static struct id killed_at(struct spool *s, const char *point)
     return id;
 }
 
-static void check_killed(const char *point, unsigned found)
+static void check_killed(const char *point, enum way way, unsigned found)
 {
     struct spool *s = new_spool();
-    struct id id = killed_at(s, point);
+    struct id id = killed_at(s, point, way);
     rescan(s);
     assert_int_equal(s->seen_count, found);
     assert_int_equal(s->quarantined, 0);
@@ -77,23 +81,25 @@ static void check_killed(const char *point, unsigned found)
 static void test_F04_F05_killed_before_the_name(void **state)
 {
     (void)state;
-    check_killed("store.write", 0);
-    check_killed("store.rename", 0);
+    check_killed("store.write", WHOLE, 0);
+    check_killed("store.rename", WHOLE, 0);
 }
 
 static void test_F06_killed_before_fsync(void **state)
 {
     (void)state;
-    check_killed("store.renamed", 1);
-    check_killed("store.file_fsync", 1);
-    check_killed("store.files_synced", 1);
-    check_killed("store.dir_fsync", 1);
+    check_killed("store.renamed", WHOLE, 1);
+    check_killed("store.syncfs", WHOLE, 1);
+    check_killed("store.file_fsync", FILE_BY_FILE, 1);
+    check_killed("store.files_synced", FILE_BY_FILE, 1);
+    check_killed("store.dir_fsync", FILE_BY_FILE, 1);
 }
 
 static void test_F07_killed_before_the_answer(void **state)
 {
     (void)state;
-    check_killed("store.dirs_synced", 1);
+    check_killed("store.dirs_synced", WHOLE, 1);
+    check_killed("store.dirs_synced", FILE_BY_FILE, 1);
 }
 
 static void test_killed_while_finishing(void **state)
@@ -106,7 +112,7 @@ static void test_killed_while_finishing(void **state)
         open_spool(s, default_config());
         commit_one(s, &id, body, 1);
         store_finish(s->store, &id, &s->ref);
-        fault_set("store.dir_fsync", FAULT_KILL, 0, 1);
+        fault_set("store.syncfs", FAULT_KILL, 0, 1);
         for (;;)
             event_base_loop(s->base, EVLOOP_ONCE);
     }
@@ -279,6 +285,80 @@ static void test_syncfs_failure_of_others(void **state)
     end_spool(s);
 }
 
+/* Messages come and go while batches overlap and some of their syncs fail: what
+ * was acknowledged and not finished is there, whole; nothing else is. */
+enum { TURNS = 400, PER_TURN = 3, KEPT = 40 };
+
+struct traffic {
+    struct spool *s;
+    struct store_commit commits[PER_TURN];
+    char text[PER_TURN][64];
+    struct id kept[KEPT];
+    struct store_ref refs[KEPT];
+    unsigned count, answered;
+};
+
+static void on_traffic(struct store_commit *c, const char *error, int code, void *arg)
+{
+    struct traffic *t = arg;
+    assert_null(error);
+    assert_int_equal(code, 0);
+    t->answered++;
+    if (t->count == KEPT) {
+        unsigned old = (unsigned)rand() % KEPT;
+        store_finish(t->s->store, &t->kept[old], &t->refs[old]);
+        t->count--;
+        t->kept[old] = t->kept[t->count];
+        t->refs[old] = t->refs[t->count];
+    }
+    t->kept[t->count] = c->id;
+    t->refs[t->count++] = c->ref;
+}
+
+static void send_some(struct traffic *t)
+{
+    unsigned sent = 1 + (unsigned)rand() % PER_TURN;
+    t->answered = 0;
+    for (unsigned i = 0; i < sent; i++) {
+        struct id id = id_new();
+        snprintf(t->text[i], sizeof t->text[i], "Subject: %s\r\n\r\n", id.text);
+        fill_commit(t->s, &t->commits[i], &id, slice_str(t->text[i]), 1);
+        t->commits[i].done = on_traffic;
+        t->commits[i].arg = t;
+        store_commit(t->s->store, &t->commits[i]);
+        if (rand() % 2) /* not all in one batch */
+            event_base_loop(t->s->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+    }
+    while (t->answered < sent)
+        event_base_loop(t->s->base, EVLOOP_ONCE);
+}
+
+static void test_batches_that_overlap_and_fail(void **state)
+{
+    static struct traffic t;
+    (void)state;
+    srand(20);
+    t.s = new_spool();
+    open_spool(t.s, default_config());
+    for (int turn = 0; turn < TURNS; turn++) {
+        fault_set(NULL, 0, 0, 0);
+        if (turn % 5 == 0)
+            fault_set("store.syncfs", EIO, (unsigned)rand() % 2, 1 + (unsigned)rand() % 2);
+        send_some(&t);
+    }
+    fault_set(NULL, 0, 0, 0);
+    rescan(t.s);
+    assert_int_equal(t.s->seen_count, t.count);
+    assert_int_equal(t.s->quarantined, 0);
+    for (unsigned i = 0; i < t.s->seen_count; i++) {
+        const struct seen *m = &t.s->seen[i];
+        read_back(t.s, &m->id, &m->ref, 1000);
+        assert_string_equal(t.s->error, "");
+        assert_non_null(strstr(slice_dup(buf_slice(&t.s->content)), m->id.text));
+    }
+    end_spool(t.s);
+}
+
 static void test_F25_EIO_on_read(void **state)
 {
     struct spool *s = new_spool();
@@ -345,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_F22_no_space_for_a_record),
         cmocka_unit_test(test_F24_EIO_on_fsync),
         cmocka_unit_test(test_syncfs_failure_of_others),
+        cmocka_unit_test(test_batches_that_overlap_and_fail),
         cmocka_unit_test(test_F25_EIO_on_read),
         cmocka_unit_test(test_F26_read_only),
         cmocka_unit_test(test_large_fsync_fails),
