@@ -228,7 +228,7 @@ static void limit_descriptors(struct store *s)
 
 static int start_threads(struct store *s, struct err *e)
 {
-    int error;
+    int error = 0;
     if (sync_open(s, s->config.sync_threads, e) < 0 || flights_open(s, e) < 0)
         return -1;
     for (; error == 0 && s->reader_count < STORE_READERS; s->reader_count += error == 0)
