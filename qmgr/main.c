@@ -47,6 +47,7 @@ static int open_spool(struct qmgr *q, struct err *e)
     struct store_config sc = {
         .sync_threads = (unsigned)c->qmgr_sync_threads,
         .batch_max = (unsigned)c->qmgr_commit_batch_limit,
+        .journal_size = (uint64_t)c->queue_journal_size,
         .free_max = (unsigned)c->qmgr_free_files_limit,
         .spare_files = (unsigned)c->qmgr_free_files_limit / 4,
         .open_max = (unsigned)c->qmgr_open_files_limit,

@@ -48,6 +48,7 @@ void store_commit(struct store *s, struct store_commit *c)
     struct op *op = op_new(OP_COMMIT, &c->id, NULL);
     op->u.commit.c = c;
     op->u.commit.fd = c->large_fd;
+    op->u.commit.check = !s->scan_over;
     submit(s, op, true);
 }
 
@@ -242,6 +243,16 @@ static int start_threads(struct store *s, struct err *e)
     return 0;
 }
 
+/* What an earlier process renamed to free/ may not be durable: it must be, before
+ * it is overwritten (see the crash argument). Where that cannot be known, because
+ * somebody's write failed, it is not used again. */
+static int bring_up(struct store *s, struct err *e)
+{
+    if (syncfs(s->disk.new_fd) < 0)
+        files_trim(s, 0, UINT32_MAX);
+    return journal_open(s, e);
+}
+
 int store_open(struct event_base *base, const struct store_config *config,
                const struct store_ops *ops, void *arg, struct store **out, struct err *e)
 {
@@ -255,7 +266,8 @@ int store_open(struct event_base *base, const struct store_config *config,
     s->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (s->event_fd < 0)
         panic("eventfd: %s", strerror(errno));
-    if (files_open(s, e) < 0)
+    s->disk.generation = 1;
+    if (files_open(s, e) < 0 || bring_up(s, e) < 0)
         goto fail;
     s->wake = event_new(base, s->event_fd, EV_READ | EV_PERSIST, store_on_done, s);
     s->submit = event_new(base, -1, 0, on_submit, s);

@@ -8,6 +8,7 @@
  *   tmp/ID          large messages that are being received
  *   free/N          finished files that will be overwritten
  *   corrupt/        quarantined files, never deleted
+ *   journal/ring    small messages of the last second, before they get a file
  *
  * Operations on one message are carried out in the order of the calls. They
  * copy what they need, so a message may be freed right after its last call,
@@ -32,6 +33,7 @@ struct store;
 struct store_config {
     unsigned sync_threads;  /* that fsync side by side */
     unsigned batch_max;     /* messages in one group commit */
+    uint64_t journal_size;  /* bytes of journal/ring; 0: each message gets a file at once */
     unsigned free_max;      /* recycled files kept */
     unsigned spare_files;   /* made ahead while there is nothing to do; at most free_max */
     unsigned open_max;      /* descriptors that may stay open */

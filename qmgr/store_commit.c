@@ -55,6 +55,7 @@ void batch_add(struct store *s, struct op *op)
     }
     d->batch[d->batch_count++] = op;
     d->batch_commits += op->kind == OP_COMMIT;
+    d->batch_files += op->kind != OP_COMMIT || !op->u.commit.journal;
 }
 
 static void fill_ref(struct op *op, const struct spool_layout *l)
@@ -77,6 +78,8 @@ static int give_name(struct store *s, struct op *op, int from_fd, const char *fr
     if (error)
         return error;
     if (op->u.commit.c->replace) {
+        if ((error = journal_file(s, &op->id)) != 0)
+            return error;
         dirty_forget(s, &op->id); /* of the file that is replaced */
         /* the old file is the only durable copy until the new one is */
         if (fault_point("store.file_fsync") || fsync(op->u.commit.fd) < 0)
@@ -93,6 +96,34 @@ static int give_name(struct store *s, struct op *op, int from_fd, const char *fr
     return 0;
 }
 
+/* Whether another message has this ID. */
+static bool is_taken(struct store *s, const struct op *op)
+{
+    struct stat st;
+    if (journal_has(s, &op->id))
+        return true;
+    if (!op->u.commit.check) /* its owner knows all */
+        return false;
+    struct bucket *b = bucket_get(s, op->u.commit.bucket, false);
+    return b && fstatat(b->fd, op->id.text, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* True: it is done with, one way or the other. */
+static bool into_journal(struct store *s, struct op *op, const struct spool_layout *layout)
+{
+    if (is_taken(s, op)) {
+        refuse_errno(s, op, EEXIST, "naming a message in new/");
+        return true;
+    }
+    if (!journal_commit(s, &op->id, buf_slice(&s->disk.scratch)))
+        return false;
+    op->u.commit.fd = -1;
+    op->u.commit.journal = true;
+    fill_ref(op, layout);
+    batch_add(s, op);
+    return true;
+}
+
 static void write_small(struct store *s, struct op *op)
 {
     struct disk *d = &s->disk;
@@ -105,6 +136,8 @@ static void write_small(struct store *s, struct op *op)
         refuse(s, op, 452);
         return;
     }
+    if (!c->replace && into_journal(s, op, &layout))
+        return;
     struct free_file *f = file_take(s);
     if (f == NULL) {
         refuse_errno(s, op, errno, "a file in free/");
@@ -222,7 +255,9 @@ static void commit_succeeded(struct store *s, struct op *op)
  * nobody knows what the disk holds of it. */
 static void commit_failed(struct store *s, struct op *op)
 {
-    struct bucket *b = bucket_get(s, op->u.commit.bucket, false);
+    struct bucket *b = op->u.commit.journal ? NULL : bucket_get(s, op->u.commit.bucket, false);
+    if (op->u.commit.journal)
+        journal_finish(s, &op->id);
     if (b) {
         unlinkat(b->fd, op->id.text, 0);
         bucket_changed(s, b);
@@ -232,27 +267,38 @@ static void commit_failed(struct store *s, struct op *op)
     op->u.commit.code = 451;
 }
 
+/* The files of the batch, and the journal once for all that are in it. */
+static size_t list_jobs(struct disk *d)
+{
+    size_t n = 0;
+    if (d->job_capacity < d->batch_count + 1) {
+        d->job_capacity = d->batch_capacity + 1;
+        d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
+    }
+    for (size_t i = 0; i < d->batch_count; i++) {
+        struct op *op = d->batch[i];
+        if (op->kind != OP_COMMIT || !op->u.commit.journal)
+            d->jobs[n++].fd = op->kind == OP_COMMIT ? op->u.commit.fd : op->u.record.fd;
+    }
+    if (n < d->batch_count)
+        d->jobs[n++].fd = d->journal.fd;
+    return n;
+}
+
 /* Files side by side, then directories; 0 or an errno value. */
 static int make_durable(struct store *s)
 {
     struct disk *d = &s->disk;
     int error = 0;
-    if (d->job_capacity < d->batch_count) {
-        d->job_capacity = d->batch_capacity;
-        d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
-    }
-    for (size_t i = 0; i < d->batch_count; i++) {
-        struct op *op = d->batch[i];
-        d->jobs[i].fd = op->kind == OP_COMMIT ? op->u.commit.fd : op->u.record.fd;
-    }
-    if (sync_run(&s->sync, d->jobs, d->batch_count) > 0) {
-        for (size_t i = 0; i < d->batch_count; i++)
+    size_t jobs = list_jobs(d);
+    if (sync_run(&s->sync, d->jobs, jobs) > 0) {
+        for (size_t i = 0; i < jobs; i++)
             error = d->jobs[i].error ? d->jobs[i].error : error;
         disk_bad(s, error, "fsync of a message");
         return error;
     }
     fault_point("store.files_synced");
-    if (d->batch_commits > 0 && (error = buckets_sync(s, false)) != 0)
+    if (d->batch_files > 0 && (error = buckets_sync(s, false)) != 0)
         disk_bad(s, error, "fsync of a directory of new/");
     fault_point("store.dirs_synced");
     return error;
@@ -290,26 +336,44 @@ bool batch_has(const struct store *s, const struct id *id)
     return flights_have(s, id);
 }
 
+/* The journal's block goes into the ring; 0 or an errno value. */
+static int write_journal(struct store *s)
+{
+    int error = journal_write(s);
+    if (error)
+        disk_bad(s, error, "writing to the journal");
+    return error;
+}
+
 void batch_sync_each(struct store *s)
 {
     struct disk *d = &s->disk;
     struct list done;
     flights_wait(s);
+    int error = write_journal(s);
     if (d->batch_count == 0)
         return;
     list_init(&done);
-    int error = make_durable(s);
+    if (error == 0)
+        error = make_durable(s);
     if (error)
         batch_failed(s, error, &done);
     else
         batch_succeeded(s, d->batch, d->batch_count, &done);
-    d->batch_count = d->batch_commits = 0;
+    d->batch_count = d->batch_commits = d->batch_files = 0;
     store_complete(s, &done);
+}
+
+/* Whether a thread may sync the batch with one call. */
+static bool can_fly(const struct store *s)
+{
+    return s->disk.batch_files == 0 || disk_may_syncfs(s);
 }
 
 void batch_sync(struct store *s)
 {
-    if (!flights_wait(s) && s->disk.batch_count > 0 && disk_may_syncfs(s) && flight_start(s))
+    if (!flights_wait(s) && write_journal(s) == 0 && s->disk.batch_count > 0 && can_fly(s) &&
+        flight_start(s))
         flights_wait(s);
     batch_sync_each(s);
 }
@@ -317,9 +381,13 @@ void batch_sync(struct store *s)
 void batch_send(struct store *s)
 {
     struct disk *d = &s->disk;
+    if (write_journal(s) != 0) {
+        batch_sync_each(s);
+        return;
+    }
     if (d->batch_count == 0)
         return;
-    if (!disk_may_syncfs(s))
+    if (!can_fly(s))
         batch_sync_each(s);
     else if (!flight_start(s) && d->batch_commits >= s->config.batch_max)
         batch_sync(s);

@@ -13,7 +13,8 @@ enum { DIRTY_MAX = 1024 /* then they are synced at once */ };
 bool dirty_any(const struct store *s)
 {
     const struct disk *d = &s->disk;
-    return d->dirty.count > 0 || !list_empty(&d->dirty_buckets) || d->new_dirty;
+    return d->dirty.count > 0 || !list_empty(&d->dirty_buckets) || d->new_dirty ||
+           journal_unsynced(s);
 }
 
 static void stamp(struct disk *d, struct dirty *entry)
@@ -57,8 +58,12 @@ static struct dirty *dirty_get(struct store *s, const struct op *op)
 static int change(struct store *s, const struct op *op, struct slice bytes, uint64_t at,
                   struct dirty **entry)
 {
-    *entry = dirty_get(s, op);
-    int error = *entry ? fault_point("store.change") : errno;
+    *entry = NULL;
+    int error = journal_file(s, &op->id);
+    if (error == 0) {
+        *entry = dirty_get(s, op);
+        error = *entry ? fault_point("store.change") : errno;
+    }
     if (error == 0)
         error = write_all((*entry)->fd, bytes, at);
     if (error == EIO || error == EROFS)
@@ -164,6 +169,19 @@ void dirty_durable(struct store *s, generation_t generation)
     }
 }
 
+static void sync_journal(struct store *s)
+{
+    struct disk *d = &s->disk;
+    uint64_t tail = d->journal.tail_written;
+    int error = fdatasync(d->journal.fd) < 0 ? errno : 0;
+    if (error)
+        disk_bad(s, error, "fdatasync of journal/ring");
+    else
+        journal_synced(s, d->generation, tail);
+    if (!d->bad)
+        journal_durable(s, d->generation);
+}
+
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
@@ -181,7 +199,11 @@ void dirty_sync(struct store *s)
     }
     free(jobs);
     dirty_durable(s, d->generation);
-    int error = buckets_sync(s, true);
+    int error = journal_sync_files(s);
     if (error)
+        disk_bad(s, error, "fsync of a message");
+    if ((error = buckets_sync(s, true)) != 0)
         disk_bad(s, error, "fsync of a directory of new/");
+    if (d->journal.fd >= 0)
+        sync_journal(s);
 }

@@ -68,6 +68,7 @@ bool disk_sync_whole(struct store *s)
      * the kernel keeps a failed write for every descriptor until it was told. */
     if (!disk_may_syncfs(s) || fault_point("store.syncfs") || syncfs(s->disk.new_fd) < 0)
         return false;
+    journal_synced(s, s->disk.generation, s->disk.journal.tail_written);
     disk_durable(s, s->disk.generation++);
     disk_syncfs_took(s, store_now() - start);
     return true;
@@ -78,6 +79,7 @@ void disk_durable(struct store *s, generation_t generation)
     if (generation <= s->disk.durable)
         return;
     s->disk.durable = generation;
+    journal_durable(s, generation);
     buckets_durable(s, generation);
     dirty_durable(s, generation);
 }
@@ -116,6 +118,10 @@ static void large_abort(struct store *s, struct op *op)
 
 static void finish(struct store *s, struct op *op)
 {
+    if (journal_finish(s, &op->id)) {
+        op_free(op);
+        return;
+    }
     dirty_forget(s, &op->id);
     bool unlink_it = op->ref.large || op->ref.records_end > STORE_RECYCLE_MAX;
     file_retire(s, &op->id, op->ref.bucket, op->ref.fd, unlink_it);
@@ -131,6 +137,20 @@ static void retire(struct store *s, struct op *op)
         st.st_ino == op->u.bad.inode)
         file_retire(s, &op->id, op->ref.bucket, -1, st.st_size > STORE_RECYCLE_MAX);
     op_free(op);
+}
+
+/* Readers look at files only. */
+static void look(struct store *s, struct op *op)
+{
+    int error = journal_file(s, &op->id);
+    if (error) {
+        op_fail(op, "cannot get a file for the message: %s", strerror(error));
+        store_complete_one(s, op);
+        return;
+    }
+    if (op->kind == OP_LOAD)
+        op->u.load.shift = dirty_shifted(s, &op->id);
+    read_queue(s, op);
 }
 
 static void run(struct store *s, struct op *op)
@@ -165,9 +185,7 @@ static void run(struct store *s, struct op *op)
         break;
     case OP_READ:
     case OP_LOAD:
-        if (op->kind == OP_LOAD)
-            op->u.load.shift = dirty_shifted(s, &op->id);
-        read_queue(s, op);
+        look(s, op);
         break;
     case OP_RETIRE:
         retire(s, op);
@@ -243,6 +261,7 @@ static void tick(struct store *s)
 {
     struct disk *d = &s->disk;
     d->now = store_now();
+    journal_tick(s);
     if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US)
         dirty_sync(s);
     if (d->now >= d->next_tick) {
@@ -264,6 +283,8 @@ static void wait_for_work(struct store *s, struct list *work, bool *stop)
     int64_t due = d->next_tick;
     if (dirty_any(s) && d->dirty_since + STORE_SYNC_DELAY_US < due)
         due = d->dirty_since + STORE_SYNC_DELAY_US;
+    if (journal_due(s) < due)
+        due = journal_due(s);
     if (files_want_spares(s))
         due = 0;
     struct timespec until = {due / CLOCK_SECOND, due % CLOCK_SECOND * 1000};
@@ -283,13 +304,8 @@ void *disk_main(void *store)
 {
     struct store *s = store;
     struct disk *d = &s->disk;
-    d->generation = 1;
     d->last_commit = store_now() - STORE_SPARE_IDLE_US - 1;
     tick(s);
-    /* What an earlier process renamed to free/ may not be durable: it must be,
-     * before it is overwritten (see the crash argument). */
-    if (syncfs(d->new_fd) < 0)
-        disk_bad(s, errno, "syncfs");
     struct utsname kernel;
     unsigned major = 0, minor = 0;
     if (uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2)
@@ -313,6 +329,6 @@ void *disk_main(void *store)
         tick(s);
     }
     batch_sync(s);
-    dirty_sync(s);
+    journal_settle(s);
     return NULL;
 }

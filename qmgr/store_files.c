@@ -467,6 +467,7 @@ int files_open(struct store *s, struct err *e)
 {
     struct disk *d = &s->disk;
     d->new_fd = d->free_fd = d->tmp_fd = d->corrupt_fd = d->nursery.fd = -1;
+    journal_init(s);
     map_init(&d->buckets, bucket_key);
     map_init(&d->dirty, dirty_key);
     map_init(&d->shifts, shift_key);
@@ -477,7 +478,8 @@ int files_open(struct store *s, struct err *e)
     buf_init(&d->trailer, SIZE_MAX);
     if (open_directory("new", &d->new_fd, e) < 0 || open_directory("free", &d->free_fd, e) < 0 ||
         open_directory("tmp", &d->tmp_fd, e) < 0 ||
-        open_directory("corrupt", &d->corrupt_fd, e) < 0)
+        open_directory("corrupt", &d->corrupt_fd, e) < 0 ||
+        open_directory("journal", &d->journal.dir, e) < 0)
         return -1;
     if (each_entry(s, d->tmp_fd, "tmp", sweep_tmp, e) < 0 ||
         each_entry(s, d->free_fd, "free", adopt_free, e) < 0)
@@ -521,6 +523,7 @@ void files_close(struct store *s)
     xfree(&d->batch);
     xfree(&d->jobs);
     nursery_close(s);
+    journal_close(s);
     close_one(d->new_fd);
     close_one(d->free_fd);
     close_one(d->tmp_fd);

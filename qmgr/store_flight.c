@@ -20,8 +20,11 @@
 static void fly(struct store *s, struct flight *f, struct list *done)
 {
     int64_t start = store_now();
-    f->failed = fault_point("store.syncfs") || syncfs(f->fd) < 0;
-    f->took = store_now() - start;
+    if (f->whole)
+        f->failed = fault_point("store.syncfs") || syncfs(f->fd) < 0;
+    else
+        f->failed = fault_point("journal.sync") || fdatasync(f->ring) < 0;
+    f->took = f->whole ? store_now() - start : 0;
     if (f->failed)
         return;
     fault_point("store.dirs_synced");
@@ -64,6 +67,11 @@ int flights_open(struct store *s, struct err *e)
         f->fd = openat(s->disk.new_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (f->fd < 0)
             return err_sys(e, "cannot open the spool's directory new");
+        f->ring = -1;
+        if (s->disk.journal.fd >= 0)
+            f->ring = openat(s->disk.journal.dir, "ring", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (s->disk.journal.fd >= 0 && f->ring < 0)
+            return err_sys(e, "cannot open journal/ring");
         int error = pthread_create(&f->thread, NULL, flight_main, f);
         if (error) {
             errno = error;
@@ -85,6 +93,8 @@ void flights_close(struct store *s)
         pthread_join(f->thread, NULL);
         pthread_cond_destroy(&f->start);
         close(f->fd);
+        if (f->ring >= 0)
+            close(f->ring);
         free(f->batch);
         free(f->records);
     }
@@ -126,11 +136,14 @@ bool flight_start(struct store *s)
     f->capacity = d->batch_capacity;
     d->batch = batch;
     d->batch_capacity = capacity;
-    d->batch_count = d->batch_commits = 0;
+    f->whole = d->batch_files > 0 || (journal_pressed(s) && disk_may_syncfs(s));
+    f->tail = d->journal.tail_written;
+    d->batch_count = d->batch_commits = d->batch_files = 0;
     note_records(f);
     f->generation = d->generation++;
     f->away = true;
-    d->dirty_since = store_now(); /* what was changed before is on its way */
+    if (f->whole)
+        d->dirty_since = store_now(); /* what was changed before is on its way */
     pthread_mutex_lock(&s->mutex);
     f->state = FLIGHT_FLYING;
     pthread_cond_signal(&f->start);
@@ -142,6 +155,9 @@ static void land_safely(struct store *s, struct flight *f)
 {
     f->away = false;
     f->record_count = 0;
+    journal_synced(s, f->generation, f->tail);
+    if (!f->whole)
+        return;
     disk_durable(s, f->generation);
     disk_syncfs_took(s, f->took);
 }

@@ -9,6 +9,7 @@
  *   store_spare.c     free files that are made ahead
  *   store_nursery.c   where files are made
  *   store_dirty.c     marks, records, what has to be durable within a second
+ *   store_journal.c   small messages, before they need a file
  *   store_flight.c  threads that sync a batch while the next one is written
  *   store_sync.c    helpers that fsync side by side
  *   store_read.c    threads that read messages back
@@ -26,6 +27,7 @@
 
 #include "core/map.h"
 #include "qmgr/store.h"
+#include "spool/journal.h"
 
 enum {
     STORE_PATH_MAX = 64,            /* "new/BUCKET/ID" and such */
@@ -50,9 +52,14 @@ enum {
     STORE_SPARE_FILES = 64,       /* ...so many at a time... */
     STORE_SPARE_BYTES = 8192,     /* ...of this size... */
     STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
-    STORE_NURSERY_FILES = 32,     /* files are made somewhere else when so many... */
-    STORE_NURSERY_SLOW_US = 60,   /* ...took longer than this each... */
-    STORE_NURSERY_STAY_US = 100000,  /* ...but not sooner than this after the last move */
+    STORE_JOURNAL_STAY_US = 1000000,  /* a message that is not over by then gets a file... */
+    STORE_JOURNAL_BLOCK = 128 * 1024, /* a block is written when it gets larger */
+    STORE_JOURNAL_FILES = 64,         /* ...so many at a time */
+    STORE_JOURNAL_RESERVE = 16,     /* 1/this of the ring is for records that free it */
+    STORE_JOURNAL_TAIL_STEP = 8,    /* the superblock is written when the tail moved by 1/this */
+    STORE_NURSERY_FILES = 32,       /* files are made somewhere else when so many... */
+    STORE_NURSERY_SLOW_US = 60,     /* ...took longer than this each... */
+    STORE_NURSERY_STAY_US = 100000, /* ...but not sooner than this after the last move */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -96,6 +103,8 @@ struct op {
             struct store_commit *c;
             int code;
             bool presynced; /* large: the body is durable, or op->error is set */
+            bool check;     /* the scan is not over: a file of this ID may exist */
+            bool journal;   /* it is in the journal, not in a file */
             uint32_t bucket;
             int fd;
             struct store_ref ref;
@@ -183,8 +192,10 @@ struct flight {
     bool away;               /* not IDLE */
     bool failed;             /* its operations are not completed */
     int64_t took;            /* of the syncfs, microseconds */
-    int fd;                  /* new/, opened for this thread: the kernel tells an error of the
-                              * file system once to each descriptor */
+    int fd, ring;            /* new/ and the journal (or -1), opened for this thread: the kernel
+                              * tells an error once to each descriptor */
+    bool whole;              /* the file system is synced, not just the journal */
+    uint64_t tail;           /* of the journal's superblock that becomes durable */
     generation_t generation; /* its sync makes these and all before durable */
     struct op **batch;
     size_t count, commits, capacity;
@@ -235,8 +246,25 @@ struct nursery {
     int64_t spent, stay_until; /* monotonic */
 };
 
+/* See store_journal.c. */
+struct journal {
+    int fd, dir;   /* of journal/ring, or -1: there is none; of journal/ */
+    uint64_t size; /* of the ring */
+    uint64_t head; /* where the next block goes */
+    uint64_t tail; /* durable: blocks before it are not looked at */
+    uint64_t tail_written, turn;
+    struct buf block; /* the next one */
+    struct buf scratch;
+    struct map live;            /* messages that are in it and count */
+    struct list order;          /* all of them, by position */
+    struct list waiting, filed; /* without and with a file of their own */
+    bool unsynced;              /* something was written... */
+    generation_t changed;       /* ...then, last */
+};
+
 struct disk {
     int new_fd, free_fd, tmp_fd, corrupt_fd;
+    struct journal journal;
     struct nursery nursery;
     struct map buckets;
     struct list dirty_buckets;
@@ -250,9 +278,9 @@ struct disk {
     uint32_t *numbers; /* names that are not in use */
     size_t number_count, number_capacity;
     struct map dirty, shifts;
-    struct list dirty_order; /* of the entries of dirty, by `changed` */
-    struct op **batch;       /* commits, and records with a callback */
-    size_t batch_count, batch_commits;
+    struct list dirty_order;                        /* of the entries of dirty, by `changed` */
+    struct op **batch;                              /* commits, and records with a callback */
+    size_t batch_count, batch_commits, batch_files; /* files: that are not in the journal */
     size_t batch_capacity;
     struct sync_job *jobs;
     size_t job_capacity;
@@ -382,6 +410,37 @@ void store_fd_close(struct store *s, int fd);
 bool files_want_spares(const struct store *s);
 void files_make_spares(struct store *s);
 
+/* store_journal.c */
+void journal_init(struct store *s);
+/* Opens or makes the ring; what an earlier process left in it gets files in new/. */
+int journal_open(struct store *s, struct err *e);
+void journal_close(struct store *s);
+/* Takes a message, as the bytes of its file; false: it has to get a file at once. It
+ * is in the ring after journal_write. */
+bool journal_commit(struct store *s, const struct id *id, struct slice bytes);
+bool journal_has(const struct store *s, const struct id *id);
+/* Writes the block that has gathered into the ring; 0 or an errno value. */
+int journal_write(struct store *s);
+/* The message is over, as far as the journal goes; true if it had no file. */
+bool journal_finish(struct store *s, const struct id *id);
+/* Sees that the message has a file, if it is in the journal; 0 or an errno value. */
+int journal_file(struct store *s, const struct id *id);
+/* More than half of the ring is in use: files have to become durable soon. */
+bool journal_pressed(const struct store *s);
+bool journal_unsynced(const struct store *s);
+/* When the oldest message is to get a file; INT64_MAX: there is none. */
+int64_t journal_due(const struct store *s);
+/* Files what has waited long enough, and moves the tail on. */
+void journal_tick(struct store *s);
+/* fsyncs the files that were written and are not durable; 0 or an errno value. */
+int journal_sync_files(struct store *s);
+/* Files written up to this generation are durable. */
+void journal_durable(struct store *s, generation_t generation);
+/* What was written to the ring up to this generation is durable, and this tail. */
+void journal_synced(struct store *s, generation_t generation, uint64_t tail);
+/* At the end: everything gets a file. */
+void journal_settle(struct store *s);
+
 /* store_nursery.c */
 /* Makes an empty file free/NAME and opens it; -1 and errno. */
 int nursery_create(struct store *s, const char *name);
@@ -448,6 +507,8 @@ void read_queue(struct store *s, struct op *op);
  * the caller frees it. err->number is not 0 for an error that is the disk's. */
 enum spool_verdict image_read(int fd, const struct id *expected, const struct stat *st,
                               struct message_image **out, struct err *e);
+/* Whether this file is a whole message of that ID. */
+bool message_is_sound(int dir, const struct id *id);
 /* What makes a file one of ours: regular, one name, our own. */
 int file_kind_check(const struct stat *st, struct err *e);
 

@@ -236,6 +236,24 @@ static bool read_content(struct op *op, int fd, const struct stat *st, struct er
     return true;
 }
 
+bool message_is_sound(int dir, const struct id *id)
+{
+    struct stat st;
+    struct err e = {0};
+    struct message_image *m = NULL;
+    int fd = openat(dir, id->text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    struct op *op = op_new(OP_READ, id, NULL);
+    op->u.read.limit = UINT64_MAX;
+    bool sound = fstat(fd, &st) == 0 && file_kind_check(&st, NULL) == 0 &&
+                 image_read(fd, id, &st, &m, &e) == SPOOL_GOOD && read_content(op, fd, &st, &e);
+    free(m);
+    op_free(op);
+    close(fd);
+    return sound;
+}
+
 static void run_read(struct store *s, struct op *op, struct list *done)
 {
     struct stat st;

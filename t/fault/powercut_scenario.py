@@ -22,7 +22,7 @@ import soak_check  # noqa: E402
 from soak_clients import ACKED, Client, Numbers, Text  # noqa: E402
 from soak_server import Sink  # noqa: E402
 
-FOLDERS = ("new", "free", "tmp", "corrupt")
+FOLDERS = ("new", "free", "tmp", "corrupt", "journal")
 LOAD_SECONDS = 90      # at most, for all messages to be submitted
 DRAIN_SECONDS = 4      # at most, for some of the rest to be delivered
 SYNC_US, SLOW_SYNCFS_US = 1500, 60_000
