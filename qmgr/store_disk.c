@@ -139,12 +139,12 @@ static void retire(struct store *s, struct op *op)
     op_free(op);
 }
 
-/* Readers look at files only. */
+/* Readers look at files only, so what is in the journal looks like one. */
 static void look(struct store *s, struct op *op)
 {
-    int error = journal_file(s, &op->id);
-    if (error) {
-        op_fail(op, "cannot get a file for the message: %s", strerror(error));
+    op->source = journal_source(s, &op->id);
+    if (op->source < 0 && errno) {
+        op_fail(op, "cannot be read from the journal: %s", strerror(errno));
         store_complete_one(s, op);
         return;
     }

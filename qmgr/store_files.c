@@ -424,8 +424,16 @@ static int each_entry(struct store *s, int fd, const char *what,
 /* What is in tmp/ was never acknowledged. */
 static void sweep_tmp(struct store *s, const char *name)
 {
-    if (unlinkat(s->disk.tmp_fd, name, 0) < 0 && nursery_sweep(s, name) < 0)
+    if (unlinkat(s->disk.tmp_fd, name, 0) < 0)
         store_say(s, "tmp/%s cannot be removed: %s", name, strerror(errno));
+}
+
+static void sweep_journal(struct store *s, const char *name)
+{
+    if (strcmp(name, "ring.new") == 0)
+        unlinkat(s->disk.journal.dir, name, 0);
+    else
+        (void)nursery_sweep(s, name);
 }
 
 static void adopt_free(struct store *s, const char *name)
@@ -482,6 +490,7 @@ int files_open(struct store *s, struct err *e)
         open_directory("journal", &d->journal.dir, e) < 0)
         return -1;
     if (each_entry(s, d->tmp_fd, "tmp", sweep_tmp, e) < 0 ||
+        each_entry(s, d->journal.dir, "journal", sweep_journal, e) < 0 ||
         each_entry(s, d->free_fd, "free", adopt_free, e) < 0)
         return -1;
     return 0;

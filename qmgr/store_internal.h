@@ -55,11 +55,11 @@ enum {
     STORE_JOURNAL_STAY_US = 1000000,  /* a message that is not over by then gets a file... */
     STORE_JOURNAL_BLOCK = 128 * 1024, /* a block is written when it gets larger */
     STORE_JOURNAL_FILES = 64,         /* ...so many at a time */
-    STORE_JOURNAL_RESERVE = 16,     /* 1/this of the ring is for records that free it */
-    STORE_JOURNAL_TAIL_STEP = 8,    /* the superblock is written when the tail moved by 1/this */
-    STORE_NURSERY_FILES = 32,       /* files are made somewhere else when so many... */
-    STORE_NURSERY_SLOW_US = 60,     /* ...took longer than this each... */
-    STORE_NURSERY_STAY_US = 100000, /* ...but not sooner than this after the last move */
+    STORE_JOURNAL_RESERVE = 16,       /* 1/this of the ring is for records that free it */
+    STORE_JOURNAL_TAIL_STEP = 8,      /* the superblock is written when the tail moved by 1/this */
+    STORE_NURSERY_FILES = 32,         /* files are made somewhere else when so many... */
+    STORE_NURSERY_SLOW_US = 60,       /* ...took longer than this each... */
+    STORE_NURSERY_STAY_US = 100000,   /* ...but not sooner than this after the last move */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -97,6 +97,7 @@ struct op {
     struct id id;
     struct store_ref ref; /* as it was at the call */
     char *error;          /* NULL, or why it failed; owned */
+    int source;           /* READ, LOAD: the bytes of the message's file; -1: it has one */
     void *arg;
     union {
         struct {
@@ -241,7 +242,7 @@ struct shift {
 
 /* See store_nursery.c. */
 struct nursery {
-    int fd; /* tmp/made.NUMBER, or -1: files are made in free/ itself */
+    int fd; /* journal/made.NUMBER, or -1: files are made in free/ itself */
     uint32_t number, made;
     int64_t spent, stay_until; /* monotonic */
 };
@@ -253,6 +254,8 @@ struct journal {
     uint64_t head; /* where the next block goes */
     uint64_t tail; /* durable: blocks before it are not looked at */
     uint64_t tail_written, turn;
+    int broken; /* errno value of a write that failed: none is made after it */
+    unsigned block_messages;
     struct buf block; /* the next one */
     struct buf scratch;
     struct map live;            /* messages that are in it and count */
@@ -425,6 +428,9 @@ int journal_write(struct store *s);
 bool journal_finish(struct store *s, const struct id *id);
 /* Sees that the message has a file, if it is in the journal; 0 or an errno value. */
 int journal_file(struct store *s, const struct id *id);
+/* The bytes of a message that has no file, as a descriptor; -1: it has one, or
+ * errno is not 0. */
+int journal_source(struct store *s, const struct id *id);
 /* More than half of the ring is in use: files have to become durable soon. */
 bool journal_pressed(const struct store *s);
 bool journal_unsynced(const struct store *s);
@@ -444,7 +450,7 @@ void journal_settle(struct store *s);
 /* store_nursery.c */
 /* Makes an empty file free/NAME and opens it; -1 and errno. */
 int nursery_create(struct store *s, const char *name);
-/* tmp/NAME, if it is a nursery of an earlier process, is removed; -1 and errno. */
+/* journal/NAME, if it is a nursery of an earlier process, is removed; -1 and errno. */
 int nursery_sweep(struct store *s, const char *name);
 void nursery_close(struct store *s);
 

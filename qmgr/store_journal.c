@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -115,7 +116,8 @@ bool journal_commit(struct store *s, const struct id *id, struct slice bytes)
 {
     struct journal *j = &s->disk.journal;
     uint64_t at;
-    if (j->fd < 0 || !has_room(j, j->block.len + JOURNAL_RECORD + bytes.len + JOURNAL_PAGE))
+    if (j->fd < 0 || j->broken ||
+        !has_room(j, j->block.len + JOURNAL_RECORD + bytes.len + JOURNAL_PAGE))
         return false;
     if (j->block.len + bytes.len > STORE_JOURNAL_BLOCK && journal_write(s) != 0)
         return false;
@@ -124,6 +126,7 @@ bool journal_commit(struct store *s, const struct id *id, struct slice bytes)
     if (journal_add(&j->block, JOURNAL_MESSAGE, id, bytes, &at) < 0)
         return false;
     kept_add(j, id, at, bytes.len)->since = s->disk.now;
+    j->block_messages++;
     return true;
 }
 
@@ -155,15 +158,20 @@ int journal_write(struct store *s)
 {
     struct journal *j = &s->disk.journal;
     int error = 0;
-    if (j->block.len == 0)
-        return 0;
-    if (j->head % j->size + journal_pages(j->block.len) > j->size)
+    if (j->block.len == 0 || j->broken)
+        return j->broken;
+    /* The ring is full of messages that cannot get files: what is only about those
+     * that are gone waits. has_room sees to it that this never meets a message. */
+    uint64_t len = journal_pages(j->block.len), rest = j->size - j->head % j->size;
+    if (used(j) + len + (len > rest ? rest : 0) > j->size)
+        return j->block_messages ? ENOSPC : 0;
+    if (len > rest)
         error = wrap(j);
-    if (error)
-        return error;
     journal_end(&j->block, JOURNAL_RECORDS, j->head);
-    if ((error = put(j, buf_slice(&j->block), j->head)) != 0)
-        return error;
+    if (error == 0)
+        error = put(j, buf_slice(&j->block), j->head);
+    if (error)
+        return j->broken = error;
     for (struct list *n = j->order.prev; n != &j->order; n = n->prev) {
         struct kept *k = container_of(n, struct kept, order);
         if (k->written)
@@ -174,6 +182,7 @@ int journal_write(struct store *s)
     }
     j->head += j->block.len;
     buf_clear(&j->block);
+    j->block_messages = 0;
     changed(s);
     fault_point("journal.written");
     return 0;
@@ -191,7 +200,8 @@ static void note(struct store *s, enum journal_type type, const struct id *id)
     int error = journal_write(s);
     if (error)
         disk_bad(s, error, "writing to the journal");
-    buf_clear(&j->block);
+    if (j->block.len > 0) /* no room: after a crash it may be delivered again (P4) */
+        return;
     journal_begin(&j->block);
     journal_add(&j->block, type, id, SLICE(""), NULL);
 }
@@ -294,6 +304,27 @@ int journal_file(struct store *s, const struct id *id)
 {
     struct kept *k = map_get(&s->disk.journal.live, id_slice(id));
     return k && k->filed == 0 ? file_kept(s, k) : 0;
+}
+
+int journal_source(struct store *s, const struct id *id)
+{
+    struct journal *j = &s->disk.journal;
+    struct kept *k = map_get(&j->live, id_slice(id));
+    errno = 0;
+    if (k == NULL || k->filed)
+        return -1;
+    int error = k->written ? 0 : journal_write(s);
+    if (error == 0)
+        error = read_kept(s, k, &j->scratch);
+    int fd = error ? -1 : memfd_create("message", MFD_CLOEXEC);
+    if (error == 0 && fd < 0)
+        error = errno;
+    if (error == 0)
+        error = write_all(fd, buf_slice(&j->scratch), 0);
+    if (error && fd >= 0)
+        close(fd);
+    errno = error;
+    return error ? -1 : fd;
 }
 
 int journal_sync_files(struct store *s)

@@ -20,6 +20,7 @@ struct op *op_new(enum op_kind kind, const struct id *id, const struct store_ref
         op->id = *id;
     if (ref)
         op->ref = *ref;
+    op->source = -1;
     list_init(&op->link);
     return op;
 }
@@ -27,6 +28,8 @@ struct op *op_new(enum op_kind kind, const struct id *id, const struct store_ref
 void op_free(struct op *op)
 {
     buf_free(&op->bytes);
+    if (op->source >= 0)
+        close(op->source);
     free(op->error);
     if (op->kind == OP_LOAD)
         free(op->u.load.image);

@@ -35,10 +35,10 @@ static void leave(struct store *s)
     close(n->fd);
     n->fd = -1;
     nursery_name(name, n->number);
-    unlinkat(s->disk.tmp_fd, name, AT_REMOVEDIR);
+    unlinkat(s->disk.journal.dir, name, AT_REMOVEDIR);
 }
 
-/* Makes directories in tmp/ be put where there is room, not beside it. */
+/* Makes directories in journal/ be put where there is room, not beside it. */
 static bool spread_directories(int fd)
 {
     int flags = 0;
@@ -59,16 +59,16 @@ static void move_elsewhere(struct store *s)
     if (now < n->stay_until)
         return;
     n->stay_until = now + STORE_NURSERY_STAY_US;
-    if (!spread_directories(d->tmp_fd))
+    if (!spread_directories(d->journal.dir))
         return;
     /* the old one goes last: where it is there is no room */
     uint32_t number; /* at random: ext4 begins to look at the name's hash */
     if (getrandom(&number, sizeof number, 0) != sizeof number)
         panic("getrandom failed");
     nursery_name(name, number);
-    if (mkdirat(d->tmp_fd, name, 0700) < 0 && errno != EEXIST)
+    if (mkdirat(d->journal.dir, name, 0700) < 0 && errno != EEXIST)
         return;
-    int fd = openat(d->tmp_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(d->journal.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     leave(s);
     n->number = number;
     n->fd = fd;
@@ -117,7 +117,7 @@ int nursery_create(struct store *s, const char *name)
 
 int nursery_sweep(struct store *s, const char *name)
 {
-    int tmp = s->disk.tmp_fd;
+    int tmp = s->disk.journal.dir;
     if (strncmp(name, NURSERY_PREFIX, strlen(NURSERY_PREFIX)) != 0)
         return -1;
     int fd = openat(tmp, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

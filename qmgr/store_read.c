@@ -184,7 +184,9 @@ static int open_message(struct store *s, struct op *op, struct stat *st, bool *d
     struct err e = {0};
     *st = (struct stat){0};
     store_path(path, op->ref.bucket, &op->id);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool own = op->source < 0;
+    int fd = own ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : op->source;
+    op->source = -1;
     if (fd < 0) {
         *damaged = errno == ENOENT;
         op_fail(op, "%s: %s", path, *damaged ? "the file is gone" : strerror(errno));
@@ -194,7 +196,7 @@ static int open_message(struct store *s, struct op *op, struct stat *st, bool *d
     }
     if (fstat(fd, st) < 0) {
         op_fail(op, "%s: %s", path, strerror(errno));
-    } else if (file_kind_check(st, &e) < 0) {
+    } else if (own && file_kind_check(st, &e) < 0) {
         op_fail(op, "%s: %s", path, e.text);
     } else {
         return fd;

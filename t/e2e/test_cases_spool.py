@@ -51,9 +51,21 @@ def wait_empty(p):
 
 @pytest.fixture
 def faulty(place):
-    """A relay that delivers, whose disk and processes can be made to fail."""
+    """A relay that delivers, whose disk and processes can be made to fail; each message
+    gets a file at once."""
+    yield from make_faulty(place, "0")
+
+
+@pytest.fixture
+def journalled(place):
+    """The same, with a journal."""
+    yield from make_faulty(place, "512k")
+
+
+def make_faulty(place, journal):
     faults = Faults(place)
     with Sink() as sink, Postern(place, relayhost=f"[127.0.0.1]:{sink.port}",
+                                 queue_journal_size=journal,
                                  environment=faults.environment, **FAST) as p:
         deliver(p, "first@dst.test")
         sink.wait(1)
@@ -96,6 +108,39 @@ def test_F06_F07_qmgr_killed_after_the_file_has_its_name(faulty, whole, point):
     wait_empty(p)
     assert sorted(recipients(sink)) == ["after@dst.test", "case@dst.test", "first@dst.test"]
     assert not p.spool_files("corrupt")
+
+
+@needs_faults
+def test_F04_F05_qmgr_killed_before_the_journal_is_written(journalled):
+    kill_at(journalled, "journal.write")
+    p, sink, _ = journalled
+    wait_until(lambda: "after@dst.test" in recipients(sink), 30, "the next message")
+    wait_empty(p)
+    assert "case@dst.test" not in recipients(sink)
+    assert not p.spool_files("corrupt") and not p.spool_files("tmp")
+
+
+@needs_faults
+@pytest.mark.parametrize("point", ["journal.written", "journal.sync", "store.dirs_synced"])
+def test_F06_F07_qmgr_killed_after_the_journal_is_written(journalled, point):
+    kill_at(journalled, point)
+    p, sink, _ = journalled
+    wait_until(lambda: {"case@dst.test", "after@dst.test"} <= set(recipients(sink)), 30,
+               "the delivery of both")
+    wait_empty(p)
+    assert sorted(recipients(sink)) == ["after@dst.test", "case@dst.test", "first@dst.test"]
+    assert not p.spool_files("corrupt")
+
+
+@needs_faults
+def test_F24_a_failed_sync_of_the_journal_latches_the_spool(journalled):
+    p, sink, faults = journalled
+    faults.set("journal.write", errno.EIO)
+    assert attempt(p, "case@dst.test") == 451
+    faults.clear()
+    assert attempt(p, "later@dst.test") == 451
+    assert "bad" in p.ctl("status")
+    assert recipients(sink) == ["first@dst.test"]
 
 
 @needs_faults
@@ -150,6 +195,7 @@ def test_F22_no_space_for_a_notice_keeps_the_recipient(faulty):
 def test_F24_a_failed_fsync_latches_the_spool_until_a_restart(place):
     faults, port = Faults(place), free_port()
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", environment=faults.environment,
+                 queue_journal_size="0",
                  **FAST) as p:
         deliver(p, "before@dst.test")
         faults.set("store.syncfs", errno.EIO, count=100)
@@ -177,7 +223,7 @@ def test_F23_without_inodes_mail_is_refused_and_deliveries_go_on(place):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=120,mode=755", "tmpfs", spool],
                    check=True)
     try:
-        with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
+        with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0", queue_journal_size="0",
                      queue_minfree_inodes="40", **FAST) as p:
             taken = 0
             while (code := attempt(p, f"r{taken}@dst.test")) == 250:

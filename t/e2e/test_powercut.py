@@ -18,19 +18,31 @@ from postern import BUILD  # noqa: E402
 SEED, MESSAGES = 20261122, 120
 
 
-@pytest.fixture(scope="module")
-def recording():
+def recorded(journal):
     with tempfile.TemporaryDirectory(prefix="postern-") as directory:
         os.chmod(directory, 0o755)
-        yield directory, powercut_scenario.record(directory, SEED, messages=MESSAGES)
+        yield directory, powercut_scenario.record(directory, SEED, messages=MESSAGES,
+                                                  journal=journal)
+
+
+@pytest.fixture(scope="module")
+def recording():
+    """Of a relay whose messages all get a file at once."""
+    yield from recorded("0")
+
+
+@pytest.fixture(scope="module")
+def journalled():
+    yield from recorded("512k")
 
 
 def test_the_recorder_knows_all_calls_that_change_the_spool():
     assert not shim.unknown_calls(BUILD)
 
 
-def test_F20_power_cut_at_every_write(recording):
-    directory, rec = recording
+@pytest.mark.parametrize("which", ["recording", "journalled"])
+def test_F20_power_cut_at_every_write(request, which):
+    directory, rec = request.getfixturevalue(which)
     report = powercut_run.judge(directory, rec, SEED, turns=2, restarts=3)
     assert not report["wrong"], "\n".join(report["wrong"][:20])
     assert report["acknowledged"] >= 30 and report["delivered"] >= 40 and report["noticed"] >= 1
@@ -40,6 +52,13 @@ def test_F20_power_cut_at_every_write(recording):
 @pytest.mark.parametrize("name", powercut_run.REPLAYED)
 def test_F20_the_checker_finds_a_relay_that_is_wrong(recording, name):
     directory, rec = recording
+    report = powercut_run.judge(directory, rec, SEED, mutant=name)
+    assert report["wrong"], "nothing was found"
+
+
+@pytest.mark.parametrize("name", powercut_run.JOURNALLED)
+def test_F20_the_checker_finds_a_journal_that_is_wrong(journalled, name):
+    directory, rec = journalled
     report = powercut_run.judge(directory, rec, SEED, mutant=name)
     assert report["wrong"], "nothing was found"
 

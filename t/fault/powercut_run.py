@@ -62,6 +62,16 @@ def lazy_mark(states):
     states.disk.forgets = lambda op: op.record.target[0] == free or op.record.size == 1
 
 
+def no_journal(states):
+    ring = states.rec.tree["journal/ring"][0]
+    states.disk.worth = lambda sync: (True, sync.inode != ring)
+
+
+def early_tail(states):
+    ring = states.rec.tree["journal/ring"][0]
+    states.disk.forgets = lambda op: op.record.inode == ring and op.record.at >= 4096
+
+
 def no_notice(states):
     states.judge.noticed.clear()
 
@@ -77,6 +87,12 @@ REPLAYED = {
     "lazy-mark": (lazy_mark, "marks of delivered recipients are not synced"),
     "no-notice": (no_notice, "notices are lost"),
 }
+# the same, for a recording with a journal
+JOURNALLED = {
+    "no-journal": (no_journal, "the journal is not synced"),
+    "early-tail": (early_tail, "of the journal nothing but its superblock is durable"),
+    "no-notice": (no_notice, "notices are lost"),
+}
 # name: (rule of the shim while the relay runs, in words)
 REAL = {
     "lying-directories": ({"calls": [shim.FSYNC], "action": shim.IGNORE,
@@ -88,7 +104,7 @@ REAL = {
 
 
 def mutants():
-    return [(name, why) for name, (_, why) in {**REPLAYED, **REAL}.items()]
+    return [(name, why) for name, (_, why) in {**REPLAYED, **JOURNALLED, **REAL}.items()]
 
 
 # ---- the states ---------------------------------------------------------------------------
@@ -182,7 +198,7 @@ class States:
 
 def judge(directory, rec, seed, turns=1, states=0, restarts=0, mutant=""):
     """All cuts of a recording; the report."""
-    s = States(rec, directory, seed, REPLAYED[mutant][0] if mutant else None)
+    s = States(rec, directory, seed, {**REPLAYED, **JOURNALLED}[mutant][0] if mutant else None)
     s.go(turns, states, restarts)
     samples = s.samples[::max(1, len(s.samples) // restarts)][:restarts] if restarts else []
     if samples:
@@ -198,6 +214,8 @@ def run(directory, o):
     unknown = shim.unknown_calls(BUILD)
     assert not unknown, f"calls that the recorder does not see: {', '.join(unknown)}"
     lie = REAL[o.mutant][0] if o.mutant in REAL else None
-    rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie)
+    files_only = o.mutant in {**REPLAYED, **REAL} and o.mutant not in JOURNALLED
+    rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie,
+                                   journal="0" if files_only else "512k")
     return judge(directory, rec, o.seed, o.turns, o.states, o.restarts,
-                 o.mutant if o.mutant in REPLAYED else "")
+                 o.mutant if o.mutant in {**REPLAYED, **JOURNALLED} else "")

@@ -121,7 +121,7 @@ def read_tree(spool):
 class Scenario:
     """Runs it; `recording` at the end."""
 
-    def __init__(self, directory, seed, messages=160, clients=4, lie=None):
+    def __init__(self, directory, seed, messages=160, clients=4, lie=None, journal="512k"):
         self.seed, self.random = seed, random.Random(seed)
         self.sink = Sink(directory, seed)
         self.shim = shim.Shim(directory, BUILD)
@@ -133,7 +133,7 @@ class Scenario:
             directory, start=False, relayhost=f"[127.0.0.1]:{self.sink.port}",
             program_directory=self.shim.programs, transport_maps=f"texthash:{table}",
             minimal_backoff_time="1s", maximal_backoff_time="2s", destination_suspend_time="1s",
-            qmgr_free_files_limit=24)
+            qmgr_free_files_limit=24, queue_journal_size=journal)
         self.done = threading.Event()
         self.numbers = FewNumbers(messages, self.done)
         text = Text(300_000)

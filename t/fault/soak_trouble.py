@@ -19,7 +19,8 @@ GENTLE = {"pause": 4, "full": 3, "inodes": 2, "dns_loss": 3}
 # Where a process dies between two steps that matter, in builds with fault points.
 POINTS = ("smtpd.commit", "smtpd.committed", "store.create", "store.write", "store.rename",
           "store.renamed", "store.syncfs", "store.dirs_synced", "store.large_fsync",
-          "store.change", "qmgr.committed", "qmgr.result", "qmgr.notice", "qmgr.noticed",
+          "store.change", "journal.write", "journal.written",
+          "journal.sync", "qmgr.committed", "qmgr.result", "qmgr.notice", "qmgr.noticed",
           "relay.dot_told", "relay.dot_sent", "relay.result", "bounce.notice")
 POINT_SECONDS = 1.0
 # Services finish within service_stop_time (10 s) after their master was killed.
@@ -31,7 +32,7 @@ DNS_SECONDS = (0.5, 8.0)
 
 
 def service_of(point):
-    return point.split(".")[0].replace("store", "qmgr")
+    return point.split(".")[0].replace("store", "qmgr").replace("journal", "qmgr")
 
 
 class Trouble:
