@@ -223,7 +223,8 @@ def test_F23_without_inodes_mail_is_refused_and_deliveries_go_on(place):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=120,mode=755", "tmpfs", spool],
                    check=True)
     try:
-        with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0", queue_journal_size="0",
+        with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
+                     queue_journal_size="0",
                      queue_minfree_inodes="40", **FAST) as p:
             taken = 0
             while (code := attempt(p, f"r{taken}@dst.test")) == 250:
