@@ -255,9 +255,9 @@ static void commit_succeeded(struct store *s, struct op *op)
  * nobody knows what the disk holds of it. */
 static void commit_failed(struct store *s, struct op *op)
 {
-    struct bucket *b = op->u.commit.journal ? NULL : bucket_get(s, op->u.commit.bucket, false);
-    if (op->u.commit.journal)
-        journal_finish(s, &op->id);
+    struct bucket *b = NULL;
+    if (!op->u.commit.journal || !journal_finish(s, &op->id)) /* it may have got a file */
+        b = bucket_get(s, op->u.commit.bucket, false);
     if (b) {
         unlinkat(b->fd, op->id.text, 0);
         bucket_changed(s, b);
@@ -304,17 +304,19 @@ static int make_durable(struct store *s)
     return error;
 }
 
-static void batch_failed(struct store *s, int error, struct list *done)
+void batch_failed(struct store *s, struct op **batch, size_t count, int error)
 {
-    struct disk *d = &s->disk;
-    for (size_t i = 0; i < d->batch_count; i++) {
-        struct op *op = d->batch[i];
+    struct list done;
+    list_init(&done);
+    for (size_t i = 0; i < count; i++) {
+        struct op *op = batch[i];
         if (op->kind == OP_RECORD)
             op_fail(op, "fsync: %s", strerror(error));
         else
             commit_failed(s, op);
-        list_push(done, &op->link);
+        list_push(&done, &op->link);
     }
+    store_complete(s, &done);
 }
 
 void batch_succeeded(struct store *s, struct op **batch, size_t count, struct list *done)
@@ -357,7 +359,7 @@ void batch_sync_each(struct store *s)
     if (error == 0)
         error = make_durable(s);
     if (error)
-        batch_failed(s, error, &done);
+        batch_failed(s, d->batch, d->batch_count, error);
     else
         batch_succeeded(s, d->batch, d->batch_count, &done);
     d->batch_count = d->batch_commits = d->batch_files = 0;

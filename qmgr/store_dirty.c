@@ -188,6 +188,7 @@ void dirty_sync(struct store *s)
     size_t count = d->dirty.count, cursor = 0, n = 0;
     if (disk_sync_whole(s))
         return;
+    d->doubtful = false; /* each file is asked now, and an error is the disk's */
     struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
     struct dirty *entry;
     while ((entry = map_next(&d->dirty, &cursor)) != NULL)

@@ -45,7 +45,8 @@ void disk_bad(struct store *s, int error, const char *what)
  * are synced one by one for a while. */
 bool disk_may_syncfs(const struct store *s)
 {
-    return s->disk.syncfs_reports && store_now() >= s->disk.syncfs_after;
+    const struct disk *d = &s->disk;
+    return d->syncfs_reports && !d->doubtful && store_now() >= d->syncfs_after;
 }
 
 void disk_syncfs_took(struct store *s, int64_t us)
@@ -66,8 +67,12 @@ bool disk_sync_whole(struct store *s)
     int64_t start = store_now();
     /* A failure may be of another's file. Each file's fsync then tells its own:
      * the kernel keeps a failed write for every descriptor until it was told. */
-    if (!disk_may_syncfs(s) || fault_point("store.syncfs") || syncfs(s->disk.new_fd) < 0)
+    if (!disk_may_syncfs(s))
         return false;
+    if (fault_point("store.syncfs") || syncfs(s->disk.new_fd) < 0) {
+        s->disk.doubtful = true;
+        return false;
+    }
     journal_synced(s, s->disk.generation, s->disk.journal.tail_written);
     disk_durable(s, s->disk.generation++);
     disk_syncfs_took(s, store_now() - start);
@@ -76,7 +81,7 @@ bool disk_sync_whole(struct store *s)
 
 void disk_durable(struct store *s, generation_t generation)
 {
-    if (generation <= s->disk.durable)
+    if (generation <= s->disk.durable || s->disk.doubtful)
         return;
     s->disk.durable = generation;
     journal_durable(s, generation);
@@ -262,8 +267,10 @@ static void tick(struct store *s)
     struct disk *d = &s->disk;
     d->now = store_now();
     journal_tick(s);
-    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US)
+    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US) {
+        batch_sync(s); /* it may use descriptors that dirty_sync closes */
         dirty_sync(s);
+    }
     if (d->now >= d->next_tick) {
         look_at_space(s);
         if (d->now - d->last_commit > STORE_IDLE_US)

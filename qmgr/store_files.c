@@ -248,6 +248,7 @@ int file_make(struct store *s, struct free_file *f)
         }
         errno = 0; /* a name that somebody put there: never used again */
     }
+    errno = errno ? errno : EEXIST;
     return -1;
 }
 

@@ -7,7 +7,8 @@
  * error once to each descriptor: what another flight would be told is its own
  * descriptor's, but what was written while the failed one was in the air and has
  * not set off yet might not be told again. So these operations and those of the
- * failed flight are synced file by file, where each file has its own verdict.
+ * failed flight are synced file by file, where each file has its own verdict. A
+ * flight of the journal alone was about the journal alone: its batch is refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -174,6 +175,12 @@ static void crash(struct store *s, struct flight *f)
         store_complete(s, &done);
         return;
     }
+    if (!f->whole) { /* the journal's own: never tried again (F24) */
+        disk_bad(s, EIO, "fdatasync of journal/ring");
+        batch_failed(s, f->batch, f->count, EIO);
+        return;
+    }
+    s->disk.doubtful = true;
     for (size_t i = 0; i < f->count; i++)
         batch_add(s, f->batch[i]);
 }

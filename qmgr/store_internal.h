@@ -292,6 +292,8 @@ struct disk {
     bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
     int64_t syncfs_after, syncfs_pause;
     bool no_spares; /* one could not be made */
+    bool doubtful;  /* a sync of the whole failed: until each file was asked, nothing that was
+                     * written before counts as durable */
     int64_t now, dirty_since, next_tick, next_sweep, last_commit;
     int state;
     bool bad; /* latched */
@@ -478,6 +480,8 @@ void batch_send(struct store *s);
 void batch_sync(struct store *s);
 /* The same, file by file. */
 void batch_sync_each(struct store *s);
+/* It has failed with this errno value: no message of it was taken. */
+void batch_failed(struct store *s, struct op **batch, size_t count, int error);
 /* Whether a record of this message waits in the batch or in a flight. */
 bool batch_has(const struct store *s, const struct id *id);
 /* The batch is durable: puts its operations on a list to be completed. Any thread. */

@@ -256,8 +256,9 @@ static int name_file(struct store *s, struct kept *k, struct free_file *f)
     if (error)
         return error;
     if (renameat2(s->disk.free_fd, name, b->fd, k->id.text, RENAME_NOREPLACE) < 0) {
-        if (errno != EEXIST || message_is_sound(b->fd, &k->id))
-            return errno;
+        error = errno;
+        if (error != EEXIST || message_is_sound(b->fd, &k->id))
+            return error;
         if (renameat(s->disk.free_fd, name, b->fd, k->id.text) < 0)
             return errno;
     }
@@ -351,7 +352,7 @@ int journal_sync_files(struct store *s)
 void journal_durable(struct store *s, generation_t generation)
 {
     struct journal *j = &s->disk.journal;
-    while (!list_empty(&j->filed)) {
+    while (!list_empty(&j->filed) && !s->disk.bad) {
         struct kept *k = container_of(j->filed.next, struct kept, stage);
         if (k->filed > generation)
             break;
@@ -589,6 +590,7 @@ static int empty_ring(struct store *s, struct err *e)
 {
     struct journal *j = &s->disk.journal;
     size_t count = j->live.count;
+    errno = 0;
     list_each_safe(&j->waiting, n)
     {
         struct kept *k = container_of(n, struct kept, stage);

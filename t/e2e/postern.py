@@ -90,7 +90,6 @@ class Postern:
             "pid_directory": "run", "program_directory": BIN, "maillog_file": "log",
             "event_log_file": "events.json", "mynetworks": "127.0.0.0/8",
             "queue_minfree": "1m", "qmgr_free_files_limit": "256",
-            "queue_journal_size": "512k",
             "service_restart_delay": "0s", **config}
         self.write_config()
         if start:

@@ -29,8 +29,6 @@ CASES = [
     (shim.WRITE, QMGR_WRITES, errno.EIO, SMALL, 451),
     (shim.RENAME, 1, errno.ENOSPC, SMALL, 452),
     (shim.RENAME, 1, errno.EROFS, SMALL, 451),
-    (shim.FSYNC, 1, errno.EIO, SMALL, 451),
-    (shim.FSYNC, 2, errno.EIO, SMALL, 451),
     (shim.CREATE, 1, errno.ENOSPC, LARGE, 452),
     (shim.CREATE, 1, errno.EMFILE, LARGE, 451),
     (shim.WRITE, SMTPD_WRITES, errno.ENOSPC, LARGE, 452),
