@@ -222,6 +222,11 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
     return changed;
 }
 
+void queue_make_durable(struct qmgr *q, void (*done)(const char *error, void *arg), void *arg)
+{
+    store_sync(q->store, done, arg);
+}
+
 void queue_wake_all(struct qmgr *q, bool force)
 {
     list_each(&q->all, at)

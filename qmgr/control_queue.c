@@ -153,9 +153,26 @@ static void action_counts(struct control_client *c, struct buf *b)
     json_bool(b, "dry_run", c->request.dry_run);
 }
 
+static void on_durable(const char *error, void *arg)
+{
+    struct control_client *c = arg;
+    if (!control_unpin(c))
+        return;
+    if (error)
+        control_fail(c, "It is done, but part of it may be lost when the power fails: %s.", error);
+    else
+        control_done(c, action_counts);
+}
+
+/* Who was told that it is done finds it done after a power failure, too. */
 static void end_action(struct control_client *c)
 {
-    control_done(c, action_counts);
+    if (c->request.changed == 0) {
+        control_done(c, action_counts);
+        return;
+    }
+    control_pin(c);
+    queue_make_durable(c->control->queue, on_durable, c);
 }
 
 static enum walk_answer act_on_one(struct control_client *c, struct message *m)

@@ -112,6 +112,9 @@ enum queue_action {
  * anything. m may be gone afterwards. `by` names who asked, for the log; NULL: do
  * not log. */
 bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, const char *by);
+/* Calls back when all that was done so far survives a power failure, or with an error:
+ * part of it may not. */
+void queue_make_durable(struct qmgr *q, void (*done)(const char *error, void *arg), void *arg);
 /* As QUEUE_DO_FLUSH for the whole queue, and ends all suspensions of sites. */
 void queue_flush_all(struct qmgr *q);
 

@@ -38,13 +38,17 @@ static struct slice recent_key(const void *value)
     return id_slice(value);
 }
 
+void store_remember(struct store *s, const struct id *id)
+{
+    struct id *copy = xmalloc(sizeof *copy);
+    *copy = *id;
+    free(map_put(&s->recent, copy));
+}
+
 void store_commit(struct store *s, struct store_commit *c)
 {
-    if (!s->scan_over) {
-        struct id *copy = xmalloc(sizeof *copy);
-        *copy = c->id;
-        free(map_put(&s->recent, copy));
-    }
+    if (!s->scan_over)
+        store_remember(s, &c->id);
     struct op *op = op_new(OP_COMMIT, &c->id, NULL);
     op->u.commit.c = c;
     op->u.commit.fd = c->large_fd;
@@ -103,6 +107,14 @@ void store_record(struct store *s, const struct id *id, struct store_ref *ref, s
     op->arg = arg;
     ref->records_end += record.len;
     submit(s, op, done != NULL);
+}
+
+void store_sync(struct store *s, void (*done)(const char *error, void *arg), void *arg)
+{
+    struct op *op = op_new(OP_SYNC, NULL, NULL);
+    op->u.sync.done = done;
+    op->arg = arg;
+    submit(s, op, true);
 }
 
 void store_unload(struct store *s, const struct id *id, struct store_ref *ref)
@@ -248,6 +260,7 @@ static int start_threads(struct store *s, struct err *e)
  * somebody's write failed, it is not used again. */
 static int bring_up(struct store *s, struct err *e)
 {
+    disk_ask_kernel(s);
     if (syncfs(s->disk.new_fd) < 0)
         files_trim(s, 0, UINT32_MAX);
     return journal_open(s, e);

@@ -127,6 +127,9 @@ void store_mark(struct store *s, const struct id *id, struct store_ref *ref, uin
  * record is durable (NULL) or could not be written (the error). */
 void store_record(struct store *s, const struct id *id, struct store_ref *ref, struct slice record,
                   void (*done)(const char *error, void *arg), void *arg);
+/* Calls back when all that was called before is durable (NULL), or with the error:
+ * something that was called since the last time may be lost when the power fails. */
+void store_sync(struct store *s, void (*done)(const char *error, void *arg), void *arg);
 /* The message will not be worked on for a while (deferred, held): gives its
  * cached descriptor back. Optional; ref stays good. Not while a read or load is
  * under way on it. */

@@ -55,7 +55,7 @@ void batch_add(struct store *s, struct op *op)
     }
     d->batch[d->batch_count++] = op;
     d->batch_commits += op->kind == OP_COMMIT;
-    d->batch_files += op->kind != OP_COMMIT || !op->u.commit.journal;
+    d->batch_files += op->kind == OP_COMMIT ? !op->u.commit.journal : op->u.record.fd >= 0;
 }
 
 static void fill_ref(struct op *op, const struct spool_layout *l)
@@ -77,9 +77,9 @@ static int give_name(struct store *s, struct op *op, int from_fd, const char *fr
     int error = b ? fault_point("store.rename") : errno;
     if (error)
         return error;
+    if (journal_has(s, &op->id))
+        return EEXIST;
     if (op->u.commit.c->replace) {
-        if ((error = journal_file(s, &op->id)) != 0)
-            return error;
         dirty_forget(s, &op->id); /* of the file that is replaced */
         /* the old file is the only durable copy until the new one is */
         if (fault_point("store.file_fsync") || fsync(op->u.commit.fd) < 0)
@@ -136,7 +136,7 @@ static void write_small(struct store *s, struct op *op)
         refuse(s, op, 452);
         return;
     }
-    if (!c->replace && into_journal(s, op, &layout))
+    if (!c->replace && strlen(op->id.text) == ID_LEN && into_journal(s, op, &layout))
         return;
     struct free_file *f = file_take(s);
     if (f == NULL) {
@@ -253,7 +253,7 @@ static void commit_succeeded(struct store *s, struct op *op)
 
 /* It was not acknowledged and must leave no trace. The file is not used again:
  * nobody knows what the disk holds of it. */
-static void commit_failed(struct store *s, struct op *op)
+static void commit_failed(struct store *s, struct op *op, int error)
 {
     struct bucket *b = NULL;
     if (!op->u.commit.journal || !journal_finish(s, &op->id)) /* it may have got a file */
@@ -263,8 +263,16 @@ static void commit_failed(struct store *s, struct op *op)
         bucket_changed(s, b);
     }
     store_fd_close(s, op->u.commit.fd);
-    op_fail(op, "the spool's disk has failed");
-    op->u.commit.code = 451;
+    if (error == ENOSPC || error == EDQUOT)
+        op_fail(op, "writing to the journal: %s", strerror(error));
+    else
+        op_fail(op, "the spool's disk has failed");
+    op->u.commit.code = error == ENOSPC || error == EDQUOT ? 452 : 451;
+}
+
+static bool needs_journal(const struct op *op)
+{
+    return op->kind == OP_COMMIT ? op->u.commit.journal : op->u.record.ring;
 }
 
 /* The files of the batch, and the journal once for all that are in it. */
@@ -275,12 +283,15 @@ static size_t list_jobs(struct disk *d)
         d->job_capacity = d->batch_capacity + 1;
         d->jobs = xreallocarray(d->jobs, d->job_capacity, sizeof *d->jobs);
     }
+    bool journal = false;
     for (size_t i = 0; i < d->batch_count; i++) {
-        struct op *op = d->batch[i];
-        if (op->kind != OP_COMMIT || !op->u.commit.journal)
-            d->jobs[n++].fd = op->kind == OP_COMMIT ? op->u.commit.fd : op->u.record.fd;
+        const struct op *op = d->batch[i];
+        int fd = op->kind == OP_COMMIT ? op->u.commit.fd : op->u.record.fd;
+        journal |= needs_journal(op);
+        if (fd >= 0)
+            d->jobs[n++].fd = fd;
     }
-    if (n < d->batch_count)
+    if (journal)
         d->jobs[n++].fd = d->journal.fd;
     return n;
 }
@@ -313,7 +324,7 @@ void batch_failed(struct store *s, struct op **batch, size_t count, int error)
         if (op->kind == OP_RECORD)
             op_fail(op, "fsync: %s", strerror(error));
         else
-            commit_failed(s, op);
+            commit_failed(s, op, error);
         list_push(&done, &op->link);
     }
     store_complete(s, &done);
@@ -333,15 +344,41 @@ bool batch_has(const struct store *s, const struct id *id)
 {
     const struct disk *d = &s->disk;
     for (size_t i = 0; i < d->batch_count && d->batch_count > d->batch_commits; i++)
-        if (slice_eq(id_slice(&d->batch[i]->id), id_slice(id)))
+        if (d->batch[i]->kind == OP_RECORD && d->batch[i]->u.record.fd >= 0 &&
+            slice_eq(id_slice(&d->batch[i]->id), id_slice(id)))
             return true;
     return flights_have(s, id);
 }
 
-/* The journal's block goes into the ring; 0 or an errno value. */
-static int write_journal(struct store *s)
+/* The journal's block found no room on the disk (where even overwriting takes some): what
+ * of the batch is in it is refused. It is written later, with the words that these
+ * messages are over. */
+static void refuse_journalled(struct store *s, int error)
+{
+    struct disk *d = &s->disk;
+    size_t kept = 0;
+    for (size_t i = 0; i < d->batch_count; i++) {
+        struct op *op = d->batch[i];
+        bool waits = op->kind == OP_COMMIT ? op->u.commit.journal && !journal_is_written(s, &op->id)
+                                           : op->u.record.ring;
+        if (!waits) {
+            d->batch[kept++] = op;
+            continue;
+        }
+        d->batch_commits -= op->kind == OP_COMMIT;
+        d->batch_files -= op->kind == OP_RECORD && op->u.record.fd >= 0;
+        batch_failed(s, &op, 1, error);
+    }
+    d->batch_count = kept;
+}
+
+int batch_write_journal(struct store *s)
 {
     int error = journal_write(s);
+    if (error == ENOSPC || error == EDQUOT) {
+        refuse_journalled(s, error);
+        return 0;
+    }
     if (error)
         disk_bad(s, error, "writing to the journal");
     return error;
@@ -352,7 +389,7 @@ void batch_sync_each(struct store *s)
     struct disk *d = &s->disk;
     struct list done;
     flights_wait(s);
-    int error = write_journal(s);
+    int error = batch_write_journal(s);
     if (d->batch_count == 0)
         return;
     list_init(&done);
@@ -374,7 +411,7 @@ static bool can_fly(const struct store *s)
 
 void batch_sync(struct store *s)
 {
-    if (!flights_wait(s) && write_journal(s) == 0 && s->disk.batch_count > 0 && can_fly(s) &&
+    if (!flights_wait(s) && batch_write_journal(s) == 0 && s->disk.batch_count > 0 && can_fly(s) &&
         flight_start(s))
         flights_wait(s);
     batch_sync_each(s);
@@ -383,7 +420,7 @@ void batch_sync(struct store *s)
 void batch_send(struct store *s)
 {
     struct disk *d = &s->disk;
-    if (write_journal(s) != 0) {
+    if (batch_write_journal(s) != 0) {
         batch_sync_each(s);
         return;
     }

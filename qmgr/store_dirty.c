@@ -10,11 +10,16 @@
 
 enum { DIRTY_MAX = 1024 /* then they are synced at once */ };
 
-bool dirty_any(const struct store *s)
+static bool any_files(const struct store *s)
 {
     const struct disk *d = &s->disk;
     return d->dirty.count > 0 || !list_empty(&d->dirty_buckets) || d->new_dirty ||
-           journal_unsynced(s);
+           journal_files_wait(s);
+}
+
+bool dirty_any(const struct store *s)
+{
+    return any_files(s) || journal_unsynced(s);
 }
 
 static void stamp(struct disk *d, struct dirty *entry)
@@ -54,18 +59,26 @@ static struct dirty *dirty_get(struct store *s, const struct op *op)
     return entry;
 }
 
-/* Writes into the message's file; 0 or an errno value, already reported. */
-static int change(struct store *s, const struct op *op, struct slice bytes, uint64_t at,
-                  struct dirty **entry)
+static int write_change(struct store *s, const struct op *op, struct slice bytes, uint64_t at,
+                        struct dirty **entry)
+{
+    *entry = dirty_get(s, op);
+    return *entry ? write_all((*entry)->fd, bytes, at) : errno;
+}
+
+/* Writes into the message's file and its journal, wherever it is; 0 or an errno value,
+ * already reported. With `must` the journal has to have it, too. */
+static int change(struct store *s, const struct op *op, struct slice bytes, uint64_t at, bool must,
+                  struct dirty **entry, bool *ring)
 {
     *entry = NULL;
-    int error = journal_file(s, &op->id);
-    if (error == 0) {
-        *entry = dirty_get(s, op);
-        error = *entry ? fault_point("store.change") : errno;
-    }
+    *ring = false;
+    int error = fault_point("store.change");
+    if (error == 0 && !journal_only(s, &op->id))
+        error = write_change(s, op, bytes, at, entry);
     if (error == 0)
-        error = write_all((*entry)->fd, bytes, at);
+        error = journal_change(s, &op->id, bytes, at, must, ring);
+    s->disk.changes_failed |= error != 0;
     if (error == EIO || error == EROFS)
         disk_bad(s, error, "writing to a message");
     else if (error)
@@ -86,8 +99,9 @@ static void limit_dirty(struct store *s)
 void dirty_mark(struct store *s, struct op *op)
 {
     struct dirty *entry;
+    bool ring;
     change(s, op, slice_make(&op->u.mark.status, 1), op->ref.status_at + op->u.mark.recipient,
-           &entry);
+           false, &entry, &ring);
     op_free(op);
     limit_dirty(s);
 }
@@ -114,7 +128,8 @@ void dirty_record(struct store *s, struct op *op)
     struct shift *shift = map_get(&d->shifts, id_slice(&op->id));
     uint64_t at = op->ref.records_end - (shift ? shift->bytes : 0);
     struct dirty *entry;
-    int error = change(s, op, buf_slice(&op->bytes), at, &entry);
+    bool ring;
+    int error = change(s, op, buf_slice(&op->bytes), at, op->u.record.done != NULL, &entry, &ring);
     if (error) {
         shift_records(d, shift, op);
         op_fail(op, "%s", strerror(error));
@@ -123,7 +138,8 @@ void dirty_record(struct store *s, struct op *op)
         else
             op_free(op);
     } else if (op->u.record.done) {
-        op->u.record.fd = entry->fd;
+        op->u.record.fd = entry ? entry->fd : -1;
+        op->u.record.ring = ring;
         batch_add(s, op);
     } else {
         op_free(op);
@@ -172,20 +188,26 @@ void dirty_durable(struct store *s, generation_t generation)
 static void sync_journal(struct store *s)
 {
     struct disk *d = &s->disk;
-    uint64_t tail = d->journal.tail_written;
-    int error = fdatasync(d->journal.fd) < 0 ? errno : 0;
+    struct journal_point point = journal_point(s);
+    if (d->journal.fd < 0 || d->journal.lost)
+        return;
+    int error = fault_point("journal.sync");
+    if (error == 0 && fdatasync(d->journal.fd) < 0)
+        error = errno;
     if (error)
-        disk_bad(s, error, "fdatasync of journal/ring");
+        journal_lost(s, error);
     else
-        journal_synced(s, d->generation, tail);
-    if (!d->bad)
-        journal_durable(s, d->generation);
+        journal_synced(s, d->generation, point);
 }
 
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
     size_t count = d->dirty.count, cursor = 0, n = 0;
+    if (!any_files(s) && !d->doubtful) {
+        sync_journal(s);
+        return;
+    }
     if (disk_sync_whole(s))
         return;
     d->doubtful = false; /* each file is asked now, and an error is the disk's */
@@ -205,6 +227,6 @@ void dirty_sync(struct store *s)
         disk_bad(s, error, "fsync of a message");
     if ((error = buckets_sync(s, true)) != 0)
         disk_bad(s, error, "fsync of a directory of new/");
-    if (d->journal.fd >= 0)
-        sync_journal(s);
+    sync_journal(s);
+    journal_durable(s, d->generation);
 }

@@ -39,6 +39,14 @@ void disk_bad(struct store *s, int error, const char *what)
                    what, strerror(error));
 }
 
+void disk_ask_kernel(struct store *s)
+{
+    struct utsname kernel;
+    unsigned major = 0, minor = 0;
+    if (uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2)
+        s->disk.syncfs_reports = major > 5 || (major == 5 && minor >= 8);
+}
+
 /* syncfs flushes the device's cache once for the batch instead of once for each
  * file and directory, which on a disk with a cache is several times as fast. It
  * also writes what others have dirty on this file system: when that shows, files
@@ -46,7 +54,8 @@ void disk_bad(struct store *s, int error, const char *what)
 bool disk_may_syncfs(const struct store *s)
 {
     const struct disk *d = &s->disk;
-    return d->syncfs_reports && !d->doubtful && store_now() >= d->syncfs_after;
+    bool ring_apart = d->journal.apart && d->journal.fd >= 0; /* it would not be synced */
+    return d->syncfs_reports && !d->doubtful && !ring_apart && store_now() >= d->syncfs_after;
 }
 
 void disk_syncfs_took(struct store *s, int64_t us)
@@ -69,11 +78,12 @@ bool disk_sync_whole(struct store *s)
      * the kernel keeps a failed write for every descriptor until it was told. */
     if (!disk_may_syncfs(s))
         return false;
+    struct journal_point point = journal_point(s);
     if (fault_point("store.syncfs") || syncfs(s->disk.new_fd) < 0) {
         s->disk.doubtful = true;
         return false;
     }
-    journal_synced(s, s->disk.generation, s->disk.journal.tail_written);
+    journal_synced(s, s->disk.generation, point);
     disk_durable(s, s->disk.generation++);
     disk_syncfs_took(s, store_now() - start);
     return true;
@@ -148,6 +158,7 @@ static void retire(struct store *s, struct op *op)
 static void look(struct store *s, struct op *op)
 {
     op->source = journal_source(s, &op->id);
+    op->from_ring = op->source >= 0;
     if (op->source < 0 && errno) {
         op_fail(op, "cannot be read from the journal: %s", strerror(errno));
         store_complete_one(s, op);
@@ -156,6 +167,20 @@ static void look(struct store *s, struct op *op)
     if (op->kind == OP_LOAD)
         op->u.load.shift = dirty_shifted(s, &op->id);
     read_queue(s, op);
+}
+
+/* What was called before this becomes durable. */
+static void sync_everything(struct store *s, struct op *op)
+{
+    batch_sync(s);
+    if (dirty_any(s))
+        dirty_sync(s);
+    if (s->disk.bad)
+        op_fail(op, "the spool's disk has failed");
+    else if (s->disk.changes_failed)
+        op_fail(op, "a change could not be written");
+    s->disk.changes_failed = false;
+    store_complete_one(s, op);
 }
 
 static void run(struct store *s, struct op *op)
@@ -187,6 +212,9 @@ static void run(struct store *s, struct op *op)
             dirty_unload(s, &op->id, op->ref.fd);
             op_free(op);
         }
+        break;
+    case OP_SYNC:
+        sync_everything(s, op);
         break;
     case OP_READ:
     case OP_LOAD:
@@ -313,10 +341,6 @@ void *disk_main(void *store)
     struct disk *d = &s->disk;
     d->last_commit = store_now() - STORE_SPARE_IDLE_US - 1;
     tick(s);
-    struct utsname kernel;
-    unsigned major = 0, minor = 0;
-    if (uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2)
-        d->syncfs_reports = major > 5 || (major == 5 && minor >= 8);
     for (bool stop = false; !stop;) {
         struct list work;
         list_init(&work);
@@ -334,6 +358,7 @@ void *disk_main(void *store)
         if (nothing && !stop && files_want_spares(s))
             files_make_spares(s);
         tick(s);
+        (void)batch_write_journal(s); /* that messages are over, or have files */
     }
     batch_sync(s);
     journal_settle(s);

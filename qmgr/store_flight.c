@@ -113,7 +113,7 @@ static void note_records(struct flight *f)
 {
     f->record_count = 0;
     for (size_t i = 0; i < f->count && f->count > f->commits; i++) {
-        if (f->batch[i]->kind != OP_RECORD)
+        if (f->batch[i]->kind != OP_RECORD || f->batch[i]->u.record.fd < 0)
             continue;
         if (f->record_count == f->record_capacity) {
             f->record_capacity = f->record_capacity ? f->record_capacity * 2 : 16;
@@ -138,7 +138,7 @@ bool flight_start(struct store *s)
     d->batch = batch;
     d->batch_capacity = capacity;
     f->whole = d->batch_files > 0 || (journal_pressed(s) && disk_may_syncfs(s));
-    f->tail = d->journal.tail_written;
+    f->point = journal_point(s);
     d->batch_count = d->batch_commits = d->batch_files = 0;
     note_records(f);
     f->generation = d->generation++;
@@ -156,7 +156,7 @@ static void land_safely(struct store *s, struct flight *f)
 {
     f->away = false;
     f->record_count = 0;
-    journal_synced(s, f->generation, f->tail);
+    journal_synced(s, f->generation, f->point);
     if (!f->whole)
         return;
     disk_durable(s, f->generation);
@@ -176,7 +176,7 @@ static void crash(struct store *s, struct flight *f)
         return;
     }
     if (!f->whole) { /* the journal's own: never tried again (F24) */
-        disk_bad(s, EIO, "fdatasync of journal/ring");
+        journal_lost(s, EIO);
         batch_failed(s, f->batch, f->count, EIO);
         return;
     }

@@ -9,7 +9,7 @@
  *   store_spare.c     free files that are made ahead
  *   store_nursery.c   where files are made
  *   store_dirty.c     marks, records, what has to be durable within a second
- *   store_journal.c   small messages, before they need a file
+ *   store_journal.h small messages, before they need a file
  *   store_flight.c  threads that sync a batch while the next one is written
  *   store_sync.c    helpers that fsync side by side
  *   store_read.c    threads that read messages back
@@ -27,7 +27,7 @@
 
 #include "core/map.h"
 #include "qmgr/store.h"
-#include "spool/journal.h"
+#include "qmgr/store_journal.h"
 
 enum {
     STORE_PATH_MAX = 64,            /* "new/BUCKET/ID" and such */
@@ -52,14 +52,18 @@ enum {
     STORE_SPARE_FILES = 64,       /* ...so many at a time... */
     STORE_SPARE_BYTES = 8192,     /* ...of this size... */
     STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
-    STORE_JOURNAL_STAY_US = 1000000,  /* a message that is not over by then gets a file... */
-    STORE_JOURNAL_BLOCK = 128 * 1024, /* a block is written when it gets larger */
-    STORE_JOURNAL_FILES = 64,         /* ...so many at a time */
-    STORE_JOURNAL_RESERVE = 16,       /* 1/this of the ring is for records that free it */
-    STORE_JOURNAL_TAIL_STEP = 8,      /* the superblock is written when the tail moved by 1/this */
-    STORE_NURSERY_FILES = 32,         /* files are made somewhere else when so many... */
-    STORE_NURSERY_SLOW_US = 60,       /* ...took longer than this each... */
-    STORE_NURSERY_STAY_US = 100000,   /* ...but not sooner than this after the last move */
+    STORE_JOURNAL_STAY_US = 1000000,   /* a message that is not over by then gets a file... */
+    STORE_JOURNAL_BLOCK = 128 * 1024,  /* a block is written when it gets larger */
+    STORE_JOURNAL_FILES = 64,          /* ...so many at a time */
+    STORE_JOURNAL_FDS = 256,           /* of these, that stay open until they are synced */
+    STORE_JOURNAL_CHANGES = 64 * 1024, /* it gets one sooner when so much of it changed */
+    STORE_JOURNAL_TAIL_PRESSED = 64,   /* ...or by 1/this, when there is little room */
+    STORE_SOURCES_MAX = 64,            /* messages at a time that are read from the ring */
+    STORE_JOURNAL_RESERVE = 16,        /* 1/this of the ring is for records that free it */
+    STORE_JOURNAL_TAIL_STEP = 8,       /* the superblock is written when the tail moved by 1/this */
+    STORE_NURSERY_FILES = 32,          /* files are made somewhere else when so many... */
+    STORE_NURSERY_SLOW_US = 60,        /* ...took longer than this each... */
+    STORE_NURSERY_STAY_US = 100000,    /* ...but not sooner than this after the last move */
     STORE_BLOCK = 4096,
     STORE_SCAN_BATCH = 256,  /* found messages passed to the loop at a time */
     STORE_SCAN_BATCHES = 4,  /* that the loop has not taken yet */
@@ -78,6 +82,7 @@ enum op_kind {
     OP_RECORD,
     OP_FINISH,
     OP_UNLOAD,
+    OP_SYNC,
     OP_READ,
     OP_LOAD,
     OP_RETIRE,     /* from the scan: a file of another message, to free/ */
@@ -98,6 +103,7 @@ struct op {
     struct store_ref ref; /* as it was at the call */
     char *error;          /* NULL, or why it failed; owned */
     int source;           /* READ, LOAD: the bytes of the message's file; -1: it has one */
+    bool from_ring;       /* there was a source */
     void *arg;
     union {
         struct {
@@ -120,8 +126,12 @@ struct op {
         } mark;
         struct {
             void (*done)(const char *error, void *arg);
-            int fd; /* being synced, see dirty */
-        } record;   /* bytes holds it */
+        } sync;
+        struct {
+            void (*done)(const char *error, void *arg);
+            int fd;    /* being synced, see dirty; -1: it has no file */
+            bool ring; /* the journal has it, too */
+        } record;      /* bytes holds it */
         struct {
             void (*done)(struct slice prefix, struct slice body, const char *error, void *arg);
             uint64_t limit;
@@ -152,6 +162,7 @@ struct op {
 /* A message as it was read from its file: one allocation with all its bytes. */
 struct message_image {
     struct list link;
+    bool ring; /* it is in the journal, not in new/ */
     struct store_found found;
     struct spool_envelope envelope;
     char bytes[];
@@ -178,10 +189,6 @@ struct sync_pool {
 
 /* ---- a batch that is being synced ------------------------------------------ */
 
-/* Every change is stamped with the generation in which it was made. A sync begins
- * a new one, and when it is over, all that bears an earlier stamp is durable. */
-typedef uint64_t generation_t;
-
 enum flight_state { FLIGHT_IDLE, FLIGHT_FLYING, FLIGHT_LANDED };
 
 /* The batch is its thread's while it is FLYING, all else the disk thread's. */
@@ -189,15 +196,15 @@ struct flight {
     struct store *store;
     pthread_t thread;
     pthread_cond_t start;
-    enum flight_state state; /* under the store's mutex */
-    bool away;               /* not IDLE */
-    bool failed;             /* its operations are not completed */
-    int64_t took;            /* of the syncfs, microseconds */
-    int fd, ring;            /* new/ and the journal (or -1), opened for this thread: the kernel
-                              * tells an error once to each descriptor */
-    bool whole;              /* the file system is synced, not just the journal */
-    uint64_t tail;           /* of the journal's superblock that becomes durable */
-    generation_t generation; /* its sync makes these and all before durable */
+    enum flight_state state;    /* under the store's mutex */
+    bool away;                  /* not IDLE */
+    bool failed;                /* its operations are not completed */
+    int64_t took;               /* of the syncfs, microseconds */
+    int fd, ring;               /* new/ and the journal (or -1), opened for this thread: the kernel
+                                 * tells an error once to each descriptor */
+    bool whole;                 /* the file system is synced, not just the journal */
+    struct journal_point point; /* of the journal, that becomes durable */
+    generation_t generation;    /* its sync makes these and all before durable */
     struct op **batch;
     size_t count, commits, capacity;
     struct id *records; /* whose records are in it */
@@ -247,24 +254,6 @@ struct nursery {
     int64_t spent, stay_until; /* monotonic */
 };
 
-/* See store_journal.c. */
-struct journal {
-    int fd, dir;   /* of journal/ring, or -1: there is none; of journal/ */
-    uint64_t size; /* of the ring */
-    uint64_t head; /* where the next block goes */
-    uint64_t tail; /* durable: blocks before it are not looked at */
-    uint64_t tail_written, turn;
-    int broken; /* errno value of a write that failed: none is made after it */
-    unsigned block_messages;
-    struct buf block; /* the next one */
-    struct buf scratch;
-    struct map live;            /* messages that are in it and count */
-    struct list order;          /* all of them, by position */
-    struct list waiting, filed; /* without and with a file of their own */
-    bool unsynced;              /* something was written... */
-    generation_t changed;       /* ...then, last */
-};
-
 struct disk {
     int new_fd, free_fd, tmp_fd, corrupt_fd;
     struct journal journal;
@@ -283,7 +272,7 @@ struct disk {
     struct map dirty, shifts;
     struct list dirty_order;                        /* of the entries of dirty, by `changed` */
     struct op **batch;                              /* commits, and records with a callback */
-    size_t batch_count, batch_commits, batch_files; /* files: that are not in the journal */
+    size_t batch_count, batch_commits, batch_files; /* files: that need more than the journal */
     size_t batch_capacity;
     struct sync_job *jobs;
     size_t job_capacity;
@@ -291,9 +280,10 @@ struct disk {
     struct flight flights[STORE_FLIGHTS];
     bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
     int64_t syncfs_after, syncfs_pause;
-    bool no_spares; /* one could not be made */
-    bool doubtful;  /* a sync of the whole failed: until each file was asked, nothing that was
-                     * written before counts as durable */
+    bool no_spares;      /* one could not be made */
+    bool changes_failed; /* of messages, since OP_SYNC was carried out last */
+    bool doubtful;       /* a sync of the whole failed: until each file was asked, nothing that was
+                          * written before counts as durable */
     int64_t now, dirty_since, next_tick, next_sweep, last_commit;
     int state;
     bool bad; /* latched */
@@ -322,7 +312,7 @@ struct store {
     struct store_config config;
     atomic_uint_fast64_t stat_bytes, stat_inodes, stat_batches, stat_committed;
     atomic_uint_fast64_t yield_bytes, yield_files; /* see store_yield */
-    atomic_uint stat_free, stat_open;
+    atomic_uint stat_free, stat_open, stat_sources;
 
     struct disk disk;
     struct sync_pool sync;
@@ -341,6 +331,10 @@ struct store {
     pthread_cond_t scan_room;
     unsigned scan_batches;
 };
+
+/* store.c */
+/* The loop knows this message: the scan need not tell of it. */
+void store_remember(struct store *s, const struct id *id);
 
 /* store_loop.c */
 /* Takes completions and calls back. */
@@ -370,6 +364,8 @@ void disk_set_state(struct store *s, int state, const char *format, ...)
  * SPOOL_BAD. */
 void disk_bad(struct store *s, int error, const char *what);
 
+/* Whether this kernel's syncfs can be trusted. */
+void disk_ask_kernel(struct store *s);
 /* Whether syncfs may be used: the device's cache is then flushed once for a batch
  * instead of once for each file. */
 bool disk_may_syncfs(const struct store *s);
@@ -415,40 +411,6 @@ void store_fd_close(struct store *s, int fd);
 bool files_want_spares(const struct store *s);
 void files_make_spares(struct store *s);
 
-/* store_journal.c */
-void journal_init(struct store *s);
-/* Opens or makes the ring; what an earlier process left in it gets files in new/. */
-int journal_open(struct store *s, struct err *e);
-void journal_close(struct store *s);
-/* Takes a message, as the bytes of its file; false: it has to get a file at once. It
- * is in the ring after journal_write. */
-bool journal_commit(struct store *s, const struct id *id, struct slice bytes);
-bool journal_has(const struct store *s, const struct id *id);
-/* Writes the block that has gathered into the ring; 0 or an errno value. */
-int journal_write(struct store *s);
-/* The message is over, as far as the journal goes; true if it had no file. */
-bool journal_finish(struct store *s, const struct id *id);
-/* Sees that the message has a file, if it is in the journal; 0 or an errno value. */
-int journal_file(struct store *s, const struct id *id);
-/* The bytes of a message that has no file, as a descriptor; -1: it has one, or
- * errno is not 0. */
-int journal_source(struct store *s, const struct id *id);
-/* More than half of the ring is in use: files have to become durable soon. */
-bool journal_pressed(const struct store *s);
-bool journal_unsynced(const struct store *s);
-/* When the oldest message is to get a file; INT64_MAX: there is none. */
-int64_t journal_due(const struct store *s);
-/* Files what has waited long enough, and moves the tail on. */
-void journal_tick(struct store *s);
-/* fsyncs the files that were written and are not durable; 0 or an errno value. */
-int journal_sync_files(struct store *s);
-/* Files written up to this generation are durable. */
-void journal_durable(struct store *s, generation_t generation);
-/* What was written to the ring up to this generation is durable, and this tail. */
-void journal_synced(struct store *s, generation_t generation, uint64_t tail);
-/* At the end: everything gets a file. */
-void journal_settle(struct store *s);
-
 /* store_nursery.c */
 /* Makes an empty file free/NAME and opens it; -1 and errno. */
 int nursery_create(struct store *s, const char *name);
@@ -482,10 +444,13 @@ void batch_sync(struct store *s);
 void batch_sync_each(struct store *s);
 /* It has failed with this errno value: no message of it was taken. */
 void batch_failed(struct store *s, struct op **batch, size_t count, int error);
-/* Whether a record of this message waits in the batch or in a flight. */
+/* Whether a record of this message's file waits in the batch or in a flight. */
 bool batch_has(const struct store *s, const struct id *id);
 /* The batch is durable: puts its operations on a list to be completed. Any thread. */
 void batch_succeeded(struct store *s, struct op **batch, size_t count, struct list *done);
+/* The journal's block goes into the ring; what has no room there leaves the batch. 0 or an
+ * errno value. */
+int batch_write_journal(struct store *s);
 /* pwrite of all; 0 or an errno value. */
 int write_all(int fd, struct slice bytes, uint64_t at);
 
@@ -517,8 +482,6 @@ void read_queue(struct store *s, struct op *op);
  * the caller frees it. err->number is not 0 for an error that is the disk's. */
 enum spool_verdict image_read(int fd, const struct id *expected, const struct stat *st,
                               struct message_image **out, struct err *e);
-/* Whether this file is a whole message of that ID. */
-bool message_is_sound(int dir, const struct id *id);
 /* What makes a file one of ours: regular, one name, our own. */
 int file_kind_check(const struct stat *st, struct err *e);
 

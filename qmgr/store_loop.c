@@ -122,8 +122,11 @@ static void deliver_found(struct store *s, struct op *op)
 {
     for (struct list *n; (n = list_pop(&op->u.found.images)) != NULL;) {
         struct message_image *m = container_of(n, struct message_image, link);
+        bool known = map_get(&s->recent, id_slice(&m->found.id)) != NULL;
+        if (m->ring && !s->scan_over) /* the scan may see the file that it gets */
+            store_remember(s, &m->found.id);
         /* taken after the start: its owner knows it already */
-        if (!s->closing && map_get(&s->recent, id_slice(&m->found.id)) == NULL)
+        if (!s->closing && !known)
             s->ops.found(&m->found, s->arg);
         free(m);
     }
@@ -190,6 +193,9 @@ static void deliver(struct store *s, struct op *op)
         break;
     case OP_RECORD:
         op->u.record.done(op->error, op->arg);
+        break;
+    case OP_SYNC:
+        op->u.sync.done(op->error, op->arg);
         break;
     case OP_READ:
         deliver_read(s, op);

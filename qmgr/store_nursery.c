@@ -59,7 +59,7 @@ static void move_elsewhere(struct store *s)
     if (now < n->stay_until)
         return;
     n->stay_until = now + STORE_NURSERY_STAY_US;
-    if (!spread_directories(d->journal.dir))
+    if (d->journal.apart || !spread_directories(d->journal.dir))
         return;
     /* the old one goes last: where it is there is no room */
     uint32_t number; /* at random: ext4 begins to look at the name's hash */

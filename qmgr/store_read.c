@@ -103,6 +103,7 @@ static struct message_image *image_make(const struct spool_layout *l, struct sli
     if (records.len)
         memcpy(m->bytes + head.len, records.ptr, records.len);
     list_init(&m->link);
+    m->ring = false;
     m->found = (struct store_found){
         .id = l->id,
         .ref = {.fd = -1,
@@ -186,6 +187,8 @@ static int open_message(struct store *s, struct op *op, struct stat *st, bool *d
     store_path(path, op->ref.bucket, &op->id);
     bool own = op->source < 0;
     int fd = own ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : op->source;
+    if (!own)
+        atomic_fetch_sub(&s->stat_sources, 1);
     op->source = -1;
     if (fd < 0) {
         *damaged = errno == ENOENT;
@@ -238,22 +241,19 @@ static bool read_content(struct op *op, int fd, const struct stat *st, struct er
     return true;
 }
 
-bool message_is_sound(int dir, const struct id *id)
+/* The message cannot be read; true if its file is to blame, which is moved then. Bytes
+ * of the ring have no file to move: the next read is of the file that it gets. */
+static bool judge_damage(struct store *s, struct op *op, const struct stat *st, const struct err *e)
 {
-    struct stat st;
-    struct err e = {0};
-    struct message_image *m = NULL;
-    int fd = openat(dir, id->text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
+    if (op->from_ring) {
+        op_fail(op, "journal/ring: %s", e->text);
         return false;
-    struct op *op = op_new(OP_READ, id, NULL);
-    op->u.read.limit = UINT64_MAX;
-    bool sound = fstat(fd, &st) == 0 && file_kind_check(&st, NULL) == 0 &&
-                 image_read(fd, id, &st, &m, &e) == SPOOL_GOOD && read_content(op, fd, &st, &e);
-    free(m);
-    op_free(op);
-    close(fd);
-    return sound;
+    }
+    op_fail(op, "%s", e->text);
+    if (e->number != 0)
+        return false;
+    report_damage(s, op, st);
+    return true;
 }
 
 static void run_read(struct store *s, struct op *op, struct list *done)
@@ -262,10 +262,7 @@ static void run_read(struct store *s, struct op *op, struct list *done)
     struct err e = {0};
     int fd = open_message(s, op, &st, &op->u.read.damaged);
     if (fd >= 0 && !read_content(op, fd, &st, &e)) {
-        op_fail(op, "%s", e.text);
-        op->u.read.damaged = e.number == 0;
-        if (op->u.read.damaged)
-            report_damage(s, op, &st);
+        op->u.read.damaged = judge_damage(s, op, &st, &e);
     }
     if (fd >= 0)
         close(fd);
@@ -279,10 +276,7 @@ static void run_load(struct store *s, struct op *op, struct list *done)
     struct message_image *m = NULL;
     int fd = open_message(s, op, &st, &op->u.load.damaged);
     if (fd >= 0 && image_read(fd, &op->id, &st, &m, &e) != SPOOL_GOOD) {
-        op_fail(op, "%s", e.text);
-        op->u.load.damaged = e.number == 0;
-        if (op->u.load.damaged)
-            report_damage(s, op, &st);
+        op->u.load.damaged = judge_damage(s, op, &st, &e);
     }
     if (fd >= 0)
         close(fd);

@@ -171,11 +171,24 @@ static void scan_bucket(struct scan *c, const char *name)
     closedir(dir);
 }
 
+/* What the journal could not give files to. */
+static void take_from_journal(struct scan *c)
+{
+    struct list *found = &c->store->disk.journal.found;
+    for (struct list *n; (n = list_pop(found)) != NULL;) {
+        list_push(&c->images, n);
+        c->messages++;
+        if (++c->image_count >= STORE_SCAN_BATCH)
+            flush(c);
+    }
+}
+
 void *scan_main(void *store)
 {
     struct scan c = {.store = store};
     struct store *s = store;
     list_init(&c.images);
+    take_from_journal(&c);
     DIR *dir = open_dir(s->disk.new_fd, ".");
     if (dir == NULL)
         store_say(s, "new/ cannot be read: %s", strerror(errno));

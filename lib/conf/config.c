@@ -94,6 +94,8 @@ static char *absolute_path(const struct config_private *p, int index, struct sli
     return xasprintf("%s/%.*s", p->directory, SLICE_ARG(text));
 }
 
+enum { JOURNAL_SIZE_LEAST = 1024 * 1024 /* some blocks of the largest messages */ };
+
 static int check_relations(const struct config *c, struct err *e)
 {
     const struct config_private *p = c->private_;
@@ -103,6 +105,13 @@ static int check_relations(const struct config *c, struct err *e)
         return err_set(e, "%s: minimal_backoff_time (%llds) is above maximal_backoff_time (%llds)",
                        p->where[i] ? p->where[i] : p->file, (long long)c->minimal_backoff_time,
                        (long long)c->maximal_backoff_time);
+    i = PARAM_INDEX_queue_journal_size;
+    if (c->queue_journal_size > 0 && c->queue_journal_size < JOURNAL_SIZE_LEAST)
+        return err_set(
+            e,
+            "%s: queue_journal_size (%lld bytes) is less than 1m: give at least 1m, or 0 "
+            "for no journal",
+            p->where[i] ? p->where[i] : p->file, (long long)c->queue_journal_size);
     i = PARAM_INDEX_smtpd_upstream_proxy_protocol;
     /* otherwise any client could claim to be any other (B35) */
     if (*c->smtpd_upstream_proxy_protocol && !*c->smtpd_proxy_networks)

@@ -7,7 +7,7 @@
 enum {
     BLOCK_MAGIC = 0x4a545350, /* "PSTJ" */
     ID_FIELD = 24,
-    SUMMED = 24 /* bytes of a header before its checksum */
+    SUMMED = 32 /* bytes of a header before its checksum */
 };
 
 static const char super_magic[8] = {'P', 'O', 'S', 'T', 'J', 'R', 'N', '\n'};
@@ -18,16 +18,19 @@ void journal_super_encode(char out[JOURNAL_SUPER], const struct journal_super *s
     wire_put(out + 8, super->turn, 8);
     wire_put(out + 16, super->size, 8);
     wire_put(out + 24, super->tail, 8);
-    wire_put(out + 32, XXH3_64bits(out, 32), 8);
+    wire_put(out + 32, super->key, 8);
+    wire_put(out + 40, XXH3_64bits(out, 40), 8);
 }
 
 static int decode_copy(const char *at, struct journal_super *super)
 {
     if (memcmp(at, super_magic, sizeof super_magic) != 0 ||
-        wire_get(at + 32, 8) != XXH3_64bits(at, 32))
+        wire_get(at + 40, 8) != XXH3_64bits(at, 40))
         return -1;
-    *super = (struct journal_super){
-        .turn = wire_get(at + 8, 8), .size = wire_get(at + 16, 8), .tail = wire_get(at + 24, 8)};
+    *super = (struct journal_super){.turn = wire_get(at + 8, 8),
+                                    .size = wire_get(at + 16, 8),
+                                    .tail = wire_get(at + 24, 8),
+                                    .key = wire_get(at + 32, 8)};
     bool sound = super->size >= JOURNAL_SIZE_MIN && super->size <= INT64_MAX / 2 &&
                  super->size % JOURNAL_PAGE == 0 && super->tail % JOURNAL_PAGE == 0 &&
                  super->tail <= INT64_MAX / 2;
@@ -82,20 +85,23 @@ int journal_add(struct buf *block, enum journal_type type, const struct id *id, 
     return 0;
 }
 
-static uint64_t sum_of(const char *header, struct slice records)
+static uint64_t sum_of(const char *header, struct slice records, uint64_t key)
 {
     /* two sums chained: the records' own is the seed of the header's */
-    return XXH3_64bits_withSeed(header, SUMMED, XXH3_64bits(records.ptr, records.len));
+    return XXH3_64bits_withSeed(header, SUMMED,
+                                XXH3_64bits_withSeed(records.ptr, records.len, key));
 }
 
-void journal_end(struct buf *block, enum journal_kind kind, uint64_t position)
+void journal_end(struct buf *block, enum journal_kind kind, uint64_t position, uint64_t durable,
+                 uint64_t key)
 {
     struct slice records = slice_from(buf_slice(block), JOURNAL_HEADER);
     wire_put(block->data, BLOCK_MAGIC, 4);
     wire_put(block->data + 4, kind, 4);
     wire_put(block->data + 8, position, 8);
     wire_put(block->data + 16, records.len, 8);
-    wire_put(block->data + SUMMED, sum_of(block->data, records), 8);
+    wire_put(block->data + 24, durable, 8);
+    wire_put(block->data + SUMMED, sum_of(block->data, records, key), 8);
     size_t fill = (size_t)journal_pages(block->len) - block->len;
     if (buf_reserve(block, fill) < 0)
         return; /* the maximum leaves room for it */
@@ -112,18 +118,21 @@ uint64_t journal_block_length(struct slice header, uint64_t position)
     return len > JOURNAL_BLOCK_MAX - JOURNAL_PAGE ? 0 : journal_pages(JOURNAL_HEADER + len);
 }
 
-int journal_block_decode(struct slice block, uint64_t position, enum journal_kind *kind,
-                         struct slice *records)
+int journal_block_decode(struct slice block, uint64_t position, uint64_t key,
+                         struct journal_block *out)
 {
     uint64_t len = journal_block_length(block, position);
     if (len == 0 || len > block.len)
         return -1;
-    uint64_t k = wire_get(block.ptr + 4, 4);
-    *records = slice_first(slice_from(block, JOURNAL_HEADER), (size_t)wire_get(block.ptr + 16, 8));
-    if (wire_get(block.ptr + SUMMED, 8) != sum_of(block.ptr, *records) ||
-        (k != JOURNAL_RECORDS && k != JOURNAL_WRAP))
+    uint64_t kind = wire_get(block.ptr + 4, 4);
+    struct slice records =
+        slice_first(slice_from(block, JOURNAL_HEADER), (size_t)wire_get(block.ptr + 16, 8));
+    if (wire_get(block.ptr + SUMMED, 8) != sum_of(block.ptr, records, key) ||
+        (kind != JOURNAL_RECORDS && kind != JOURNAL_WRAP))
         return -1;
-    *kind = (enum journal_kind)k;
+    *out = (struct journal_block){.kind = (enum journal_kind)kind,
+                                  .durable = wire_get(block.ptr + 24, 8),
+                                  .records = records};
     return 0;
 }
 
@@ -136,10 +145,25 @@ int journal_next(struct slice *records, struct journal_record *r)
     struct slice id = wire_bytes(&w, ID_FIELD);
     r->bytes = wire_bytes(&w, len);
     wire_bytes(&w, padded((size_t)len) - len);
-    if (w.failed || len > JOURNAL_BYTES_MAX || type < JOURNAL_MESSAGE || type > JOURNAL_OVER ||
+    if (w.failed || len > JOURNAL_BYTES_MAX || type < JOURNAL_MESSAGE || type > JOURNAL_CHANGE ||
         id_parse(slice_first(id, strnlen(id.ptr, ID_FIELD)), &r->id) < 0)
         return -1;
     r->type = (enum journal_type)type;
     *records = w.rest;
     return 1;
+}
+
+void journal_change_encode(char offset[JOURNAL_OFFSET], uint64_t at)
+{
+    wire_put(offset, at, JOURNAL_OFFSET);
+}
+
+int journal_change_decode(struct slice bytes, uint64_t limit, uint64_t *at, struct slice *changed)
+{
+    uint64_t end;
+    if (bytes.len < JOURNAL_OFFSET)
+        return -1;
+    *at = wire_get(bytes.ptr, JOURNAL_OFFSET);
+    *changed = slice_from(bytes, JOURNAL_OFFSET);
+    return __builtin_add_overflow(*at, changed->len, &end) || end > limit ? -1 : 0;
 }

@@ -89,7 +89,7 @@ class Postern:
             "myhostname": "relay.test", "queue_directory": "spool", "data_directory": "data",
             "pid_directory": "run", "program_directory": BIN, "maillog_file": "log",
             "event_log_file": "events.json", "mynetworks": "127.0.0.0/8",
-            "queue_minfree": "1m", "qmgr_free_files_limit": "256",
+            "queue_minfree": "1m", "qmgr_free_files_limit": "256", "queue_journal_size": "1m",
             "service_restart_delay": "0s", **config}
         self.write_config()
         if start:

@@ -45,7 +45,8 @@ class Qmgr:
     def __init__(self, config=None, directory=None, relays=1, bounce=True, listen=(),
                  **options):
         values = dict(event_log_file="/dev/null", minimal_backoff_time="300",
-                      queue_minfree="0", queue_minfree_inodes="0")
+                      queue_minfree="0", queue_minfree_inodes="0",
+                      queue_journal_size="0")  # tests look at files
         values.update(config or {})
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         self.own_directory = not directory

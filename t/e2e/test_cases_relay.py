@@ -567,7 +567,7 @@ def test_F32_dead_DNS_defers_without_a_storm_of_lookups(place):
             # one lookup: the resolver library asks several times before it gives up
             assert 0 < asked <= 10, f"{asked} queries for 300 attempts"
             assert "bounced" not in p.log()
-            assert len(p.spool_files("new")) == 100
+            wait_until(lambda: len(p.spool_files("new")) == 100, 10, "a file for each")
     finally:
         dns.stop()
 
@@ -596,6 +596,7 @@ def test_B62_B63_B64_B66_verdicts_of_DNS_reach_the_sender(place):
                 assert b"Status: " + status in notices[domain], domain
             for queue_id in waiting:
                 p.wait_log(rf"{queue_id}: to=.*dsn=4\.\d\.\d+, status=deferred ")
-            assert {os.path.basename(f) for f in p.spool_files("new")} == set(waiting)
+            wait_until(lambda: {os.path.basename(f) for f in p.spool_files("new")} == set(waiting),
+                       10, "a file for each that waits, and for no other")
     finally:
         dns.stop()

@@ -59,7 +59,7 @@ def faulty(place):
 @pytest.fixture
 def journalled(place):
     """The same, with a journal."""
-    yield from make_faulty(place, "512k")
+    yield from make_faulty(place, "1m")
 
 
 def make_faulty(place, journal):

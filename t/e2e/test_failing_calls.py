@@ -197,9 +197,9 @@ def owed_by_refusal(w, found):
 
 
 class Path:
-    def __init__(self, act, prepare=nothing, free=0, owed=None):
+    def __init__(self, act, prepare=nothing, free=0, owed=None, journal="0"):
         self.act, self.prepare, self.owed = act, prepare, owed
-        self.config = dict(qmgr_free_files_limit=str(free))
+        self.config = dict(qmgr_free_files_limit=str(free), queue_journal_size=journal)
 
 
 COMMITS = {
@@ -207,12 +207,20 @@ COMMITS = {
     "a recycled file": Path(lambda w: w.commit()[1], recycle, 4),
     "a large message": Path(lambda w: w.commit_large()[1]),
     "eight at once": Path(lambda w: w.commit_many()[1]),
+    "in the journal": Path(lambda w: w.commit()[1], journal="1m"),
+    "eight at once in the journal": Path(lambda w: w.commit_many()[1], journal="1m"),
 }
 LATER = {
     "a mark and a record": Path(mark_and_defer, queue_two, owed=owed_by_mark),
     "the end of a message": Path(finish, queue_two, owed=owed_by_finish),
     "the end of a message, its file kept": Path(finish, queue_two, 4, owed_by_finish),
     "a failure and its notice": Path(refuse, queue_two, owed=owed_by_refusal),
+    "a mark and a record in the journal": Path(mark_and_defer, queue_two, owed=owed_by_mark,
+                                               journal="1m"),
+    "the end of a message in the journal": Path(finish, queue_two, owed=owed_by_finish,
+                                                journal="1m"),
+    "a failure in the journal and its notice": Path(refuse, queue_two, owed=owed_by_refusal,
+                                                    journal="1m"),
 }
 
 

@@ -40,6 +40,18 @@ CASES = [
 ]
 
 
+# The same with a journal, where a small message has no file of its own.
+JOURNALLED = [
+    (shim.WRITE, 1, errno.ENOSPC, SMALL, 452),
+    (shim.WRITE, 1, errno.EDQUOT, SMALL, 452),
+    (shim.WRITE, 1, errno.EINTR, SMALL, 250),
+    (shim.WRITE, 1, shim.SHORT, SMALL, 250),
+    (shim.WRITE, 1, errno.EIO, SMALL, 451),
+    (shim.FSYNC, 1, errno.EIO, SMALL, 451),
+    (shim.CREATE, 1, errno.ENOSPC, LARGE, 452),
+]
+
+
 def name_of(case):
     call, n, error, content, code = case
     what = "half of it" if error == shim.SHORT else errno.errorcode[error]
@@ -59,10 +71,10 @@ def attempt(p, recipient, content):
 
 
 class Relay:
-    def __init__(self, place, sink):
+    def __init__(self, place, sink, journal):
         self.shim, self.sink, self.count = shim.Shim(place, BUILD, sends=False), sink, 0
         self.p = Postern(place, relayhost=f"[127.0.0.1]:{sink.port}", qmgr_free_files_limit="0",
-                         program_directory=self.shim.programs, minimal_backoff_time="1s",
+                         queue_journal_size=journal, program_directory=self.shim.programs, minimal_backoff_time="1s",
                          maximal_backoff_time="2s")
         self.shim.watch(self.p.path("spool"))
 
@@ -113,13 +125,14 @@ def check(relay, case):
     assert not relay.p.spool_files("corrupt") and not relay.p.spool_files("tmp")
 
 
-def test_F21_F24_F26_the_reply_when_a_call_fails(place):
+@pytest.mark.parametrize("journal, cases", [("0", CASES), ("1m", JOURNALLED)])
+def test_F21_F24_F26_the_reply_when_a_call_fails(place, journal, cases):
     wrong = []
     with Sink() as sink:
-        relay = Relay(place, sink)
+        relay = Relay(place, sink, journal)
         with relay.p:
             relay.deliver()
-            for case in CASES:
+            for case in cases:
                 try:
                     check(relay, case)
                 except AssertionError as e:

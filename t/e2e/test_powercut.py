@@ -33,7 +33,7 @@ def recording():
 
 @pytest.fixture(scope="module")
 def journalled():
-    yield from recorded("512k")
+    yield from recorded("1m")
 
 
 def test_the_recorder_knows_all_calls_that_change_the_spool():

@@ -249,7 +249,8 @@ def test_hold_and_prepend(relay, servers):
     with client(relay) as c:
         c.expect("RCPT TO:<b@dst.test>", "250")
         queue_id, _ = queued(relay, c)
-    files = [f for f in relay.spool_files() if os.path.basename(f) == queue_id]
+    files = wait_until(
+        lambda: [f for f in relay.spool_files() if os.path.basename(f) == queue_id], 10, "its file")
     with open(files[0], "rb") as f:
         assert b"X-Policy: first\r\nX-Policy: second\r\nReceived: from client.test" in f.read()
     held = relay.ctl("queue", "list", "--json")
@@ -267,7 +268,8 @@ def test_refused_recipient_leaves_no_header(relay, servers):
         servers["sender"].set("DUNNO")
         c.expect("RCPT TO:<b@dst.test>", "250")
         queue_id, _ = queued(relay, c)
-    files = [f for f in relay.spool_files() if os.path.basename(f) == queue_id]
+    files = wait_until(
+        lambda: [f for f in relay.spool_files() if os.path.basename(f) == queue_id], 10, "its file")
     with open(files[0], "rb") as f:
         assert b"secret" not in f.read()
 

@@ -216,6 +216,6 @@ def run(directory, o):
     lie = REAL[o.mutant][0] if o.mutant in REAL else None
     files_only = o.mutant in {**REPLAYED, **REAL} and o.mutant not in JOURNALLED
     rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie,
-                                   journal="0" if files_only else "512k")
+                                   journal="0" if files_only else "1m")
     return judge(directory, rec, o.seed, o.turns, o.states, o.restarts,
                  o.mutant if o.mutant in {**REPLAYED, **JOURNALLED} else "")

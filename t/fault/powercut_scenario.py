@@ -121,7 +121,7 @@ def read_tree(spool):
 class Scenario:
     """Runs it; `recording` at the end."""
 
-    def __init__(self, directory, seed, messages=160, clients=4, lie=None, journal="512k"):
+    def __init__(self, directory, seed, messages=160, clients=4, lie=None, journal="1m"):
         self.seed, self.random = seed, random.Random(seed)
         self.sink = Sink(directory, seed)
         self.shim = shim.Shim(directory, BUILD)

@@ -12,7 +12,7 @@ static void check_superblock(struct slice page)
         return;
     journal_super_encode(copy, &s);
     if (journal_super_decode(slice_make(copy, sizeof copy), &again) < 0 || again.tail != s.tail ||
-        again.size != s.size || again.turn != s.turn)
+        again.size != s.size || again.turn != s.turn || again.key != s.key)
         abort();
 }
 
@@ -26,27 +26,37 @@ static void check_records(struct slice data)
     journal_begin(&block);
     for (struct slice rest = data; journal_next(&rest, &r) > 0;)
         taken += journal_add(&block, r.type, &r.id, r.bytes, NULL) == 0;
-    journal_end(&block, JOURNAL_RECORDS, 0);
-    enum journal_kind kind;
-    struct slice records;
-    if (journal_block_decode(buf_slice(&block), 0, &kind, &records) < 0)
+    journal_end(&block, JOURNAL_RECORDS, 0, data.len, data.len);
+    struct journal_block out;
+    if (journal_block_decode(buf_slice(&block), 0, data.len, &out) < 0 || out.durable != data.len)
         abort();
-    while (journal_next(&records, &r) > 0)
+    while (journal_next(&out.records, &r) > 0)
         found++;
     if (found != taken)
         abort();
     buf_free(&block);
 }
 
+static void check_changes(struct slice records)
+{
+    enum { LIMIT = 1 << 20 };
+    struct journal_record r;
+    struct slice changed;
+    uint64_t at;
+    while (journal_next(&records, &r) > 0)
+        if (r.type == JOURNAL_CHANGE && journal_change_decode(r.bytes, LIMIT, &at, &changed) == 0 &&
+            at + changed.len > LIMIT)
+            abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    struct slice data = slice_make((const char *)bytes, size), records;
-    enum journal_kind kind;
-    struct journal_record r;
+    struct slice data = slice_make((const char *)bytes, size);
+    struct journal_block block;
     check_superblock(data);
     check_records(data);
-    if (journal_block_decode(data, 0, &kind, &records) == 0)
-        while (journal_next(&records, &r) > 0)
-            ;
+    check_changes(data);
+    if (journal_block_decode(data, 0, 0, &block) == 0)
+        check_changes(block.records);
     return 0;
 }

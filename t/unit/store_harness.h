@@ -21,6 +21,10 @@
 #include "ipc/ipc.h"
 #include "qmgr/store.h"
 
+#ifndef STORE_HARNESS_JOURNAL
+#define STORE_HARNESS_JOURNAL .journal_size = 0
+#endif
+
 enum { FOUND_MAX = 64 };
 
 /* What the scan told of one message. */
@@ -96,7 +100,7 @@ static inline void on_quarantined(const struct id *id, const char *why, void *ar
 static inline const struct store_config *default_config(void)
 {
     static const struct store_config c = {
-        .sync_threads = 2, .batch_max = 8, .free_max = 16, .open_max = 64};
+        .sync_threads = 2, .batch_max = 8, .free_max = 16, .open_max = 64, STORE_HARNESS_JOURNAL};
     return &c;
 }
 

@@ -354,7 +354,9 @@ static void test_batches_that_overlap_and_fail(void **state)
         const struct seen *m = &t.s->seen[i];
         read_back(t.s, &m->id, &m->ref, 1000);
         assert_string_equal(t.s->error, "");
-        assert_non_null(strstr(slice_dup(buf_slice(&t.s->content)), m->id.text));
+        char *text = slice_dup(buf_slice(&t.s->content));
+        assert_non_null(strstr(text, m->id.text));
+        free(text);
     }
     end_spool(t.s);
 }
