@@ -70,7 +70,7 @@ int flights_open(struct store *s, struct err *e)
             return err_sys(e, "cannot open the spool's directory new");
         f->ring = -1;
         if (s->disk.journal.fd >= 0)
-            f->ring = openat(s->disk.journal.dir, "ring", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+            f->ring = openat(s->disk.journal.dir, "ring", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
         if (s->disk.journal.fd >= 0 && f->ring < 0)
             return err_sys(e, "cannot open journal/ring");
         int error = pthread_create(&f->thread, NULL, flight_main, f);

@@ -433,7 +433,8 @@ int64_t journal_due(const struct store *s)
     const struct journal *j = &s->disk.journal;
     if (list_empty(&j->waiting) || s->disk.bad)
         return INT64_MAX;
-    return container_of(j->waiting.next, struct kept, stage)->since + STORE_JOURNAL_STAY_US;
+    int64_t due = container_of(j->waiting.next, struct kept, stage)->since + STORE_JOURNAL_STAY_US;
+    return due > j->rest_until ? due : j->rest_until;
 }
 
 /* It is safe where it is, and is tried again. */
@@ -450,7 +451,7 @@ static void not_filed(struct store *s, struct kept *k, int error)
                   "new/: %s; tried again every second",
                   k->id.text, strerror(error));
     j->told = true;
-    k->since = s->disk.now;
+    j->rest_until = s->disk.now + STORE_JOURNAL_STAY_US;
     list_remove(&k->stage);
     list_push(&j->waiting, &k->stage);
 }
@@ -458,11 +459,12 @@ static void not_filed(struct store *s, struct kept *k, int error)
 static void file_some(struct store *s)
 {
     struct journal *j = &s->disk.journal;
-    bool pressed = journal_pressed(s);
+    int64_t stay = journal_pressed(s) ? 0 : STORE_JOURNAL_STAY_US;
+    if (s->disk.now < j->rest_until)
+        return;
     for (int i = 0; i < STORE_JOURNAL_FILES && !list_empty(&j->waiting); i++) {
         struct kept *k = container_of(j->waiting.next, struct kept, stage);
-        int64_t waited = s->disk.now - k->since;
-        if (!k->written || waited < (pressed && !j->told ? 0 : STORE_JOURNAL_STAY_US))
+        if (!k->written || s->disk.now - k->since < stay)
             break;
         int error = kept_file(s, k, false);
         if (error) {

@@ -67,10 +67,12 @@ struct journal {
     uint64_t tail;    /* durable: blocks before it are not looked at */
     uint64_t durable; /* all before it is */
     uint64_t tail_written, turn, key;
-    bool lost;        /* a sync of it failed: none is tried again */
-    int broken;       /* errno value of a write that failed: none is made after it */
-    bool told;        /* that messages cannot get files */
-    struct buf block; /* the next one */
+    bool lost;          /* a sync of it failed: none is tried again */
+    int unreadable;     /* errno value of a block that could not be read at the start */
+    int broken;         /* errno value of a write that failed: none is made after it */
+    int64_t rest_until; /* no file is made before this, after one could not be */
+    bool told;          /* that messages cannot get files */
+    struct buf block;   /* the next one */
     struct buf scratch, record;
     struct map kept; /* all, by ID */
     struct list order, waiting, filed, noting, safe, pending;

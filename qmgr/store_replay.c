@@ -225,11 +225,22 @@ static void empty(struct store *s, bool damaged)
         }
         return;
     }
-    if (damaged)
+    if (damaged && !j->unreadable)
         store_say(s, "journal/ring is damaged; what could be read of it is in the queue");
     if (error == 0)
         journal_durable(s, s->disk.generation);
     tell_scan(s);
+}
+
+/* Nothing is written to it: what could not be read may be mail. */
+static void cannot_read(struct store *s, int error)
+{
+    store_say(s,
+              "journal/ring cannot be read: %s. It is left as it is: up to a second of mail may "
+              "be in it and is read when the disk is repaired and the service restarted",
+              strerror(error));
+    s->disk.journal.broken = error;
+    disk_bad(s, error, "reading journal/ring");
 }
 
 static int read_ring(struct store *s, struct err *e)
@@ -238,11 +249,19 @@ static int read_ring(struct store *s, struct err *e)
     struct journal_super super;
     struct stat st;
     char page[JOURNAL_PAGE];
-    ssize_t n = pread(j->fd, page, sizeof page, 0);
-    if (fstat(j->fd, &st) < 0 || n < 0)
+    if (fstat(j->fd, &st) < 0)
         return err_sys(e, "cannot read journal/ring");
     if (file_kind_check(&st, e) < 0)
         return err_prefix(e, "journal/ring");
+    ssize_t n = pread(j->fd, page, sizeof page, 0);
+    while (n < 0 && errno == EINTR)
+        n = pread(j->fd, page, sizeof page, 0);
+    if (n < 0) {
+        cannot_read(s, errno);
+        close(j->fd);
+        j->fd = -1;
+        return 0;
+    }
     if (journal_super_decode(slice_make(page, (size_t)n), &super) < 0) {
         move_away(s);
         return 0;
@@ -252,6 +271,8 @@ static int read_ring(struct store *s, struct err *e)
     j->key = super.key;
     j->head = j->tail = j->tail_written = super.tail;
     bool damaged = replay(s);
+    if (j->unreadable)
+        cannot_read(s, j->unreadable);
     j->durable = j->tail;
     empty(s, damaged || (uint64_t)st.st_size != JOURNAL_PAGE + super.size);
     return 0;
@@ -261,7 +282,7 @@ static void choose(struct store *s, uint64_t size)
 {
     struct journal *j = &s->disk.journal;
     j->closed = size == 0;
-    if (j->fd >= 0 && (j->kept.count > 0 || j->broken || j->size == size))
+    if (j->broken || (j->fd >= 0 && (j->kept.count > 0 || j->size == size)))
         return; /* what is in it keeps it for now */
     if (size == 0 && j->fd >= 0) {
         close(j->fd);

@@ -160,15 +160,26 @@ int ring_read(struct store *s, const struct kept *k, struct buf *out)
     return 0;
 }
 
+/* Reads at a position; the bytes that there are. An error is remembered. */
+static size_t read_at(struct journal *j, char *to, size_t len, uint64_t position)
+{
+    ssize_t n = pread(j->fd, to, len, (off_t)place(j, position));
+    while (n < 0 && errno == EINTR)
+        n = pread(j->fd, to, len, (off_t)place(j, position));
+    if (n < 0)
+        j->unreadable = errno;
+    return n < 0 ? 0 : (size_t)n;
+}
+
 int ring_read_block(struct journal *j, uint64_t position, struct journal_block *block)
 {
     char header[JOURNAL_HEADER];
-    if (pread(j->fd, header, sizeof header, (off_t)place(j, position)) != sizeof header)
+    if (read_at(j, header, sizeof header, position) != sizeof header)
         return -1;
     uint64_t len = journal_block_length(slice_make(header, sizeof header), position);
     buf_clear(&j->block);
     if (len == 0 || position % j->size + len > j->size || buf_reserve(&j->block, (size_t)len) < 0 ||
-        pread(j->fd, j->block.data, (size_t)len, (off_t)place(j, position)) != (ssize_t)len)
+        read_at(j, j->block.data, (size_t)len, position) != len)
         return -1;
     j->block.len = (size_t)len;
     return journal_block_decode(buf_slice(&j->block), position, j->key, block);

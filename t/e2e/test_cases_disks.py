@@ -218,6 +218,28 @@ def test_F24_F25_the_device_answers_with_EIO(place):
         disk.close()
 
 
+def test_a_journal_on_another_file_system_is_not_used(place):
+    spool, port = os.path.join(place, "spool"), free_port()
+    journal = os.path.join(spool, "journal")
+    with Postern(place, relayhost=f"[127.0.0.1]:{port}", **FAST) as p:
+        wait_until(lambda: attempt(p, "first@dst.test") == 250, 20, "the first 250")
+        p.stop()
+        owner = os.stat(journal)
+        Disk.call("mount", "-t", "tmpfs", "-o",
+                  f"size=4m,mode=700,uid={owner.st_uid},gid={owner.st_gid}", "tmpfs", journal)
+        try:
+            p.start()
+            p.wait_log("journal/ is on another file system than new/")
+            wait_until(lambda: attempt(p, "second@dst.test") == 250, 20, "a 250")
+            assert not os.listdir(journal)
+            with Sink(port) as sink:
+                wait_until(lambda: recipients(sink) >= {"first@dst.test", "second@dst.test"}, 30,
+                           "both deliveries")
+            p.stop()
+        finally:
+            Disk.call("umount", "-l", journal)
+
+
 # ---- memory --------------------------------------------------------------------------
 
 CGROUP = "/sys/fs/cgroup/memory"
