@@ -505,7 +505,8 @@ def test_F33_the_queue_holds_while_resolve_is_dead(place):
                     (pid,) = wait_until(lambda: p.pids("resolve"), 60, "resolve")
                     os.kill(pid, signal.SIGKILL)
                     p.wait_log(rf"resolve \(process {pid}\) was ended by signal 9")
-            assert {os.path.basename(f) for f in p.spool_files("new")} == set(ids)
+            wait_until(lambda: {os.path.basename(f) for f in p.spool_files("new")} == set(ids), 10,
+                       "a file for each")
             assert p.ctl("queue", "list", "--json").count('"id"') == 20
             assert not re.search("status=(bounced|sent)", p.log())
             dns.heal("dst.test", "MX")

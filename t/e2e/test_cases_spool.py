@@ -356,7 +356,8 @@ def test_F40_one_flipped_bit_anywhere_quarantines_the_message(place):
     gets changed mail, and the operator finds it in corrupt/ and in the log."""
     with Postern(os.path.join(place, "model"), relayhost="[127.0.0.1]:1") as model:
         queue_id = model.send("a@src.test", ["F40_00@dst.test"], CONTENT)
-        (path,) = (f for f in model.spool_files("new") if os.path.basename(f) == queue_id)
+        (path,) = wait_until(lambda: [f for f in model.spool_files("new")
+                                      if os.path.basename(f) == queue_id], 10, "its file")
         with open(path, "rb") as f:
             header = f.read(192)
     envelope, _, prefix, body = (int.from_bytes(header[at:at + 8], "little")
