@@ -90,8 +90,12 @@ static void file_all(struct store *s)
         int error = kept_file(s, k, true);
         if (error == 0)
             continue;
-        store_say(s, "message %s stays in journal/ring: it cannot get a file in new/: %s",
-                  k->id.text, strerror(error));
+        if (!j->told)
+            store_say(
+                s,
+                "message %s, and maybe others, stays in journal/ring: it cannot get a file in "
+                "new/: %s; tried again every second",
+                k->id.text, strerror(error));
         j->told = true;
         if (error == EROFS || error == EIO) {
             disk_bad(s, error, "writing a message of the journal into a file");
