@@ -66,5 +66,5 @@ def test_F20_the_checker_finds_a_journal_that_is_wrong(journalled, name):
 def test_F20_the_recorder_sees_a_disk_that_lies(place):
     """The whole way, from qmgr's calls to the verdict."""
     options = argparse.Namespace(seed=SEED, messages=60, turns=1, states=0, restarts=0,
-                                 mutant="lying-directories")
+                                 mutant="lying-directories", journal="1m")
     assert powercut_run.run(place, options)["wrong"], "nothing was found"

@@ -72,6 +72,11 @@ def early_tail(states):
     states.disk.forgets = lambda op: op.record.inode == ring and op.record.at >= 4096
 
 
+def early_filed(states):
+    ring = states.rec.tree["journal/ring"][0]
+    states.disk.forgets = lambda op: op.record.call == shim.WRITE and op.record.inode != ring
+
+
 def no_notice(states):
     states.judge.noticed.clear()
 
@@ -91,6 +96,7 @@ REPLAYED = {
 JOURNALLED = {
     "no-journal": (no_journal, "the journal is not synced"),
     "early-tail": (early_tail, "of the journal nothing but its superblock is durable"),
+    "early-filed": (early_filed, "messages count as filed whose files are not durable"),
     "no-notice": (no_notice, "notices are lost"),
 }
 # name: (rule of the shim while the relay runs, in words)
@@ -216,6 +222,6 @@ def run(directory, o):
     lie = REAL[o.mutant][0] if o.mutant in REAL else None
     files_only = o.mutant in {**REPLAYED, **REAL} and o.mutant not in JOURNALLED
     rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie,
-                                   journal="0" if files_only else "1m")
+                                   journal="0" if files_only else o.journal)
     return judge(directory, rec, o.seed, o.turns, o.states, o.restarts,
                  o.mutant if o.mutant in {**REPLAYED, **JOURNALLED} else "")
