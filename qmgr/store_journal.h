@@ -104,8 +104,8 @@ bool journal_has(const struct store *s, const struct id *id);
 bool journal_is_written(const struct store *s, const struct id *id);
 /* Whether the message has no file. */
 bool journal_only(const struct store *s, const struct id *id);
-/* Writes what has gathered into the ring; 0 or an errno value. After ENOSPC it is
- * still there, and the next call tries again. */
+/* Writes what has gathered into the ring; 0 or an errno value: then it is still there,
+ * and the next call tries again. */
 int journal_write(struct store *s);
 /* Bytes of the message's file change, or are added behind it: *ring is set if the
  * journal had to hear of that, and did. With `must` that may fail: an errno value;

@@ -357,8 +357,10 @@ void journal_init(struct store *s)
 void journal_settle(struct store *s)
 {
     struct journal *j = &s->disk.journal;
-    if (j->fd < 0 || j->broken || s->disk.bad)
+    if (j->fd < 0 || j->broken || s->disk.bad) {
+        (void)journal_write(s);
         return; /* the ring has it all */
+    }
     list_each_safe(&j->waiting, n)
     {
         if (kept_file(s, container_of(n, struct kept, stage), false) != 0)

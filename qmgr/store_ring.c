@@ -127,10 +127,9 @@ int ring_write(struct store *s)
         error = put(j, buf_slice(&j->block), j->head);
     }
     if (error) {
-        /* without room it is tried again in the same place: nothing counts of it yet */
+        /* tried again in the same place, with what is noted until then: nothing counts of
+         * it yet */
         j->block.len = len;
-        if (error != ENOSPC && error != EDQUOT)
-            j->broken = error;
         return error;
     }
     uint64_t position = j->head;
