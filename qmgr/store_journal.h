@@ -69,7 +69,7 @@ struct journal {
     uint64_t tail_written, turn, key;
     bool lost;          /* a sync of it failed: none is tried again */
     int unreadable;     /* errno value of a block that could not be read at the start */
-    int broken;         /* errno value of a write that failed: none is made after it */
+    int broken;         /* errno value: nothing may be written to it */
     int64_t rest_until; /* no file is made before this, after one could not be */
     bool told;          /* that messages cannot get files */
     struct buf block;   /* the next one */
