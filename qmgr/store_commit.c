@@ -350,8 +350,8 @@ bool batch_has(const struct store *s, const struct id *id)
     return flights_have(s, id);
 }
 
-/* The journal's block found no room on the disk (where even overwriting takes some): what
- * of the batch is in it is refused. It is written later, with the words that these
+/* The journal's block cannot be written (where even overwriting takes room, for want of it):
+ * what of the batch is in it is refused. It is written later, with the words that these
  * messages are over. */
 static void refuse_journalled(struct store *s, int error)
 {
@@ -372,16 +372,14 @@ static void refuse_journalled(struct store *s, int error)
     d->batch_count = kept;
 }
 
-int batch_write_journal(struct store *s)
+void batch_write_journal(struct store *s)
 {
     int error = journal_write(s);
-    if (error == ENOSPC || error == EDQUOT) {
-        refuse_journalled(s, error);
-        return 0;
-    }
-    if (error)
+    if (error == 0)
+        return;
+    if (error != ENOSPC && error != EDQUOT)
         disk_bad(s, error, "writing to the journal");
-    return error;
+    refuse_journalled(s, error);
 }
 
 void batch_sync_each(struct store *s)
@@ -389,12 +387,11 @@ void batch_sync_each(struct store *s)
     struct disk *d = &s->disk;
     struct list done;
     flights_wait(s);
-    int error = batch_write_journal(s);
+    batch_write_journal(s);
     if (d->batch_count == 0)
         return;
     list_init(&done);
-    if (error == 0)
-        error = make_durable(s);
+    int error = make_durable(s);
     if (error)
         batch_failed(s, d->batch, d->batch_count, error);
     else
@@ -411,19 +408,18 @@ static bool can_fly(const struct store *s)
 
 void batch_sync(struct store *s)
 {
-    if (!flights_wait(s) && batch_write_journal(s) == 0 && s->disk.batch_count > 0 && can_fly(s) &&
-        flight_start(s))
-        flights_wait(s);
+    if (!flights_wait(s)) {
+        batch_write_journal(s);
+        if (s->disk.batch_count > 0 && can_fly(s) && flight_start(s))
+            flights_wait(s);
+    }
     batch_sync_each(s);
 }
 
 void batch_send(struct store *s)
 {
     struct disk *d = &s->disk;
-    if (batch_write_journal(s) != 0) {
-        batch_sync_each(s);
-        return;
-    }
+    batch_write_journal(s);
     if (d->batch_count == 0)
         return;
     if (!can_fly(s))

@@ -358,7 +358,7 @@ void *disk_main(void *store)
         if (nothing && !stop && files_want_spares(s))
             files_make_spares(s);
         tick(s);
-        (void)batch_write_journal(s); /* that messages are over, or have files */
+        batch_write_journal(s); /* that messages are over, or have files */
     }
     batch_sync(s);
     journal_settle(s);

@@ -448,9 +448,8 @@ void batch_failed(struct store *s, struct op **batch, size_t count, int error);
 bool batch_has(const struct store *s, const struct id *id);
 /* The batch is durable: puts its operations on a list to be completed. Any thread. */
 void batch_succeeded(struct store *s, struct op **batch, size_t count, struct list *done);
-/* The journal's block goes into the ring; what has no room there leaves the batch. 0 or an
- * errno value. */
-int batch_write_journal(struct store *s);
+/* The journal's block goes into the ring; what of the batch cannot leaves it, refused. */
+void batch_write_journal(struct store *s);
 /* pwrite of all; 0 or an errno value. */
 int write_all(int fd, struct slice bytes, uint64_t at);
 

@@ -78,7 +78,9 @@ def kill_at(faulty, point):
     (old,) = p.pids("qmgr")
     faults.set(point, KILL)
     code = attempt(p, "case@dst.test")
-    assert code in (0, 421, 451), f"{point}: the client got {code}"
+    # on a busy disk each file is synced by itself, and syncfs comes after the answer
+    may_be = (0, 421, 451) + ((250,) if point == "store.syncfs" else ())
+    assert code in may_be, f"{point}: the client got {code}"
     wait_until(lambda: p.pids("qmgr") not in ([], [old]), 20, "a new qmgr")
     deliver(p, "after@dst.test")
 
