@@ -25,6 +25,7 @@ instead) or "gone" (the other end had hung up).
 """
 import argparse
 import asyncio
+import gc
 import hashlib
 import random
 import re
@@ -312,6 +313,9 @@ class Server:
         for s in self.sessions:
             s.hang_up()
         self.sessions.clear()
+        # What was accepted in this instant has no session: asyncio leaves it open, and
+        # silent, until its objects are collected.
+        asyncio.get_running_loop().call_later(0.2, gc.collect)
 
     async def run(self):
         self.first = await self.listen(self.always)
