@@ -95,8 +95,8 @@ static bool learned_of(const struct lane *l, struct learned *v, char source[stat
     int64_t now = clock_mono(), wall = clock_wall();
     shaper_remember(&l->shaper, &s);
     bool suspended = l->shaper.suspended_until > now;
-    if (!s.failed_rate && !s.window_failed && !s.messages && !suspended && !l->greylist.refused &&
-        !l->greylist.passed)
+    if (!(s.failed_rate > 0) && !s.window_failed && !s.messages && !suspended &&
+        !l->greylist.refused && !l->greylist.passed)
         return false;
     struct slice text = lane_source(l, source);
     if (text.len == 0)

@@ -189,6 +189,8 @@ def test_F16_batches_keep_their_order_when_quota_is_back(qmgr):
         qmgr.result(job)
     finally:
         os.kill(qmgr.master.process.pid, signal.SIGCONT)
-    again, second = qmgr.quota.expect("ipc_charges"), qmgr.quota.expect("ipc_charges")
+    again = qmgr.quota.expect("ipc_charges")
+    qmgr.quota.send("ipc_charged", batch=again.batch)
+    second = qmgr.quota.expect("ipc_charges")
     assert again.batch == first.batch and again.charges
     assert second.batch == first.batch + 1 and second.settlements
