@@ -306,6 +306,9 @@ static int make_durable(struct store *s)
         for (size_t i = 0; i < jobs; i++)
             error = d->jobs[i].error ? d->jobs[i].error : error;
         disk_bad(s, error, "fsync of a message");
+        const struct sync_job *last = &d->jobs[jobs - 1]; /* where list_jobs puts the ring */
+        if (last->fd == d->journal.fd && last->error)
+            journal_lost(s, last->error);
         return error;
     }
     fault_point("store.files_synced");

@@ -133,11 +133,11 @@ static void large_abort(struct store *s, struct op *op)
 
 static void finish(struct store *s, struct op *op)
 {
+    dirty_forget(s, &op->id);
     if (journal_finish(s, &op->id)) {
         op_free(op);
         return;
     }
-    dirty_forget(s, &op->id);
     bool unlink_it = op->ref.large || op->ref.records_end > STORE_RECYCLE_MAX;
     file_retire(s, &op->id, op->ref.bucket, op->ref.fd, unlink_it);
     op_free(op);
@@ -173,11 +173,12 @@ static void look(struct store *s, struct op *op)
 static void sync_everything(struct store *s, struct op *op)
 {
     batch_sync(s);
+    bool behind = journal_write(s) != 0 || !list_empty(&s->disk.journal.pending);
     if (dirty_any(s))
         dirty_sync(s);
     if (s->disk.bad)
         op_fail(op, "the spool's disk has failed");
-    else if (s->disk.changes_failed)
+    else if (s->disk.changes_failed || behind)
         op_fail(op, "a change could not be written");
     s->disk.changes_failed = false;
     store_complete_one(s, op);

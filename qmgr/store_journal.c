@@ -138,7 +138,7 @@ static int note(struct store *s, struct kept *k)
     if (k->over) {
         error = ring_add(s, JOURNAL_OVER, &k->id, SLICE(""), NULL);
         k->noted = error == 0;
-    } else if (k->state == KEPT_SAFE) {
+    } else if (k->state == KEPT_SAFE && list_empty(&k->stage)) { /* FILED is in no block yet */
         error = ring_add(s, JOURNAL_FILED, &k->id, SLICE(""), NULL);
         if (error == 0)
             list_push(&j->noting, &k->stage);
@@ -229,22 +229,42 @@ bool journal_finish(struct store *s, const struct id *id)
 
 /* ---- files --------------------------------------------------------------------------- */
 
-/* All of the message into this file; 0 or an errno value. */
-static int write_message(struct store *s, const struct kept *k, int fd)
+/* The message as it is now, into scratch; 0 or an errno value. */
+static int compose(struct store *s, const struct kept *k)
 {
-    struct journal *j = &s->disk.journal;
+    struct buf *image = &s->disk.journal.scratch;
     struct slice rest = buf_slice(&k->changes), change, bytes;
     uint64_t at;
-    int error = ring_read(s, k, &j->scratch);
+    int error = ring_read(s, k, image);
+    if (error)
+        return error;
+    while (next_change(&rest, &change)) {
+        if (journal_change_decode(change, STORE_RECORDS_MAX, &at, &bytes) < 0)
+            return EBADMSG;
+        size_t end = (size_t)at + bytes.len;
+        if (end > image->len) {
+            if (buf_reserve(image, end - image->len) < 0)
+                return ENOMEM;
+            memset(image->data + image->len, 0, end - image->len);
+            image->len = end;
+        }
+        memcpy(image->data + at, bytes.ptr, bytes.len);
+    }
+    return 0;
+}
+
+/* All of the message into this file, in one piece, as it may be read meanwhile; 0 or an
+ * errno value. */
+static int write_message(struct store *s, const struct kept *k, int fd)
+{
+    struct buf *image = &s->disk.journal.scratch;
+    int error = compose(s, k);
     if (error == 0)
         error = fault_point("store.write");
     if (error == 0)
-        error = write_all(fd, buf_slice(&j->scratch), 0);
-    while (error == 0 && next_change(&rest, &change)) {
-        if (journal_change_decode(change, STORE_RECORDS_MAX, &at, &bytes) < 0)
-            return EBADMSG;
-        error = write_all(fd, bytes, at);
-    }
+        error = write_all(fd, buf_slice(image), 0);
+    if (image->cap > STORE_SCRATCH_KEEP)
+        buf_free(image);
     return error;
 }
 
@@ -304,8 +324,9 @@ int journal_source(struct store *s, const struct id *id)
     errno = 0;
     if (k == NULL || k->over || k->state != KEPT_WAITING)
         return -1;
-    if (s->stat_sources >= STORE_SOURCES_MAX) { /* a file costs no memory */
-        errno = journal_file(s, id);
+    if (s->stat_sources >= STORE_SOURCES_MAX &&
+        journal_file(s, id) == 0) { /* which costs no memory */
+        errno = 0;
         return -1;
     }
     int fd = memfd_create("message", MFD_CLOEXEC);
@@ -412,6 +433,8 @@ void journal_durable(struct store *s, generation_t generation)
 void journal_synced(struct store *s, generation_t generation, struct journal_point point)
 {
     struct journal *j = &s->disk.journal;
+    if (j->lost) /* later syncs say nothing of what the failed one was about */
+        return;
     if (point.tail > j->tail)
         j->tail = point.tail;
     if (point.head > j->durable)
@@ -483,6 +506,8 @@ void journal_tick(struct store *s)
     file_some(s);
     uint64_t step =
         j->size / (journal_pressed(s) ? STORE_JOURNAL_TAIL_PRESSED : STORE_JOURNAL_TAIL_STEP);
+    if (!j->unsynced && s->disk.now - s->disk.last_commit > STORE_SPARE_IDLE_US)
+        step = 0; /* so that a block that rots says nothing of messages of long ago */
     if (j->broken || ring_tail(j) - j->tail_written <= step)
         return;
     int error = ring_write_super(s, ring_tail(j));

@@ -20,8 +20,11 @@ enum { COPIES_MAX = 100 };
 static void remove_file(struct store *s, const struct id *id)
 {
     struct bucket *b = bucket_get(s, store_bucket_of(id), false);
-    if (b && unlinkat(b->fd, id->text, 0) == 0)
+    int result = b ? unlinkat(b->fd, id->text, 0) : -1;
+    if (result == 0)
         bucket_changed(s, b);
+    else if (errno != ENOENT) /* the ring is not emptied then */
+        disk_bad(s, errno, "removing a finished message's file");
 }
 
 static void replay_change(struct kept *k, struct slice bytes)
@@ -90,6 +93,10 @@ static void file_all(struct store *s)
         int error = kept_file(s, k, true);
         if (error == 0)
             continue;
+        /* What has its name is an older copy, which the message's end would not find. The
+         * ring was read, unless the disk itself has failed. */
+        if (error != EIO && error != EROFS)
+            remove_file(s, &k->id);
         if (!j->told)
             store_say(
                 s,
@@ -328,6 +335,8 @@ int journal_open(struct store *s, struct err *e)
         return err_sys(e, "cannot open journal/ring");
     if (j->fd >= 0 && read_ring(s, e) < 0)
         return -1;
+    if (j->fd < 0 && faccessat(j->dir, "ring", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        size = 0; /* damaged and still here: it is not overwritten */
     choose(s, size);
     return 0;
 }
@@ -347,7 +356,7 @@ void journal_init(struct store *s)
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         list_init(lists[i]);
     buf_init(&j->block, JOURNAL_BLOCK_MAX);
-    buf_init(&j->scratch, JOURNAL_BYTES_MAX);
+    buf_init(&j->scratch, 2 * STORE_RECORDS_MAX);
     buf_init(&j->record, JOURNAL_BYTES_MAX);
 }
 

@@ -292,29 +292,57 @@ static void test_F40_without_superblocks_the_ring_is_kept(void **state)
 #ifdef POSTERN_FAULTS
 
 /* The file is there but may be anything after a power failure: the ring is believed. */
+static void kill_before_the_file_is_synced(struct spool *s, const struct id *id)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        open_spool(s, default_config());
+        fault_set("store.syncfs", FAULT_KILL, 0, 1); /* the first one is that of the file */
+        commit_it(s, id);
+        store_mark(s->store, id, &s->ref, 0, SPOOL_SENT);
+        for (;;)
+            event_base_loop(s->base, EVLOOP_ONCE);
+    }
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(count_messages(), 1);
+}
+
 static void test_a_file_that_may_not_be_durable_is_written_again(void **state)
 {
     struct spool *s = new_spool();
     struct id id = id_new();
     char path[128];
     (void)state;
-    pid_t child = fork();
-    if (child == 0) {
-        open_spool(s, default_config());
-        fault_set("store.syncfs", FAULT_KILL, 0, 1); /* the first one is that of the file */
-        commit_it(s, &id);
-        store_mark(s->store, &id, &s->ref, 0, SPOOL_SENT);
-        for (;;)
-            event_base_loop(s->base, EVLOOP_ONCE);
-    }
-    assert_int_equal(waitpid(child, NULL, 0), child);
-    assert_int_equal(count_messages(), 1);
+    kill_before_the_file_is_synced(s, &id);
     message_path(path, &id);
     overwrite(path, 250, "SSSSSSSSSSSSSSSSSSSSSSSS", 24); /* as a lost sector would */
     rescan(s);
     assert_int_equal(s->seen_count, 1);
     assert_string_equal(s->seen[0].status, "SPP");
     check_sound(s, &id, &s->seen[0].ref);
+    assert_int_equal(count_entries("corrupt"), 0);
+    end_spool(s);
+}
+
+/* The older copy does not outlive the message that is delivered from the ring. */
+static void test_F21_a_file_that_cannot_be_written_again_is_gone(void **state)
+{
+    struct spool *s = new_spool();
+    struct id id = id_new();
+    (void)state;
+    kill_before_the_file_is_synced(s, &id);
+    fault_set("store.create", ENOSPC, 0, 1u << 30);
+    rescan(s);
+    assert_int_equal(s->seen_count, 1);
+    assert_string_equal(s->seen[0].status, "SPP");
+    check_sound(s, &id, &s->seen[0].ref);
+    store_finish(s->store, &id, &s->seen[0].ref);
+    sync_now(s);
+    fault_set(NULL, 0, 0, 0);
+    rescan(s);
+    rescan(s);
+    assert_int_equal(s->seen_count, 0);
+    assert_int_equal(count_messages(), 0);
     assert_int_equal(count_entries("corrupt"), 0);
     end_spool(s);
 }
@@ -587,6 +615,7 @@ int main(void)
         cmocka_unit_test(test_F04_to_F07_killed_on_the_way),
         cmocka_unit_test(test_F21_no_space_in_the_ring_is_452),
         cmocka_unit_test(test_F21_F22_no_space_for_files),
+        cmocka_unit_test(test_F21_a_file_that_cannot_be_written_again_is_gone),
         cmocka_unit_test(test_F24_F26_errors_latch),
         cmocka_unit_test(test_F24_a_file_that_cannot_be_synced),
         cmocka_unit_test(test_syncfs_failure_of_others),
