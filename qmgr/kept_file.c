@@ -20,7 +20,7 @@ static void sum_line(struct slice text, char out[static SUM_LINE + 1])
 
 /* ---- reading --------------------------------------------------------------------------- */
 
-static int read_whole(const char *name, struct buf *text, struct err *e)
+int file_read_whole(const char *name, struct buf *text, struct err *e)
 {
     int fd = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct stat st;
@@ -33,7 +33,7 @@ static int read_whole(const char *name, struct buf *text, struct err *e)
         fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? 0 : err_set(e, "%s: not a regular file", name);
     while (rc == 0 && n > 0) {
         if (buf_reserve(text, 65536) < 0)
-            rc = err_set(e, "%s: longer than %d bytes", name, (int)KEPT_FILE_MAX);
+            rc = err_set(e, "%s: longer than %zu bytes", name, text->max);
         else if ((n = read(fd, text->data + text->len, text->cap - text->len)) < 0)
             rc = err_sys(e, "%s", name);
         else
@@ -47,7 +47,7 @@ int kept_file_read(const char *name, struct buf *out, struct err *e)
 {
     char expected[SUM_LINE + 1];
     out->max = KEPT_FILE_MAX;
-    int rc = read_whole(name, out, e);
+    int rc = file_read_whole(name, out, e);
     if (rc != 0)
         return rc;
     size_t body = out->len < SUM_LINE ? 0 : out->len - SUM_LINE;
@@ -85,26 +85,26 @@ static int sync_directory(void)
     return rc;
 }
 
-static int save(const struct kept_file *k, const char *fresh, struct err *e)
+int file_replace(const char *name, struct slice text, struct err *e)
 {
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, "%s", fresh);
-    int rc = write_whole(fd, buf_slice(&k->text)) < 0 ? err_sys(e, "%s", fresh) : 0;
-    close(fd);
-    if (rc == 0 && (rename(fresh, k->name) < 0 || sync_directory() < 0))
-        rc = err_sys(e, "%s", k->name);
+    char *fresh = xasprintf("%s.new", name);
+    int rc = 0, fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || write_whole(fd, text) < 0)
+        rc = err_sys(e, "%s", fresh);
+    if (fd >= 0)
+        close(fd);
+    if (rc == 0 && (rename(fresh, name) < 0 || sync_directory() < 0))
+        rc = err_sys(e, "%s", name);
     if (rc < 0)
         (void)unlink(fresh);
+    free(fresh);
     return rc;
 }
 
 static void *run(void *arg)
 {
     struct kept_file *k = arg;
-    char *fresh = xasprintf("%s.new", k->name);
-    k->failed = save(k, fresh, &k->error) < 0;
-    free(fresh);
+    k->failed = file_replace(k->name, buf_slice(&k->text), &k->error) < 0;
     atomic_store(&k->finished, true);
     return NULL;
 }

@@ -23,6 +23,11 @@ struct kept_file {
     struct err error;
 };
 
+/* Appends all of a file to *out, as far as its max. 0; 1: there is none; -1 with *e. */
+int file_read_whole(const char *name, struct buf *out, struct err *e);
+/* Replaces a file, by way of NAME.new, and syncs it. 0, or -1 with *e. Takes its time. */
+int file_replace(const char *name, struct slice text, struct err *e);
+
 /* Appends the file's lines to *out. 0; 1: there is none; -1 with *e: it cannot be read, or
  * is damaged and was kept aside as NAME.damaged. */
 int kept_file_read(const char *name, struct buf *out, struct err *e);

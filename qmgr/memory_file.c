@@ -1,18 +1,14 @@
 #include "qmgr/memory_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/kept_file.h"
 #include "qmgr/memory.h"
 
-#define FRESH_FILE MEMORY_FILE ".new"
 #define DAMAGED_FILE MEMORY_FILE ".damaged"
 static const char first_line[] = "{\"postern_shaping\":1}\n";
 
@@ -58,36 +54,11 @@ static int check(struct slice text, struct slice *entries)
 
 /* ---- reading ----------------------------------------------------------------------- */
 
-/* 0, 1: not there, -1. */
-static int read_whole(struct buf *text, struct err *e)
-{
-    int fd = open(MEMORY_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat st;
-    ssize_t n = 1;
-    if (fd < 0 && errno == ENOENT)
-        return 1;
-    if (fd < 0)
-        return err_sys(e, "%s", MEMORY_FILE);
-    int rc = fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
-                 ? 0
-                 : err_set(e, "%s: is no regular file", MEMORY_FILE);
-    while (rc == 0 && n > 0) {
-        if (buf_reserve(text, 65536) < 0)
-            rc = err_set(e, "%s: longer than %d bytes", MEMORY_FILE, MEMORY_FILE_MAX);
-        else if ((n = read(fd, text->data + text->len, text->cap - text->len)) < 0)
-            rc = err_sys(e, "%s", MEMORY_FILE);
-        else
-            text->len += (size_t)n;
-    }
-    close(fd);
-    return rc;
-}
-
 int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, struct err *e)
 {
     struct buf text = BUF_INIT(MEMORY_FILE_MAX);
     struct slice entries;
-    int rc = read_whole(&text, e);
+    int rc = file_read_whole(MEMORY_FILE, &text, e);
     if (rc == 0 && check(buf_slice(&text), &entries) < 0) {
         bool kept = rename(MEMORY_FILE, DAMAGED_FILE) == 0;
         rc = err_set(e, "%s is damaged%s", MEMORY_FILE, kept ? ", kept as " DAMAGED_FILE : "");
@@ -100,47 +71,10 @@ int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, s
 
 /* ---- writing ---------------------------------------------------------------------------- */
 
-static int write_whole(int fd, struct slice text)
-{
-    while (text.len) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno != EINTR)
-            return -1;
-        text = slice_from(text, n > 0 ? (size_t)n : 0);
-    }
-    return fsync(fd);
-}
-
-static int sync_directory(void)
-{
-    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int rc = fsync(fd);
-    close(fd);
-    return rc;
-}
-
-static int save(struct slice text, struct err *e)
-{
-    int fd = open(FRESH_FILE, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, "%s", FRESH_FILE);
-    int rc = write_whole(fd, text);
-    if (rc < 0)
-        err_sys(e, "%s", FRESH_FILE);
-    close(fd);
-    if (rc == 0 && (rename(FRESH_FILE, MEMORY_FILE) < 0 || sync_directory() < 0))
-        rc = err_sys(e, "%s", MEMORY_FILE);
-    if (rc < 0)
-        (void)unlink(FRESH_FILE);
-    return rc;
-}
-
 static void *run(void *arg)
 {
     struct saving *s = arg;
-    s->failed = save(buf_slice(&s->text), &s->error) < 0;
+    s->failed = file_replace(MEMORY_FILE, buf_slice(&s->text), &s->error) < 0;
     atomic_store(&s->finished, true);
     return NULL;
 }

@@ -313,18 +313,21 @@ def check_neighbours(p, sink):
     assert set(recipients(sink)) == {"before@dst.test", "after@dst.test"}
 
 
+def check_quarantined(p, ids):
+    wait_until(lambda: len(p.spool_files("corrupt")) == len(ids), 30, "all in corrupt/")
+    kept = " ".join(os.path.basename(f) for f in p.spool_files("corrupt"))
+    for id in ids:
+        assert id in kept
+        p.wait_log(rf"(error|warning): .*{id}.*moved to corrupt/")
+
+
 def test_B76_B77_B78_B82_damaged_files_are_quarantined(place):
     p, sink, ids = restart_with(place, QUARANTINED)
     with sink:
         p.start()
         with p:
             check_neighbours(p, sink)
-            wait_until(lambda: len(p.spool_files("corrupt")) == len(QUARANTINED), 20,
-                       "all in corrupt/")
-            kept = " ".join(os.path.basename(f) for f in p.spool_files("corrupt"))
-            for name in QUARANTINED:
-                assert ids[name] in kept
-                p.wait_log(rf"(error|warning): .*{ids[name]}.*moved to corrupt/")
+            check_quarantined(p, [ids[name] for name in QUARANTINED])
             wait_empty(p)
 
 
@@ -378,12 +381,7 @@ def test_F40_one_flipped_bit_anywhere_quarantines_the_message(place):
         p.start()
         with p:
             check_neighbours(p, sink)
-            wait_until(lambda: len(p.spool_files("corrupt")) == len(changes), 30,
-                       "all in corrupt/")
-            kept = " ".join(os.path.basename(f) for f in p.spool_files("corrupt"))
-            for name in changes:
-                assert ids[name] in kept
-                p.wait_log(rf"(error|warning): .*{ids[name]}.*moved to corrupt/")
+            check_quarantined(p, [ids[name] for name in changes])
             wait_empty(p)
             assert set(recipients(sink)) == {"before@dst.test", "after@dst.test"}
 
