@@ -122,7 +122,7 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
         shaper_unsuspend(&l->shaper);
     } else if (slice_eq(action, SLICE("reset"))) {
         uint32_t in_flight = l->shaper.in_flight;
-        shaper_init(&l->shaper, &l->limits);
+        shaper_init(&l->shaper, l->shaper.limits);
         l->shaper.in_flight = in_flight;
         l->odd = 0;
     } else if (slice_eq(action, SLICE("set"))) {

@@ -37,10 +37,13 @@ static struct slice account_key(const void *value)
     return slice_make(a->name, a->name_len);
 }
 
+enum { QUEUE_KEY = offsetof(struct queue, mail_class) + 1 - offsetof(struct queue, account) };
+_Static_assert(QUEUE_KEY == 2 * sizeof(void *) + 1, "a queue has its key inside");
+
 static struct slice queue_key(const void *value)
 {
     const struct queue *k = value;
-    return slice_make(&k->key, sizeof k->key);
+    return slice_make(&k->account, QUEUE_KEY);
 }
 
 struct lane_key {
@@ -148,8 +151,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     list_init(&l->queues);
     for (int i = 0; i < 3; i++)
         list_init(&l->waiting[i]);
-    group_limits(q, group, slice_make(l->source, l->source_len), &l->limits);
-    shaper_init(&l->shaper, &l->limits);
+    shaper_init(&l->shaper, group_limits(q, group, slice_make(l->source, l->source_len)));
     share_suspension(q, l);
     list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);
@@ -179,11 +181,11 @@ static struct queue *queue_get(struct qmgr *q, struct lane *l, const struct mess
     uint8_t class = m->env->mail_class;
     if (l->recent && l->recent->account == a && l->recent->mail_class == class)
         return l->recent;
-    struct queue probe = {.key = {a, l, class}},
+    struct queue probe = {.account = a, .lane = l, .mail_class = class},
                  *k = map_get(&q->dispatch.queues, queue_key(&probe));
     if (!k) {
         k = xcalloc(1, sizeof *k);
-        *k = (struct queue){.account = a, .lane = l, .mail_class = class, .key = {a, l, class}};
+        *k = (struct queue){.account = a, .lane = l, .mail_class = class};
         list_init(&k->link);
         list_init(&k->again);
         list_init(&k->jobs);
@@ -655,6 +657,7 @@ void dispatch_sweep(struct qmgr *q)
             l->from->lanes--;
         answer_unref(l->last);
         answer_unref(l->suspended);
+        limits_unref(q, l->shaper.limits);
         group_unref(q, l->group);
         free(l);
     }

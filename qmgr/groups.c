@@ -23,9 +23,21 @@ static struct slice key_of(const void *value)
     return slice_str(((const struct group *)value)->key);
 }
 
+/* Limits that lanes share. They are few, and lanes may be millions. */
+struct shared_limits {
+    struct shaper_limits v; /* what lanes point at; its bytes are the key */
+    size_t refs;
+};
+
+static struct slice limits_key(const void *value)
+{
+    return slice_make(&((const struct shared_limits *)value)->v, sizeof(struct shaper_limits));
+}
+
 void groups_init(struct qmgr *q)
 {
     map_init(&q->shaping.groups, key_of);
+    map_init(&q->shaping.limits, limits_key);
 }
 
 /* Order does not count: sums of what is well mixed. */
@@ -157,20 +169,19 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
     to->tls = (uint8_t)from->tls;
 }
 
-void group_limits(const struct qmgr *q, const struct group *g, struct slice source,
-                  struct shaper_limits *out)
+/* *out was zeroed with its padding, so that the same limits are the same bytes. */
+static void find_limits(const struct qmgr *q, const struct group *g, struct slice source,
+                        struct shaper_limits *out)
 {
     const struct config *c = q->s->config;
-    *out = (struct shaper_limits){
-        .concurrency = (uint32_t)c->default_destination_concurrency_limit,
-        .initial = (uint32_t)c->initial_destination_concurrency,
-        .cohorts = (uint32_t)c->default_destination_concurrency_failed_cohort_limit,
-        .rate_delay = c->destination_rate_delay * CLOCK_SECOND,
-        .suspend = c->destination_suspend_time * CLOCK_SECOND,
-        .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
-        /* one knock is cheap, and new mail waits for it: as long as Postfix remembers */
-        .unreachable_max = c->minimal_backoff_time * CLOCK_SECOND,
-    };
+    out->concurrency = (uint32_t)c->default_destination_concurrency_limit;
+    out->initial = (uint32_t)c->initial_destination_concurrency;
+    out->cohorts = (uint32_t)c->default_destination_concurrency_failed_cohort_limit;
+    out->rate_delay = c->destination_rate_delay * CLOCK_SECOND;
+    out->suspend = c->destination_suspend_time * CLOCK_SECOND;
+    out->suspend_max = c->maximal_backoff_time * CLOCK_SECOND;
+    /* one knock is cheap, and new mail waits for it: as long as Postfix remembers */
+    out->unreachable_max = c->minimal_backoff_time * CLOCK_SECOND;
     shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
     if (!q->shaping.rules || g->key[0] == '0' + TRANSPORT_LMTP)
         return;
@@ -185,12 +196,38 @@ void group_limits(const struct qmgr *q, const struct group *g, struct slice sour
     apply(&limits, (double)c->shaping_time_divisor, out);
 }
 
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source)
+{
+    struct shared_limits wanted;
+    memset(&wanted, 0, sizeof wanted);
+    find_limits(q, g, source, &wanted.v);
+    struct shared_limits *l = map_get(&q->shaping.limits, limits_key(&wanted));
+    if (!l) {
+        l = xmalloc(sizeof *l);
+        memcpy(l, &wanted, sizeof *l);
+        map_put(&q->shaping.limits, l);
+    }
+    l->refs++;
+    return &l->v;
+}
+
+void limits_unref(struct qmgr *q, const struct shaper_limits *l)
+{
+    struct shared_limits *shared = map_get(&q->shaping.limits, slice_make(l, sizeof *l));
+    if (--shared->refs > 0)
+        return;
+    map_remove(&q->shaping.limits, limits_key(shared));
+    free(shared);
+}
+
 void groups_reload(struct qmgr *q)
 {
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        group_limits(q, l->group, slice_make(l->source, l->source_len), &l->limits);
+        const struct shaper_limits *before = l->shaper.limits;
+        l->shaper.limits = group_limits(q, l->group, slice_make(l->source, l->source_len));
+        limits_unref(q, before);
         memset(l->counts, 0, sizeof l->counts);
     }
 }

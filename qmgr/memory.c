@@ -138,10 +138,10 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
     int64_t wall = clock_wall();
     double left = left_after(wall - v->when);
     struct shaper_memory s = {
-        .rate = aged(v->rate, l->limits.start_rate, left),
+        .rate = aged(v->rate, l->shaper.limits->start_rate, left),
         .failed_rate = v->rate_failed,
         .blind = v->blind,
-        .window = (uint32_t)aged(v->window, l->limits.initial, left),
+        .window = (uint32_t)aged(v->window, l->shaper.limits->initial, left),
         .window_failed = v->window_failed,
         .messages = v->messages,
         .period = v->period,

@@ -125,10 +125,9 @@ struct lane {
     struct greylist greylist;
     struct rule_count {
         uint16_t rule, times;
-        int64_t since;
-    } counts[4]; /* of rules that act from the n-th time on */
-    struct shaper_limits limits;
-    struct shaper shaper;
+        uint32_t since;     /* clock_tenths */
+    } counts[4];            /* of rules that act from the n-th time on */
+    struct shaper shaper;   /* its limits are a reference: limits_unref */
     struct heap_node wake;  /* when the shaper may allow more */
     struct list waiting[3]; /* queues that wait for room here, by class */
     struct list queues;     /* all of its queues */
@@ -175,6 +174,7 @@ struct dispatch {
 
 struct shaping {
     struct map groups;   /* by key */
+    struct map limits;   /* that lanes share */
     struct rules *rules; /* providers.conf; NULL until master has sent it */
     struct memory *memory;
 };
@@ -451,18 +451,13 @@ struct queue {
     struct list of_lane;
     struct list again; /* jobs that go first: refused before, their time has come */
     struct list jobs;
-    struct list parked; /* struct message: sent away for want of memory */
-    struct account *account;
+    struct list parked;      /* struct message: sent away for want of memory */
+    struct account *account; /* with lane and mail_class its key: they stay beside each other */
     struct lane *lane;
+    uint8_t mail_class, place;
+    uint8_t debt; /* turns that it leaves to others of its class: it made up that window */
     uint32_t count;
     uint32_t window; /* recipients started since the lane was refused something last */
-    uint8_t debt;    /* turns that it leaves to others of its class: it made up that window */
-    uint8_t mail_class, place;
-    struct {
-        const struct account *account;
-        const struct lane *lane;
-        uintptr_t mail_class;
-    } key;
 };
 
 void dispatch_init(struct qmgr *q);
@@ -501,9 +496,11 @@ void groups_init(struct qmgr *q);
  * struct. Counts a reference. */
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own);
 void group_unref(struct qmgr *q, struct group *g);
-/* The lane's limits from main.cf and providers.conf; the source's address as bytes. */
-void group_limits(const struct qmgr *q, const struct group *g, struct slice source,
-                  struct shaper_limits *out);
+/* A lane's limits from main.cf and providers.conf; the source's address as bytes. Lanes
+ * whose limits are the same share them: counts a reference. */
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g,
+                                         struct slice source);
+void limits_unref(struct qmgr *q, const struct shaper_limits *l);
 /* A sum of the targets' addresses, the same for sites that have the same. */
 uint64_t group_targets_sum(const struct site *s);
 /* main.cf has changed: limits of all lanes. */

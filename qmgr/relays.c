@@ -175,7 +175,7 @@ static uint8_t level_of(const struct ipc_tls_rule *rule, enum rules_tls wish)
 static struct slice tls_of(const struct lane *l, const struct job *j)
 {
     static struct buf b = {NULL, 0, 0, IPC_FRAME_MAX};
-    enum rules_tls wish = (enum rules_tls)l->limits.tls;
+    enum rules_tls wish = (enum rules_tls)l->shaper.limits->tls;
     struct ipc_cursor cursor = ipc_list_cursor(tls_rules_list(j->tls));
     struct ipc_tls_rule rule;
     bool others = false;
@@ -217,8 +217,8 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
                           : l->from && l->from->helo[0] ? l->from->helo
                                                         : c->smtp_helo_name),
         .tls = tls_of(l, j),
-        .recipients_max = l->limits.recipients,
-        .idle_seconds = l->limits.idle_seconds,
+        .recipients_max = l->shaper.limits->recipients,
+        .idle_seconds = l->shaper.limits->idle_seconds,
         .tls_report = tls_rules_report(j->tls),
         .session_messages = messages && messages < most ? messages : most,
         .sessions = shaper_window(&l->shaper),

@@ -99,8 +99,8 @@ void shaper_init(struct shaper *s, const struct shaper_limits *limits)
 static void note(struct shaper *s, enum shaper_change change, double before, double after,
                  uint16_t rule, int64_t now)
 {
-    s->events[s->events_next++ % SHAPER_EVENTS] =
-        (struct shaper_event){now, (float)before, (float)after, rule, (uint8_t)change};
+    s->events[s->events_next++ % SHAPER_EVENTS] = (struct shaper_event){
+        clock_tenths(now), (float)before, (float)after, rule, (uint8_t)change};
 }
 
 uint32_t shaper_window(const struct shaper *s)

@@ -90,7 +90,7 @@ enum shaper_change {
 };
 
 struct shaper_event {
-    int64_t when;
+    uint32_t when;       /* clock_tenths; 0: none */
     float before, after; /* the limit, or seconds */
     uint16_t rule;       /* + 1 */
     uint8_t change;      /* enum shaper_change */

@@ -116,7 +116,7 @@ static void put_events(const struct qmgr *q, const struct shaper *s, struct buf 
         if (!e->when)
             continue;
         json_begin(b);
-        json_seconds(b, "age", q->now - e->when);
+        json_seconds(b, "age", (clock_tenths(q->now) - e->when) * (CLOCK_SECOND / 10));
         put_event(q, e, b);
         json_end(b);
     }
@@ -138,9 +138,9 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     json_int(b, "in_flight", s->in_flight);
     put_number(b, "rate", s->rate);
     json_int(b, "concurrency", shaper_window(s));
-    json_int(b, "concurrency_limit", l->limits.concurrency);
+    json_int(b, "concurrency_limit", l->shaper.limits->concurrency);
     json_int(b, "messages_per_connection", shaper_messages(s));
-    json_seconds(b, "rate_delay", l->limits.rate_delay);
+    json_seconds(b, "rate_delay", l->shaper.limits->rate_delay);
     json_bool(b, "probing", s->probing);
     bool suspended = s->suspended_until > q->now;
     json_bool(b, "suspended", suspended);
@@ -153,7 +153,7 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     if (s->latency > 0)
         put_number(b, "latency", (double)s->latency);
     put_learned(l, b);
-    put_configured(&l->limits, b);
+    put_configured(l->shaper.limits, b);
     put_events(q, s, b);
 }
 

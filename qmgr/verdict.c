@@ -37,7 +37,8 @@ static bool often_enough(const struct qmgr *q, struct lane *l, const struct rule
                          uint16_t number)
 {
     enum { COUNTS = sizeof l->counts / sizeof l->counts[0] };
-    int64_t period = rule->period / q->s->config->shaping_time_divisor;
+    uint32_t now = clock_tenths(q->now),
+             period = clock_tenths(rule->period / q->s->config->shaping_time_divisor);
     struct rule_count *oldest = &l->counts[0];
     if (rule->fraction > 0 && l->odd < rule->fraction * UINT8_MAX)
         return false;
@@ -46,8 +47,8 @@ static bool often_enough(const struct qmgr *q, struct lane *l, const struct rule
     for (int i = 0; i < COUNTS; i++) {
         struct rule_count *c = &l->counts[i];
         if (c->rule == number) {
-            if (q->now - c->since > period) {
-                c->since = q->now;
+            if (now - c->since > period) {
+                c->since = now;
                 c->times = 0;
             }
             return ++c->times >= rule->after;
@@ -55,7 +56,7 @@ static bool often_enough(const struct qmgr *q, struct lane *l, const struct rule
         if (c->since < oldest->since)
             oldest = c;
     }
-    *oldest = (struct rule_count){number, 1, q->now};
+    *oldest = (struct rule_count){number, 1, now};
     return false;
 }
 
@@ -115,7 +116,7 @@ static enum shaper_signal at_the_door(const struct qmgr *q, const struct lane *l
     if (works && l->in_flight > 1)
         return SHAPER_TOO_MANY;
     if (!o->local && l->shaper.proven && o->code / 100 == 4) {
-        r->time = l->limits.times.knock;
+        r->time = l->shaper.limits->times.knock;
         return SHAPER_GO_AWAY;
     }
     return SHAPER_UNREACHABLE;
