@@ -203,11 +203,20 @@ enum content_status content_send(struct content *c, struct wire *w)
 
 /* ---- what is in it --------------------------------------------------------- */
 
-/* Bytes of s up to the empty line that ends a header; s.len if it is not in s. */
-static size_t header_end(struct slice s)
+static const char blank_line[] = "\r\n\r\n";
+enum { BLANK_LINE = sizeof blank_line - 1 };
+
+/* Bytes of s up to the end of the empty line that ends a header; s.len if it does not
+ * end in s. `matched` is how much of that line's bytes were the last ones so far: they
+ * may be in two spans, as when the body that follows the prefix begins with them. */
+static size_t header_end(struct slice s, unsigned *matched)
 {
-    const char *end = s.len ? memmem(s.ptr, s.len, "\r\n\r\n", 4) : NULL;
-    return end ? (size_t)(end - s.ptr) : s.len;
+    for (size_t i = 0; i < s.len; i++) {
+        *matched = s.ptr[i] == blank_line[*matched] ? *matched + 1 : s.ptr[i] == '\r';
+        if (*matched == BLANK_LINE)
+            return i + 1;
+    }
+    return s.len;
 }
 
 static bool has_8bit_bytes(struct slice s)
@@ -221,12 +230,13 @@ static bool has_8bit_bytes(struct slice s)
 int content_has_8bit(const struct job *j, bool header_only)
 {
     struct slice span;
+    unsigned matched = 0;
     int rc;
     for (uint64_t at = 0; (rc = next_span(j, at, &span)) > 0; at += span.len) {
-        size_t end = header_only ? header_end(span) : span.len;
+        size_t end = header_only ? header_end(span, &matched) : span.len;
         if (has_8bit_bytes(slice_first(span, end)))
             return 1;
-        if (end < span.len)
+        if (matched == BLANK_LINE)
             return 0;
     }
     return rc;

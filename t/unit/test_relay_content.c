@@ -165,6 +165,24 @@ static void test_8bit_bytes_are_found(void **state)
     }
 }
 
+/* The prefix and the body are two pieces, and the empty line that ends the header may be
+ * in both of them, as it is when what the client sent has no header at all. */
+static void test_8bit_bytes_behind_a_header_that_ends_between_pieces(void **state)
+{
+    static const char content[] = "A: 1\r\r\n\r\nbod\xc3\xa4\r\n\r\nend\r\n";
+    (void)state;
+    for (size_t cut = 0; cut < sizeof content; cut++) {
+        struct slice body = slice_from(slice_str(content), cut);
+        rig_start();
+        struct job *j = rig_job(1, TRANSPORT_SMTP, slice_first(slice_str(content), cut),
+                                file_with(body), body.len);
+        assert_int_equal(content_has_8bit(j, false), 1);
+        assert_int_equal(content_has_8bit(j, true), 0);
+        job_free(j);
+        rig_stop();
+    }
+}
+
 /* Lines of dots only: each would be two iovecs. They must not make a system
  * call, and a read of the file, for every few lines. */
 static void test_dense_dots_do_not_multiply_the_work(void **state)
@@ -221,6 +239,7 @@ int main(void)
         cmocka_unit_test(test_bdat_sends_the_bytes_as_they_are),
         cmocka_unit_test(test_F25_a_short_file_is_noticed),
         cmocka_unit_test(test_8bit_bytes_are_found),
+        cmocka_unit_test(test_8bit_bytes_behind_a_header_that_ends_between_pieces),
         cmocka_unit_test(test_dense_dots_do_not_multiply_the_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
