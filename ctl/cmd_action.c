@@ -15,17 +15,17 @@ enum asking {
 };
 
 static const struct verb {
-    const char *name, *past;
+    const char *name, *past, *past_one; /* of several messages, of one */
     enum asking asking;
     bool default_all; /* without a selection means the whole queue */
 } verbs[] = {
-    {"flush", "flushed", ASK_NEVER, true},
-    {"hold", "held", ASK_MANY, false},
-    {"release", "released", ASK_MANY, false},
-    {"requeue", "requeued", ASK_MANY, false},
-    {"expire", "returned to their senders", ASK, false},
-    {"delete", "deleted", ASK, false},
-    {"undelete", "brought back", ASK_MANY, false},
+    {"flush", "flushed", "flushed", ASK_NEVER, true},
+    {"hold", "held", "held", ASK_MANY, false},
+    {"release", "released", "released", ASK_MANY, false},
+    {"requeue", "requeued", "requeued", ASK_MANY, false},
+    {"expire", "returned to their senders", "returned to its sender", ASK, false},
+    {"delete", "deleted", "deleted", ASK, false},
+    {"undelete", "brought back", "brought back", ASK_MANY, false},
 };
 
 struct action {
@@ -47,9 +47,12 @@ static long long sum_of(const json_t *sums, const char *name)
     return (long long)json_integer_value(json_object_get(sums, name));
 }
 
-static const char *plural(long long n)
+/* The verb's participle; deleting what is deleted already is for good. */
+static const char *past_of(const struct action *a, long long messages)
 {
-    return n == 1 ? "" : "s";
+    if (a->deleted && a->verb->asking == ASK)
+        return "purged";
+    return messages == 1 ? a->verb->past_one : a->verb->past;
 }
 
 /* ---- asking ------------------------------------------------------------------------- */
@@ -80,16 +83,16 @@ static int ask(const struct action *a, const json_t *sums)
     long long count = sum_of(sums, "matched"), recipients = sum_of(sums, "recipients");
     bool terminal = isatty(STDIN_FILENO);
     char size[32], words[128], answer[16] = "";
-    print_size(size, sizeof size, (double)sum_of(sums, "bytes"));
+    print_amount(size, sizeof size, (double)sum_of(sums, "bytes"));
     describe_return(a, words, sizeof words);
     if (count <= 1 || (a->verb->asking == ASK_MANY && (count <= MANY || !terminal)))
         return CTL_OK;
     if (!terminal)
         return ctl_error(CTL_USAGE,
                          "%lld messages would be %s; nothing was done. Say --yes to do it", count,
-                         a->verb->past);
+                         past_of(a, count));
     fprintf(stderr, "%lld messages to %lld recipient%s (%s) will be %s%s. Go on? [y/N] ", count,
-            recipients, plural(recipients), size, a->verb->past, words);
+            recipients, plural(recipients), size, past_of(a, count), words);
     if (fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
         return CTL_OK;
     return ctl_error(CTL_FAILED, "nothing was done");
@@ -127,7 +130,7 @@ static int missing_line(json_t *line, void *arg)
 static void tell(const struct action *a, const json_t *sums)
 {
     long long changed = sum_of(sums, "changed"), matched = sum_of(sums, "matched");
-    const char *past = a->deleted && a->verb->asking == ASK ? "purged" : a->verb->past;
+    const char *past = past_of(a, matched);
     if (a->ctl->json)
         print_json_line(sums);
     else if (changed == matched)
@@ -156,10 +159,10 @@ static int dry_run(const struct action *a)
     char size[32];
     int status = queue_print(a->ctl, a->selections, a->deleted, request_of(a, true, true), sums);
     long long matched = sum_of(sums, "matched"), recipients = sum_of(sums, "recipients");
-    print_size(size, sizeof size, (double)sum_of(sums, "bytes"));
+    print_amount(size, sizeof size, (double)sum_of(sums, "bytes"));
     if ((status == CTL_OK || status == CTL_NOT_FOUND) && !a->ctl->json)
         printf("%lld message%s would be %s. (%lld recipient%s, %s)\n", matched, plural(matched),
-               a->verb->past, recipients, plural(recipients), size);
+               past_of(a, matched), recipients, plural(recipients), size);
     json_decref(sums);
     return status;
 }

@@ -222,10 +222,12 @@ static void print_summary(struct ctl *ctl, const json_t *rows, const json_t *tot
     if (ctl->terminal && count)
         putchar('\n');
     char size[32];
-    print_size(size, sizeof size, number_of(total, "bytes"));
-    printf("%.0f messages, %.0f recipients, %s; %.0f active, %.0f deferred, %.0f held, %.0f "
+    print_amount(size, sizeof size, number_of(total, "bytes"));
+    long long messages = (long long)number_of(total, "messages");
+    long long recipients = (long long)number_of(total, "recipients");
+    printf("%lld message%s, %lld recipient%s, %s; %.0f active, %.0f deferred, %.0f held, %.0f "
            "arriving\n",
-           number_of(total, "messages"), number_of(total, "recipients"), size,
+           messages, plural(messages), recipients, plural(recipients), size,
            number_of(total, "active"), number_of(total, "deferred"), number_of(total, "hold"),
            number_of(total, "incoming"));
 }

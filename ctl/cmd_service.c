@@ -176,14 +176,14 @@ static void print_queue(const json_t *line)
     char size[32];
     /* not "active": what is in memory is no matter of the operator's, and in lists the
      * word means something else */
-    printf("%-12s %lld messages, %lld held%s\n", "queue:", integer(line, "messages"),
-           integer(line, "held"),
+    printf("%-12s %lld message%s, %lld held%s\n", "queue:", integer(line, "messages"),
+           plural(integer(line, "messages")), integer(line, "held"),
            json_is_true(json_object_get(line, "scanning")) ? "; still reading the spool" : "");
     if (integer(line, "deleted") == 0)
         return;
-    print_size(size, sizeof size, (double)integer(line, "deleted_bytes"));
-    printf("%-12s %lld messages, %s; 'postern queue undelete' brings them back\n",
-           "deleted:", integer(line, "deleted"), size);
+    print_amount(size, sizeof size, (double)integer(line, "deleted_bytes"));
+    printf("%-12s %lld message%s, %s; 'postern queue undelete' brings them back\n",
+           "deleted:", integer(line, "deleted"), plural(integer(line, "deleted")), size);
 }
 
 static void print_figures(struct ctl *ctl, const json_t *line)

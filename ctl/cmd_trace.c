@@ -9,25 +9,39 @@
 #include "core/mem.h"
 #include "ctl/ctl.h"
 
-enum { TRACE_LIMIT = 20, TRACE_LIMIT_MAX = 1000 };
+enum { TRACE_LIMIT = 20, TRACE_LIMIT_MAX = 1000, TRACE_LIST_MAX = 10 };
+
+/* A message that matches. */
+struct found {
+    struct id id;
+    bool whole; /* all of it was asked for, not only what one recipient got */
+};
 
 struct trace {
     struct ctl *ctl;
     const char *what; /* ID, Message-ID without <>, or address */
     size_t limit;
-    /* the IDs of messages that match, oldest first; a ring of `limit` */
-    struct id *ids;
+    /* messages that match, oldest first; a ring of `limit` */
+    struct found *found;
     size_t count;
     size_t printed, queued;
+    bool by_sender; /* how the queue was asked for what the event log does not know */
 };
 
-static bool knows(const struct trace *t, const char *id)
+static struct found *find(const struct trace *t, const char *id)
 {
     size_t n = t->count < t->limit ? t->count : t->limit;
     for (size_t i = 0; i < n; i++)
-        if (strcmp(t->ids[i].text, id) == 0)
-            return true;
-    return false;
+        if (strcmp(t->found[i].id.text, id) == 0)
+            return &t->found[i];
+    return NULL;
+}
+
+static bool is_what(const struct trace *t, const json_t *address)
+{
+    return json_is_string(address) &&
+           slice_caseeq(slice_make(json_string_value(address), json_string_length(address)),
+                        slice_str(t->what));
 }
 
 /* Whether any string in the event is what is looked for, with or without <>. */
@@ -57,11 +71,27 @@ static bool mentions(const json_t *value, const char *what)
     return false;
 }
 
-static void remember(struct trace *t, const char *text)
+/* The same for all that is not about recipients. */
+static bool mentions_beside_to(json_t *event, const char *what)
+{
+    const char *key;
+    json_t *member;
+    json_object_foreach(event, key, member)
+    {
+        if (strcmp(key, "to") != 0 && mentions(member, what))
+            return true;
+    }
+    return false;
+}
+
+static void remember(struct trace *t, const char *text, bool whole)
 {
     struct id id;
-    if (text && !knows(t, text) && id_parse(slice_str(text), &id) == 0)
-        t->ids[t->count++ % t->limit] = id;
+    struct found *known = text ? find(t, text) : NULL;
+    if (known)
+        known->whole |= whole;
+    else if (text && id_parse(slice_str(text), &id) == 0)
+        t->found[t->count++ % t->limit] = (struct found){id, whole};
 }
 
 /* Calls `event` for each line that may concern us: a cheap look at the text
@@ -91,28 +121,51 @@ static bool has_what(struct trace *t, const char *line)
 static void take_id(struct trace *t, json_t *event)
 {
     if (mentions(event, t->what))
-        remember(t, json_string_value(json_object_get(event, "id")));
+        remember(t, json_string_value(json_object_get(event, "id")),
+                 mentions_beside_to(event, t->what));
 }
 
 static bool any_id(struct trace *t, const char *line)
 {
     size_t n = t->count < t->limit ? t->count : t->limit;
     for (size_t i = 0; i < n; i++)
-        if (strstr(line, t->ids[i].text))
+        if (strstr(line, t->found[i].id.text))
             return true;
     return false;
 }
 
 /* ---- printing ------------------------------------------------------------------------ */
 
+static void print_compact(const char *key, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    printf(" %s=", key);
+    print_safe(stdout, text ? text : "?");
+    free(text);
+}
+
+/* The beginning of a list; --json has all of it. */
+static void print_list(const char *key, const json_t *value)
+{
+    size_t count = json_array_size(value);
+    json_t *first = json_array();
+    for (size_t i = 0; i < count && i < TRACE_LIST_MAX; i++)
+        json_array_append(first, json_array_get(value, i));
+    print_compact(key, first);
+    json_decref(first);
+    if (count > TRACE_LIST_MAX)
+        printf(" (and %zu more)", count - TRACE_LIST_MAX);
+}
+
 static void print_member(const char *key, const json_t *value)
 {
     char number[64];
-    if (json_is_array(value) || json_is_object(value)) {
-        char *text = json_dumps(value, JSON_COMPACT);
-        printf(" %s=", key);
-        print_safe(stdout, text ? text : "?");
-        free(text);
+    if (json_is_array(value)) {
+        print_list(key, value);
+        return;
+    }
+    if (json_is_object(value)) {
+        print_compact(key, value);
         return;
     }
     const char *text = json_string_value(value);
@@ -143,6 +196,12 @@ static const char *event_colour(const struct ctl *ctl, const char *event)
     return "";
 }
 
+/* Whether an event is not one of another recipient than the one that was asked for. */
+static bool concerns(const struct trace *t, const struct found *found, const json_t *to)
+{
+    return found->whole || !json_is_string(to) || is_what(t, to);
+}
+
 static void print_event(struct trace *t, json_t *event)
 {
     const char *id = json_string_value(json_object_get(event, "id")), *key;
@@ -150,7 +209,8 @@ static void print_event(struct trace *t, json_t *event)
     const json_t *time = json_object_get(event, "time");
     json_t *member;
     char when[64] = "";
-    if (!id || !knows(t, id))
+    const struct found *found = id ? find(t, id) : NULL;
+    if (!found || !concerns(t, found, json_object_get(event, "to")))
         return;
     t->printed++;
     if (t->ctl->json) {
@@ -192,8 +252,12 @@ static int queued_line(json_t *m, void *arg)
         json_decref(event);
         return 0;
     }
+    const struct found *found = find(t, id);
+    bool whole = found ? found->whole : t->by_sender;
     json_array_foreach(json_object_get(m, "recipients"), i, r)
     {
+        if (!whole && !is_what(t, json_object_get(r, "address")))
+            continue;
         const json_t *due = json_object_get(r, "next");
         const char *reply = json_string_value(json_object_get(r, "reply"));
         print_time(next, sizeof next, json_number_value(due));
@@ -229,7 +293,7 @@ static int trace_queue(struct trace *t)
         return CTL_OK; /* the event log alone is an answer, too */
     }
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(ids, json_string(t->ids[i].text));
+        json_array_append_new(ids, json_string(t->found[i].id.text));
     if (n)
         return ask_queue(t, json_pack("{s:o}", "ids", ids));
     json_decref(ids);
@@ -237,8 +301,10 @@ static int trace_queue(struct trace *t)
         return CTL_OK;
     /* unknown to the event log, as when it is not written */
     int status = ask_queue(t, json_pack("{s:s}", "recipient", t->what));
-    if (status == CTL_OK && t->queued == 0)
+    if (status == CTL_OK && t->queued == 0) {
+        t->by_sender = true;
         status = ask_queue(t, json_pack("{s:s}", "sender", t->what));
+    }
     return status;
 }
 
@@ -262,7 +328,7 @@ static FILE *open_log(struct ctl *ctl, const char *file)
 static int run_trace(struct trace *t, const char *file)
 {
     FILE *log = open_log(t->ctl, file);
-    remember(t, t->what);
+    remember(t, t->what, true);
     if (log) {
         if (t->count == 0)
             each_event(t, log, has_what, take_id);
@@ -302,9 +368,9 @@ int cmd_trace(struct ctl *ctl, const struct ctl_command *self, int argc, char **
         what = slice_make(what.ptr + 1, what.len - 2);
     char *copy = slice_dup(what);
     struct trace t = {.ctl = ctl, .what = copy, .limit = (size_t)number};
-    t.ids = xcalloc(t.limit, sizeof *t.ids);
+    t.found = xcalloc(t.limit, sizeof *t.found);
     int status = run_trace(&t, file);
-    free(t.ids);
+    free(t.found);
     free(copy);
     return status;
 }

@@ -128,7 +128,8 @@ const struct ctl_command ctl_commands[] = {
      "  postern message show 4XyzAbCdeFz0001 --raw > message.eml\n"},
     {NULL, "trace", cmd_trace, "ID|MESSAGE-ID|ADDRESS [--limit N] [--file FILE] [--json]",
      "Tells what became of a message",
-     "Reads the JSON event log (event_log_file) and asks the queue.\n"
+     "Reads the JSON event log (event_log_file) and asks the queue. Of a recipient's address\n"
+     "it tells what became of that recipient, of a sender's, an ID or a Message-ID all.\n"
      "  --limit N    at most N messages, the latest; default 20\n"
      "  --file FILE  another event log, e.g. a rotated one\n\n"
      "Examples:\n"

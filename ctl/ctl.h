@@ -117,6 +117,10 @@ void print_time(char *out, size_t size, double when);
 void print_age(char *out, size_t size, double seconds);
 /* "512", "4.0K", "12M" */
 void print_size(char *out, size_t size, double bytes);
+/* The same in a sentence: "512 bytes", "4.0K" */
+void print_amount(char *out, size_t size, double bytes);
+/* "s", unless there is one. */
+const char *plural(long long n);
 const char *colour(const struct ctl *ctl, const char *sequence);
 #define COLOUR_BOLD "\033[1m"
 #define COLOUR_RED "\033[31m"

@@ -84,6 +84,19 @@ void print_size(char *out, size_t size, double bytes)
         snprintf(out, size, bytes < 10 ? "%.1f%c" : "%.0f%c", bytes, units[u]);
 }
 
+void print_amount(char *out, size_t size, double bytes)
+{
+    print_size(out, size, bytes);
+    size_t n = strlen(out);
+    if (bytes < 1024)
+        snprintf(out + n, size - n, bytes == 1 ? " byte" : " bytes");
+}
+
+const char *plural(long long n)
+{
+    return n == 1 ? "" : "s";
+}
+
 const char *colour(const struct ctl *ctl, const char *sequence)
 {
     return ctl->colour ? sequence : "";

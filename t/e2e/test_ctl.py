@@ -273,6 +273,21 @@ def test_trace(stuck, what):
         assert stuck.ids[1] not in told
 
 
+def test_trace_of_a_recipient_leaves_out_the_others(tmp_path):
+    """Of an address: what became of it, not of the hundreds that got the same message."""
+    with Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{free_port()}") as p:
+        many = [f"r{i}@dst.test" for i in range(12)]
+        p.send("list@src.test", many, b"Subject: x\r\n\r\nx\r\n")
+        wait_until(lambda: [e["event"] for e in p.events()].count("deferred") == 12)
+        told = p.ctl("trace", "R7@dst.test").splitlines()
+        assert [line.split()[3] for line in told[:2]] == ["accepted", "deferred"] and len(told) == 3
+        assert " to=r7@dst.test " in told[1] and " (and 2 more)" in told[0]
+        assert told[2].startswith("in the queue") and " to=r7@dst.test " in told[2]
+        for what in ("list@src.test", told[0].split()[2]):
+            assert p.ctl("trace", what).count("deferred") == 24
+        assert p.ctl("trace", "r7@dst.test", "--json").count('"event":"deferred"') == 1
+
+
 def test_trace_of_the_unknown(stuck):
     done = stuck.ctl("trace", "nobody@nowhere.test", check=False)
     assert done.returncode == 5 and "knows of nobody@nowhere.test" in done.stderr
