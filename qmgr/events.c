@@ -187,9 +187,6 @@ void events_expired(struct qmgr *q, const struct message *m)
     put_address("from", message_sender(m));
     buf_addstr(&line, ", status=expired, returned to sender");
     log_line(q->events.queue);
-    struct buf *b = event_begin(q, "expired", m);
-    if (b)
-        event_end(b);
 }
 
 void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
@@ -306,7 +303,7 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     if (t->site)
         json_str(b, "site", site_name(t->site));
     json_str(b, "pool", pools_name(q, m));
-    json_str(b, "source", SLICE(""));
+    json_str(b, "source", t->source);
     json_str(b, "mx", t->host);
     json_str(b, "address", t->address);
     json_int(b, "port", t->port);
@@ -324,6 +321,27 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     if (a->stage >= STAGE_CONNECT && a->stage <= STAGE_DOT)
         json_str(b, "stage", slice_str(rules_stage_name((enum rules_stage)a->stage)));
     json_str(b, "text", answer_text(a));
+    event_end(b);
+}
+
+void events_expired_recipient(struct qmgr *q, const struct message *m, uint32_t rcpt,
+                              const struct answer *last)
+{
+    char buffer[ENHANCED_MAX + 1];
+    struct buf *b = event_begin(q, "expired", m);
+    if (!b)
+        return;
+    json_str(b, "from", message_sender(m));
+    json_str(b, "to", recipient_address(m, rcpt));
+    json_str(b, "account", message_account(m));
+    json_str(b, "class", slice_str(class_name(m->env->mail_class)));
+    json_int(b, "attempt", m->env->recipients[rcpt].attempts);
+    json_seconds(b, "delay", clock_mono() - m->born);
+    json_str(b, "mx", answer_host(last));
+    json_int(b, "code", last->code);
+    json_str(b, "status", answer_status(last, '4', buffer));
+    json_bool(b, "local", last->local);
+    json_str(b, "text", answer_text(last));
     event_end(b);
 }
 

@@ -286,6 +286,8 @@ void outcome_expired(struct qmgr *q, struct message *m, const uint32_t *rcpts, u
         if (!a)
             for (uint32_t k = from; k < to; k++)
                 take_back(m, rcpts[k], none, false);
+        for (uint32_t k = from; k < to; k++)
+            events_expired_recipient(q, m, rcpts[k], a ? a : none);
         fail(q, m, rcpts + from, to - from, a ? a : none);
     }
     q->counters.bounced += count;

@@ -560,7 +560,8 @@ unsigned relays_ready(const struct qmgr *q);
 struct attempt {
     const struct site *site; /* or NULL */
     struct slice host, address, tls;
-    uint8_t tls_status; /* enum tls_peer_status */
+    struct slice source; /* our address, as text; empty: the system chose it */
+    uint8_t tls_status;  /* enum tls_peer_status */
     uint16_t port;
     uint32_t use_count;
     int64_t sent; /* monotonic: handed to relay; 0: now */
@@ -661,6 +662,9 @@ void events_accepted(struct qmgr *q, const struct message *m, struct slice clien
 void events_active(struct qmgr *q, const struct message *m);
 void events_removed(struct qmgr *q, const struct message *m, const char *why);
 void events_expired(struct qmgr *q, const struct message *m);
+/* The event log's line for one of its recipients; `last` is the last answer about it. */
+void events_expired_recipient(struct qmgr *q, const struct message *m, uint32_t rcpt,
+                              const struct answer *last);
 void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
                    enum notice_kind kind, uint32_t recipients);
 /* An event of no message: begins an object, or NULL if there is no event log. */

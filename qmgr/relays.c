@@ -411,12 +411,14 @@ static void report_all(struct qmgr *q, struct job *j, const struct result *r, co
         report(q, j, r, &missing, group, count);
 }
 
-static struct attempt attempt_of(const struct job *j, const struct ipc_result *in)
+static struct attempt attempt_of(const struct qmgr *q, const struct job *j,
+                                 const struct ipc_result *in)
 {
     return (struct attempt){
         .site = j->site,
         .host = in->host,
         .address = in->address,
+        .source = source_sent_from(q, j->queue->lane->from, in->address),
         .tls = in->tls,
         .tls_status = in->tls_status,
         .port = in->port,
@@ -443,7 +445,7 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
     if (check_outcomes(j, in.outcomes, seen, e) < 0)
         return -1;
     struct message *m = j->m;
-    struct result r = {.in = &in, .t = attempt_of(j, &in)};
+    struct result r = {.in = &in, .t = attempt_of(q, j, &in)};
     if (in.after_dot) {
         r.not_before = q->now + LOST_RELAY_DELAY;
         log_warning("%s: possible duplicate: the server may have taken the message, but its "

@@ -150,6 +150,19 @@ const char *source_addresses(const struct source *s, char text[static 80])
     return text;
 }
 
+struct slice source_sent_from(const struct qmgr *q, const struct source *s, struct slice peer)
+{
+    static char text[INET6_ADDRSTRLEN];
+    const struct config *c = q->s->config;
+    if (peer.len == 0 || slice_chr(peer, '/') < peer.len)
+        return SLICE("");
+    bool v6 = slice_chr(peer, ':') < peer.len;
+    if (!s || !(v6 ? s->has_v6 : s->has_v4))
+        return slice_str(v6 ? c->smtp_bind_address6 : c->smtp_bind_address);
+    inet_ntop(v6 ? AF_INET6 : AF_INET, v6 ? s->v6 : s->v4, text, sizeof text);
+    return slice_str(text);
+}
+
 /* ---- whether it may send --------------------------------------------------------------- */
 
 const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t *until)

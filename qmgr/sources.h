@@ -111,6 +111,10 @@ struct source *source_find(const struct qmgr *q, struct slice name);
 const char *source_addresses(const struct source *s, char text[static 80]);
 /* The address that stands for it: IPv4, if it has one. */
 struct slice source_address(const struct source *s);
+/* What a delivery to an address (as text) was sent from: `s` or, without one,
+ * smtp_bind_address. As text, until the next call; empty: the kernel chose, or the
+ * address is none, such as a socket's path. */
+struct slice source_sent_from(const struct qmgr *q, const struct source *s, struct slice peer);
 
 /* A source of that name and addresses; its conf is the caller's to set. */
 struct source *source_new(struct sources *all, const struct source_conf *c);

@@ -145,9 +145,12 @@ def test_events_of_an_operator(action, event):
     c.ask(request="ping")
     with open(q.master.events_path, encoding="utf-8") as f:
         events = [json.loads(line) for line in f]
-    names = [e["event"] for e in events if e["id"] == id]
+    mine = [e for e in events if e["id"] == id]
+    names = [e["event"] for e in mine]
     assert names[:4] == ["accepted", "held", "released", event]
     assert names[4:] == dict(delete=["removed"], expire=["expired"]).get(action, [])
+    if action == "expire":
+        assert mine[4]["to"] == "a@example.com" and mine[4]["from"] == "s@client.test"
     c.stop()
 
 

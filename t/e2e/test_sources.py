@@ -216,6 +216,9 @@ def test_sessions_are_bound_and_a_foreign_address_is_left_out(tmp_path):
             p.send("s@src.test", [f"r{i}@d.test"], b"Subject: x\r\n\r\nx\r\n")
         sink.wait(30)
         assert set(sink.came) == {("127.0.0.11", "a.relay.test"), ("127.0.0.12", "relay.test")}
+        wait_until(lambda: p._read("events.json").count('"delivered"') == 30)
+        assert {e["source"] for e in p.events() if e["event"] == "delivered"} == {
+            "127.0.0.11", "127.0.0.12"}
         p.wait_log(rf"source far \({conf}:3\): 192.0.2.77 is not an address of this machine")
 
 
