@@ -11,6 +11,7 @@
 
 #include "core/buf.h"
 #include "core/mem.h"
+#include "io/net.h"
 
 enum { FINDING_MAX = 2048 };
 
@@ -51,6 +52,16 @@ static void check_file(struct check *c, const char *path)
                   path, st.st_uid, path);
 }
 
+static void check_bind_address(struct check *c, const struct config *own, const char *name,
+                               const char *address)
+{
+    if (*address && !net_text_is_ours(address))
+        check_say(c, CHECK_WARNING,
+                  "%s: %s = %s is not an address of this machine; mail waits in the queue until it "
+                  "is: correct it, or add it to an interface",
+                  config_where(own, name), name, address);
+}
+
 static void check_overrides(struct check *c)
 {
     for (size_t i = 0; i < c->master_cf->count; i++) {
@@ -60,6 +71,10 @@ static void check_overrides(struct check *c)
                                              s->override_count, s->where, &e);
         if (!own)
             check_say(c, CHECK_ERROR, "%s", e.text);
+        if (own && s->command == command_find(SLICE("relay"))) {
+            check_bind_address(c, own, "smtp_bind_address", own->smtp_bind_address);
+            check_bind_address(c, own, "smtp_bind_address6", own->smtp_bind_address6);
+        }
         config_free(own);
     }
 }

@@ -96,6 +96,7 @@ static void change_over(struct master *m, struct change *c)
     struct plan *old = m->plan;
     m->plan = c->plan;
     use_logs(m, &c->logs, m->plan);
+    prepare_check_addresses(m->plan);
     listen_close(&m->listeners);
     while (!list_empty(&c->listeners))
         list_push(&m->listeners, list_pop(&c->listeners));

@@ -144,6 +144,7 @@ static int set_up(struct master *m, struct err *e)
         return -1;
     prepare_limits();
     logs_use(&m->logs, m->plan->config);
+    prepare_check_addresses(m->plan);
     log_on_broken(on_log_broken, m);
     for (size_t i = 0; i < m->plan->count; i++)
         if (m->plan->services[i].line->command == command_find(SLICE("resolve")))

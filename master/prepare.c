@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "io/net.h"
 
 enum {
     OPEN_FILES_WANTED = 65536,
@@ -231,6 +232,25 @@ void prepare_remove_pid_file(struct pid_file *f)
         close(f->fd);
     f->fd = -1;
     xfree(&f->path);
+}
+
+static void check_address(const struct config *c, const char *name, const char *address)
+{
+    if (*address && !net_text_is_ours(address))
+        log_warning("%s: %s = %s is not an address of this machine; mail waits in the queue until "
+                    "it is: correct it, or add it to an interface",
+                    config_where(c, name), name, address);
+}
+
+void prepare_check_addresses(const struct plan *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct config *c = p->services[i].config;
+        if (p->services[i].line->command != command_find(SLICE("relay")))
+            continue;
+        check_address(c, "smtp_bind_address", c->smtp_bind_address);
+        check_address(c, "smtp_bind_address6", c->smtp_bind_address6);
+    }
 }
 
 void prepare_limits(void)

@@ -20,5 +20,8 @@ int prepare_pid_file(struct pid_file *f, const struct config *config, struct err
 void prepare_remove_pid_file(struct pid_file *f);
 /* As root: room for many thousand connections. */
 void prepare_limits(void);
+/* Warns of addresses to send from that are not the machine's: one may come later, with an
+ * interface that is not up yet, so it is no reason not to take mail. */
+void prepare_check_addresses(const struct plan *p);
 
 #endif

@@ -251,6 +251,15 @@ bool config_entry(const struct config *c, size_t i, struct config_entry *out)
     return true;
 }
 
+const char *config_where(const struct config *c, const char *name)
+{
+    struct config_entry entry;
+    for (size_t i = 0; config_entry(c, i, &entry); i++)
+        if (strcmp(entry.name, name) == 0)
+            return entry.where;
+    panic("there is no parameter %s", name);
+}
+
 static bool is_separator(char c)
 {
     return c == ',' || c == ' ' || c == '\t' || c == '\r' || c == '\n';

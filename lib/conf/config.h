@@ -59,6 +59,9 @@ struct config_entry {
 };
 bool config_entry(const struct config *c, size_t i, struct config_entry *out);
 
+/* Where a parameter is set ("main.cf:7", "master.cf:12"), or "" if it has its default. */
+const char *config_where(const struct config *c, const char *name);
+
 /* The next element of a list: separated by commas and white space, which do not
  * separate inside { }. */
 bool config_list_next(struct slice *list, struct slice *element);

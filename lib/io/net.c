@@ -108,6 +108,14 @@ bool net_is_ours(struct slice address)
     return ours;
 }
 
+bool net_text_is_ours(const char *text)
+{
+    char bytes[IPV6_BYTES];
+    if (inet_pton(AF_INET, text, bytes) == 1)
+        return net_is_ours(slice_make(bytes, IPV4_BYTES));
+    return inet_pton(AF_INET6, text, bytes) == 1 && net_is_ours(slice_make(bytes, IPV6_BYTES));
+}
+
 int net_error(int fd)
 {
     int error = 0;

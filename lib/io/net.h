@@ -17,6 +17,8 @@ enum { NET_TEXT_MAX = 112 }; /* the longest printable address: a UNIX path */
 int net_connect(struct slice address, uint16_t port, struct slice source, bool *connected);
 /* Whether a socket can be bound to this address. */
 bool net_is_ours(struct slice address);
+/* The same of a printable IPv4 or IPv6 address. */
+bool net_text_is_ours(const char *text);
 /* The error of a connection that was waited for; 0: it stands. */
 int net_error(int fd);
 /* Writes the printable form, NUL-terminated; "unknown" if it is no address. */

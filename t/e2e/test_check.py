@@ -88,6 +88,26 @@ def test_good_values_of_these_are_taken(place):
         shutil.rmtree(p.directory)
 
 
+def test_an_address_to_send_from_that_is_not_ours_is_told_with_its_line(place):
+    """At the check, the start and a reload; mail is taken all the same, and waits."""
+    foreign = r"main.cf:\d+: smtp_bind_address = 192\.0\.2\.9 is not an address of this machine"
+    p = Postern(place, start=False, smtp_bind_address="192.0.2.9",
+                smtp_bind_address6="::1", relayhost=f"[127.0.0.1]:{free_port()}")
+    line = len(p.config) - 2
+    assert re.search(rf"^warning: .*{foreign}", p.ctl("check"), re.M)
+    assert f"main.cf:{line}: smtp_bind_address = " in p.ctl("check")
+    assert "smtp_bind_address6 = " not in p.ctl("check")
+    with p:
+        p.start()
+        p.wait_log("warning: .*" + foreign)
+        p.send("a@src.test", ["b@dst.test"], b"Subject: x\r\n\r\nx\r\n")
+        p.wait_log("status=deferred .192.0.2.9 is not an address of this machine")
+        p.write_config(smtp_bind_address="127.0.0.1", smtp_bind_address6="2001:db8::9")
+        p.ctl("reload")
+        p.wait_log("warning: .*smtp_bind_address6 = 2001:db8::9 is not an address")
+        assert "smtp_bind_address = " not in p.ctl("check")
+
+
 def test_a_queue_directory_with_a_long_path_can_be_asked(place):
     name = "q" * 120
     with Postern(place, queue_directory=name) as p:
