@@ -4,12 +4,13 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import smtplib
 import socket
 import subprocess
 
 import pytest
-from postern import BIN, Postern, free_port, wait_until
+from postern import BIN, ROOT, Postern, free_port, wait_until
 from sink import Sink
 from tls_rig import context, make
 
@@ -65,13 +66,14 @@ class Shop(Postern):
     def usage(self, account="acme"):
         return json.loads(self.ctl("usage", "show", account, "--json"))
 
-    def connect(self, port=None, tls=None):
+    def connect(self, port=None, tls=None, source=None):
         """A client in TLS that has said EHLO."""
         port = port or self.submission
         if port == self.submissions:
             c = smtplib.SMTP_SSL("127.0.0.1", port, "client.test", timeout=20, context=context())
         else:
-            c = smtplib.SMTP("127.0.0.1", port, "client.test", timeout=20)
+            c = smtplib.SMTP("127.0.0.1", port, "client.test", timeout=20,
+                             source_address=(source, 0) if source else None)
             if tls is not False:
                 c.ehlo()
                 c.starttls(context=context())
@@ -120,6 +122,13 @@ def scram(c, user, password):
     return c.docmd("")[0]
 
 
+def fail2ban_directory():
+    """Its configuration: Debian's place, or beside the programs that t/peers unpacked."""
+    beside = os.path.join(os.path.dirname(shutil.which("fail2ban-regex")),
+                          "../fail2ban/etc/fail2ban")
+    return beside if os.path.isdir(beside) else "/etc/fail2ban"
+
+
 # ---- every port and mechanism ----------------------------------------------------------------
 
 
@@ -156,6 +165,33 @@ def test_wrong_passwords_on_every_mechanism(shop):
             assert c.rcpt("b@dst.test")[0] == 554
         shop.wait_log(rf"warning: unknown\[127.0.0.1\]: SASL {mechanism} authentication failed: "
                       "wrong password, sasl_username=web@acme.test")
+
+
+def test_fail2ban_finds_every_mechanism(tmp_path, sink):
+    """With the filter that comes with Postern, under its own program names."""
+    filters = os.path.join(fail2ban_directory(), "filter.d")
+    shutil.copytree(filters, tmp_path / "filter.d")
+    shutil.copy(os.path.join(ROOT, "etc/fail2ban/postern.conf"), tmp_path / "filter.d")
+    clients = {"127.0.0.2": "PLAIN", "127.0.0.3": "LOGIN", "127.0.0.4": "SCRAM-SHA-256"}
+    with Shop(tmp_path / "shop", sink) as p:
+        for address, mechanism in clients.items():
+            with p.connect(source=address) as c:
+                c.user, c.password = "web@acme.test", "Secret"
+                if mechanism == "SCRAM-SHA-256":
+                    assert scram(c, c.user, c.password) == 535
+                else:
+                    with pytest.raises(smtplib.SMTPAuthenticationError):
+                        c.auth(mechanism, c.auth_plain if mechanism == "PLAIN" else c.auth_login)
+        with p.connect(source="127.0.0.5") as c:
+            c.login("web@acme.test", "secret")
+        p.wait_log(r"disconnect from unknown\[127.0.0.5\]")
+        for mode in ("auth", "extra", "aggressive"):
+            done = subprocess.run(
+                ["fail2ban-regex", "-r", "-o", "ip", p.path("log"),
+                 f"{tmp_path}/filter.d/postern.conf[mode={mode}]"],
+                capture_output=True, text=True, timeout=60, check=True)
+            # 127.0.0.1 hung up without a word when the relay was started
+            assert set(done.stdout.split()) - {"127.0.0.1"} == set(clients), (mode, done.stdout)
 
 
 def test_B11_a_login_is_forgotten_at_starttls(tmp_path, sink):
