@@ -167,12 +167,12 @@ def test_greylisting_is_learned_and_not_hammered(c):
     began = time.monotonic()  # ages are compared with our own clock: a busy machine is late
     first = q.commit(["a@d.test"])
     q.resolved()
-    q.result(q.job(), outcomes=refusal(450, "greylisted", RCPT))
-    job = q.job()  # two seconds later
-    assert job.id == first.encode()
+    for _ in range(2):  # refused at once, and after two seconds
+        job = q.job()
+        assert job.id == first.encode()
+        q.result(job, outcomes=refusal(450, "greylisted", RCPT))
     asked = time.monotonic()
-    second = q.commit(["b@d.test"])  # waits in line behind it
-    q.result(job, outcomes=refusal(450, "greylisted", RCPT))
+    second = q.commit(["b@d.test"])
     job = q.job()
     refused = time.monotonic() - began
     assert job.id == second.encode()
@@ -192,7 +192,7 @@ def test_greylisting_is_learned_and_not_hammered(c):
     lane = c.ask(request="shaping.show", destination="d.test")[0]
     learned, passed = lane["learned"], time.monotonic() - began
     assert 2 < learned["greylist_refused"] < refused + 1
-    assert learned["greylist_refused"] + 2 <= learned["greylist_passed"] < passed + 1
+    assert learned["greylist_refused"] + 1.5 <= learned["greylist_passed"] < passed + 1
 
 
 def test_what_nobody_understands_may_be_greylisting(c):
