@@ -58,7 +58,7 @@ static int take_line(struct import *i, const char *text, size_t len)
     if (!json_is_object(object)) {
         json_decref(object);
         return ctl_error(CTL_FAILED,
-                         "%s:%lu: not a JSON object as `postern shaping export` writes it; the "
+                         "%s:%lu: not a JSON object as 'postern shaping export' writes it; the "
                          "lines before it were taken",
                          i->name, i->line);
     }

@@ -285,7 +285,7 @@ const struct ctl_command ctl_commands[] = {
     {"shaping", "suspend", cmd_shaping_act,
      "DESTINATION [--source ADDRESS] [--for TIME] [--reason TEXT] [--json]",
      "Stops deliveries to a destination",
-     "  --for TIME      30m, 2h, 1d; without it until `postern shaping resume`\n"
+     "  --for TIME      30m, 2h, 1d; without it until 'postern shaping resume'\n"
      "  --reason TEXT   for the log\n\n"
      "Example:\n"
      "  postern shaping suspend gmail --for 2h --reason 'listed, delisting asked for'\n"},
@@ -312,7 +312,7 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern shaping export > learned.json\n"},
     {"shaping", "import", cmd_shaping_import, "FILE|- [--json]",
-     "Takes over what `shaping export` printed",
+     "Takes over what 'shaping export' printed",
      "What is known about the same destination and source address is replaced; limits of\n"
      "providers.conf hold as ever. What is older than 30 days is not used.\n\n"
      "Example:\n"
@@ -353,7 +353,7 @@ const struct ctl_command ctl_commands[] = {
     {"source", "suspend", cmd_source_act, "SOURCE [--for TIME] [--reason TEXT] [--json]",
      "Sends no more from a source; others of its pool take over",
      "Deliveries under way go on. It holds over restarts.\n"
-     "  --for TIME      30m, 2h, 1d; without it until `postern source resume`\n"
+     "  --for TIME      30m, 2h, 1d; without it until 'postern source resume'\n"
      "  --reason TEXT   shown in lists, and in the log\n\n"
      "Example:\n"
      "  postern source suspend out1 --for 2d --reason 'listed, delisting asked for'\n"},

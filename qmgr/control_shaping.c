@@ -51,8 +51,8 @@ static void put_lane(struct control_client *c, struct lane *l, bool whole)
 
 static bool unusual(const struct shaper *s)
 {
-    return s->failed_rate > 0 || s->window_failed || s->messages || s->suspended_until ||
-           s->probing;
+    return s->failed_rate > 0 || s->connecting.rate > 0 || s->window_failed || s->messages ||
+           s->suspended_until || s->probing;
 }
 
 void control_shaping_list(struct control_client *c)
@@ -76,7 +76,7 @@ static bool name_given(struct control_client *c, struct slice *name)
 {
     *name = text_of(c, "destination");
     if (name->len == 0 || name->len > SITE_NAME_MAX)
-        control_fail(c, "Give a destination: its name in `postern shaping list`, or a domain.");
+        control_fail(c, "Give a destination: its name in 'postern shaping list', or a domain.");
     return name->len > 0 && name->len <= SITE_NAME_MAX;
 }
 
@@ -84,8 +84,8 @@ static void not_there(struct control_client *c, struct slice name)
 {
     control_fail(
         c,
-        "No destination of that name has had mail lately: %s. `postern shaping list --all` "
-        "shows those that have.",
+        "There is no destination of that name that has had mail lately: %s. 'postern shaping list "
+        "--all' shows those that have.",
         log_esc(name));
 }
 
@@ -124,7 +124,7 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
         uint32_t in_flight = l->shaper.in_flight;
         shaper_init(&l->shaper, l->shaper.limits);
         l->shaper.in_flight = in_flight;
-        l->odd = 0;
+        l->odd = (struct odd){0};
     } else if (slice_eq(action, SLICE("set"))) {
         double connections = number_of(c, "connections"), messages = number_of(c, "messages");
         shaper_set(&l->shaper, number_of(c, "rate"), connections < 1e6 ? (uint32_t)connections : 0,
@@ -216,8 +216,8 @@ void control_shaping_why(struct control_client *c)
     struct qmgr *q = c->control->queue;
     struct message *m = queue_find(q, text_of(c, "id"));
     if (!m || !m->env) {
-        control_fail(c, m ? "The message waits on the disk until it is due; see `postern message "
-                            "show`."
+        control_fail(c, m ? "The message waits on the disk until it is due; see 'postern message "
+                            "show'."
                           : "There is no such message in the queue.");
         return;
     }

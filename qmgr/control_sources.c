@@ -153,7 +153,7 @@ static struct source *wanted(struct control_client *c)
     struct slice name = text_of(c, "source");
     struct source *s = source_find(c->control->queue, name);
     if (!s)
-        control_fail(c, "There is no source of that name: %s. `postern source list` shows them.",
+        control_fail(c, "There is no source of that name: %s. 'postern source list' shows them.",
                      log_esc(name));
     return s;
 }

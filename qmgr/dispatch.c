@@ -499,6 +499,29 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
         wake_one(q, l);
 }
 
+void dispatch_return(struct qmgr *q, struct job *j)
+{
+    struct queue *k = j->queue;
+    struct lane *l = k->lane;
+    l->in_flight--;
+    q->dispatch.in_flight--;
+    k->window -= j->count < k->window ? j->count : k->window;
+    shaper_returned(&l->shaper, j->count, q->now);
+    relays_release(q, j);
+    list_remove(&j->link);
+    j->state = JOB_QUEUED;
+    list_push_front(verdict_goes_first(j) ? &k->again : &k->jobs, &j->link);
+    l->queued++;
+    q->dispatch.queued++;
+    if (k->count++ == 0)
+        q->dispatch.busy_queues++;
+    if (k->place == PLACE_IDLE) {
+        k->place = PLACE_WAITING;
+        list_push_front(&l->waiting[k->mail_class], &k->link);
+    }
+    wake_one(q, l);
+}
+
 void dispatch_wake(struct qmgr *q, struct lane *l)
 {
     wake_one(q, l);
@@ -557,6 +580,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     l->in_flight++;
     q->dispatch.in_flight++;
     shaper_started(&l->shaper, j->count, q->now);
+    j->may_connect = shaper_may_connect(&l->shaper, q->now);
     wake_one(q, l);
     j->state = JOB_READING; /* until it is sent */
     relays_send(q, r, j);

@@ -162,6 +162,9 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
         to->rate = from->message_rate * divisor; /* so much a second of real time */
     if (from->start_rate > 0)
         to->start_rate = from->start_rate;
+    if (from->connection_rate > 0)
+        to->connection_rate = from->connection_rate * divisor;
+    to->account_connections = from->account_connections;
     to->messages = from->messages_per_connection;
     to->daily_cap = from->daily_cap;
     to->recipients = from->recipients_per_message;

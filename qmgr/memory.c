@@ -95,8 +95,8 @@ static bool learned_of(const struct lane *l, struct learned *v, char source[stat
     int64_t now = clock_mono(), wall = clock_wall();
     shaper_remember(&l->shaper, &s);
     bool suspended = l->shaper.suspended_until > now;
-    if (!(s.failed_rate > 0) && !s.window_failed && !s.messages && !suspended &&
-        !l->greylist.refused && !l->greylist.passed)
+    if (!(s.failed_rate > 0) && !(s.connection_rate > 0) && !s.window_failed && !s.messages &&
+        !suspended && !l->greylist.refused && !l->greylist.passed)
         return false;
     struct slice text = lane_source(l, source);
     if (text.len == 0)
@@ -107,6 +107,8 @@ static bool learned_of(const struct lane *l, struct learned *v, char source[stat
                           .when = wall - (now - l->used),
                           .rate = s.rate,
                           .rate_failed = s.failed_rate,
+                          .connection_rate = s.connection_rate,
+                          .connection_rate_failed = s.connection_rate_failed,
                           .blind = s.blind,
                           .window = s.window,
                           .window_failed = s.window_failed,
@@ -140,6 +142,8 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
     struct shaper_memory s = {
         .rate = aged(v->rate, l->shaper.limits->start_rate, left),
         .failed_rate = v->rate_failed,
+        .connection_rate = v->connection_rate,
+        .connection_rate_failed = v->connection_rate_failed,
         .blind = v->blind,
         .window = (uint32_t)aged(v->window, l->shaper.limits->initial, left),
         .window_failed = v->window_failed,

@@ -23,6 +23,7 @@
 #include "core/clock.h"
 #include "core/map.h"
 #include "qmgr/greylist.h"
+#include "qmgr/odd.h"
 #include "qmgr/queue.h"
 #include "qmgr/shaper.h"
 #include "service/service.h"
@@ -119,9 +120,7 @@ struct lane {
     char source[16];              /* the address that stands for it */
     uint8_t source_len;           /* 0 without a source */
     bool blocked;                 /* its suspension is a block: other sources take over */
-    uint8_t odd;                  /* how much of what it answers cannot be understood: 0 to 255 */
-    uint8_t passed;     /* recipients that were taken after such a refusal; stays at 255 */
-    uint32_t odd_close; /* use of the connection at the last refusal that nobody understood */
+    struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;
     struct rule_count {
         uint16_t rule, times;
@@ -156,7 +155,8 @@ struct job {
     int64_t sent_at;       /* monotonic */
     uint32_t count, room, bytes;
     uint8_t state;
-    bool dot; /* its end of data is being sent */
+    bool dot;         /* its end of data is being sent */
+    bool may_connect; /* what connect_rate_take has said */
     uint32_t rcpts[];
 };
 
@@ -470,6 +470,9 @@ void dispatch_add(struct qmgr *q, struct lane *lane, struct site *site, struct j
  * still be QUEUED, so that its message stays. */
 void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *report,
                    struct answer *why);
+/* A job that was started was not tried, for want of a connection: it is in line again,
+ * as the first. */
+void dispatch_return(struct qmgr *q, struct job *j);
 void dispatch_turn(struct qmgr *q);
 int64_t dispatch_next_due(const struct qmgr *q);
 void dispatch_reload(struct qmgr *q);

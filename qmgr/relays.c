@@ -222,6 +222,7 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .tls_report = tls_rules_report(j->tls),
         .session_messages = messages && messages < most ? messages : most,
         .sessions = shaper_window(&l->shaper),
+        .reuse_only = !j->may_connect,
         .greetings = shaper_works(&l->shaper, q->now) ? 1 : 0,
         .flags = m->flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD,
         .ret = m->env->ret,
@@ -432,6 +433,27 @@ static struct attempt attempt_of(const struct qmgr *q, const struct job *j,
     };
 }
 
+/* It might not open a connection, and none was open. */
+static int not_tried(struct qmgr *q, struct job *j, struct err *e)
+{
+    struct message *m = j->m;
+    if (j->may_connect)
+        return err_set(e, "RESULT: not tried, of a job that may open a connection");
+    if (!(m->flags & (MESSAGE_HOLD | MESSAGE_EXPIRED | MESSAGE_DELETED)) && !m->env->discarded) {
+        dispatch_return(q, j);
+        return 0;
+    }
+    dispatch_over(q, j, &nothing, NULL);
+    for (uint32_t k = 0; k < j->count; k++)
+        recipient_waits(m, j->rcpts[k], queue_seconds(q, q->now));
+    m->env->queued -= j->count;
+    job_free(q, j);
+    if (m->env->discarded)
+        message_discard(q, m);
+    message_settle(q, m);
+    return 0;
+}
+
 static int on_result(struct relay *relay, struct slice body, struct err *e)
 {
     struct qmgr *q = relay->q;
@@ -444,6 +466,8 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
         return err_set(e, "RESULT of a job that it does not have");
     if (check_outcomes(j, in.outcomes, seen, e) < 0)
         return -1;
+    if (in.scope == SCOPE_NO_CONNECTION)
+        return not_tried(q, j, e);
     struct message *m = j->m;
     struct result r = {.in = &in, .t = attempt_of(q, j, &in)};
     if (in.after_dot) {

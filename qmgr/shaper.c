@@ -121,6 +121,18 @@ bool shaper_works(const struct shaper *s, int64_t now)
     return s->proven && now - s->proven < PROVEN && !s->probing;
 }
 
+static struct connect_bounds connect_bounds(const struct shaper *s)
+{
+    const struct shaper_limits *l = s->limits;
+    return (struct connect_bounds){l->connection_rate, l->times.growth, l->times.hold};
+}
+
+double shaper_connection_rate(const struct shaper *s)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    return connect_rate_limit(&s->connecting, &b);
+}
+
 /* ---- may it start? ------------------------------------------------------------ */
 
 static bool capped(struct shaper *s, int64_t now, int64_t *when)
@@ -151,15 +163,13 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
         *when = s->next_start;
         return SHAPER_LATER;
     }
-    return capped(s, now, when) ? SHAPER_LATER : SHAPER_GO;
+    if (capped(s, now, when))
+        return SHAPER_LATER;
+    const struct connect_bounds b = connect_bounds(s);
+    return connect_rate_room(&s->connecting, &b, now, when) ? SHAPER_GO : SHAPER_LATER;
 }
 
 /* ---- the rate ------------------------------------------------------------------- */
-
-static bool strained(const struct shaper *s)
-{
-    return s->latency > 4 * s->usual_latency + 0.5F;
-}
 
 /* The pace was binding for dt: more may be tried. */
 static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
@@ -168,7 +178,7 @@ static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
     double growths;
     s->rate_held += dt;
     s->growth_due += dt;
-    if (strained(s) || s->probing || s->accepted <= s->grown)
+    if (strain_is(&s->strain) || s->steady || s->probing || s->accepted <= s->grown)
         return;
     dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
     /* what was answered with something else (greylisting) proves nothing */
@@ -386,7 +396,7 @@ static void too_many(struct shaper *s, const struct shaper_report *r, int64_t no
 static void grow_window(struct shaper *s, int64_t now)
 {
     bool near = s->window_failed && (uint32_t)s->window + 1 >= s->window_failed;
-    if (!s->window_full || strained(s) || (uint32_t)s->window >= s->limits->concurrency ||
+    if (!s->window_full || strain_is(&s->strain) || (uint32_t)s->window >= s->limits->concurrency ||
         now - s->window_grown < STAGGER || (near && now - s->window_cut < s->window_hold))
         return;
     s->window += 1;
@@ -492,13 +502,7 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     s->suspend_time = 0;
     grow_window(s, now);
     used_up(s, r->use_count);
-    if (r->latency) {
-        float x = (float)r->latency / 1e6F;
-        s->latency += (x - s->latency) / 8;
-        if (s->usual_latency <= 0)
-            s->usual_latency = s->latency = x;
-        s->usual_latency += (x - s->usual_latency) / (x < s->usual_latency ? 8 : 512);
-    }
+    strain_note(&s->strain, 0, r->latency);
 }
 
 static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, uint16_t rule,
@@ -545,6 +549,76 @@ static bool go_away(struct shaper *s, const struct shaper_report *r, int64_t now
     return s->suspend_time > s->limits->times.defer;
 }
 
+/* ---- connections in a time ------------------------------------------------------------ */
+
+bool shaper_may_connect(struct shaper *s, int64_t now)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    return connect_rate_take(&s->connecting, &b, now);
+}
+
+void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    connect_rate_result(&s->connecting, &b, false, 0, now);
+    s->connecting.none_open = true;
+    s->in_flight--;
+    s->day_used -= recipients < s->day_used ? recipients : s->day_used;
+    s->tried -= recipients < s->tried ? recipients : s->tried;
+    s->next_start = now;
+}
+
+static void too_often(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    double before = connect_rate_limit(&s->connecting, &b);
+    if (connect_rate_refused(&s->connecting, &b, r->started, r->value, r->factor, now))
+        note(s, SHAPER_CONNECTING_CUT, before, (double)s->connecting.rate, r->rule, now);
+}
+
+/* ---- early signs ---------------------------------------------------------------------- */
+
+static void look_for_strain(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    const struct strain_sign *reply = &s->strain.reply, *greeting = &s->strain.greeting;
+    strain_note(&s->strain, r->greeting, 0);
+    enum strain_change change = strain_turn(&s->strain, s->limits->times.growth, now);
+    if (change == STRAIN_SAME)
+        return;
+    bool by_reply = reply->now - reply->usual > greeting->now - greeting->usual;
+    const struct strain_sign *sign = by_reply ? reply : greeting;
+    double before = s->window;
+    if (change == STRAIN_BEGINS)
+        note(s, SHAPER_STRAINED, (double)sign->usual, (double)sign->now, 0, now);
+    if (change == STRAIN_ENDS)
+        note(s, SHAPER_STRAIN_OVER, (double)sign->usual, (double)sign->now, 0, now);
+    if (change != STRAIN_WORSE || s->window < 2)
+        return;
+    s->window -= 1;
+    s->window_grown = now;
+    note(s, SHAPER_STRAIN_WORSE, before, s->window, 0, now);
+}
+
+/* A cut was an experiment, and has shown that the rate does not matter. */
+static void restore(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    double before = s->rate;
+    if (r->restore <= before)
+        return;
+    s->rate = r->restore < rate_bound(s) ? r->restore : rate_bound(s);
+    s->failed_rate = r->restore_failed;
+    s->next_start = now;
+    measure_anew(s);
+    note(s, SHAPER_RATE_RESTORED, before, s->rate, 0, now);
+}
+
+static void learn_connections(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    connect_rate_result(&s->connecting, &b, r->may_connect, r->connections, now);
+    s->connecting.none_open = false; /* its connection may be open now */
+}
+
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     bool idle = s->suspended_until > now; /* what was under way then says nothing new */
@@ -552,6 +626,14 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
         s->in_flight--;
     if (r->closed_after)
         closes_silently(s, r->closed_after, now);
+    if (r->may_connect || r->connections)
+        learn_connections(s, r, now);
+    else
+        s->connecting.none_open = false;
+    look_for_strain(s, r, now);
+    s->steady = r->steady;
+    if (r->restore > 0)
+        restore(s, r, now);
     switch (r->signal) {
     case SHAPER_OK:
         if (!idle || r->started >= s->rate_cut)
@@ -577,6 +659,9 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
             s->cut_from = 0; /* the rate had nothing to do with it */
             shut_door(s, KNOCK_GROWS * s->limits->times.knock, now, r->rule);
         }
+        break;
+    case SHAPER_TOO_OFTEN:
+        too_often(s, r, now);
         break;
     case SHAPER_GO_AWAY:
         return !idle && go_away(s, r, now);
@@ -633,6 +718,8 @@ void shaper_remember(const struct shaper *s, struct shaper_memory *out)
 {
     *out = (struct shaper_memory){.rate = s->rate,
                                   .failed_rate = s->failed_rate,
+                                  .connection_rate = (double)s->connecting.rate,
+                                  .connection_rate_failed = (double)s->connecting.failed,
                                   .blind = s->blind,
                                   .window = (uint32_t)s->window,
                                   .window_failed = s->window_failed,
@@ -646,6 +733,8 @@ void shaper_recall(struct shaper *s, const struct shaper_memory *m)
     if (m->rate >= RATE_LEAST)
         s->rate = m->rate < rate_bound(s) ? m->rate : rate_bound(s);
     s->failed_rate = m->failed_rate;
+    s->connecting.rate = (float)m->connection_rate;
+    s->connecting.failed = (float)m->connection_rate_failed;
     s->blind = m->blind;
     s->period = m->period;
     s->shut_for = m->shut_for;
@@ -668,6 +757,11 @@ const char *shaper_change_name(uint8_t change)
         [SHAPER_OPEN_AGAIN] = "open again",
         [SHAPER_RATE_BEYOND] = "rate tried beyond what failed",
         [SHAPER_SET_BY_HAND] = "set by hand",
+        [SHAPER_CONNECTING_CUT] = "new connections cut",
+        [SHAPER_RATE_RESTORED] = "rate restored: the cut did not help",
+        [SHAPER_STRAINED] = "it takes long to answer: no growth",
+        [SHAPER_STRAIN_WORSE] = "it takes even longer: a connection fewer",
+        [SHAPER_STRAIN_OVER] = "it answers as fast as before",
     };
     return change < sizeof names / sizeof names[0] ? names[change] : "?";
 }

@@ -2,10 +2,12 @@
  * How much work a lane (a destination from one source address) gets: the adaptive
  * controller. doc/operators-guide.md explains it on a page ("Shaping").
  *
- * Three limits, each with its own loop, each moved only by what speaks of it:
+ * Four limits, each with its own loop, each moved only by what speaks of it:
  *   rate         recipients a second
  *   concurrency  deliveries at a time
  *   messages     on one connection
+ *   connecting   new connections in a time (connect_rate.h); only where it is configured,
+ *                or rules say so
  * A refusal cuts one of them once: what was started before the cut says nothing
  * more. The level at which it failed is remembered; recovery to just below it is
  * fast, going beyond is slow, and rarer where it fails again. While a door is shut
@@ -21,6 +23,8 @@
 #include <stdint.h>
 
 #include "core/buf.h"
+#include "qmgr/connect_rate.h"
+#include "qmgr/strain.h"
 
 enum { SHAPER_EVENTS = 8 };
 
@@ -39,10 +43,12 @@ void shaper_times_init(struct shaper_times *t, unsigned divisor);
 struct shaper_limits {
     uint32_t concurrency, initial, cohorts;
     int64_t rate_delay, suspend, suspend_max;
-    int64_t unreachable_max; /* as suspend_max, where nobody answers */
-    double rate, start_rate; /* recipients a second; 0: no bound, no limit to begin with */
-    uint32_t messages;       /* on one connection; 0: no bound */
-    uint32_t daily_cap;      /* recipients a day; 0: none */
+    int64_t unreachable_max;      /* as suspend_max, where nobody answers */
+    double rate, start_rate;      /* recipients a second; 0: no bound, no limit to begin with */
+    uint32_t messages;            /* on one connection; 0: no bound */
+    uint32_t daily_cap;           /* recipients a day; 0: none */
+    double connection_rate;       /* new connections a second; 0: no bound */
+    uint32_t account_connections; /* of one account while others wait; 0: no bound */
     /* for relay, not for the controller */
     uint32_t recipients;   /* in one transaction; 0: no bound */
     uint32_t idle_seconds; /* an unused connection is kept; 0: as configured */
@@ -59,6 +65,7 @@ enum shaper_signal {
     SHAPER_TOO_MANY,    /* refused: connections at a time */
     SHAPER_TOO_LONG,    /* refused: messages on one connection */
     SHAPER_TOO_MUCH,    /* refused: what is allowed an hour or day is used up */
+    SHAPER_TOO_OFTEN,   /* refused: new connections in a time */
     SHAPER_GO_AWAY      /* refused for a while */
 };
 
@@ -73,7 +80,12 @@ struct shaper_report {
     double value;          /* TOO_...: the limit that shall hold; 0: none given */
     int64_t time;          /* GO_AWAY: how long */
     uint64_t latency;      /* microseconds of the transaction; 0: unknown */
-    uint16_t rule;         /* number of the rule that said so, + 1; 0: none */
+    uint64_t greeting;     /* microseconds from connecting to the greeting; 0: unknown */
+    uint32_t connections;  /* that were opened for it */
+    bool steady;           /* the rate must not grow: what a cut does is being found out */
+    bool may_connect;      /* what shaper_may_connect has said */
+    double restore, restore_failed; /* the rate before a cut that did not help; 0: none */
+    uint16_t rule;                  /* number of the rule that said so, + 1; 0: none */
 };
 
 enum shaper_change {
@@ -86,7 +98,12 @@ enum shaper_change {
     SHAPER_SUSPENDED_BY_HAND,
     SHAPER_OPEN_AGAIN,
     SHAPER_RATE_BEYOND,
-    SHAPER_SET_BY_HAND
+    SHAPER_SET_BY_HAND,
+    SHAPER_CONNECTING_CUT, /* connections a second */
+    SHAPER_RATE_RESTORED,
+    SHAPER_STRAINED,     /* seconds: usual and present, of a greeting or reply */
+    SHAPER_STRAIN_WORSE, /* connections */
+    SHAPER_STRAIN_OVER
 };
 
 struct shaper_event {
@@ -113,6 +130,7 @@ struct shaper {
     bool held, binding; /* the pace held a delivery back; the last one was such */
     bool window_full;   /* it was what held a delivery back since it grew last */
     bool blind;         /* failed_rate was not measured */
+    bool steady;        /* the rate stays: shaper_report.steady */
     bool beyond;        /* the rate is above what failed last */
     /* messages on one connection */
     uint32_t messages, messages_good, messages_patience;
@@ -132,8 +150,8 @@ struct shaper {
     bool unreachable;             /* the suspension is for that, not a refusal */
     bool by_hand;
     uint8_t events_next;
-    /* early signs */
-    float latency, usual_latency; /* seconds */
+    struct connect_rate connecting;
+    struct strain strain;
     /* daily cap */
     int64_t day_began;
     uint32_t day_used;
@@ -152,6 +170,12 @@ void shaper_init(struct shaper *s, const struct shaper_limits *limits);
 enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when);
 /* One of `recipients` recipients has started. */
 void shaper_started(struct shaper *s, uint32_t recipients, int64_t now);
+/* After shaper_started: whether that delivery may open a connection. */
+bool shaper_may_connect(struct shaper *s, int64_t now);
+/* It was not tried, for want of a connection: it will be started again. */
+void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now);
+/* New connections a second that are allowed; 0: any. */
+double shaper_connection_rate(const struct shaper *s);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now);
 /* Ends a suspension: the next delivery is a probe. */
@@ -172,6 +196,7 @@ bool shaper_works(const struct shaper *s, int64_t now);
 /* Learned limits, for keeping over restarts. */
 struct shaper_memory {
     double rate, failed_rate;
+    double connection_rate, connection_rate_failed;
     bool blind;
     uint32_t window, window_failed, messages;
     int64_t period, shut_for;

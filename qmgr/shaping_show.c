@@ -72,7 +72,11 @@ static const char *state_of(struct shaper *s, int64_t now, int64_t *when)
     if (room == SHAPER_FULL)
         return "as many deliveries as allowed are under way";
     if (room == SHAPER_LATER)
-        return s->next_start > now ? "waiting for the rate" : "the daily cap is used up";
+        return s->next_start > now       ? "waiting for the rate"
+               : s->connecting.none_open ? "waiting until a new connection is allowed"
+                                         : "the daily cap is used up";
+    if (strain_is(&s->strain))
+        return "open, but it takes long to answer: no growth";
     return s->beyond ? "trying a higher rate" : "open";
 }
 
@@ -86,11 +90,30 @@ static void put_learned(const struct lane *l, struct buf *b)
         json_int(b, "concurrency_failed", s->window_failed);
     if (s->messages)
         json_int(b, "messages_per_connection", s->messages);
+    if (s->connecting.rate > 0)
+        put_number(b, "connection_rate", (double)s->connecting.rate);
     if (l->greylist.refused)
         json_seconds(b, "greylist_refused", l->greylist.refused);
     if (l->greylist.passed)
         json_seconds(b, "greylist_passed", l->greylist.passed);
     json_end(b);
+}
+
+static void put_sign(const char *name, const struct strain_sign *s, struct buf *b)
+{
+    if (s->now <= 0)
+        return;
+    json_member(b, name);
+    put_number(b, "now", (double)s->now);
+    put_number(b, "usual", (double)s->usual);
+    json_end(b);
+}
+
+static void put_strain(const struct strain *s, struct buf *b)
+{
+    put_sign("reply_seconds", &s->reply, b);
+    put_sign("greeting_seconds", &s->greeting, b);
+    json_bool(b, "strained", strain_is(s));
 }
 
 static void put_configured(const struct shaper_limits *l, struct buf *b)
@@ -105,6 +128,10 @@ static void put_configured(const struct shaper_limits *l, struct buf *b)
         json_int(b, "messages_per_connection", l->messages);
     if (l->daily_cap)
         json_int(b, "daily_cap", l->daily_cap);
+    if (l->connection_rate > 0)
+        put_number(b, "connection_rate", l->connection_rate);
+    if (l->account_connections)
+        json_int(b, "account_connections", l->account_connections);
     json_end(b);
 }
 
@@ -140,6 +167,8 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     json_int(b, "concurrency", shaper_window(s));
     json_int(b, "concurrency_limit", l->shaper.limits->concurrency);
     json_int(b, "messages_per_connection", shaper_messages(s));
+    if (shaper_connection_rate(s) > 0)
+        put_number(b, "connection_rate", shaper_connection_rate(s));
     json_seconds(b, "rate_delay", l->shaper.limits->rate_delay);
     json_bool(b, "probing", s->probing);
     bool suspended = s->suspended_until > q->now;
@@ -150,8 +179,7 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
         json_seconds(b, "next_in", when - q->now);
     if (!whole)
         return;
-    if (s->latency > 0)
-        put_number(b, "latency", (double)s->latency);
+    put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
     put_events(q, s, b);

@@ -11,11 +11,9 @@ _Static_assert((int)RULES_CONNECT == STAGE_CONNECT && (int)RULES_DOT == STAGE_DO
                "stages have one numbering");
 
 enum {
-    ODD_GAIN = 16,       /* one in so many attempts moves `odd` */
-    ODD_MANY = 128,      /* of 255: half of the recent attempts */
-    PATIENCE = 6,        /* refusals that speak of the lane, before a message waits for itself */
-    PASSED_ENOUGH = 3,   /* taken when tried again: what is not understood is greylisting */
-    ALERT_SECONDS = 3600 /* between warnings of one rule */
+    PATIENCE = 6,         /* refusals that speak of the lane, before a message waits for itself */
+    FORGETS_GROWTHS = 20, /* minutes after which the rate is suspected anew: see odd.h */
+    ALERT_SECONDS = 3600  /* between warnings of one rule */
 };
 
 static const struct rule *find_rule(struct qmgr *q, const struct lane *l,
@@ -40,7 +38,7 @@ static bool often_enough(const struct qmgr *q, struct lane *l, const struct rule
     uint32_t now = clock_tenths(q->now),
              period = clock_tenths(rule->period / q->s->config->shaping_time_divisor);
     struct rule_count *oldest = &l->counts[0];
-    if (rule->fraction > 0 && l->odd < rule->fraction * UINT8_MAX)
+    if (rule->fraction > 0 && l->odd.share < rule->fraction * UINT8_MAX)
         return false;
     if (rule->after <= 1)
         return true;
@@ -81,7 +79,7 @@ static void by_rule(const struct qmgr *q, struct lane *l, const struct rule *rul
     static const enum shaper_signal signals[] = {
         [RULES_NO_DIMENSION] = SHAPER_NEUTRAL, [RULES_CONCURRENCY] = SHAPER_TOO_MANY,
         [RULES_RATE] = SHAPER_TOO_FAST,        [RULES_MESSAGES] = SHAPER_TOO_LONG,
-        [RULES_VOLUME] = SHAPER_TOO_MUCH,
+        [RULES_VOLUME] = SHAPER_TOO_MUCH,      [RULES_CONNECTION_RATE] = SHAPER_TOO_OFTEN,
     };
     uint16_t number = (uint16_t)(rules_index(q->shaping.rules, rule) + 1);
     if (rule->alert)
@@ -101,10 +99,28 @@ static void by_rule(const struct qmgr *q, struct lane *l, const struct rule *rul
 
 /* ---- without a rule ------------------------------------------------------------------------ */
 
-static void note_odd(struct lane *l, bool odd)
+/* What is made of odd_says: signal and what goes with it. */
+static enum shaper_signal by_odd(struct lane *l, enum odd_says says, struct shaper_report *r)
 {
-    int target = odd ? UINT8_MAX : 0;
-    l->odd = (uint8_t)(l->odd + (target - l->odd) / ODD_GAIN);
+    switch (says) {
+    case ODD_RATE:
+        if (l->odd.tried == 1) { /* the experiment begins */
+            l->odd.rate = (float)l->shaper.rate;
+            l->odd.failed = (float)l->shaper.failed_rate;
+        }
+        return SHAPER_TOO_FAST;
+    case ODD_NOT_RATE:
+        r->restore = (double)l->odd.rate;
+        r->restore_failed = (double)l->odd.failed;
+        return SHAPER_NEUTRAL;
+    case ODD_CONNECTION:
+        r->value = l->odd.place;
+        return SHAPER_TOO_LONG;
+    case ODD_STRANGER:
+        return SHAPER_OK;
+    default:
+        return SHAPER_NEUTRAL;
+    }
 }
 
 /* No connection, or not let in. Where others are being served the refusal is of one more
@@ -126,13 +142,24 @@ static enum shaper_signal at_the_door(const struct qmgr *q, const struct lane *l
  * it is taken for the former; when it comes again after another number, for the latter. */
 static enum shaper_signal closed_on_us(struct lane *l, uint32_t use_count)
 {
-    uint32_t before = l->odd_close;
-    l->odd_close = use_count;
+    uint32_t before = l->odd.close;
+    l->odd.close = use_count;
     if (use_count > 2 && (before == 0 || before == use_count))
         return SHAPER_TOO_LONG;
     if (l->shaper.messages + 1 == before)
         l->shaper.messages = 0;
     return SHAPER_TOO_FAST;
+}
+
+/* MAIL is refused for now, and the connection stays open: the rate, or, where that comes
+ * again after as many messages, the connection. What was under way at a cut says nothing. */
+static enum shaper_signal refused_at_mail(struct lane *l, const struct job *j, uint32_t use_count)
+{
+    bool counts = j->sent_at >= l->shaper.rate_cut, again = use_count == l->odd.close;
+    if (!counts)
+        return SHAPER_TOO_FAST;
+    l->odd.close = use_count;
+    return again && use_count > 2 ? SHAPER_TOO_LONG : SHAPER_TOO_FAST;
 }
 
 /* RFC 3463: the subjects 1 and 2 of an enhanced code are the address and the mailbox. An
@@ -142,6 +169,11 @@ static bool of_recipient(const struct ipc_outcome *o)
 {
     return o->code != 421 && o->stage >= STAGE_RCPT &&
            (slice_starts(o->enhanced, SLICE("4.1.")) || slice_starts(o->enhanced, SLICE("4.2.")));
+}
+
+static bool is_first(const struct job *j)
+{
+    return j->m->env->recipients[j->rcpts[0]].attempts == 0;
 }
 
 /* A recipient that had not been tried before, refused for now. */
@@ -168,13 +200,16 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
     if (temporary && o->code == 421)
         return closed_on_us(l, in->use_count);
     if (temporary && o->stage == STAGE_MAIL)
-        return SHAPER_TOO_FAST;
+        return refused_at_mail(l, j, in->use_count);
     if ((in->scope == SCOPE_RECIPIENT && !temporary) || (temporary && of_recipient(o)))
         return SHAPER_OK;
-    if (temporary && is_first_refusal(j, o) && l->passed >= PASSED_ENOUGH)
-        return SHAPER_OK; /* a stranger is told to come later: the destination works */
-    note_odd(l, temporary);
-    return temporary && l->odd > ODD_MANY ? SHAPER_TOO_FAST : SHAPER_NEUTRAL;
+    if (!temporary)
+        return by_odd(l, odd_other(&l->odd, false, q->now), r);
+    bool all_taken = in->use_count > 0 && in->taken_count == in->use_count - 1;
+    return by_odd(l,
+                  odd_refused(&l->odd, is_first_refusal(j, o), all_taken ? in->taken_count : 0,
+                              FORGETS_GROWTHS * l->shaper.limits->times.growth, q->now),
+                  r);
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */
@@ -188,7 +223,10 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
                                        .started = j->sent_at,
                                        .use_count = in->use_count,
                                        .taken_count = in->taken_count,
-                                       .closed_after = in->closed_after}};
+                                       .closed_after = in->closed_after,
+                                       .connections = in->connections,
+                                       .may_connect = j->may_connect,
+                                       .greeting = in->greeting_us}};
     struct shaper_report *r = &out->report;
     while (ipc_outcome_next(&cursor, &o)) {
         if (o.status == OUTCOME_SENT) {
@@ -203,7 +241,8 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
     if (!out->failed) {
         r->signal = SHAPER_OK;
         r->latency = in->transfer_us;
-        note_odd(l, false);
+        (void)by_odd(l, odd_other(&l->odd, is_first(j), q->now), r);
+        r->steady = odd_is_trying(&l->odd);
         return;
     }
     out->rule = find_rule(q, l, &out->worst);
@@ -211,6 +250,7 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
         by_rule(q, l, out->rule, &out->worst, r);
     else
         r->signal = by_stage(q, j, &out->worst, in, r);
+    r->steady = odd_is_trying(&l->odd);
     if (r->signal == SHAPER_NEUTRAL && r->recipients)
         r->signal = SHAPER_OK;
 }
@@ -246,8 +286,8 @@ static void taken_after_all(const struct job *j, const struct ipc_outcome *o)
     if (!since)
         return;
     greylist_passed(&l->greylist, j->sent_at - since);
-    if (a->odd && l->passed < UINT8_MAX)
-        l->passed++;
+    if (a->odd && l->odd.passed < UINT8_MAX)
+        l->odd.passed++;
 }
 
 int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j)
@@ -293,10 +333,13 @@ void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *
     if (rule && rule->greylist) {
         refused_for_now(q, j, o, rule->retry_after / divisor, fate);
     } else if (!rule && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
-        if (j->queue->lane->passed >= PASSED_ENOUGH)
+        const struct odd *odd = &j->queue->lane->odd;
+        if (odd_is_greylisting(odd))
             refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
         fate->odd = true;
         fate->since = since_of(j, o->index) ? since_of(j, o->index) : j->sent_at;
+        if (odd->of_rate > 0 && j->m->env->recipients[o->index].attempts < PATIENCE)
+            fate->after = -1; /* it is the rate: in line again */
     } else if (rule && rule->retry_after) {
         fate->after = rule->retry_after / divisor;
     } else if (of_lane && j->m->env->recipients[o->index].attempts < PATIENCE) {

@@ -152,6 +152,7 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     job_set_host(j, host, address, t->port);
     j->use_count = 1;
     j->taken_count = 0;
+    j->greeting = 0;
     j->connecting = clock_mono();
     j->connected = 0;
     int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);
@@ -170,6 +171,7 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
         free(host);
         return -1;
     }
+    j->connections++;
     struct session *s = xcalloc(1, sizeof *s);
     s->relay = relay;
     s->job = j;
@@ -235,6 +237,11 @@ void connect_next(struct relay *relay, struct job *j)
         greetings = j->m.greetings;
     j->session = NULL;
     j->clear_text = false;
+    if (j->m.reuse_only) {
+        job_not_tried(j);
+        relay_job_done(relay, j);
+        return;
+    }
     if (j->next_target == 0)
         order_targets(relay, j);
     while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&

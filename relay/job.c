@@ -228,6 +228,16 @@ void job_give_up(struct job *j)
     job_decide_all(j, RECIPIENT_DONE, refused ? OUTCOME_FAILED : OUTCOME_DEFERRED, &v);
 }
 
+void job_not_tried(struct job *j)
+{
+    struct verdict v = {.stage = STAGE_CONNECT,
+                        .local = true,
+                        .enhanced = SLICE("4.3.2"),
+                        .text = SLICE("no connection may be opened at the moment")};
+    j->scope = SCOPE_NO_CONNECTION;
+    job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, &v);
+}
+
 void job_widen(struct job *j, enum failure_scope scope)
 {
     if (scope > j->scope)
@@ -295,6 +305,8 @@ void job_encode_result(struct job *j, struct buf *out)
         .tls_status = j->tls_peer,
         .wait_us = span(j->received, started),
         .connect_us = j->connecting ? span(j->connecting, j->connected ? j->connected : now) : 0,
+        .greeting_us = (uint64_t)j->greeting,
+        .connections = j->connections,
         .transfer_us = span(j->connected, now),
         .outcomes = buf_slice(&list)};
     ipc_result_encode(out, &m);

@@ -85,6 +85,8 @@ struct job {
     uint8_t tls_peer; /* enum tls_peer_status */
     uint16_t port;
     uint32_t use_count, taken_count;
+    uint32_t connections; /* begun for it */
+    int64_t greeting;     /* microseconds from the beginning of the last one to its 220 */
     int64_t received, connecting, connected, deadline; /* clock_mono */
 };
 
@@ -109,6 +111,8 @@ void job_note_failure(struct job *j, const struct verdict *v);
 void job_note_unfit(struct job *j, const struct verdict *v);
 /* The same for a server that can never take this message. */
 void job_note_refusal(struct job *j, const struct verdict *v);
+/* Nothing was tried: no connection is open, and none may be made for it. */
+void job_not_tried(struct job *j);
 /* Defers all that is undecided with the failure noted last; fails it if all there
  * were are refusals. */
 void job_give_up(struct job *j);

@@ -16,6 +16,7 @@ static const int64_t CLOSED_AT_ONCE = CLOCK_SECOND;
 
 enum {
     READS_PER_EVENT = 4, /* of WIRE_READ_SIZE; then other sessions get their turn */
+    PUT_OFF_MAX = 10,    /* jobs in a row: it may be this connection that has had enough */
     UNLIMITED = 0
 };
 
@@ -139,11 +140,28 @@ bool session_usable(const struct session *s, const struct job *j)
            age < config->smtp_connection_reuse_time_limit * CLOCK_SECOND;
 }
 
+/* Some servers say by "4xx", and go on saying it, that one connection has carried enough.
+ * At MAIL they do not mean the recipient: then a new connection tells at once. */
+static void count_put_off(struct session *s, const struct job *j)
+{
+    bool at_mail = false;
+    for (unsigned i = 0; i < j->recipient_count; i++) {
+        const struct recipient *r = &j->recipients[i];
+        if (r->status != OUTCOME_DEFERRED || r->local) {
+            s->put_off = 0;
+            return;
+        }
+        at_mail = r->stage == STAGE_MAIL;
+    }
+    s->put_off += at_mail ? PUT_OFF_MAX : 1;
+}
+
 void session_finish_job(struct session *s)
 {
     struct job *j = s->job;
+    count_put_off(s, j);
     bool many = j->m.sessions && s->site->sessions > j->m.sessions;
-    bool keep = session_usable(s, j) && !many && !s->relay->draining &&
+    bool keep = session_usable(s, j) && !many && s->put_off < PUT_OFF_MAX && !s->relay->draining &&
                 config_of(s)->smtp_connection_cache_time_limit > 0;
     int64_t idle = j->m.idle_seconds * CLOCK_SECOND;
     s->job = NULL;

@@ -77,6 +77,7 @@ struct session {
     uint64_t rcpt_limit;   /* learned from a server that has enough of them; 0: none */
     uint32_t transactions; /* begun on this connection */
     uint32_t taken;        /* of these, messages that the server has taken */
+    unsigned put_off;      /* jobs in a row that it has put off; those refused at MAIL count more */
     int64_t opened, idle_since;
     char *host;
     char address[NET_TEXT_MAX];

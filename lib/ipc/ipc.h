@@ -144,10 +144,11 @@ enum smtp_stage {
 };
 /* What a failed job tells about. */
 enum failure_scope {
-    SCOPE_RECIPIENT, /* replies to RCPT: nothing about the site */
-    SCOPE_MESSAGE,   /* replies to MAIL, DATA, the dot */
-    SCOPE_SITE,      /* connect, greeting, EHLO, lost connection: the whole site */
-    SCOPE_SOURCE     /* our own address cannot be used: nothing about the site */
+    SCOPE_RECIPIENT,    /* replies to RCPT: nothing about the site */
+    SCOPE_MESSAGE,      /* replies to MAIL, DATA, the dot */
+    SCOPE_SITE,         /* connect, greeting, EHLO, lost connection: the whole site */
+    SCOPE_SOURCE,       /* our own address cannot be used: nothing about the site */
+    SCOPE_NO_CONNECTION /* not tried: no connection was open, and none might be made */
 };
 enum {
     TLS_RULES_BYTES = 8 * 1024, /* of all rules of one destination */

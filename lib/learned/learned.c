@@ -27,6 +27,8 @@ static const struct field {
     {"when", WHEN, AT(when), 0},
     {"rate", RATE, AT(rate), 0},
     {"rate_failed", RATE, AT(rate_failed), 0},
+    {"connection_rate", RATE, AT(connection_rate), 0},
+    {"connection_rate_failed", RATE, AT(connection_rate_failed), 0},
     {"blind", FLAG, AT(blind), 0},
     {"concurrency", COUNT, AT(window), 0},
     {"concurrency_failed", COUNT, AT(window_failed), 0},

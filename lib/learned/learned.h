@@ -25,6 +25,7 @@ struct learned {
     char *source; /* text form, or "" */
     int64_t when; /* wall: it was true then */
     double rate, rate_failed;
+    double connection_rate, connection_rate_failed;
     uint32_t window, window_failed, messages;
     bool blind;               /* rate_failed was not measured */
     int64_t period, shut_for; /* of a volume for each hour or day */

@@ -22,6 +22,7 @@ static cfg_opt_t *options(void)
         CFG_STR("connection_rate", NULL, CFGF_NODEFAULT),                                          \
         CFG_INT("messages_per_connection", 0, CFGF_NODEFAULT),                                     \
         CFG_INT("recipients_per_message", 0, CFGF_NODEFAULT),                                      \
+        CFG_INT("account_connections", 0, CFGF_NODEFAULT),                                         \
         CFG_INT("daily_cap", 0, CFGF_NODEFAULT), CFG_STR("idle_time", NULL, CFGF_NODEFAULT),       \
         CFG_STR("tls", NULL, CFGF_NODEFAULT)
     enum { TITLED = CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES };
@@ -146,6 +147,7 @@ static int take_limits(cfg_t *s, struct rules_limits *l, struct err *e)
         take_count(s, "start_connections", &l->start_connections, e) < 0 ||
         take_count(s, "messages_per_connection", &l->messages_per_connection, e) < 0 ||
         take_count(s, "recipients_per_message", &l->recipients_per_message, e) < 0 ||
+        take_count(s, "account_connections", &l->account_connections, e) < 0 ||
         take_count(s, "daily_cap", &l->daily_cap, e) < 0 ||
         take_rate(s, "message_rate", &l->message_rate, e) < 0 ||
         take_rate(s, "start_rate", &l->start_rate, e) < 0 ||
@@ -273,7 +275,8 @@ static int take_stages(cfg_t *s, uint32_t *out, struct err *e)
 static int take_words(cfg_t *s, struct rule *r, struct err *e)
 {
     static const char *const dimensions[] = {
-        "none", "concurrency", "rate", "messages_per_connection", "volume", NULL};
+        "none",   "concurrency",     "rate", "messages_per_connection",
+        "volume", "connection_rate", NULL};
     static const char *const scopes[] = {"recipient", "account",  "dkim",
                                          "source",    "provider", NULL};
     static const char *const actions[] = {"note", "slow", "set", "suspend", "switch", NULL};
@@ -281,7 +284,8 @@ static int take_words(cfg_t *s, struct rule *r, struct err *e)
     unsigned dimension = 0, scope = 0, action = 0, outcome = 0;
     if (take_stages(s, &r->stages, e) < 0 ||
         take_word(s, "dimension", dimensions,
-                  "dimension is one of concurrency, rate, messages_per_connection, volume",
+                  "dimension is one of concurrency, rate, messages_per_connection, volume, "
+                  "connection_rate",
                   &dimension, e) < 0 ||
         take_word(s, "scope", scopes, "scope is one of recipient, account, dkim, source, provider",
                   &scope, e) < 0 ||

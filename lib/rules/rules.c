@@ -224,6 +224,7 @@ static void inherit(struct rules_limits *to, const struct rules_limits *from)
     TAKE(start_rate);
     TAKE(connection_rate);
     TAKE(connections);
+    TAKE(account_connections);
     TAKE(start_connections);
     TAKE(messages_per_connection);
     TAKE(recipients_per_message);

@@ -45,8 +45,9 @@ struct rules_limits {
     double connection_rate; /* new connections a second */
     uint32_t connections, start_connections;
     uint32_t messages_per_connection, recipients_per_message;
-    uint32_t daily_cap; /* recipients a day from a source address that is cold */
-    int64_t idle_time;  /* microseconds */
+    uint32_t account_connections; /* of one account while others wait */
+    uint32_t daily_cap;           /* recipients a day from a source address that is cold */
+    int64_t idle_time;            /* microseconds */
     enum rules_tls tls;
 };
 
@@ -87,7 +88,8 @@ enum rules_dimension {
     RULES_CONCURRENCY,
     RULES_RATE,
     RULES_MESSAGES,
-    RULES_VOLUME
+    RULES_VOLUME,
+    RULES_CONNECTION_RATE
 };
 enum rules_scope {
     RULES_OF_RECIPIENT, /* nothing about the destination */

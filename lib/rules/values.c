@@ -93,8 +93,8 @@ int rules_parse_reply(struct slice line, struct rules_reply *out)
 
 const char *rules_dimension_name(enum rules_dimension d)
 {
-    static const char *const names[] = {"none", "concurrency", "rate", "messages_per_connection",
-                                        "volume"};
+    static const char *const names[] = {
+        "none", "concurrency", "rate", "messages_per_connection", "volume", "connection_rate"};
     return names[d];
 }
 

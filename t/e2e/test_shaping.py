@@ -109,7 +109,7 @@ def test_set_reset_and_what_is_not_there(c):
     assert c.ask(request="shaping.act", action="set", destination="mx.d.test", rate=5)[0]["rate"] == 5
     assert c.ask(request="shaping.act", action="reset", destination="mx.d.test")[0]["rate"] == 100
     assert "error" in c.ask(request="shaping.act", action="shake", destination="mx.d.test")[-1]
-    assert "No destination" in c.ask(request="shaping.show", destination="x.test")[-1]["error"]
+    assert "There is no destination" in c.ask(request="shaping.show", destination="x.test")[-1]["error"]
     assert "no such message" in c.ask(request="shaping.why", id="4XyzAbCdeFz0001")[-1]["error"]
 
 
@@ -250,3 +250,110 @@ def test_what_is_configured_reaches_the_connections(c, wish, rules_before, after
     job = q.job()
     assert (job.recipients_max, job.idle_seconds, job.session_messages) == (7, 2, 9)
     assert levels(job) == after
+
+
+# ---- new connections, early signs, what nobody understands ------------------------------
+
+NO_CONNECTION = 4  # enum failure_scope
+
+
+def show(c, name="d.test"):
+    return c.ask(request="shaping.show", destination=name)[0]
+
+
+def test_new_connections_are_limited(c):
+    """Without a token a delivery may only use a connection that is open; there is none, so it
+    is in line again, as the first, until one may be made."""
+    q = c.q
+    rules(c, RULES + 'domain d.test { connection_rate = "2/min" }\n')
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    ids = [q.commit([f"a{n}@d.test"]) for n in range(3)]
+    q.resolved()
+    first = q.job()
+    assert first.reuse_only == 0
+    second = q.job()
+    assert second.reuse_only == 1
+    q.result(second, scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
+    wait_until(lambda: "new connection" in show(c)["state"], 10, "the reason")
+    assert 0 < show(c)["next_in"] <= 30
+    q.result(first, connections=1, use_count=1)  # its connection is open now
+    again = q.job()
+    assert (again.id, again.reuse_only) == (ids[1].encode(), 1)
+    q.result(again, use_count=2)
+    third = q.job()
+    assert third.id == ids[2].encode()
+    q.result(third, use_count=3)
+    for id in ids:
+        q.wait_log(rf"{id}: .*status=sent")
+    assert show(c)["configured"]["connection_rate"] == 0.033
+
+
+def test_a_peer_that_claims_not_to_have_tried_is_checked(c):
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
+    q.wait_log("RESULT: not tried, of a job that may open a connection")
+
+
+def test_a_rule_learns_the_rate_of_connections(c):
+    q = c.q
+    rules(c, RULES + """rule too-often { text = 'too often' dimension = "connection_rate"
+        action = "slow" outcome = "retry" matches = {"421 you connect too often"} }""")
+    q.wait_log("providers.conf: 0 providers, 3 rules")
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), scope=2, connections=1, outcomes=refusal(421, "you connect too often", 2))
+    q.wait_log("shaping mx.d.test: new connections cut: .*rule too-often")
+    lane = show(c)
+    assert lane["learned"]["connection_rate"] > 0 and lane["rate"] == 100, lane
+    assert lane["concurrency"] == 3
+
+
+def test_slow_greetings_hold_growth_and_refuse_nothing(c):
+    q = c.q
+    usual, slow = dict(use_count=1, connections=1, greeting_us=20000, transfer_us=50000), 3000000
+    for n in range(30):
+        q.commit([f"a{n}@d.test"])
+        if n == 0:
+            q.resolved()
+        q.result(q.job(), **(usual if n < 15 else dict(usual, greeting_us=slow)))
+    q.wait_log(r"shaping mx.d.test: it takes long to answer: no growth: 0.0\d -> ")
+    lane = show(c)
+    assert lane["strained"] and lane["greeting_seconds"]["now"] > 0.5 > lane["greeting_seconds"]["usual"]
+    assert not lane["suspended"] and lane["rate"] >= 100
+    assert "long to answer" in lane["state"] or "rate" in lane["state"]
+
+
+def test_a_limit_at_the_dot_in_unknown_words_is_the_rate(c):
+    """Some are taken, others not, whoever the recipient is: an experiment tells."""
+    q = c.q
+    cut = r"shaping mx.d.test: rate cut: .*hm"
+    for n in range(40):
+        q.commit([f"a{n}@d.test"])
+        if n == 0:
+            q.resolved()
+        job = q.job()
+        if n % 2 and n > 8:
+            q.result(job, outcomes=refusal(452, "4.3.1 hm", DOT), use_count=n + 1, taken_count=n // 2)
+        else:
+            q.result(job, use_count=n + 1, taken_count=n // 2)
+        if q.count(cut):
+            break
+    q.wait_log(cut)
+    assert show(c)["rate"] < 100
+
+
+def test_a_connection_that_has_had_enough_at_MAIL(c):
+    """Refused twice after as many messages, without a 421: not the rate but the connection."""
+    q = c.q
+    for n in range(2):
+        id = q.commit([f"a{n}@d.test"])
+        if n == 0:
+            q.resolved()
+        q.result(q.job(), outcomes=refusal(451, "enough", MAIL), scope=1, use_count=16, taken_count=15)
+        again = q.job()
+        assert again.id == id.encode()
+        q.result(again)
+    q.wait_log("shaping mx.d.test: messages per connection cut: .* -> 15.00: .*enough")
+    assert show(c)["learned"]["messages_per_connection"] == 15

@@ -1,0 +1,93 @@
+#include "qmgr/odd.h"
+
+enum {
+    GAIN = 16,         /* a share follows a sixteenth of each attempt */
+    MANY = 64,         /* of 255: a quarter of the attempts; chance alone is rarer */
+    EXPERIMENT = 30,   /* attempts after which a cut has shown what it does */
+    UNDER_WAY = 6,     /* the first of them may have been started before it */
+    OF_RATE_MOST = 3,  /* so many experiments must fail until one that helped is forgotten */
+    STRANGERS = 64,    /* of 255: so few first attempts are taken where all are greylisted */
+    PASSED_ENOUGH = 3, /* taken when tried again */
+    PLACE_TELLS = 5,   /* messages before it; fewer may be chance */
+    SAME_ENOUGH = 3    /* refusals in a row at one place of the connection */
+};
+
+static uint8_t follow(uint8_t share, bool more)
+{
+    int target = more ? UINT8_MAX : 0, step = (target - share) / GAIN;
+    if (step == 0 && share != target)
+        step = more ? 1 : -1;
+    return (uint8_t)(share + step);
+}
+
+/* What the experiment has shown, once it has run. */
+static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
+{
+    if (o->tried == 0)
+        return ODD_NOTHING;
+    if (++o->tried > UNDER_WAY)
+        o->refused = (uint8_t)(o->refused + refused);
+    if (o->tried <= EXPERIMENT)
+        return ODD_NOTHING;
+    int share = o->refused * UINT8_MAX / (EXPERIMENT + 1 - UNDER_WAY);
+    o->tried = o->refused = 0;
+    if (4 * share <= 3 * o->before || share == 0) {
+        o->of_rate = (int8_t)(o->of_rate < 0              ? 1
+                              : o->of_rate < OF_RATE_MOST ? o->of_rate + 1
+                                                          : OF_RATE_MOST);
+        return ODD_NOTHING;
+    }
+    o->of_rate = (int8_t)(o->of_rate > 0 ? o->of_rate - 1 : -1);
+    if (o->of_rate > 0)
+        return ODD_NOTHING;
+    o->given_up = now;
+    return ODD_NOT_RATE;
+}
+
+enum odd_says odd_other(struct odd *o, bool first, int64_t now)
+{
+    o->share = follow(o->share, false);
+    if (first)
+        o->first_taken = follow(o->first_taken, true);
+    return experiment(o, false, now);
+}
+
+/* Random failures come after any number of messages. */
+static bool of_connection(struct odd *o, uint32_t place)
+{
+    if (place < PLACE_TELLS || place != o->place)
+        o->same = 0;
+    o->place = place;
+    if (place < PLACE_TELLS || ++o->same < SAME_ENOUGH)
+        return false;
+    o->same = 0;
+    return true;
+}
+
+bool odd_is_greylisting(const struct odd *o)
+{
+    return o->passed >= PASSED_ENOUGH && o->first_taken < STRANGERS && o->of_rate <= 0;
+}
+
+enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now)
+{
+    if (first)
+        o->first_taken = follow(o->first_taken, false);
+    if (of_connection(o, place))
+        return ODD_CONNECTION;
+    if (first && odd_is_greylisting(o))
+        return ODD_STRANGER;
+    o->share = follow(o->share, true);
+    enum odd_says says = experiment(o, true, now);
+    if (says != ODD_NOTHING)
+        return says;
+    if (o->of_rate < 0 && now - o->given_up > forgets)
+        o->of_rate = 0;
+    if (o->of_rate < 0 || (o->of_rate == 0 && o->share <= MANY))
+        return ODD_NOTHING;
+    if (o->tried == 0) {
+        o->before = o->share;
+        o->tried = 1;
+    }
+    return ODD_RATE;
+}

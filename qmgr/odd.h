@@ -1,0 +1,57 @@
+/*
+ * Temporary refusals that no rule knows, at RCPT or later. They may speak of the rate, of
+ * the connection, of recipients (greylisting), or be chance. What they mean is found out:
+ *
+ *   rate        many of them: the rate is cut, as an experiment. If they become fewer, it
+ *               was the rate, and the next one is believed at once. If they do not, the
+ *               cut is undone, and no other is tried for a while.
+ *   connection  they come again and again after the same number of messages on one.
+ *   recipients  first attempts are mostly refused, and second ones taken.
+ *
+ * No I/O, no allocation.
+ */
+#ifndef POSTERN_QMGR_ODD_H
+#define POSTERN_QMGR_ODD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct odd {
+    uint8_t share;       /* of recent attempts that got one: 0 to 255 */
+    uint8_t before;      /* the same when the rate was cut for it */
+    uint8_t tried;       /* attempts since then + 1, until it is known what it did; 0: it is */
+    uint8_t refused;     /* of these */
+    int8_t of_rate;      /* above 0: the last cut helped; below: it did not */
+    uint8_t first_taken; /* of recent recipients that were tried for the first time, the share
+                          * that was taken */
+    uint8_t passed;      /* recipients that were taken after such a refusal; stays at 255 */
+    uint8_t same;        /* refusals in a row at the same place of a connection */
+    uint32_t place;      /* messages taken on the connection before the last of them */
+    uint32_t close;      /* use of the connection at the last 421 that nobody understood */
+    float rate, failed;  /* the shaper's before the cut, to undo it */
+    int64_t given_up;    /* monotonic: when it turned out that the rate does not matter */
+};
+
+enum odd_says {
+    ODD_NOTHING,
+    ODD_RATE,       /* it is the rate, or that is to be tried: the caller cuts it */
+    ODD_NOT_RATE,   /* the cut did not help: the caller undoes it */
+    ODD_CONNECTION, /* a connection is worth `place` messages */
+    ODD_STRANGER    /* the recipient is taken later: nothing about the destination */
+};
+
+/* An attempt that got no such refusal; `first`: of a recipient that had not been tried, and
+ * was taken. */
+enum odd_says odd_other(struct odd *o, bool first, int64_t now);
+/* One that did. `place`: messages of the connection before it, if all of them were taken;
+ * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
+enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now);
+/* Whether an experiment is under way: the rate shall stay. */
+static inline bool odd_is_trying(const struct odd *o)
+{
+    return o->tried > 0;
+}
+/* Whether a first attempt that is refused looks like greylisting. */
+bool odd_is_greylisting(const struct odd *o);
+
+#endif

@@ -1,0 +1,147 @@
+/* libraries: qmgr_parts */
+#include "core/clock.h"
+#include "qmgr/odd.h"
+#include "qmgr/strain.h"
+#include "unit.h"
+
+#define SECOND CLOCK_SECOND
+#define MINUTE (60 * SECOND)
+
+/* ---- refusals that nobody understands --------------------------------------------------- */
+
+/* Attempts to a server that takes `limit` of those in a second and refuses the others, at
+ * a pace that odd_says moves. Returns the share that was refused after `skip` seconds. */
+static double run_limited(struct odd *o, double pace, double limit, int seconds, int skip)
+{
+    unsigned refused = 0, all = 0;
+    for (int second = 0; second < seconds; second++) {
+        for (int i = 0; i < (int)pace; i++) {
+            int64_t now = (second + 1) * SECOND + i;
+            enum odd_says says =
+                i < limit ? odd_other(o, true, now) : odd_refused(o, true, 0, 20 * MINUTE, now);
+            refused += second >= skip && i >= limit;
+            all += second >= skip;
+            if (says == ODD_RATE)
+                pace = pace > limit ? limit : pace;
+            if (says == ODD_NOT_RATE)
+                pace *= 2;
+        }
+        pace *= 1.05;
+    }
+    return all ? (double)refused / all : 0;
+}
+
+static void test_a_limit_in_unknown_words_is_found(void **state)
+{
+    struct odd o = {0};
+    (void)state;
+    double share = run_limited(&o, 40, 15, 60, 5);
+    assert_true(o.of_rate > 0);
+    assert_true(share < 0.1); /* each refusal is believed at once */
+}
+
+/* Chance: what is refused does not depend on the pace. */
+static void test_random_failures_do_not_slow_for_long(void **state)
+{
+    struct odd o = {0};
+    unsigned cuts = 0, undone = 0, seed = 1;
+    (void)state;
+    for (int i = 0; i < 5000; i++) {
+        int64_t now = (int64_t)i * SECOND / 10; /* within ten minutes */
+        seed = seed * 1103515245u + 12345u;
+        bool fails = (seed >> 16) % 100 < 40;
+        uint8_t running = o.tried;
+        enum odd_says says =
+            fails ? odd_refused(&o, true, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
+        cuts += says == ODD_RATE && running == 0;
+        undone += says == ODD_NOT_RATE;
+    }
+    assert_in_range(cuts, 1, 4);
+    assert_true(undone >= 1 && o.of_rate <= 0);
+}
+
+static void test_few_failures_are_left_alone(void **state)
+{
+    struct odd o = {0};
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        assert_int_not_equal(i % 20 ? odd_other(&o, true, i) : odd_refused(&o, true, 0, MINUTE, i),
+                             ODD_RATE);
+}
+
+static void test_the_same_place_of_a_connection(void **state)
+{
+    struct odd o = {0};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        for (int k = 0; k < 12; k++)
+            odd_other(&o, true, SECOND);
+        assert_int_equal(odd_refused(&o, true, 12, MINUTE, SECOND), ODD_NOTHING);
+    }
+    for (int k = 0; k < 12; k++)
+        odd_other(&o, true, SECOND);
+    assert_int_equal(odd_refused(&o, true, 12, MINUTE, SECOND), ODD_CONNECTION);
+    assert_int_equal(o.place, 12);
+}
+
+static void test_strangers_are_not_a_matter_of_rate(void **state)
+{
+    struct odd o = {.passed = 3};
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(odd_refused(&o, true, 0, MINUTE, i), ODD_STRANGER);
+    for (int i = 0; i < 16; i++) /* most new recipients are taken: it is something else */
+        odd_other(&o, true, i);
+    assert_int_not_equal(odd_refused(&o, true, 0, MINUTE, 1), ODD_STRANGER);
+}
+
+/* ---- early signs -------------------------------------------------------------------------- */
+
+static void test_strain_is_measured_against_the_usual(void **state)
+{
+    struct strain s = {0};
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        strain_note(&s, 20000, 50000);
+    assert_false(strain_is(&s));
+    assert_int_equal(strain_turn(&s, MINUTE, SECOND), STRAIN_SAME);
+    for (int i = 0; i < 20; i++) /* a server that is slow by nature is not in trouble */
+        strain_note(&s, 20000, 90000);
+    assert_false(strain_is(&s));
+    for (int i = 0; i < 20; i++)
+        strain_note(&s, 1500000, 0);
+    assert_true(strain_is(&s));
+    assert_int_equal(strain_turn(&s, MINUTE, 2 * SECOND), STRAIN_BEGINS);
+    assert_int_equal(strain_turn(&s, MINUTE, 3 * SECOND), STRAIN_SAME);
+    for (int i = 0; i < 20; i++)
+        strain_note(&s, 6000000, 0);
+    assert_int_equal(strain_turn(&s, MINUTE, 4 * SECOND), STRAIN_SAME); /* too soon */
+    assert_int_equal(strain_turn(&s, MINUTE, 2 * SECOND + MINUTE), STRAIN_WORSE);
+    for (int i = 0; i < 60; i++)
+        strain_note(&s, 20000, 0);
+    assert_int_equal(strain_turn(&s, MINUTE, 3 * MINUTE), STRAIN_ENDS);
+}
+
+static void test_a_server_that_is_always_slow_is_not_strained(void **state)
+{
+    struct strain s = {0};
+    (void)state;
+    for (int i = 0; i < 1000; i++) {
+        strain_note(&s, 10000000, 30000000);
+        assert_int_equal(strain_turn(&s, MINUTE, i * SECOND), STRAIN_SAME);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_limit_in_unknown_words_is_found),
+        cmocka_unit_test(test_random_failures_do_not_slow_for_long),
+        cmocka_unit_test(test_few_failures_are_left_alone),
+        cmocka_unit_test(test_the_same_place_of_a_connection),
+        cmocka_unit_test(test_strangers_are_not_a_matter_of_rate),
+        cmocka_unit_test(test_strain_is_measured_against_the_usual),
+        cmocka_unit_test(test_a_server_that_is_always_slow_is_not_strained),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
