@@ -352,6 +352,8 @@ def test_a_connection_that_has_had_enough_at_MAIL(c):
         if n == 0:
             q.resolved()
         q.result(q.job(), outcomes=refusal(451, "enough", MAIL), scope=1, use_count=16, taken_count=15)
+        q.wait_log(rf"{id}: .*status=deferred")
+        c.act("flush", id)
         again = q.job()
         assert again.id == id.encode()
         q.result(again)
