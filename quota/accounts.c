@@ -293,10 +293,14 @@ bool account_owns(struct quota *q, struct account *a, struct slice address)
         text[i] = address.ptr[i] >= 'A' && address.ptr[i] <= 'Z' ? (char)(address.ptr[i] + 32)
                                                                  : address.ptr[i];
     struct slice lower = slice_make(text, address.len);
+    if (lookups_own(&q->lookups, a->name, lower))
+        return true;
     for (unsigned i = 0; i < n; i++)
         if (has_identity(q, chain[i]->name, lower) ||
-            has_identity(q, chain[i]->name, slice_from(lower, at + 1)))
+            has_identity(q, chain[i]->name, slice_from(lower, at + 1))) {
+            lookups_add_owned(&q->lookups, a->name, lower);
             return true;
+        }
     return false;
 }
 
@@ -304,6 +308,11 @@ int user_find(struct quota *q, struct slice login, struct user *out)
 {
     if (name_login(login, out->login) < 0)
         return 0;
+    const struct user *known = lookups_user(&q->lookups, out->login);
+    if (known) {
+        *out = *known;
+        return 1;
+    }
     json_t *j = quota_get_json(q, T_USER, slice_str(out->login));
     if (!j)
         return 0;
@@ -312,6 +321,7 @@ int user_find(struct quota *q, struct slice login, struct user *out)
     copy(out->scram, sizeof out->scram, j, "scram");
     out->suspended = strcmp(json_text(j, "status"), "suspended") == 0;
     json_decref(j);
+    lookups_add_user(&q->lookups, out);
     return 1;
 }
 

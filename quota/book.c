@@ -9,7 +9,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-enum { ENTRIES_CACHED = 100000, SYNC_INTERVAL = 50000 /* microseconds */ };
+enum { ENTRIES_CACHED = 20000, SYNC_INTERVAL = 50000 /* microseconds */ };
 
 /* Usage of a period that is over, while something of it changes. */
 struct past {
@@ -18,8 +18,9 @@ struct past {
     struct plan_usage usage;
 };
 
-static struct list pasts; /* written by the next book_apply */
-static struct buf extra;  /* the same: letters and failures, as a batch */
+static struct list pasts;    /* written by the next book_apply */
+static struct buf extra;     /* the same: letters and failures, as a batch */
+static struct list finished; /* entries that were written and are over, by dirty_link */
 
 struct slice book_entry_key(const void *value)
 {
@@ -73,8 +74,12 @@ void book_entry_touched(struct quota *q, struct entry *x)
         list_push(&q->book.dirty, &x->dirty_link);
 }
 
+/* As a rule nothing more is heard of a message that is over: the database has it. */
 static void trim(struct quota *q)
 {
+    struct list *done;
+    while ((done = list_pop(&finished)))
+        book_entry_free(q, container_of(done, struct entry, dirty_link));
     list_each_safe(&q->book.recent, n)
     {
         struct entry *x = container_of(n, struct entry, link);
@@ -118,6 +123,8 @@ void book_apply(struct quota *q)
         if (kv_put(&batch, T_CHARGE, book_entry_key(x), buf_slice(&q->value)) < 0)
             panic("a batch that is full");
         x->dirty = false;
+        if (x->c.open == 0) /* freed by trim: a caller may be looking at it */
+            list_push(&finished, &x->dirty_link);
     }
     accounts_gather(q, &batch);
     gather_past(&batch, q);
@@ -219,6 +226,7 @@ static void init(struct quota *q)
     list_init(&q->book.recent);
     list_init(&q->book.dirty);
     list_init(&pasts);
+    list_init(&finished);
     buf_init(&extra, KV_BATCH_MAX / 2);
 }
 

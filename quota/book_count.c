@@ -97,16 +97,15 @@ static void count_charge(struct quota *q, struct entry *x)
             letters_after_charge(q, k.accounts[i], k.parties[i]);
 }
 
-static void count_end(struct quota *q, struct entry *x, uint64_t count, enum charge_state state)
+static void count_end(struct quota *q, struct entry *x, const struct counted *k, uint64_t count,
+                      enum charge_state state)
 {
-    struct counted k;
     const struct charge *c = &x->c;
-    find_counted(q, c, &k);
-    for (unsigned i = 0; i < k.levels; i++) {
-        struct account *a = k.accounts[i];
+    for (unsigned i = 0; i < k->levels; i++) {
+        struct account *a = k->accounts[i];
         if (!a)
             continue;
-        struct plan_usage *u = book_usage(q, k.parties[i], c->levels[i].period);
+        struct plan_usage *u = book_usage(q, k->parties[i], c->levels[i].period);
         if (state == CHARGE_DELIVERED)
             plan_delivered(u, volume_of(c, i, count));
         else
@@ -114,8 +113,8 @@ static void count_end(struct quota *q, struct entry *x, uint64_t count, enum cha
         if (a->grant_count && state == CHARGE_REFUNDED)
             account_touched(q, a);
     }
-    if (k.user) {
-        struct plan_usage *u = book_usage(q, k.user, c->levels[0].period);
+    if (k->user) {
+        struct plan_usage *u = book_usage(q, k->user, c->levels[0].period);
         if (state == CHARGE_DELIVERED)
             plan_delivered(u, volume_of(c, 0, count));
         else
@@ -183,6 +182,7 @@ static bool settle_one(struct entry *x, uint32_t index, enum charge_state state)
 
 static int take_settlement(struct quota *q, const struct ipc_settlement *in, struct err *e)
 {
+    struct counted k;
     uint64_t count = 0;
     if (!id_valid(in->id) || in->recipients.len % 4 ||
         (in->state != CHARGE_DELIVERED && in->state != CHARGE_REFUNDED))
@@ -192,6 +192,7 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, str
         q->book.strangers++;
         return 0;
     }
+    find_counted(q, &x->c, &k); /* may write, so it comes before the first change */
     for (size_t at = 0; at < in->recipients.len; at += 4) {
         uint32_t index = 0;
         for (int i = 3; i >= 0; i--)
@@ -210,7 +211,7 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, str
     if (x->c.open == 0)
         x->c.closed_at = quota_now();
     *(in->state == CHARGE_DELIVERED ? &q->book.delivered : &q->book.refunded) += count;
-    count_end(q, x, count, in->state);
+    count_end(q, x, &k, count, in->state);
     return 0;
 }
 

@@ -4,7 +4,14 @@
 #include "quota/quota.h"
 #include "quota/rates.h"
 
-enum { SPIKE_DELAY = 2000 /* milliseconds before COMMIT */, SPIKE_SECONDS = 3600 };
+enum {
+    SPIKE_DELAY = 2000, /* milliseconds before COMMIT */
+    SPIKE_SECONDS = 3600,
+    GOOD_FOR = 1000,        /* milliseconds that an answer to MAIL holds for other messages, */
+    GOOD_ROOM = 2000,       /* if so many of them have room, */
+    GOOD_SIZE = 256 * 1024, /* each with so many bytes */
+    ENOUGH = CHARGE_RECIPIENTS_MAX /* more is never asked for */
+};
 
 /* Who asks, and what was found of it. */
 struct asking {
@@ -78,11 +85,24 @@ static bool identify(struct asking *x, struct quota *q, struct slice ticket, str
 
 /* ---- what is left --------------------------------------------------------------------- */
 
-/* Messages that may still be taken, and the reply beyond them. */
+/* Messages that may still be taken, as far as that is of interest, and the reply
+ * beyond them. */
 struct room {
-    uint64_t messages;
+    uint64_t messages; /* of what is wanted */
+    uint64_t volume;   /* that rates and plans have, GOOD_ROOM at most */
     struct answer *no;
 };
+
+/* Notes that `n` have room; true if that is less than is known of. */
+static bool room_shrinks(struct room *r, uint64_t n)
+{
+    if (n < r->volume)
+        r->volume = n;
+    if (n >= r->messages)
+        return false;
+    r->messages = n;
+    return true;
+}
 
 static void rate_room(const struct asking *x, const struct plan *p, const struct plan_rate *rates,
                       const struct party *party, const char *whose, struct room *r)
@@ -92,12 +112,11 @@ static void rate_room(const struct asking *x, const struct plan *p, const struct
     if (p->rate_action != RATE_DEFER)
         return;
     uint64_t n = rates_room(&party->tally, p, rates, party->pending.messages, x->now, &full, &next);
-    if (n >= r->messages)
+    if (!room_shrinks(r, n))
         return;
     struct buf rate = BUF_INIT(100), when = BUF_INIT(200);
     rates_print(&rate, full);
     plan_print_time(&when, p, next);
-    r->messages = n;
     refuse(r->no, 450, "4.7.1", "Error: the %s may send %.*s, more from %.*s on", whose,
            SLICE_ARG(buf_slice(&rate)), SLICE_ARG(buf_slice(&when)));
     buf_free(&rate);
@@ -108,13 +127,13 @@ static void plan_room(const struct asking *x, unsigned level, uint64_t size, str
 {
     const struct account *a = x->chain[level];
     const struct party *p = x->parties[level];
+    uint64_t most = r->messages > GOOD_ROOM ? r->messages : GOOD_ROOM;
     uint64_t n = plan_fit(a->plan, &p->usage, a->grants, a->grant_count, p->pending,
-                          plan_cost(a->plan, size, 1), r->messages, x->now);
-    if (n >= r->messages)
+                          plan_cost(a->plan, size, 1), most, x->now);
+    if (!room_shrinks(r, n))
         return;
     struct buf when = BUF_INIT(200);
     plan_print_time(&when, a->plan, p->usage.period.end);
-    r->messages = n;
     if (p->usage.period.end == INT64_MAX)
         refuse(r->no, 550, "5.7.1", "Error: the volume of account %s is used up", a->name);
     else
@@ -123,10 +142,13 @@ static void plan_room(const struct asking *x, unsigned level, uint64_t size, str
     buf_free(&when);
 }
 
-static struct room room_for(const struct asking *x, uint64_t size, struct answer *no)
+/* For a message of this size with as many recipients as are `wanted`, which is what
+ * spares the words of limits that are far away. */
+static struct room room_for(const struct asking *x, uint64_t size, uint64_t wanted,
+                            struct answer *no)
 {
     const struct plan *own = x->chain[0]->plan;
-    struct room r = {UINT32_MAX, no};
+    struct room r = {wanted, GOOD_ROOM, no};
     if (own->recipient_limit && own->recipient_limit < r.messages) {
         r.messages = own->recipient_limit;
         refuse(no, 452, "4.5.3", "Error: a message may have %llu recipients",
@@ -158,6 +180,26 @@ static bool may_send(const struct asking *x, struct slice sender, uint64_t size,
     return false;
 }
 
+/* Room for a message of this size. Where there is plenty even for large ones, that is
+ * the answer, and it holds for a moment. */
+static struct room room_at_mail(struct smtpd *s, const struct asking *x, uint64_t size,
+                                struct answer *no, struct ipc_mail_answer *out)
+{
+    uint64_t limit = x->chain[0]->plan->size_limit;
+    uint64_t most = limit && limit < GOOD_SIZE ? limit : GOOD_SIZE;
+    if (size <= most) {
+        struct room r = room_for(x, most, ENOUGH, no);
+        if (r.volume >= GOOD_ROOM) {
+            out->good_for = GOOD_FOR;
+            out->good_size = most;
+            s->good++;
+            return r;
+        }
+    }
+    no->code = 0;
+    return room_for(x, size, ENOUGH, no);
+}
+
 int gate_mail(struct smtpd *s, struct slice body, struct err *e)
 {
     struct ipc_mail_request in;
@@ -168,7 +210,7 @@ int gate_mail(struct smtpd *s, struct slice body, struct err *e)
         return err_set(e, "malformed MAIL_REQUEST");
     out = (struct ipc_mail_answer){.tag = in.tag};
     if (identify(&x, s->q, in.ticket, &no) && may_send(&x, in.sender, in.size, &no)) {
-        struct room r = room_for(&x, in.size, &more);
+        struct room r = room_at_mail(s, &x, in.size, &more, &out);
         out.recipients = (uint32_t)r.messages;
         if (r.messages == 0) {
             out.code = more.code;
@@ -188,6 +230,17 @@ int gate_mail(struct smtpd *s, struct slice body, struct err *e)
     buf_free(&no.text);
     buf_free(&more.text);
     return 0;
+}
+
+void gate_changed(struct quota *q)
+{
+    for (unsigned i = 0; i < q->smtpd_count; i++) {
+        struct smtpd *s = q->smtpds[i];
+        if (s->good)
+            ipc_mail_forget_encode(channel_out(s->channel),
+                                   &(struct ipc_mail_forget){.answers = s->good});
+        s->good = 0;
+    }
 }
 
 /* ---- reservations ------------------------------------------------------------------------ */
@@ -298,7 +351,7 @@ static bool authors_owned(const struct asking *x, struct slice list, struct answ
 static bool has_room(const struct asking *x, const struct ipc_reserve *in, struct answer *no)
 {
     struct answer more = {.text = BUF_INIT(1000)};
-    struct room r = room_for(x, in->size, &more);
+    struct room r = room_for(x, in->size, in->recipients, &more);
     bool enough = in->recipients <= r.messages;
     if (!enough)
         refuse(no, more.code, more.enhanced, "%.*s", SLICE_ARG(buf_slice(&more.text)));

@@ -5,12 +5,12 @@
  */
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 #include "core/log.h"
 #include "core/mem.h"
 #include "quota/failures.h"
+#include "quota/mac.h"
 #include "quota/quota.h"
 #include "quota/verify.h"
 
@@ -83,9 +83,7 @@ static void question_free(struct question *x)
 
 static void ticket_mac(const struct quota *q, struct slice text, unsigned char out[DIGEST])
 {
-    unsigned len = DIGEST;
-    HMAC(EVP_sha256(), q->ticket_key, sizeof q->ticket_key, (const unsigned char *)text.ptr,
-         text.len, out, &len);
+    mac_sha256(q->ticket_key, text, out);
 }
 
 static void ticket_make(const struct quota *q, const char *account, const char *user,
@@ -201,12 +199,10 @@ static void digest_of(const struct logins *l, const char *login, struct slice pa
                       unsigned char out[DIGEST])
 {
     struct buf text = BUF_INIT(LOGIN_MAX + PASSWORD_MAX + 2);
-    unsigned len = DIGEST;
     buf_addstr(&text, login);
     buf_addc(&text, '\0');
     buf_adds(&text, password);
-    HMAC(EVP_sha256(), l->key, sizeof l->key, (const unsigned char *)text.data, text.len, out,
-         &len);
+    mac_sha256(l->key, buf_slice(&text), out);
     OPENSSL_cleanse(text.data, text.len);
     buf_free(&text);
 }

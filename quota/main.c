@@ -114,6 +114,7 @@ static int start(struct service *s, struct err *e)
     q->s = s;
     buf_init(&q->value, KV_VALUE_MAX);
     list_init(&q->reserved);
+    lookups_init(&q->lookups);
     if (open_database(q, e) < 0)
         return -1;
     accounts_reload(q);
@@ -237,6 +238,7 @@ static void table(struct service *s, struct slice parameter, unsigned position, 
         struct plans old = q->plans;
         q->plans = fresh;
         accounts_reload(q);
+        gate_changed(q);
         plans_free(&old);
         book_pools_changed(q);
         log_info("%zu plans read from %s", q->plans.count, path);
@@ -287,5 +289,6 @@ int main(int argc, char **argv)
         book_apply(q);
     sync_free(q->sync);
     kv_close(q->kv);
+    lookups_free(&q->lookups);
     return status;
 }

@@ -3,6 +3,7 @@
  * other.
  *
  *   accounts   accounts, users, parties in memory; reading and writing them
+ *   lookups    users and addresses that were looked up lately
  *   sync       making changes durable, off the loop
  *   login      AUTH: passwords, SCRAM, tickets; verify: the threads that hash
  *   failures   failed logins and what they cost
@@ -86,7 +87,7 @@ struct quota;
 
 /* From memory or the database; NULL if there is none. Valid until the turn's end. */
 struct account *account_find(struct quota *q, struct slice name);
-/* Fills *out; 1, 0 if there is none, -1 on an error (logged). */
+/* Fills *out; 1, 0 if there is none. */
 int user_find(struct quota *q, struct slice login, struct user *out);
 /* The counts of an account (user empty) or user, in the current period of its plan. */
 struct party *party_find(struct quota *q, struct account *a, struct slice user);
@@ -110,6 +111,26 @@ const char *account_pool(struct quota *q, struct account *a);
 /* Active, and its plan has not ended; so are those above it. Otherwise *why. */
 bool account_usable(struct quota *q, struct account *a, const char **why);
 
+/* ---- lookups.c ------------------------------------------------------------------------ */
+
+/* What was read of the database a moment ago, so that a busy sender costs no look-up:
+ * users that exist, and which addresses an account may use. */
+struct lookups {
+    struct map users;     /* struct known_user, by login */
+    struct map addresses; /* struct known_address, by account and address */
+};
+
+void lookups_init(struct lookups *r);
+void lookups_free(struct lookups *r);
+/* NULL: not known. Valid until the next call of this file. */
+const struct user *lookups_user(const struct lookups *r, const char *login);
+void lookups_add_user(struct lookups *r, const struct user *u);
+/* Whether it is known that the account may send as this address (lower case). */
+bool lookups_own(const struct lookups *r, const char *account, struct slice address);
+void lookups_add_owned(struct lookups *r, const char *account, struct slice address);
+/* A batch that was applied: forgets all if it changes what this is about. True if so. */
+bool lookups_changed(struct lookups *r, struct slice batch);
+
 /* ---- sync.c -------------------------------------------------------------------------- */
 
 struct sync;
@@ -131,6 +152,7 @@ struct smtpd {
     struct channel *channel;
     struct map questions; /* struct question: exchanges and passwords under way */
     uint32_t count;
+    uint32_t good; /* answers to MAIL since the last MAIL_FORGET that hold for a while */
 };
 struct slice smtpd_question_key(const void *value); /* for the map */
 struct logins;
@@ -165,6 +187,8 @@ struct reservation {
 int gate_mail(struct smtpd *s, struct slice body, struct err *e);
 int gate_reserve(struct smtpd *s, struct slice body, struct err *e);
 int gate_release(struct smtpd *s, struct slice body, struct err *e);
+/* Accounts, users or plans have changed: answers to MAIL do not hold any longer. */
+void gate_changed(struct quota *q);
 /* The message is charged now: its reservation is over. False if there was none. */
 bool gate_charged(struct quota *q, struct slice id);
 void gate_tick(struct quota *q);
@@ -252,6 +276,7 @@ struct quota {
     struct sync *sync;
     struct logins *logins;
     struct map accounts, parties; /* by name, by owner */
+    struct lookups lookups;
     struct list account_lru, party_lru, dirty_parties, dirty_accounts;
     struct smtpd *smtpds[SMTPDS_MAX];
     unsigned smtpd_count;

@@ -170,6 +170,8 @@ void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), vo
         log_flush();
         _exit(1);
     }
+    if (lookups_changed(&q->lookups, batch))
+        gate_changed(q);
     pthread_mutex_lock(&s->lock);
     if (done)
         add(&s->waiting, (struct waiter){done, arg});

@@ -16,6 +16,7 @@ void accounts_init(struct accounts *a, struct event_base *base)
 {
     *a = (struct accounts){.base = base};
     map_init(&a->asked, question_key);
+    mail_answers_init(&a->answers);
 }
 
 void accounts_free(struct accounts *a)
@@ -23,6 +24,7 @@ void accounts_free(struct accounts *a)
     channel_free(a->channel);
     a->channel = NULL;
     map_free(&a->asked);
+    mail_answers_free(&a->answers);
 }
 
 /* ---- questions ---------------------------------------------------------------- */
@@ -157,6 +159,7 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     struct ipc_auth_result result;
     struct ipc_mail_answer mail;
     struct ipc_reserved reserved;
+    struct ipc_mail_forget forget;
     (void)c;
     (void)fd; /* no message of quota's has one */
     *e = (struct err){0, ""};
@@ -179,6 +182,11 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         if (ipc_mail_answer_decode(f->body, &mail) == 0)
             return on_mail(a, &mail, e);
         break;
+    case IPC_NUMBER_ipc_mail_forget:
+        if (ipc_mail_forget_decode(f->body, &forget) < 0)
+            break;
+        mail_answers_forget(&a->answers);
+        return 0;
     case IPC_NUMBER_ipc_reserved:
         if (ipc_reserved_decode(f->body, &reserved) == 0)
             return on_reserved(a, &reserved, e);
@@ -213,6 +221,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     log_warning("quota is gone: %s; logins get 454 and mail of accounts 451 until it is back", why);
     a->channel = NULL;
     a->known = false;
+    mail_answers_forget(&a->answers);
     give_up(a);
 }
 
@@ -223,5 +232,6 @@ void accounts_attach(struct accounts *a, int fd)
     a->channel = NULL;
     a->known = false;
     give_up(a);
+    mail_answers_forget(&a->answers); /* MAIL_FORGET may have been lost */
     a->channel = channel_new(a->base, fd, "quota", &ops, a);
 }

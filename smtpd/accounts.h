@@ -11,6 +11,7 @@
 
 #include "core/map.h"
 #include "ipc/channel.h"
+#include "smtpd/mail_answers.h"
 
 struct session;
 
@@ -21,6 +22,7 @@ struct accounts {
     uint32_t credit; /* questions that may be open */
     uint64_t next_tag;
     struct map asked; /* struct account_question by tag */
+    struct mail_answers answers;
 };
 
 /* What a session waits for. */

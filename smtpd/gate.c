@@ -76,8 +76,25 @@ void gate_lost(struct session *s)
 
 /* ---- MAIL ------------------------------------------------------------------------------- */
 
+static void keep_rest(struct gate *g, const struct ipc_mail_answer *a)
+{
+    struct refusal more = refusal_of(a->more_code, a->more_enhanced, a->more_text);
+    g->recipients = a->recipients;
+    g->code = more.code;
+    snprintf(g->enhanced, sizeof g->enhanced, "%s", more.enhanced);
+    g->text = xstrdup(more.text);
+}
+
+/* An earlier answer may still hold. */
 static void ask_mail(struct session *s)
 {
+    struct ipc_mail_answer known;
+    if (mail_answers_find(&s->server->accounts.answers, ticket_of(s), buf_slice(&s->tx.sender),
+                          s->tx.size, &known)) {
+        keep_rest(s->tx.gate, &known);
+        s->tx.gate->done(s, NULL);
+        return;
+    }
     struct buf *out = accounts_ask(s, ABOUT_MAIL);
     if (!out) {
         s->tx.gate->done(s, &unavailable);
@@ -169,11 +186,8 @@ void gate_mail_answer(struct session *s, const struct ipc_mail_answer *a)
         answer(s, &no);
         return;
     }
-    struct refusal more = refusal_of(a->more_code, a->more_enhanced, a->more_text);
-    g->recipients = a->recipients;
-    g->code = more.code;
-    snprintf(g->enhanced, sizeof g->enhanced, "%s", more.enhanced);
-    g->text = xstrdup(more.text);
+    mail_answers_keep(&s->server->accounts.answers, ticket_of(s), buf_slice(&s->tx.sender), a);
+    keep_rest(g, a);
     answer(s, NULL);
 }
 

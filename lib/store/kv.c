@@ -249,19 +249,41 @@ int kv_remove(struct buf *batch, unsigned table, struct slice key)
     return add_change(batch, table, true, key, SLICE(""));
 }
 
+/* One change of a batch, and what is behind it. */
+struct change {
+    unsigned table;
+    bool removed;
+    struct slice key, value;
+};
+
+static struct change next_change(struct slice *batch)
+{
+    uint32_t lengths[2];
+    memcpy(lengths, batch->ptr + 1, sizeof lengths);
+    struct change c = {.table = (unsigned char)batch->ptr[0] >> 1, .removed = batch->ptr[0] & 1};
+    *batch = slice_from(*batch, BATCH_HEADER);
+    c.key = slice_first(*batch, lengths[0]);
+    c.value = slice_first(slice_from(*batch, lengths[0]), lengths[1]);
+    *batch = slice_from(*batch, (size_t)lengths[0] + lengths[1]);
+    return c;
+}
+
+uint32_t kv_tables_of(struct slice batch)
+{
+    uint32_t tables = 0;
+    while (batch.len)
+        tables |= 1U << next_change(&batch).table;
+    return tables;
+}
+
 static int make_changes(struct kv *kv, DB_TXN *txn, struct slice batch)
 {
     while (batch.len) {
-        uint32_t lengths[2];
-        memcpy(lengths, batch.ptr + 1, sizeof lengths);
-        DB *db = kv->tables[(unsigned char)batch.ptr[0] >> 1];
-        bool removed = batch.ptr[0] & 1;
-        batch = slice_from(batch, BATCH_HEADER);
-        DBT k = thing(slice_first(batch, lengths[0]));
-        DBT v = thing(slice_first(slice_from(batch, lengths[0]), lengths[1]));
-        batch = slice_from(batch, (size_t)lengths[0] + lengths[1]);
-        int rc = removed ? db->del(db, txn, &k, 0) : db->put(db, txn, &k, &v, 0);
-        if (rc && !(removed && rc == DB_NOTFOUND))
+        struct change c = next_change(&batch);
+        DB *db = kv->tables[c.table];
+        DBT k = thing(c.key), v = thing(c.value);
+        int rc = c.removed ? db->del(db, txn, &k, 0) : db->put(db, txn, &k, &v, 0);
+        if (rc && !(c.removed && rc == DB_NOTFOUND))
             return rc;
     }
     return 0;

@@ -59,6 +59,8 @@ int kv_walk(struct kv *kv, unsigned table, struct slice from,
  * all or none. A later change of the same key wins. -1 if it does not fit. */
 int kv_put(struct buf *batch, unsigned table, struct slice key, struct slice value);
 int kv_remove(struct buf *batch, unsigned table, struct slice key);
+/* The tables that a batch changes: a bit for each number. */
+uint32_t kv_tables_of(struct slice batch);
 /* Makes the changes in one transaction. They are seen at once and durable after
  * the next kv_sync, in order. 0 or -1 (nothing was changed). */
 int kv_apply(struct kv *kv, struct slice batch, struct err *e);

@@ -235,6 +235,31 @@ def test_ticket_outlives_a_restart(quota):
     assert q.mail(ticket).code == 550
 
 
+def test_answers_to_mail_hold_where_room_is_ample(quota):
+    quota.account(plan="big")
+    quota.account(name="free", user="other", domain="free.test")
+    ticket = quota.login("other").ticket
+    answer = quota.mail(ticket, "a@free.test", size=1000)
+    assert (answer.code, answer.good_for, answer.good_size) == (0, 1000, 262144)
+    assert quota.mail(ticket, "a@free.test", size=262145).good_for == 0
+    assert quota.mail(quota.login().ticket).good_for == 1000  # at_limit = allow
+    quota.account(name="small", user="third", domain="small.test", plan="month")
+    assert quota.mail(quota.login("third").ticket, "a@small.test").good_for == 0
+    # what an operator changes ends them, once
+    assert quota.mail(ticket, "a@free.test").good_for == 1000
+    quota.ask("user.set", login="other", status="suspended")
+    assert quota.smtpd.expect("ipc_mail_forget", skip=()).answers == 1
+    assert quota.mail(ticket, "a@free.test").code == 550
+    quota.ask("user.set", login="other", status="active")
+    assert quota.mail(ticket, "a@free.test").good_for == 1000
+    quota.ask("domain.delete", account="free", domain="free.test")
+    assert quota.smtpd.expect("ipc_mail_forget", skip=()).answers == 1
+    assert quota.mail(ticket, "a@free.test").code == 553
+    assert quota.reserve(ticket, sender="a@free.test", authors=()).code == 553
+    quota.ask("domain.add", account="free", domain="free.test")
+    assert quota.mail(ticket, "a@free.test").code == 0
+
+
 def test_B89_malformed_frame_closes_the_channel(quota):
     smtpd = quota.master.peer("smtpd", 1)
     smtpd.expect("ipc_quota_state")

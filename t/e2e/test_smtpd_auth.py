@@ -292,6 +292,72 @@ def test_scram_goes_through(rig):
         rig.login(c)
 
 
+# ---- answers to MAIL that hold for a moment ---------------------------------------------------
+
+
+def mail_unasked(c, sender="a@acme.test", parameters=""):
+    c.expect(f"MAIL FROM:<{sender}>{parameters}", "250")
+    c.expect("RCPT TO:<b@dst.test>", "250")
+    c.expect("RSET", "250")
+
+
+def test_a_good_answer_spares_the_next_question_and_not_the_reservation(rig):
+    with rig.client() as c, rig.client() as other:
+        rig.login(c)
+        rig.login(other)
+        assert rig.mail(c, good_for=10000, good_size=5000)[1][0] == 250
+        c.expect("RSET", "250")
+        mail_unasked(c)
+        mail_unasked(other, parameters=" SIZE=5000")  # the same ticket
+        c.expect("MAIL FROM:<a@acme.test>", "250")
+        c.expect("RCPT TO:<b@dst.test>", "250")
+        c.data(MESSAGE + b".\r\n")
+        rig.reserved(code=550, owner="", enhanced="5.7.1", text="Error: used up")
+        assert c.reply() == (550, "5.7.1 Error: used up")
+        # larger, of another sender, of another login: asked
+        rig.mail(c, parameters=" SIZE=5001")
+        c.expect("RSET", "250")
+        rig.mail(c, sender="c@acme.test")
+    with rig.client() as c:
+        rig.login(c, ticket="another")
+        rig.mail(c)
+
+
+def test_a_good_answer_brings_its_limit_of_recipients(rig):
+    with rig.client() as c:
+        rig.login(c)
+        rig.mail(c, recipients=1, good_for=10000, good_size=1)
+        c.expect("RSET", "250")
+        c.expect("MAIL FROM:<a@acme.test>", "250")
+        c.expect("RCPT TO:<b@dst.test>", "250")
+        c.expect("RCPT TO:<c@dst.test>", "452 4.5.3 Error: enough")
+
+
+@pytest.mark.parametrize("end", ["forget", "time", "channel", "refused", "too long"])
+def test_a_good_answer_ends(rig, end):
+    good = {"time": 1, "too long": 10001}.get(end, 10000)
+    with rig.client() as c:
+        rig.login(c)
+        if end == "refused":
+            rig.mail(c, code=450, enhanced="4.7.1", text="later", good_for=good, good_size=1000)
+        else:
+            rig.mail(c, good_for=good, good_size=1000)
+        c.expect("RSET", "250")
+        if end == "forget":
+            rig.quota.send("ipc_mail_forget", answers=1)
+        elif end == "time":
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() > began + 0.002, 5)
+        elif end == "channel":
+            rig.quota.close()
+            wait_until(lambda: "quota is gone" in rig.smtpd.log(), 10)
+            c.expect("MAIL FROM:<a@acme.test>", "451 4.3.0")
+            rig.connect()
+            with rig.client() as other:
+                wait_until(lambda: works(rig, other), 10, "AUTH after quota is back")
+        rig.mail(c)
+
+
 # ---- answers ----------------------------------------------------------------------------
 
 
