@@ -11,7 +11,8 @@
 enum {
     LOG_FILE_BYTES = 16 * 1024 * 1024,
     LOG_BUFFER_BYTES = 2 * 1024 * 1024,
-    LOCKS_MAX = 200000, /* a transaction holds one for each page that it changes */
+    LOCKS_MAX = 200000,  /* a transaction holds one for each page that it changes */
+    LOCKS_HASHED = 4001, /* places in their table, else as many as LOCKS_MAX: 26 MB */
     PAGE_BYTES = 4096,
     BATCH_HEADER = 9 /* table and flag, lengths of key and value */
 };
@@ -56,6 +57,8 @@ static int configure(struct kv *kv, uint64_t cache_bytes)
         rc = env->set_lk_max_locks(env, LOCKS_MAX);
     if (rc == 0)
         rc = env->set_lk_max_objects(env, LOCKS_MAX);
+    if (rc == 0)
+        rc = env->set_lk_tablesize(env, LOCKS_HASHED);
     if (rc == 0)
         rc = env->set_lk_detect(env, DB_LOCK_DEFAULT);
     if (rc == 0)
