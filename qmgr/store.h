@@ -8,7 +8,7 @@
  *   tmp/ID          large messages that are being received
  *   free/N          finished files that will be overwritten
  *   corrupt/        quarantined files, never deleted
- *   journal/ring    small messages of the last second, before they get a file
+ *   journal/ring    small messages of the last seconds, before they get a file
  *
  * Operations on one message are carried out in the order of the calls. They
  * copy what they need, so a message may be freed right after its last call,

@@ -152,7 +152,7 @@ static void write_small(struct store *s, struct op *op)
         char name[16];
         snprintf(name, sizeof name, "%u", f->number);
         what = "naming a message in new/";
-        error = give_name(s, op, d->free_fd, name);
+        error = give_name(s, op, file_directory(s, f), name);
     }
     if (error) {
         file_give_back(s, f);

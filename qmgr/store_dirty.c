@@ -200,6 +200,11 @@ static void sync_journal(struct store *s)
         journal_synced(s, d->generation, point);
 }
 
+bool dirty_sweep(struct store *s)
+{
+    return any_files(s) && flight_sweep(s);
+}
+
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;

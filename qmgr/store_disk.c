@@ -89,6 +89,14 @@ bool disk_sync_whole(struct store *s)
     return true;
 }
 
+bool disk_is_wanted(struct store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    bool wanted = !list_empty(&s->inbox) || s->landed > 0;
+    pthread_mutex_unlock(&s->mutex);
+    return wanted;
+}
+
 void disk_durable(struct store *s, generation_t generation)
 {
     if (generation <= s->disk.durable || s->disk.doubtful)
@@ -296,7 +304,7 @@ static void tick(struct store *s)
     struct disk *d = &s->disk;
     d->now = store_now();
     journal_tick(s);
-    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US) {
+    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US && !dirty_sweep(s)) {
         batch_sync(s); /* it may use descriptors that dirty_sync closes */
         dirty_sync(s);
     }

@@ -239,7 +239,7 @@ int file_make(struct store *s, struct free_file *f)
         char name[NAME_TEXT];
         f->number = number_take(d);
         free_name(name, f->number);
-        f->fd = nursery_create(s, name);
+        f->fd = nursery_create(s, name, &f->nursed);
         if (f->fd >= 0)
             return 0;
         if (errno != EEXIST) {
@@ -281,8 +281,31 @@ struct free_file *file_take(struct store *s)
     return f;
 }
 
+int file_directory(const struct store *s, const struct free_file *f)
+{
+    return f->nursed ? s->disk.nursery.fd : s->disk.free_fd;
+}
+
+/* From the nursery into free/; false: it is gone. */
+static bool come_of_age(struct store *s, struct free_file *f)
+{
+    struct disk *d = &s->disk;
+    char name[NAME_TEXT];
+    free_name(name, f->number);
+    if (renameat2(d->nursery.fd, name, d->free_fd, name, RENAME_NOREPLACE) == 0) {
+        f->nursed = false;
+        return true;
+    }
+    unlinkat(d->nursery.fd, name, 0);
+    store_fd_close(s, f->fd);
+    free(f);
+    return false;
+}
+
 void file_give_back(struct store *s, struct free_file *f)
 {
+    if (f->nursed && !come_of_age(s, f))
+        return;
     list_push(&s->disk.ready, &f->link);
     count_free(s, 1);
 }

@@ -1,7 +1,8 @@
 /*
  * Flights: a thread makes a batch durable with one syncfs and answers for it,
  * while the disk thread writes the next batch, which may set off before this one
- * has landed. So a message never waits for a sync that began before it came.
+ * has landed. So a message never waits for a sync that began before it came. One
+ * flight has no batch: it makes durable what nobody waits for, with one syncfs.
  *
  * A flight that fails says nothing about any single file, and the kernel tells an
  * error once to each descriptor: what another flight would be told is its own
@@ -61,7 +62,7 @@ static void *flight_main(void *flight)
 
 int flights_open(struct store *s, struct err *e)
 {
-    for (size_t i = 0; i < STORE_FLIGHTS; i++) {
+    for (size_t i = 0; i <= STORE_SWEEP; i++) {
         struct flight *f = &s->disk.flights[i];
         f->store = s;
         pthread_cond_init(&f->start, NULL);
@@ -86,10 +87,10 @@ void flights_close(struct store *s)
 {
     pthread_mutex_lock(&s->mutex);
     s->flights_over = true;
-    for (size_t i = 0; i < STORE_FLIGHTS; i++)
+    for (size_t i = 0; i <= STORE_SWEEP; i++)
         pthread_cond_signal(&s->disk.flights[i].start);
     pthread_mutex_unlock(&s->mutex);
-    for (size_t i = 0; i < STORE_FLIGHTS; i++) {
+    for (size_t i = 0; i <= STORE_SWEEP; i++) {
         struct flight *f = &s->disk.flights[i];
         pthread_join(f->thread, NULL);
         pthread_cond_destroy(&f->start);
@@ -123,6 +124,29 @@ static void note_records(struct flight *f)
     }
 }
 
+static void take_off(struct store *s, struct flight *f)
+{
+    f->point = journal_point(s);
+    f->generation = s->disk.generation++;
+    f->away = true;
+    if (f->whole)
+        s->disk.dirty_since = store_now(); /* what was changed before is on its way */
+    pthread_mutex_lock(&s->mutex);
+    f->state = FLIGHT_FLYING;
+    pthread_cond_signal(&f->start);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+bool flight_sweep(struct store *s)
+{
+    struct flight *f = &s->disk.flights[STORE_SWEEP];
+    if (f->away || !disk_may_syncfs(s))
+        return false;
+    f->whole = true;
+    take_off(s, f);
+    return true;
+}
+
 bool flight_start(struct store *s)
 {
     struct disk *d = &s->disk;
@@ -137,18 +161,10 @@ bool flight_start(struct store *s)
     f->capacity = d->batch_capacity;
     d->batch = batch;
     d->batch_capacity = capacity;
-    f->whole = d->batch_files > 0 || (journal_pressed(s) && disk_may_syncfs(s));
-    f->point = journal_point(s);
+    f->whole = d->batch_files > 0;
     d->batch_count = d->batch_commits = d->batch_files = 0;
     note_records(f);
-    f->generation = d->generation++;
-    f->away = true;
-    if (f->whole)
-        d->dirty_since = store_now(); /* what was changed before is on its way */
-    pthread_mutex_lock(&s->mutex);
-    f->state = FLIGHT_FLYING;
-    pthread_cond_signal(&f->start);
-    pthread_mutex_unlock(&s->mutex);
+    take_off(s, f);
     return true;
 }
 
@@ -188,8 +204,8 @@ static void crash(struct store *s, struct flight *f)
 /* With the mutex held, which is given up. */
 static bool land_all(struct store *s)
 {
-    bool landed[STORE_FLIGHTS], failed = false;
-    for (size_t i = 0; i < STORE_FLIGHTS; i++) {
+    bool landed[STORE_SWEEP + 1], failed = false;
+    for (size_t i = 0; i <= STORE_SWEEP; i++) {
         struct flight *f = &s->disk.flights[i];
         landed[i] = f->state == FLIGHT_LANDED;
         if (landed[i])
@@ -197,10 +213,10 @@ static bool land_all(struct store *s)
     }
     s->landed = 0;
     pthread_mutex_unlock(&s->mutex);
-    for (size_t i = 0; i < STORE_FLIGHTS; i++)
+    for (size_t i = 0; i <= STORE_SWEEP; i++)
         if (landed[i] && !s->disk.flights[i].failed)
             land_safely(s, &s->disk.flights[i]);
-    for (size_t i = 0; i < STORE_FLIGHTS; i++) {
+    for (size_t i = 0; i <= STORE_SWEEP; i++) {
         if (landed[i] && s->disk.flights[i].failed) {
             crash(s, &s->disk.flights[i]);
             failed = true;
@@ -217,7 +233,7 @@ bool flights_land(struct store *s)
 
 static bool any_flying(const struct disk *d)
 {
-    for (size_t i = 0; i < STORE_FLIGHTS; i++)
+    for (size_t i = 0; i <= STORE_SWEEP; i++)
         if (d->flights[i].state == FLIGHT_FLYING)
             return true;
     return false;

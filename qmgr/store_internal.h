@@ -39,6 +39,7 @@ enum {
     STORE_SCRATCH_KEEP = 1024 * 1024, /* larger buffers are given back */
     STORE_SYNC_DELAY_US = 500000,    /* marks and finishes wait at most this long for their fsync */
     STORE_FLIGHTS = 2,               /* batches that are being synced at a time */
+    STORE_SWEEP = STORE_FLIGHTS,     /* the flight that has no batch */
     STORE_SYNCFS_SLOW_US = 50000,    /* a syncfs that takes longer: others write much to this file
                                       * system */
     STORE_SYNCFS_PAUSE_US = 1000000, /* then none for this long, doubling up to... */
@@ -52,9 +53,11 @@ enum {
     STORE_SPARE_FILES = 64,       /* ...so many at a time... */
     STORE_SPARE_BYTES = 8192,     /* ...of this size... */
     STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
-    STORE_JOURNAL_STAY_US = 1000000,   /* a message that is not over by then gets a file... */
+    STORE_JOURNAL_STAY_US = 5000000,   /* a message that is not over by then gets a file... */
     STORE_JOURNAL_BLOCK = 128 * 1024,  /* a block is written when it gets larger */
-    STORE_JOURNAL_FILES = 64,          /* ...so many at a time */
+    STORE_JOURNAL_FILES = 64,          /* ...so many at a time... */
+    STORE_JOURNAL_FILES_BUSY = 4,      /* ...or so many, while other work waits */
+    STORE_JOURNAL_REST_US = 1000000,   /* after one could not get one, none is made */
     STORE_JOURNAL_FDS = 256,           /* of these, that stay open until they are synced */
     STORE_JOURNAL_CHANGES = 64 * 1024, /* it gets one sooner when so much of it changed */
     STORE_JOURNAL_TAIL_PRESSED = 64,   /* ...or by 1/this, when there is little room */
@@ -226,8 +229,9 @@ struct bucket {
 
 struct free_file {
     struct list link;
-    uint32_t number;    /* its name in free/ */
+    uint32_t number;    /* its name in free/, or in the nursery */
     int fd;             /* or -1 */
+    bool nursed;        /* it was made in the nursery and is still there */
     generation_t freed; /* when it left its bucket */
 };
 
@@ -277,7 +281,7 @@ struct disk {
     struct sync_job *jobs;
     size_t job_capacity;
     struct buf scratch, trailer;
-    struct flight flights[STORE_FLIGHTS];
+    struct flight flights[STORE_FLIGHTS + 1];
     bool syncfs_reports; /* the kernel tells of failed writes (since 5.8) */
     int64_t syncfs_after, syncfs_pause;
     bool no_spares;      /* one could not be made */
@@ -374,6 +378,8 @@ bool disk_may_syncfs(const struct store *s);
 void disk_syncfs_took(struct store *s, int64_t us);
 /* Makes everything durable at once; false: it has to be synced one by one. */
 bool disk_sync_whole(struct store *s);
+/* Operations or landed flights wait for the disk thread. */
+bool disk_is_wanted(struct store *s);
 /* All changes up to this generation are durable. */
 void disk_durable(struct store *s, generation_t generation);
 
@@ -389,13 +395,16 @@ int buckets_sync(struct store *s, bool all);
 /* All names up to this generation are durable by other means. */
 void buckets_durable(struct store *s, generation_t generation);
 void buckets_sweep(struct store *s);
-/* Makes an empty file with a new name in free/ and sets number and fd; -1 and errno. */
+/* Makes an empty file with a new name, in the nursery if there is one, and sets number and
+ * fd; -1 and errno. */
 int file_make(struct store *s, struct free_file *f);
 /* A file to write into: recycled or made. -1 and errno. */
 struct free_file *file_take(struct store *s);
-/* Nothing was done with it, or its message failed: back to the ready ones. */
+/* The directory that its name is in. */
+int file_directory(const struct store *s, const struct free_file *f);
+/* Nothing was done with it, or its message failed: to the ready ones in free/. */
 void file_give_back(struct store *s, struct free_file *f);
-/* The file was renamed into new/ and its name in free/ is unused again; returns
+/* The file was renamed into new/ and its number is unused again; returns
  * its descriptor, which is the caller's. */
 int file_used(struct store *s, struct free_file *f);
 /* new/BUCKET/ID becomes a free file, or is unlinked. fd: cached, or -1. */
@@ -412,8 +421,9 @@ bool files_want_spares(const struct store *s);
 void files_make_spares(struct store *s);
 
 /* store_nursery.c */
-/* Makes an empty file free/NAME and opens it; -1 and errno. */
-int nursery_create(struct store *s, const char *name);
+/* Makes an empty file NAME and opens it; *nursed: in the nursery, else in free/. -1 and
+ * errno. The nursery stays where it is until the next call. */
+int nursery_create(struct store *s, const char *name, bool *nursed);
 /* journal/NAME, if it is a nursery of an earlier process, is removed; -1 and errno. */
 int nursery_sweep(struct store *s, const char *name);
 void nursery_close(struct store *s);
@@ -429,6 +439,9 @@ void dirty_unload(struct store *s, const struct id *id, int fd);
 /* All that waits becomes durable. */
 void dirty_sync(struct store *s);
 bool dirty_any(const struct store *s);
+/* Begins to make durable what waits, if that is more than the journal; false: dirty_sync has
+ * to do it. */
+bool dirty_sweep(struct store *s);
 /* All that was changed up to this generation is durable by other means. */
 void dirty_durable(struct store *s, generation_t generation);
 
@@ -458,6 +471,9 @@ int flights_open(struct store *s, struct err *e);
 void flights_close(struct store *s);
 /* Sends the batch off; false: all are flying. */
 bool flight_start(struct store *s);
+/* Begins to make all that was changed durable, while batches go on; false: it cannot, as
+ * one is under way or syncfs may not be used. */
+bool flight_sweep(struct store *s);
 /* Sees to the flights that have landed; the operations of those that failed join
  * the batch, which then has to be synced file by file: true. */
 bool flights_land(struct store *s);

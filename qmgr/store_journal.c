@@ -276,7 +276,8 @@ static int name_file(struct store *s, const struct kept *k, const struct free_fi
     if (error)
         return error;
     snprintf(name, sizeof name, "%u", f->number);
-    if (renameat2(s->disk.free_fd, name, b->fd, k->id.text, replace ? 0 : RENAME_NOREPLACE) < 0)
+    if (renameat2(file_directory(s, f), name, b->fd, k->id.text, replace ? 0 : RENAME_NOREPLACE) <
+        0)
         return errno;
     bucket_changed(s, b);
     return 0;
@@ -474,7 +475,7 @@ static void not_filed(struct store *s, struct kept *k, int error)
                   "new/: %s; tried again every second",
                   k->id.text, strerror(error));
     j->told = true;
-    j->rest_until = s->disk.now + STORE_JOURNAL_STAY_US;
+    j->rest_until = s->disk.now + STORE_JOURNAL_REST_US;
     list_remove(&k->stage);
     list_push(&j->waiting, &k->stage);
 }
@@ -488,6 +489,8 @@ static void file_some(struct store *s)
     for (int i = 0; i < STORE_JOURNAL_FILES && !list_empty(&j->waiting); i++) {
         struct kept *k = container_of(j->waiting.next, struct kept, stage);
         if (!k->written || s->disk.now - k->since < stay)
+            break;
+        if (i >= STORE_JOURNAL_FILES_BUSY && disk_is_wanted(s))
             break;
         int error = kept_file(s, k, false);
         if (error) {
@@ -504,6 +507,8 @@ void journal_tick(struct store *s)
     if (j->fd < 0 || s->disk.bad)
         return;
     file_some(s);
+    if (journal_pressed(s) && !list_empty(&j->filed))
+        (void)flight_sweep(s);
     uint64_t step =
         j->size / (journal_pressed(s) ? STORE_JOURNAL_TAIL_PRESSED : STORE_JOURNAL_TAIL_STEP);
     if (!j->unsynced && s->disk.now - s->disk.last_commit > STORE_SPARE_IDLE_US)

@@ -2,7 +2,7 @@
  * The journal: where a small message is made durable, at the price of one write
  * and one flush for the whole batch. Most messages are delivered a moment later
  * and never get a file. Those that stay (deferred, held, waiting for more than a
- * second, or when the ring fills) get files of their own, many at a time. Format
+ * few seconds, or when the ring fills) get files of their own, many at a time. Format
  * of the ring: lib/spool/journal.h; why a crash loses nothing:
  * doc/spool-crash-argument.md. Runs on the disk thread; journal_open before it.
  *

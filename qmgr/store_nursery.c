@@ -3,7 +3,7 @@
  * steps one by one over those that were deleted there in the last minutes: behind
  * thousands of them a file takes ten times as long to make. When that shows, files
  * are made in a fresh directory for which ext4 is asked to look elsewhere on the
- * disk (as for the home directories of users), and renamed to free/ at once. On
+ * disk (as for the home directories of users), and leave it when they are written. On
  * other file systems nothing of this happens.
  */
 #include <dirent.h>
@@ -79,38 +79,25 @@ static int create(int fd, const char *name)
     return openat(fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
-static int create_in_nursery(struct store *s, const char *name)
-{
-    struct disk *d = &s->disk;
-    int fd = create(d->nursery.fd, name);
-    if (fd < 0)
-        return -1;
-    if (renameat2(d->nursery.fd, name, d->free_fd, name, RENAME_NOREPLACE) == 0)
-        return fd;
-    int error = errno;
-    unlinkat(d->nursery.fd, name, 0);
-    close(fd);
-    errno = error;
-    return -1;
-}
-
-int nursery_create(struct store *s, const char *name)
+int nursery_create(struct store *s, const char *name, bool *nursed)
 {
     struct nursery *n = &s->disk.nursery;
-    int64_t start = store_now();
-    int fd = n->fd < 0 ? create(s->disk.free_fd, name) : create_in_nursery(s, name);
-    if (fd < 0 && errno == ENOENT && n->fd >= 0) { /* removed by hand */
-        leave(s);
-        fd = create(s->disk.free_fd, name);
-    }
-    int error = errno;
-    n->spent += store_now() - start;
-    if (++n->made == STORE_NURSERY_FILES) {
+    if (n->made == STORE_NURSERY_FILES) {
         if (n->spent > (int64_t)STORE_NURSERY_FILES * STORE_NURSERY_SLOW_US)
             move_elsewhere(s);
         n->made = 0;
         n->spent = 0;
     }
+    int64_t start = store_now();
+    int fd = create(n->fd < 0 ? s->disk.free_fd : n->fd, name);
+    if (fd < 0 && errno == ENOENT && n->fd >= 0) { /* removed by hand */
+        leave(s);
+        fd = create(s->disk.free_fd, name);
+    }
+    *nursed = n->fd >= 0;
+    int error = errno;
+    n->spent += store_now() - start;
+    n->made++;
     errno = error;
     return fd;
 }

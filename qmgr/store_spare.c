@@ -30,8 +30,9 @@ static bool make_spare(struct store *s)
         free(f);
         return false;
     }
+    store_fd_opened(s);
     bool written = write_all(f->fd, slice_make(zeros, sizeof zeros), 0) == 0;
-    close(f->fd); /* opened again when it is needed: descriptors are for messages */
+    store_fd_close(s, f->fd); /* opened again when it is needed: descriptors are for messages */
     f->fd = -1;
     file_give_back(s, f);
     return written;
