@@ -1,9 +1,7 @@
 /* The socket: clients, their lines in and out, their time. */
 #include "qmgr/control.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -11,6 +9,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/control_client.h"
+#include "service/local.h"
 
 static const struct {
     const char *name;
@@ -191,19 +190,17 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         event_del(c->readable); /* until the request under way is answered */
         return;
     }
-    size_t room = c->in.cap - c->in.len;
-    ssize_t n = recv(fd, c->in.data + c->in.len, room, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    enum local_status status = local_read(fd, &c->in);
+    if (status == LOCAL_AGAIN)
         return;
-    if (n < 0) {
+    if (status == LOCAL_LOST) {
         client_end(c);
         return;
     }
-    if (n == 0) {
+    if (status == LOCAL_END) {
         c->at_end = true;
         event_del(c->readable);
     }
-    c->in.len += (size_t)n;
     c->last_moved = clock_mono();
     settle(c);
 }
@@ -212,15 +209,13 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
     struct control_client *c = arg;
     (void)what;
-    ssize_t n = send(fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    enum local_status status = local_write(fd, &c->out);
+    if (status == LOCAL_LOST) {
         client_end(c);
         return;
     }
-    if (n > 0) {
-        buf_consume(&c->out, (size_t)n);
+    if (status == LOCAL_OK)
         c->last_moved = clock_mono();
-    }
     settle(c);
 }
 
@@ -252,10 +247,7 @@ static void settle(struct control_client *c)
 static void client_new(struct control *control, int fd)
 {
     struct control_client *c = xcalloc(1, sizeof *c);
-    struct ucred peer;
-    socklen_t len = sizeof peer;
-    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0;
-    snprintf(c->by, sizeof c->by, "uid %ld", known ? (long)peer.uid : -1L);
+    snprintf(c->by, sizeof c->by, "uid %ld", local_uid(fd));
     c->control = control;
     c->fd = fd;
     c->in = BUF_INIT(CONTROL_LINE_MAX + 4096);
@@ -269,23 +261,17 @@ static void client_new(struct control *control, int fd)
     control->count++;
 }
 
+static const char socket_name[] = "the control socket";
+
 static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
     struct control *control = arg;
     (void)what;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) {
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-            log_warning("the control socket cannot accept a client: %s", strerror(errno));
-            event_del(control->accept); /* the next tick tries again (F27) */
-        }
+    int fd = local_accept(listener, control->accept, socket_name);
+    if (fd < 0)
         return;
-    }
     if (control->count >= CONTROL_CLIENTS_MAX) {
-        static const char busy[] = "{\"error\":\"Too many clients on the control socket; try "
-                                   "again later.\"}\n";
-        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL);
-        close(fd);
+        local_refuse(fd, socket_name);
         return;
     }
     client_new(control, fd);

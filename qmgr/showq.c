@@ -2,14 +2,13 @@
  * into the output at once is visited again for the rest (struct rest). */
 #include "qmgr/showq.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "service/local.h"
 
 struct showq {
     struct service *service;
@@ -181,15 +180,13 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
     struct client *c = arg;
     (void)what;
-    ssize_t n = send(fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    enum local_status status = local_write(fd, &c->out);
+    if (status == LOCAL_LOST) {
         client_end(c);
         return;
     }
-    if (n > 0) {
-        buf_consume(&c->out, (size_t)n);
+    if (status == LOCAL_OK)
         c->last_moved = clock_mono();
-    }
     if (c->out.len > 0)
         event_add(c->writable, NULL);
     else
@@ -219,15 +216,11 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
     struct showq *sq = arg;
     (void)what;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0 && sq->count >= SHOWQ_CLIENTS_MAX) {
+    int fd = local_accept(listener, sq->accept, "the showq socket");
+    if (fd >= 0 && sq->count >= SHOWQ_CLIENTS_MAX)
         close(fd); /* it sees a list that ends too early, and says so */
-    } else if (fd >= 0) {
+    else if (fd >= 0)
         client_new(sq, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        log_warning("the showq socket cannot accept a client: %s", strerror(errno));
-        event_del(sq->accept); /* the next tick tries again (F27) */
-    }
 }
 
 /* Once a second: ends clients that do not read. */

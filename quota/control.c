@@ -1,12 +1,11 @@
 #include "quota/control.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "service/local.h"
 
 struct client {
     struct list link;
@@ -261,18 +260,17 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         event_del(c->readable); /* until the request under way is answered */
         return;
     }
-    ssize_t n = recv(fd, c->in.data + c->in.len, c->in.cap - c->in.len, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    enum local_status status = local_read(fd, &c->in);
+    if (status == LOCAL_AGAIN)
         return;
-    if (n < 0) {
+    if (status == LOCAL_LOST) {
         client_end(c);
         return;
     }
-    if (n == 0) {
+    if (status == LOCAL_END) {
         c->at_end = true;
         event_del(c->readable);
     }
-    c->in.len += (size_t)n;
     c->moved = clock_mono();
     settle(c);
 }
@@ -281,15 +279,13 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
     struct client *c = arg;
     (void)what;
-    ssize_t n = send(fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    enum local_status status = local_write(fd, &c->out);
+    if (status == LOCAL_LOST) {
         client_end(c);
         return;
     }
-    if (n > 0) {
-        buf_consume(&c->out, (size_t)n);
+    if (status == LOCAL_OK)
         c->moved = clock_mono();
-    }
     if (c->out.len)
         event_add(c->writable, NULL);
     settle(c);
@@ -301,12 +297,9 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 static void client_new(struct control *control, int fd)
 {
     struct client *c = xcalloc(1, sizeof *c);
-    struct ucred peer;
-    socklen_t len = sizeof peer;
-    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0;
     c->control = control;
     c->fd = fd;
-    c->uid = known ? (long)peer.uid : -1;
+    c->uid = local_uid(fd);
     c->in = BUF_INIT(CONTROL_LINE_MAX + 65536);
     c->out = BUF_INIT(CONTROL_OUTPUT_MAX);
     c->moved = clock_mono();
@@ -317,23 +310,17 @@ static void client_new(struct control *control, int fd)
     control->count++;
 }
 
+static const char socket_name[] = "the accounts' socket";
+
 static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
     struct control *control = arg;
     (void)what;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) {
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-            log_warning("the accounts' socket cannot accept a client: %s", strerror(errno));
-            event_del(control->accept); /* the next tick tries again (F27) */
-        }
+    int fd = local_accept(listener, control->accept, socket_name);
+    if (fd < 0)
         return;
-    }
     if (control->count >= CONTROL_CLIENTS_MAX) {
-        static const char busy[] = "{\"error\":\"Too many clients on the accounts' socket; try "
-                                   "again later.\"}\n";
-        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL);
-        close(fd);
+        local_refuse(fd, socket_name);
         return;
     }
     client_new(control, fd);

@@ -37,9 +37,9 @@ static bool is_name(struct slice text)
 
 static bool is_nexthop(struct slice text)
 {
-    struct slice host = text, port = {"", 0};
+    struct slice host, port;
     if (slice_casestarts(text, SLICE("inet:")))
-        host = text = slice_from(text, 5);
+        text = slice_from(text, 5);
     if (is_address(text)) /* an IPv6 address has colons of its own */
         return true;
     if (text.len && text.ptr[0] == '[') {
