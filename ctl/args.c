@@ -55,7 +55,8 @@ int args_parse(struct ctl *ctl, const struct ctl_command *c, const struct arg *a
             ctl_help(c, stdout);
             return -2;
         } else {
-            const struct arg *table = find(json, slice_str(argv[i])) ? json : args;
+            struct slice name = slice_first(slice_str(argv[i]), strcspn(argv[i], "="));
+            const struct arg *table = find(json, name) ? json : args;
             if (take_option(c, table, argv, &i) < 0)
                 return -1;
         }

@@ -230,16 +230,19 @@ int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, c
 {
     const char *lasts = NULL, *reason = "", *rate = NULL, *connections = NULL, *messages = NULL;
     const char *source = "";
-    const struct arg args[] = {{"--for", NULL, &lasts},
-                               {"--reason", NULL, &reason},
-                               {"--rate", NULL, &rate},
-                               {"--connections", NULL, &connections},
-                               {"--messages", NULL, &messages},
-                               {"--source", NULL, &source},
-                               {NULL, NULL, NULL}};
+    const struct arg suspend[] = {{"--for", NULL, &lasts},
+                                  {"--reason", NULL, &reason},
+                                  {"--source", NULL, &source},
+                                  {NULL, NULL, NULL}};
+    const struct arg set[] = {{"--rate", NULL, &rate},
+                              {"--connections", NULL, &connections},
+                              {"--messages", NULL, &messages},
+                              {"--source", NULL, &source},
+                              {NULL, NULL, NULL}};
+    bool suspends = strcmp(self->name, "suspend") == 0, sets = strcmp(self->name, "set") == 0;
     int64_t seconds = 0;
     (void)argc;
-    int n = args_parse(ctl, self, args, argv);
+    int n = args_parse(ctl, self, suspends ? suspend : sets ? set : set + 3, argv);
     if (n < 0)
         return args_status(n);
     if (n != 1)
@@ -250,7 +253,7 @@ int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, c
            m = positive(self, "--messages", messages);
     if (isnan(r) || isnan(c) || isnan(m))
         return CTL_USAGE;
-    if (strcmp(self->name, "set") == 0 && !rate && !connections && !messages)
+    if (sets && !rate && !connections && !messages)
         return ctl_usage(self, "say what: --rate, --connections or --messages");
     return client_ask(ctl,
                       json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f}", "request",

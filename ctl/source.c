@@ -246,7 +246,8 @@ int cmd_source_act(struct ctl *ctl, const struct ctl_command *self, int argc, ch
     struct listing l = {.ctl = ctl};
     int64_t seconds = 0;
     (void)argc;
-    int n = args_parse(ctl, self, args, argv);
+    bool suspends = strcmp(self->name, "suspend") == 0;
+    int n = args_parse(ctl, self, suspends ? args : args + 2, argv);
     if (n < 0)
         return args_status(n);
     if (n != 1)

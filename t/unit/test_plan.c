@@ -279,6 +279,20 @@ static uint64_t used_of(const struct grant *g, size_t n, uint8_t unit)
     return sum;
 }
 
+/* Up to five, in the order in which they are used; how many. */
+static size_t random_grants(struct grant g[static 5])
+{
+    size_t n = (size_t)random() % 6;
+    for (size_t i = 0; i < n; i++)
+        g[i] = (struct grant){.id = i,
+                              .amount = (uint64_t)random() % 200,
+                              .unit = random() % 2 ? GRANT_MESSAGES : GRANT_BYTES,
+                              .from = now - 5,
+                              .until = now + random() % 100};
+    plan_sort_grants(g, n);
+    return n;
+}
+
 /* Random charges and refunds: nothing is lost, invented, or used twice. */
 static void test_random_sequences_keep_the_books(void **state)
 {
@@ -292,14 +306,7 @@ static void test_random_sequences_keep_the_books(void **state)
         struct plan_usage u = fresh(&p);
         struct grant g[5];
         struct volume open[400], sum = {0, 0};
-        size_t n = (size_t)random() % 6, opened = 0;
-        for (size_t i = 0; i < n; i++)
-            g[i] = (struct grant){.id = i,
-                                  .amount = (uint64_t)random() % 200,
-                                  .unit = random() % 2 ? GRANT_MESSAGES : GRANT_BYTES,
-                                  .from = now - 5,
-                                  .until = now + random() % 100};
-        plan_sort_grants(g, n);
+        size_t n = random_grants(g), opened = 0;
         int64_t t = now;
         for (int step = 0; step < 400; step++, t += random() % 2) {
             if (opened && random() % 3 == 0) {

@@ -14,72 +14,73 @@ enum {
     UNIX = DESTINATION_UNIX
 };
 
+static const struct {
+    bool lmtp;
+    const char *text;
+    int kind; /* -1: refused */
+    const char *printed;
+    uint16_t port;
+} next_hops[] = {
+    {false, "Example.ORG", MX, "example.org", 25},
+    {false, "example.org.", MX, "example.org", 25},
+    {false, "example.org:587", MX, "example.org:587", 587},
+    {false, "example.org:submission", MX, "example.org:587", 587},
+    {false, "[mail.example.org]", HOST, "[mail.example.org]", 25},
+    {false, "[mail.example.org]:2525", HOST, "[mail.example.org]:2525", 2525},
+    {false, "[192.0.2.1]", ADDR, "[192.0.2.1]", 25},
+    {false, "[192.0.2.1]:2525", ADDR, "[192.0.2.1]:2525", 2525},
+    {false, "192.0.2.1:26", ADDR, "[192.0.2.1]:26", 26},
+    {false, "[2001:db8::1]:26", ADDR, "[2001:db8::1]:26", 26},
+    {false, "[IPv6:2001:db8::1]", ADDR, "[2001:db8::1]", 25},
+    {false, "2001:db8::1", ADDR, "[2001:db8::1]", 25},
+    {false, "inet:[a.example]:26", HOST, "[a.example]:26", 26},
+    {true, "inet:a.example:2003", HOST, "[a.example]:2003", 2003},
+    {true, "a.example", HOST, "[a.example]", 25},
+    {false, "Inet:inet:26", MX, "inet:inet:26", 26},
+    {true, "unix:/var/run/lmtp", UNIX, "unix:/var/run/lmtp", 0},
+    {false,
+     "b\xc3\xbc"
+     "cher.example",
+     MX, "xn--bcher-kva.example", 25},
+    {false, "", -1, NULL, 0},
+    {false, "[", -1, NULL, 0},
+    {false, "[]", -1, NULL, 0},
+    {false, "[a.example", -1, NULL, 0},
+    {false, "[a.example]x", -1, NULL, 0},
+    {false, "[a.example]:", -1, NULL, 0},
+    {false, "a.example:0", -1, NULL, 0},
+    {false, "a.example:65536", -1, NULL, 0},
+    {false, "a.example:2x", -1, NULL, 0},
+    {false, "a..example", -1, NULL, 0},
+    {false, "a/b.example", -1, NULL, 0},
+    {false, "unix:/x", -1, NULL, 0},
+    {true, "unix:x", -1, NULL, 0},
+    {false, "1.2.3", -1, NULL, 0},
+    {false, "a b c d e", -1, NULL, 0},
+};
+
 static void test_next_hops(void **state)
 {
-    static const struct {
-        bool lmtp;
-        const char *text;
-        int kind; /* -1: refused */
-        const char *printed;
-        uint16_t port;
-    } cases[] = {
-        {false, "Example.ORG", MX, "example.org", 25},
-        {false, "example.org.", MX, "example.org", 25},
-        {false, "example.org:587", MX, "example.org:587", 587},
-        {false, "example.org:submission", MX, "example.org:587", 587},
-        {false, "[mail.example.org]", HOST, "[mail.example.org]", 25},
-        {false, "[mail.example.org]:2525", HOST, "[mail.example.org]:2525", 2525},
-        {false, "[192.0.2.1]", ADDR, "[192.0.2.1]", 25},
-        {false, "[192.0.2.1]:2525", ADDR, "[192.0.2.1]:2525", 2525},
-        {false, "192.0.2.1:26", ADDR, "[192.0.2.1]:26", 26},
-        {false, "[2001:db8::1]:26", ADDR, "[2001:db8::1]:26", 26},
-        {false, "[IPv6:2001:db8::1]", ADDR, "[2001:db8::1]", 25},
-        {false, "2001:db8::1", ADDR, "[2001:db8::1]", 25},
-        {false, "inet:[a.example]:26", HOST, "[a.example]:26", 26},
-        {true, "inet:a.example:2003", HOST, "[a.example]:2003", 2003},
-        {true, "a.example", HOST, "[a.example]", 25},
-        {false, "Inet:inet:26", MX, "inet:inet:26", 26},
-        {true, "unix:/var/run/lmtp", UNIX, "unix:/var/run/lmtp", 0},
-        {false,
-         "b\xc3\xbc"
-         "cher.example",
-         MX, "xn--bcher-kva.example", 25},
-        {false, "", -1, NULL, 0},
-        {false, "[", -1, NULL, 0},
-        {false, "[]", -1, NULL, 0},
-        {false, "[a.example", -1, NULL, 0},
-        {false, "[a.example]x", -1, NULL, 0},
-        {false, "[a.example]:", -1, NULL, 0},
-        {false, "a.example:0", -1, NULL, 0},
-        {false, "a.example:65536", -1, NULL, 0},
-        {false, "a.example:2x", -1, NULL, 0},
-        {false, "a..example", -1, NULL, 0},
-        {false, "a/b.example", -1, NULL, 0},
-        {false, "unix:/x", -1, NULL, 0},
-        {true, "unix:x", -1, NULL, 0},
-        {false, "1.2.3", -1, NULL, 0},
-        {false, "a b c d e", -1, NULL, 0},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct destination_defaults defaults = {.lmtp = cases[i].lmtp, .port = 25};
+    for (size_t i = 0; i < sizeof next_hops / sizeof *next_hops; i++) {
+        struct destination_defaults defaults = {.lmtp = next_hops[i].lmtp, .port = 25};
         struct destination d[DESTINATIONS_MAX];
         struct err e;
-        int n = destination_parse(slice_str(cases[i].text), &defaults, d, &e);
-        if (cases[i].kind < 0) {
+        int n = destination_parse(slice_str(next_hops[i].text), &defaults, d, &e);
+        if (next_hops[i].kind < 0) {
             if (n > 0)
-                fail_msg("\"%s\" was taken", cases[i].text);
+                fail_msg("\"%s\" was taken", next_hops[i].text);
             continue;
         }
         if (n != 1)
-            fail_msg("\"%s\" was refused: %s", cases[i].text, e.text);
+            fail_msg("\"%s\" was refused: %s", next_hops[i].text, e.text);
         struct buf printed = BUF_INIT(512);
         destination_print(&d[0], 25, &printed);
-        if (!slice_eq(buf_slice(&printed), slice_str(cases[i].printed)))
-            fail_msg("\"%s\" became %.*s", cases[i].text, SLICE_ARG(buf_slice(&printed)));
+        if (!slice_eq(buf_slice(&printed), slice_str(next_hops[i].printed)))
+            fail_msg("\"%s\" became %.*s", next_hops[i].text, SLICE_ARG(buf_slice(&printed)));
         buf_free(&printed);
-        assert_int_equal(d[0].kind, cases[i].kind);
-        assert_int_equal(d[0].port, cases[i].port);
+        assert_int_equal(d[0].kind, next_hops[i].kind);
+        assert_int_equal(d[0].port, next_hops[i].port);
         assert_true(d[0].configured);
     }
 }
