@@ -43,7 +43,8 @@ enum { ENOUGH = 12 };     /* recipients taken between two refusals that make a m
 /* Fast recovery ends here, relative to where it failed. */
 #define NEAR_FAILED 0.9
 #define NEAR_BLIND 0.8
-/* Going beyond doubles the rate in this many growth times at first. */
+/* Going beyond doubles the rate in this many growth times at first; so does recovery from a
+ * refusal that measured nothing, for the limit may be anywhere below. */
 #define BEYOND_GROWTHS 3.0
 /* A limit that fails where it failed before is left alone longer, up to this. */
 #define HOLD_LONGER 1.3
@@ -60,6 +61,11 @@ enum { KNOCK_GROWS = 3 };
 /* Where a limit of connections is hit though few deliveries are under way (idle ones
  * count, too), this remains. */
 #define CONNECTIONS_LEFT 0.7
+/* What is put off (greylisting) uses up little of what is allowed: this share of its time is
+ * given back. Not all: to be asked costs the other side something, too. */
+#define PUT_OFF_BACK 0.75
+/* Where fewer of those that were tried were taken, it shows nothing that more are allowed. */
+#define TAKEN_LEAST 0.5
 #define RATE_FREE 1e6 /* a rate that is none */
 #define RATE_FIRST                                                                                 \
     10.0                /* what is tried after the first refusal of an unlimited destination,      \
@@ -183,13 +189,13 @@ static void grow_rate(struct shaper *s, int64_t dt, int64_t now)
     dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
     /* what was answered with something else (greylisting) proves nothing */
     double share = s->tried > s->taken_of_tried ? (double)s->taken_of_tried / s->tried : 1;
-    growths = (double)dt / (double)t->growth * share;
+    growths = share < TAKEN_LEAST ? 0 : (double)dt / (double)t->growth * share;
     s->growth_due = 0;
     s->tried = s->taken_of_tried = 0;
     s->grown = now;
     double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
     if (s->failed_rate <= 0 || s->rate < near) {
-        s->rate *= exp2(growths);
+        s->rate *= exp2(s->blind ? growths / BEYOND_GROWTHS : growths);
         if (s->failed_rate > 0 && s->rate > near)
             s->rate = near;
     } else if (s->rate_held >= s->rate_hold) {
@@ -505,6 +511,14 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     strain_note(&s->strain, 0, r->latency);
 }
 
+/* Otherwise the pace would be one of questions, and grow until all that was put off comes
+ * again at once: a rate that was never allowed. */
+static void give_back(struct shaper *s, uint32_t recipients, int64_t now)
+{
+    int64_t time = (int64_t)(PUT_OFF_BACK * recipients / s->rate * (double)CLOCK_SECOND);
+    s->next_start = s->next_start - time > now ? s->next_start - time : now;
+}
+
 static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, uint16_t rule,
                     int64_t now)
 {
@@ -638,6 +652,8 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
     case SHAPER_OK:
         if (!idle || r->started >= s->rate_cut)
             succeed(s, r, now);
+        if (r->put_off && s->next_start > now)
+            give_back(s, r->put_off, now);
         break;
     case SHAPER_NEUTRAL:
         break;

@@ -73,6 +73,7 @@ struct shaper_report {
     enum shaper_signal signal;
     int64_t started;       /* when it was started */
     uint32_t recipients;   /* that were accepted */
+    uint32_t put_off;      /* that were told to come again later, as strangers are */
     uint32_t use_count;    /* of the connection, this message included; 0: unknown */
     uint32_t taken_count;  /* messages that were taken on it before this one; 0: unknown */
     uint32_t closed_after; /* messages after which the server closes silently; 0: unknown */

@@ -228,11 +228,13 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
                                        .may_connect = j->may_connect,
                                        .greeting = in->greeting_us}};
     struct shaper_report *r = &out->report;
+    uint32_t later = 0;
     while (ipc_outcome_next(&cursor, &o)) {
         if (o.status == OUTCOME_SENT) {
             r->recipients++;
             continue;
         }
+        later += o.status == OUTCOME_DEFERRED && o.stage >= STAGE_RCPT;
         if (out->failed)
             continue;
         out->failed = true;
@@ -253,6 +255,8 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
     r->steady = odd_is_trying(&l->odd);
     if (r->signal == SHAPER_NEUTRAL && r->recipients)
         r->signal = SHAPER_OK;
+    if (r->signal == SHAPER_OK)
+        r->put_off = later;
 }
 
 /* ---- greylisting ----------------------------------------------------------------------------- */
