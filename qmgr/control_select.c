@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "qmgr/control.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/sources.h"
 
 static char lower(char c)
 {
@@ -251,9 +252,9 @@ static bool source_matches(const struct selection *s, const struct message *m)
         const struct job *j = container_of(n, struct job, of_message);
         const struct lane *lane = j->queue ? j->queue->lane : NULL;
         char text[INET6_ADDRSTRLEN];
-        if (lane && lane->source_len &&
-            inet_ntop(lane->source_len == 4 ? AF_INET : AF_INET6, lane->source, text,
-                      sizeof text) &&
+        struct slice address = lane ? lane_address(lane) : SLICE("");
+        if (address.len &&
+            inet_ntop(address.len == 4 ? AF_INET : AF_INET6, address.ptr, text, sizeof text) &&
             pattern_matches(s->source, slice_str(text)))
             return true;
     }

@@ -113,9 +113,6 @@ struct lane *dispatch_lane_known(const struct qmgr *q, struct group *group, stru
 
 static void set_source(struct lane *l, struct source *s)
 {
-    struct slice address = source_address(s);
-    memcpy(l->source, address.ptr, address.len);
-    l->source_len = (uint8_t)address.len;
     l->record = source_record(s, slice_str(l->group->provider));
     s->lanes++;
 }
@@ -151,7 +148,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     list_init(&l->queues);
     for (int i = 0; i < 3; i++)
         list_init(&l->waiting[i]);
-    shaper_init(&l->shaper, group_limits(q, group, slice_make(l->source, l->source_len)));
+    shaper_init(&l->shaper, group_limits(q, group, lane_address(l)));
     share_suspension(q, l);
     list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/sources.h"
 #include "rules/rules.h"
 
 enum { HOSTS_MAX = 8, STABLE_TARGETS = 64, COMPLAIN_SECONDS = 3600 };
@@ -229,7 +230,7 @@ void groups_reload(struct qmgr *q)
     {
         struct lane *l = container_of(n, struct lane, all);
         const struct shaper_limits *before = l->shaper.limits;
-        l->shaper.limits = group_limits(q, l->group, slice_make(l->source, l->source_len));
+        l->shaper.limits = group_limits(q, l->group, lane_address(l));
         limits_unref(q, before);
         memset(l->counts, 0, sizeof l->counts);
     }

@@ -117,8 +117,6 @@ struct lane {
     struct group *group;          /* with `from` its key: they stay beside each other */
     struct source *from;          /* NULL: smtp_bind_address */
     struct source_record *record; /* of it at this provider; NULL without a source */
-    char source[16];              /* the address that stands for it */
-    uint8_t source_len;           /* 0 without a source */
     bool blocked;                 /* its suspension is a block: other sources take over */
     struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;

@@ -209,7 +209,7 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .id = id_slice(&m->id),
         .site = sessions_name(j, name),
         .transport = j->site->transport,
-        .source = slice_make(l->source, l->source_len),
+        .source = lane_address(l),
         .source6 = l->from && l->from->has_v4 && l->from->has_v6
                        ? slice_make(l->from->v6, sizeof l->from->v6)
                        : SLICE(""),

@@ -128,6 +128,7 @@ struct shaper {
     double window;
     uint32_t in_flight, window_failed;
     int64_t window_cut, window_grown, window_hold;
+    bool periodic;      /* period was seen more than once */
     bool held, binding; /* the pace held a delivery back; the last one was such */
     bool window_full;   /* it was what held a delivery back since it grew last */
     bool blind;         /* failed_rate was not measured */
@@ -143,14 +144,13 @@ struct shaper {
     int64_t suspend_time;         /* length of the last suspension, or pause */
     int64_t opened, period;       /* when a long shut door was found open last; how often it is */
     int64_t step, steps_until;    /* from knock to knock, until; 0: twice as long each time */
-    bool periodic;                /* period was seen more than once */
     float volume;                 /* recipients taken before the last cut, since the one before */
     float cut_from, cut_failed;   /* rate and failed_rate before the last cut */
-    int64_t proven;               /* last success */
     bool probing;                 /* one at a time, until one succeeds */
     bool unreachable;             /* the suspension is for that, not a refusal */
     bool by_hand;
     uint8_t events_next;
+    int64_t proven; /* last success */
     struct connect_rate connecting;
     struct strain strain;
     /* daily cap */

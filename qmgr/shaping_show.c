@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/shaping_show.h"
+#include "qmgr/sources.h"
 #include "rules/rules.h"
 
 static void put_number(struct buf *b, const char *name, double value)
@@ -18,8 +19,9 @@ static void put_number(struct buf *b, const char *name, double value)
 
 struct slice lane_source(const struct lane *l, char text[static LANE_SOURCE_MAX])
 {
-    int family = l->source_len == 4 ? AF_INET : AF_INET6;
-    if (l->source_len == 0 || !inet_ntop(family, l->source, text, LANE_SOURCE_MAX))
+    struct slice address = lane_address(l);
+    int family = address.len == 4 ? AF_INET : AF_INET6;
+    if (address.len == 0 || !inet_ntop(family, address.ptr, text, LANE_SOURCE_MAX))
         return SLICE("");
     return slice_str(text);
 }

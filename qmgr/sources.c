@@ -134,11 +134,6 @@ struct source *source_find(const struct qmgr *q, struct slice name)
     return NULL;
 }
 
-struct slice source_address(const struct source *s)
-{
-    return s->has_v4 ? slice_make(s->v4, sizeof s->v4) : slice_make(s->v6, sizeof s->v6);
-}
-
 const char *source_addresses(const struct source *s, char text[static 80])
 {
     char v4[INET_ADDRSTRLEN] = "", v6[INET6_ADDRSTRLEN] = "";

@@ -110,7 +110,15 @@ struct source *source_find(const struct qmgr *q, struct slice name);
 /* "192.0.2.1, 2001:db8::1" */
 const char *source_addresses(const struct source *s, char text[static 80]);
 /* The address that stands for it: IPv4, if it has one. */
-struct slice source_address(const struct source *s);
+static inline struct slice source_address(const struct source *s)
+{
+    return s->has_v4 ? slice_make(s->v4, sizeof s->v4) : slice_make(s->v6, sizeof s->v6);
+}
+/* The same of a lane's source; empty without one. */
+static inline struct slice lane_address(const struct lane *l)
+{
+    return l->from ? source_address(l->from) : SLICE("");
+}
 /* What a delivery to an address (as text) was sent from: `s` or, without one,
  * smtp_bind_address. As text, until the next call; empty: the kernel chose, or the
  * address is none, such as a socket's path. */
