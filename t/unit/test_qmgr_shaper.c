@@ -228,6 +228,44 @@ static void test_a_raised_limit_is_found_within_fifteen_minutes(void **state)
     assert_true(again.rate > 60);
 }
 
+/* ---- greylisting --------------------------------------------------------------------- */
+
+/* Ten seconds in which one of `of` recipients is taken and the others are told to come
+ * later; how many were taken, and how many tried. */
+static void play_greylisting(struct shaper *s, unsigned of, unsigned *taken, unsigned *tried)
+{
+    int64_t now = SECOND, end = now + 10 * SECOND, when;
+    *taken = *tried = 0;
+    while (now < end) {
+        if (shaper_room(s, now, &when) != SHAPER_GO) {
+            now = when;
+            continue;
+        }
+        bool take = (*tried)++ % of == 0;
+        struct shaper_report r = {.signal = SHAPER_OK,
+                                  .started = now,
+                                  .recipients = take,
+                                  .put_off = !take,
+                                  .use_count = 1};
+        shaper_started(s, 1, now);
+        assert_false(shaper_finished(s, &r, now));
+        *taken += take;
+    }
+}
+
+static void test_what_is_put_off_takes_little_of_the_pace(void **state)
+{
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    unsigned taken, tried;
+    (void)state;
+    shaper_init(&s, &l);
+    play_greylisting(&s, 5, &taken, &tried);
+    assert_true(tried > 200 && tried < 300); /* 100 without that; 400 if it cost nothing else */
+    assert_true(taken > 40 && taken < 60);
+    assert_true(s.rate < 11); /* to be asked is not to be let in */
+}
+
 /* ---- doors ------------------------------------------------------------------------------ */
 
 static void test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely(void **state)
@@ -512,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_one_cut_for_what_was_under_way_together),
         cmocka_unit_test(test_a_rate_limit_is_found_and_kept),
         cmocka_unit_test(test_a_raised_limit_is_found_within_fifteen_minutes),
+        cmocka_unit_test(test_what_is_put_off_takes_little_of_the_pace),
         cmocka_unit_test(test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely),
         cmocka_unit_test(test_a_volume_a_day_is_used_and_the_door_left_alone),
         cmocka_unit_test(test_told_to_stay_away),
