@@ -160,16 +160,6 @@ static void unhold_later(struct resolver *r)
     evtimer_add(r->unhold, &wait);
 }
 
-static bool ask_connection(void *arg, uint64_t tag, struct slice endpoint)
-{
-    struct service *s = arg;
-    if (!s->master)
-        return false;
-    ipc_connect_request_encode(channel_out(s->master),
-                               &(struct ipc_connect_request){.tag = tag, .endpoint = endpoint});
-    return true;
-}
-
 static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
 {
     struct resolver *r = s->state;
@@ -190,7 +180,7 @@ static int start(struct service *s, struct err *e)
         tlsrpt_start(&r->tlsrpt, s->base, s->config, r->sts, e) < 0)
         return -1;
     r->table_servers.network =
-        (struct remote_network){.base = s->base, .connect = ask_connection, .arg = s};
+        (struct remote_network){.base = s->base, .connect = service_ask_connection, .arg = s};
     listings_init(&r->listings, &r->lookups);
     if (lookups_init(&r->lookups, s->base, e) < 0 || server_tables_init(&r->table_servers, e) < 0 ||
         names_init(&r->names, s->base, &r->lookups, e) < 0 || use_servers(s, e) < 0 ||

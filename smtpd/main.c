@@ -44,16 +44,6 @@ static void without_qmgr(void *arg)
     service_stop(arg);
 }
 
-static bool ask_connection(void *arg, uint64_t tag, struct slice endpoint)
-{
-    struct service *s = arg;
-    if (!s->master)
-        return false;
-    ipc_connect_request_encode(channel_out(s->master),
-                               &(struct ipc_connect_request){.tag = tag, .endpoint = endpoint});
-    return true;
-}
-
 static void connecting(struct service *s, uint64_t tag, int fd, struct slice why)
 {
     (void)s;
@@ -65,7 +55,7 @@ static int start(struct service *s, struct err *e)
 {
     if (server_init(&server, s->base, s->config, e) < 0)
         return -1;
-    server.restrictions.network.connect = ask_connection;
+    server.restrictions.network.connect = service_ask_connection;
     server.restrictions.network.arg = s;
     dovecot_tick(&server.dovecot, clock_mono());
     absence_init(&qmgr_absence, s->base, without_qmgr, s);

@@ -121,6 +121,16 @@ static void on_drain_over(evutil_socket_t fd, short what, void *arg)
     service_stop(arg);
 }
 
+bool service_ask_connection(void *service, uint64_t tag, struct slice endpoint)
+{
+    struct service *s = service;
+    if (!s->master)
+        return false;
+    ipc_connect_request_encode(channel_out(s->master),
+                               &(struct ipc_connect_request){.tag = tag, .endpoint = endpoint});
+    return true;
+}
+
 void service_stop(struct service *s)
 {
     event_base_loopbreak(s->base);

@@ -99,6 +99,10 @@ struct service_ops {
 int service_main(int argc, char **argv, const struct service_ops *ops);
 /* Ends the loop after this turn; what is queued on channels is sent. */
 void service_stop(struct service *s);
+/* Asks master for a connection to an address that the configuration names; CONNECTING with
+ * the same tag answers. False: master is gone. `service` is a struct service (remote.h wants
+ * a callback of this shape). */
+bool service_ask_connection(void *service, uint64_t tag, struct slice endpoint);
 /* The program name in log lines: "postern/smtpd", or with compatible_log_names
  * "postfix/smtp" for relay and so on. Names that are no program of ours
  * ("cleanup") stay. */

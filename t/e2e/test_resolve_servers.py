@@ -1,10 +1,11 @@
 """transport_maps by tables that are servers: good ones, slow, dead and mad ones."""
+import threading
 import time
 
 import pytest
 
 from ipc import Broker
-from postern import Postern, free_port, pause, wait_until
+from postern import Postern, free_port, wait_until
 from sink import Sink
 from table_servers import CLOSE, SILENT, Later, Socketmap, TcpTable
 from test_resolve_dns import dns, refused, start  # noqa: F401
@@ -98,11 +99,21 @@ def test_value_longer_than_a_next_hop_can_be(resolve, table):
 
 
 def test_slow_in_time(resolve, table):
+    """The answer comes after those to later questions."""
+    asked, go_on = threading.Event(), threading.Event()
+
     def answer(key):
-        pause(0.5)
+        if key.startswith("slow"):
+            asked.set()
+            assert go_on.wait(20)
         return ROUTE
     table.answer = answer
+    slow = resolve.send("slow@a.test")
+    assert asked.wait(20)
     assert where(resolve.ask("u@a.test")) == ["127.0.0.41:2525"]
+    go_on.set()
+    reply = resolve.qmgr.expect("ipc_resolve_reply")
+    assert reply.tag == slow and where(reply) == ["127.0.0.41:2525"]
 
 
 def test_silent_and_others_go_on(resolve, table):
