@@ -52,6 +52,8 @@ static void queue_line(struct control_client *c)
     json_int(b, "disk_bytes_free", (int64_t)f.store.bytes_free);
     json_int(b, "disk_inodes_free", (int64_t)f.store.inodes_free);
     json_int(b, "free_files", f.store.free_files);
+    json_int(b, "heap_bytes", (int64_t)f.heap_bytes);
+    json_int(b, "heap_free_bytes", (int64_t)f.heap_free_bytes);
     counters(b, "total", &f.total);
     counters(b, "last_minute", &f.a_minute);
     control_line_end(c);

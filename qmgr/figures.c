@@ -1,4 +1,6 @@
 /* Figures for `postern status`, what ends a channel, and the chores of every minute. */
+#include <malloc.h>
+
 #include "core/log.h"
 #include "qmgr/qmgr.h"
 
@@ -33,6 +35,7 @@ static struct queue_counters lately(const struct qmgr *q)
 
 void queue_figures(struct qmgr *q, struct queue_figures *out)
 {
+    const struct mallinfo2 heap = mallinfo2();
     *out = (struct queue_figures){
         .total = q->counters,
         .a_minute = lately(q),
@@ -52,6 +55,8 @@ void queue_figures(struct qmgr *q, struct queue_figures *out)
         .bounce = q->notices.channel != NULL,
         .scanning = !q->scanned,
         .spool_state = intake_current_state(q),
+        .heap_bytes = heap.uordblks + heap.hblkhd,
+        .heap_free_bytes = heap.fordblks,
         .started = q->started,
     };
     store_stats(q->store, &out->store);

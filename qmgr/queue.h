@@ -31,7 +31,9 @@ struct queue_figures {
     bool resolve, bounce, scanning;
     int spool_state; /* enum spool_state, SPOOL_BUSY included */
     struct store_stats store;
-    int64_t started; /* wall microseconds */
+    uint64_t heap_bytes;      /* allocated, of all that this process has */
+    uint64_t heap_free_bytes; /* given back to the allocator, and maybe by that to the system */
+    int64_t started;          /* wall microseconds */
 };
 void queue_figures(struct qmgr *q, struct queue_figures *out);
 

@@ -330,6 +330,10 @@ void batch_failed(struct store *s, struct op **batch, size_t count, int error)
             commit_failed(s, op, error);
         list_push(&done, &op->link);
     }
+    /* that they are over, before their clients hear it: they would come back if this process
+     * died in between. Without room their block itself is not written yet. */
+    if (error != ENOSPC && error != EDQUOT)
+        (void)journal_write(s);
     store_complete(s, &done);
 }
 
@@ -359,7 +363,8 @@ bool batch_has(const struct store *s, const struct id *id)
 static void refuse_journalled(struct store *s, int error)
 {
     struct disk *d = &s->disk;
-    size_t kept = 0;
+    size_t kept = 0, refused = 0;
+    struct op **out = d->batch_count ? xreallocarray(NULL, d->batch_count, sizeof *out) : NULL;
     for (size_t i = 0; i < d->batch_count; i++) {
         struct op *op = d->batch[i];
         bool waits = op->kind == OP_COMMIT ? op->u.commit.journal && !journal_is_written(s, &op->id)
@@ -370,9 +375,11 @@ static void refuse_journalled(struct store *s, int error)
         }
         d->batch_commits -= op->kind == OP_COMMIT;
         d->batch_files -= op->kind == OP_RECORD && op->u.record.fd >= 0;
-        batch_failed(s, &op, 1, error);
+        out[refused++] = op;
     }
     d->batch_count = kept;
+    batch_failed(s, out, refused, error);
+    free(out);
 }
 
 void batch_write_journal(struct store *s)

@@ -29,6 +29,20 @@ static void stamp(struct disk *d, struct dirty *entry)
     list_push(&d->dirty_order, &entry->link);
 }
 
+/* What is open for changes that are not durable yet gives way. */
+static int open_file(struct store *s, const struct op *op)
+{
+    char path[STORE_PATH_MAX];
+    store_path(path, op->ref.bucket, &op->id);
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && store_shortage(errno) && s->disk.dirty.count > 0) {
+        batch_sync(s); /* it may use descriptors that dirty_sync closes */
+        dirty_sync(s);
+        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    }
+    return fd;
+}
+
 /* The entry of the operation's message, with its file open; NULL and errno. */
 static struct dirty *dirty_get(struct store *s, const struct op *op)
 {
@@ -40,9 +54,7 @@ static struct dirty *dirty_get(struct store *s, const struct op *op)
     }
     int fd = op->ref.fd;
     if (fd < 0) {
-        char path[STORE_PATH_MAX];
-        store_path(path, op->ref.bucket, &op->id);
-        fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        fd = open_file(s, op);
         if (fd < 0)
             return NULL;
         store_fd_opened(s);
@@ -157,6 +169,8 @@ static void entry_free(struct store *s, struct dirty *entry)
 
 void dirty_forget(struct store *s, const struct id *id)
 {
+    if (batch_has(s, id)) /* a record there is synced by the descriptor that is closed here */
+        batch_sync(s);
     struct dirty *entry = map_remove(&s->disk.dirty, id_slice(id));
     if (entry)
         entry_free(s, entry);
@@ -205,6 +219,20 @@ bool dirty_sweep(struct store *s)
     return any_files(s) && flight_sweep(s);
 }
 
+/* Not all files of the journal's messages could be asked; the ring has them. */
+static void starved(struct store *s, int error)
+{
+    struct disk *d = &s->disk;
+    if (!d->journal.starved)
+        store_say(s,
+                  "files of new/ cannot be opened to be synced: %s; what is in them stays in "
+                  "journal/ring meanwhile, tried again every second. Raise the limit of open "
+                  "files (LimitNOFILE), or lower qmgr_open_files_limit",
+                  strerror(error));
+    d->journal.starved = true;
+    d->dirty_since = store_now();
+}
+
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
@@ -215,6 +243,7 @@ void dirty_sync(struct store *s)
     }
     if (disk_sync_whole(s))
         return;
+    bool doubtful = d->doubtful;
     d->doubtful = false; /* each file is asked now, and an error is the disk's */
     struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
     struct dirty *entry;
@@ -227,11 +256,17 @@ void dirty_sync(struct store *s)
     }
     free(jobs);
     dirty_durable(s, d->generation);
-    int error = journal_sync_files(s);
+    int error = journal_sync_files(s), failed = buckets_sync(s, true);
+    if (failed)
+        disk_bad(s, failed, "fsync of a directory of new/");
+    sync_journal(s);
+    if (error && store_shortage(error)) {
+        d->doubtful = doubtful;
+        starved(s, error);
+        return;
+    }
     if (error)
         disk_bad(s, error, "fsync of a message");
-    if ((error = buckets_sync(s, true)) != 0)
-        disk_bad(s, error, "fsync of a directory of new/");
-    sync_journal(s);
+    d->journal.starved = false;
     journal_durable(s, d->generation);
 }

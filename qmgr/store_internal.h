@@ -21,6 +21,7 @@
 #ifndef POSTERN_QMGR_STORE_INTERNAL_H
 #define POSTERN_QMGR_STORE_INTERNAL_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -368,6 +369,12 @@ void disk_set_state(struct store *s, int state, const char *format, ...)
  * SPOOL_BAD. */
 void disk_bad(struct store *s, int error, const char *what);
 
+/* Whether this errno value says nothing of the disk: what failed is tried again. */
+static inline bool store_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /* Whether this kernel's syncfs can be trusted. */
 void disk_ask_kernel(struct store *s);
 /* Whether syncfs may be used: the device's cache is then flushed once for a batch
@@ -431,7 +438,9 @@ void nursery_close(struct store *s);
 /* store_dirty.c */
 void dirty_mark(struct store *s, struct op *op);
 void dirty_record(struct store *s, struct op *op);
-void dirty_forget(struct store *s, const struct id *id); /* the message is over */
+/* The message is over, or its file is another one now. May sync the batch, if that has a
+ * record of this message. */
+void dirty_forget(struct store *s, const struct id *id);
 /* Bytes of the message's records that could not be written. */
 uint64_t dirty_shifted(const struct store *s, const struct id *id);
 /* The cached descriptor is given back: closes it, now or after its fsync. */

@@ -377,35 +377,56 @@ static int sync_some(struct store *s, struct kept *const *some, size_t count)
     return error;
 }
 
+/* Files that are synced together, and what came of those before. */
+struct gathered {
+    struct kept *some[STORE_JOURNAL_FILES];
+    size_t count;
+    int error;
+};
+
+static void sync_gathered(struct store *s, struct gathered *g)
+{
+    int failed = sync_some(s, g->some, g->count);
+    g->error = failed ? failed : g->error;
+    g->count = 0;
+}
+
+/* 0 or an errno value. */
+static int gather(struct store *s, struct gathered *g, struct kept *k)
+{
+    int failed = k->fd < 0 ? open_again(s, k) : 0;
+    if (failed && store_shortage(failed) && g->count > 0) {
+        sync_gathered(s, g); /* and closed */
+        failed = open_again(s, k);
+    }
+    if (failed)
+        return failed;
+    g->some[g->count++] = k;
+    if (g->count == STORE_JOURNAL_FILES)
+        sync_gathered(s, g);
+    return 0;
+}
+
 int journal_sync_files(struct store *s)
 {
     struct journal *j = &s->disk.journal;
-    struct kept *some[STORE_JOURNAL_FILES];
-    size_t count = 0;
-    int error = 0, failed = 0;
+    struct gathered g = {.count = 0};
     list_each_safe(&j->filed, n)
     {
         struct kept *k = container_of(n, struct kept, stage);
-        if (k->synced || k->over)
-            continue;
-        if (k->fd < 0 && (failed = open_again(s, k)) == ENOENT) {
+        int failed = k->synced || k->over ? 0 : gather(s, &g, k);
+        if (failed == ENOENT) {
             /* removed by hand; the ring has it: it gets another one */
             k->state = KEPT_WAITING;
             list_remove(&k->stage);
             list_push(&j->waiting, &k->stage);
-            continue;
-        }
-        if (k->fd < 0)
-            return failed;
-        some[count++] = k;
-        if (count == STORE_JOURNAL_FILES) {
-            failed = sync_some(s, some, count);
-            error = failed ? failed : error;
-            count = 0;
+        } else if (failed) {
+            g.error = g.error ? g.error : failed;
+            break;
         }
     }
-    failed = sync_some(s, some, count);
-    return failed ? failed : error;
+    sync_gathered(s, &g);
+    return g.error;
 }
 
 bool journal_files_wait(const struct store *s)

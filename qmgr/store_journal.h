@@ -72,6 +72,7 @@ struct journal {
     int broken;         /* errno value: nothing may be written to it */
     int64_t rest_until; /* no file is made before this, after one could not be */
     bool told;          /* that messages cannot get files */
+    bool starved;       /* told: of descriptors */
     struct buf block;   /* the next one */
     struct buf scratch, record;
     struct map kept; /* all, by ID */
@@ -129,7 +130,8 @@ struct journal_point journal_point(const struct store *s);
 int64_t journal_due(const struct store *s);
 /* Files what has waited long enough, and moves the tail on. */
 void journal_tick(struct store *s);
-/* fsyncs the files that were written and are not durable; 0 or an errno value. */
+/* fsyncs the files that were written and are not durable; 0 or an errno value. After a
+ * shortage (store_shortage) some are left for the next call. */
 int journal_sync_files(struct store *s);
 /* Files written up to this generation are durable. */
 void journal_durable(struct store *s, generation_t generation);

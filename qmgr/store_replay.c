@@ -222,7 +222,7 @@ static void empty(struct store *s, bool damaged)
     int error = sync_all(s, fd);
     if (fd >= 0)
         close(fd);
-    if (error)
+    if (error && !store_shortage(error)) /* else it is tried again, by dirty_sync */
         disk_bad(s, error, "making the messages of the journal durable");
     if (error == 0 && list_empty(&j->waiting) && !s->disk.bad) {
         if (j->broken) {

@@ -12,9 +12,10 @@ FAULT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, FAULT)
 
 from logs import tail  # noqa: E402
+from postern import Postern, free_port  # noqa: E402
 from soak_check import Copy, Facts, Kill, judge  # noqa: E402
 from soak_clients import ACKED, MAYBE, OPEN, REFUSED, Message  # noqa: E402
-from soak_memory import Memory  # noqa: E402
+from soak_memory import Memory, figures_of  # noqa: E402
 
 OK, OTHER, NO = "n1.k0.ok@dst.test", "n1.k1.ok@dst.test", "n1.k2.no@dst.test"
 ID = "1yKZT61x2nz0001"
@@ -104,19 +105,56 @@ def test_checker_notices(name):
     assert not judge(BAD[name]).good
 
 
+@pytest.mark.parametrize("service", ["qmgr", "relay"])
 @pytest.mark.parametrize("backlog", ["steady", "growing", "up and down"])
 @pytest.mark.parametrize("kib_per_minute,grows", [(0, False), (100, False), (600, True)])
-def test_growing_memory_is_noticed(kib_per_minute, grows, backlog):
+def test_growing_memory_is_noticed(kib_per_minute, grows, backlog, service):
     """Ten minutes of a process whose memory goes up and down, and maybe up. What the
-    queue takes is not counted: 1 KiB a message, kept when the queue is short again."""
+    queue takes is not counted: 1 KiB a recipient, in a relay's case kept when the queue is
+    short again."""
     memory, longest, dice = Memory(list, list), 0, random.Random(1)
     for t in range(0, 600, 2):
         count = {"steady": 1000, "growing": 4 * t + dice.randrange(200),
                  "up and down": dice.randrange(2000)}[backlog]
         longest = max(longest, count)
-        memory.samples[1, "qmgr"].append(
-            (t, 9000, 8000 + t / 60 * kib_per_minute + (t * 7919) % 100 + longest, count))
+        size = 8000 + t / 60 * kib_per_minute + (t * 7919) % 100
+        heap = size + count if service == "qmgr" else None
+        memory.samples[1, service].append(
+            (t, 9000, size + longest, count, heap, dice.randrange(count // 8 + 1)))
     services, growing = memory.report(256)
     assert bool(growing) == grows, growing
-    assert abs(services["qmgr"]["pss_slope_kib_per_min"] - kib_per_minute) < 60
-    assert abs(services["qmgr"]["rss_slope_kib_per_min"]) < 0.01
+    judged = "heap" if service == "qmgr" else "pss"
+    assert abs(services[service][f"{judged}_slope_kib_per_min"] - kib_per_minute) < 60
+    assert abs(services[service]["rss_slope_kib_per_min"]) < 0.01
+
+
+@pytest.mark.parametrize("service,grows", [("qmgr", False), ("relay", True)])
+def test_what_the_allocator_keeps_is_no_leak_of_the_queue_manager(service, grows):
+    """Its PSS climbs while what it has allocated does not."""
+    memory = Memory(list, list)
+    for t in range(0, 600, 2):
+        memory.samples[1, service].append(
+            (t, 9000, 8000 + 20 * t, 500, 4000 + t % 7 if service == "qmgr" else None, 100))
+    assert bool(memory.report(256)[1]) == grows
+
+
+def test_a_restarted_process_begins_anew():
+    """Ten lives of four and a half minutes, each larger than the one before, none of which
+    grows after its first minutes; in these each does."""
+    memory = Memory(list, list)
+    for life in range(10):
+        for t in range(0, 270, 2):
+            memory.samples[life, "qmgr"].append(
+                (life * 300 + t, 9000, 9000, 500, 1000 * life + 20 * min(t, 110) + t % 5, 100))
+    services, growing = memory.report(256)
+    assert not growing and services["qmgr"]["processes"] == 10
+
+
+def test_waiting_recipients_are_counted(place):
+    with Postern(place, relayhost=f"[127.0.0.1]:{free_port()}") as p:
+        p.send("a@src.test", [f"r{i}@dst.test" for i in range(30)], b"Subject: x\r\n\r\n")
+        p.send("b@src.test", ["recipient@dst.test"], b"Subject: x\r\n\r\n")
+        p.wait_log(r"to=<recipient@dst\.test>.*status=deferred")
+        found = figures_of(p)
+        assert found.recipients == 31 and found.pid in p.pids("qmgr")
+        assert 100 < found.heap_kib < 20_000

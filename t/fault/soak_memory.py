@@ -1,22 +1,34 @@
 """Memory of the soak's processes over time, and whether it grows.
 
 Each process is sampled from /proc/PID/smaps_rollup while it lives, together with the
-number of messages in the spool. A longer queue takes more memory, and an allocator keeps
-what a process once had; neither is a leak. So the slope is that of time alone: the least
-squares fit of memory = a + b * time + c * backlog + d * longest backlog so far, through
-the samples after WARM_SECONDS, which leave it the time to fill its caches; processes that
-did not live LONG_SECONDS say nothing."""
+backlog. A longer queue takes more memory, and an allocator keeps what a process once had;
+neither is a leak. So the slope is that of time alone, at equal backlog: the least squares
+fit of memory = a + b * time + c * recipients + d * messages + e * most recipients so far,
+through the samples after WARM_SECONDS, which leave it the time to fill its caches;
+processes that did not live LONG_SECONDS say nothing, and one that was restarted begins
+anew.
+
+The queue manager keeps the backlog, so it is judged by what it has allocated itself
+("heap", as it tells in its status), less the bodies that it keeps on purpose, and by the
+backlog in recipients: a message may have one or hundreds. What its allocator holds beside
+that shows in RSS and PSS, which are reported, too."""
 import collections
 import dataclasses
+import json
 import math
 import os
 import re
+import socket
+import subprocess
 import threading
 import time
 
 PERIOD_SECONDS = 2.0
-WARM_SECONDS = 60.0
-LONG_SECONDS = 150.0
+WARM_SECONDS = 120.0
+LONG_SECONDS = 240.0
+QUEUE = "qmgr"
+# of a sample: (time, rss, pss, recipients, heap, messages)
+COLUMNS = {"rss": 1, "pss": 2, "heap": 4}
 FIELDS = re.compile(r"^(Rss|Pss): +(\d+) kB", re.M)
 
 
@@ -24,6 +36,7 @@ FIELDS = re.compile(r"^(Rss|Pss): +(\d+) kB", re.M)
 class Slope:
     """Of one process, in KiB and minutes."""
     service: str
+    what: str
     minutes: float
     mean: float
     slope: float
@@ -34,7 +47,7 @@ class Slope:
         return self.slope - 3 * self.error > limit
 
     def words(self):
-        return (f"{self.service}: {self.mean / 1024:.1f} MiB, {self.slope:+.1f} +- "
+        return (f"{self.what} of {self.service}: {self.mean / 1024:.1f} MiB, {self.slope:+.1f} +- "
                 f"{self.error:.1f} KiB/min in {self.minutes:.1f} min")
 
 
@@ -76,66 +89,131 @@ def fit(times, others, values):
             spread = width
     xy = [sum(p * q for p, q in zip(x, y)) / n for x in columns]
     weights = [sum(p * q for p, q in zip(row, xy)) for row in inverted]
-    rest = sum((y[i] - sum(w * x[i] for w, x in zip(weights, columns))) ** 2 for i in range(n))
-    error = math.sqrt(rest / (n - len(columns) - 1) * inverted[0][0] / n)
-    return weights[0] / spread, error / spread, mean
+    rest = [y[i] - sum(w * x[i] for w, x in zip(weights, columns)) for i in range(n)]
+    squares = sum(r * r for r in rest)
+    error = math.sqrt(squares / (n - len(columns) - 1) * inverted[0][0] / n)
+    return weights[0] / spread, error * clustering(rest, squares) / spread, mean
+
+
+def clustering(rest, squares):
+    """By how much the standard error is larger because what the fit leaves over goes up and
+    down slowly: neighbours tell the same, so there are fewer samples than it seems."""
+    if squares <= 0:
+        return 1
+    near = sum(a * b for a, b in zip(rest, rest[1:])) / squares
+    near = max(0, min(0.95, near))
+    return math.sqrt((1 + near) / (1 - near))
 
 
 class Memory(threading.Thread):
-    def __init__(self, pids, backlog):
+    def __init__(self, pids, backlog, queue=lambda: None):
         """`pids`: a function that tells the service of each process now; `backlog`: one
-        that tells how many messages are in the spool."""
+        that tells how many messages are in the spool; `queue`: one that tells what the
+        queue manager says of itself: a Figures, or None if it cannot be asked."""
         super().__init__(daemon=True)
-        self.pids, self.backlog, self.over = pids, backlog, threading.Event()
-        self.samples = collections.defaultdict(list)   # (pid, service) -> (time, rss, pss, n)
+        self.pids, self.backlog, self.queue = pids, backlog, queue
+        self.over = threading.Event()
+        self.samples = collections.defaultdict(list)   # (pid, service) -> [see COLUMNS]
         self.longest = 0
 
     def run(self):
         while not self.over.wait(PERIOD_SECONDS):
-            now, count = time.monotonic(), self.backlog()
+            count = self.backlog()
             self.longest = max(self.longest, count)
-            for pid, service in self.pids():
-                try:
-                    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-                        found = dict(FIELDS.findall(f.read()))
-                    self.samples[pid, service].append(
-                        (now, int(found["Rss"]), int(found["Pss"]), count))
-                except (OSError, KeyError):
-                    pass
+            figures, now = self.queue(), time.monotonic()
+            if figures:
+                for pid, service in self.pids():
+                    self.sample(now, pid, service, figures, count)
 
-    def slopes(self, column=2):
-        """Of all processes that lived long enough. Column 1: RSS, 2: PSS."""
+    def sample(self, now, pid, service, figures, count):
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+                found = dict(FIELDS.findall(f.read()))
+            heap = figures.heap_kib if pid == figures.pid else None
+            self.samples[pid, service].append(
+                (now, int(found["Rss"]), int(found["Pss"]), figures.recipients, heap, count))
+        except (OSError, KeyError):
+            pass
+
+    def save(self, path):
+        """All samples, for those who want to look: a JSON line for each process."""
+        with open(path, "w", encoding="ascii") as f:
+            for (pid, service), samples in self.samples.items():
+                f.write(json.dumps({"pid": pid, "service": service, "samples": samples}) + "\n")
+
+    def slopes(self, name):
+        """Of all processes that lived long enough."""
         out = []
         for (_, service), samples in self.samples.items():
-            begin, most, late = samples[0][0], 0, []
+            samples = [s for s in samples if s[COLUMNS[name]] is not None]
+            begin, most, late = samples[0][0] if samples else 0, 0, []
             for s in samples:
                 most = max(most, s[3])
                 if s[0] - begin > WARM_SECONDS:
-                    late.append((s[0] / 60, s[3], most, s[column]))
+                    late.append((s[0] / 60, s[3], s[5], most, s[COLUMNS[name]]))
             if len(late) > 10 and samples[-1][0] - begin >= LONG_SECONDS:
-                times, backlog, longest, values = zip(*late)
-                slope, error, mean = fit(times, (backlog, longest), values)
-                out.append(Slope(service, times[-1] - times[0], mean, slope, error))
+                times, *others, values = zip(*late)
+                slope, error, mean = fit(times, others, values)
+                out.append(Slope(service, name, times[-1] - times[0], mean, slope, error))
         return out
 
     def report(self, limit):
         """For each service: largest memory, and the mean slope of its long-lived
         processes, each weighted by its time; and what grows beyond the limit."""
         services, growing = {}, []
-        for column, name in ((1, "rss"), (2, "pss")):
+        for name, column in COLUMNS.items():
+            every = self.slopes(name)
             for service in sorted({s for _, s in self.samples}):
+                values = [s[column] for (_, of), samples in self.samples.items()
+                          if of == service for s in samples if s[column] is not None]
+                if not values:
+                    continue
                 entry = services.setdefault(service, {})
-                entry[f"{name}_max_kib"] = max(s[column] for (_, of), samples in
-                                               self.samples.items() if of == service
-                                               for s in samples)
-                slopes = [s for s in self.slopes(column) if s.service == service]
+                entry[f"{name}_max_kib"] = max(values)
+                slopes = [s for s in every if s.service == service]
                 minutes = sum(s.minutes for s in slopes)
                 if slopes:
                     entry[f"{name}_slope_kib_per_min"] = round(
                         sum(s.slope * s.minutes for s in slopes) / minutes, 2)
                     entry["processes"], entry["minutes"] = len(slopes), round(minutes, 1)
-                growing += [s.words() for s in slopes if column == 2 and s.grows(limit)]
+            growing += [s.words() for s in every
+                        if name == ("heap" if s.service == QUEUE else "pss") and s.grows(limit)]
         return services, growing
+
+
+@dataclasses.dataclass
+class Figures:
+    """The queue manager of process `pid` at one moment; `heap_kib` without kept bodies."""
+    pid: int
+    heap_kib: float
+    recipients: int
+
+
+def figures_of(postern):
+    """What the queue manager says of itself; None if it does not answer (it may have been
+    killed a moment ago)."""
+    try:
+        lines = [json.loads(l) for l in postern.ctl("status", "--json").splitlines()]
+        pid = next(s["pid"] for s in lines[1]["services"] if s["name"] == QUEUE)
+        heap = lines[0]["heap_bytes"] - lines[0]["body_bytes"]
+        return Figures(pid, heap / 1024, waiting_recipients(postern.path("spool/public/showq")))
+    except (AssertionError, OSError, ValueError, LookupError, StopIteration,
+            subprocess.TimeoutExpired):
+        return None
+
+
+def waiting_recipients(path):
+    """How many the list of the queue has (COMPAT: the showq socket)."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(20)
+        s.connect(path)
+        count, rest = 0, b""
+        while piece := s.recv(1 << 20):
+            rest += piece
+            words = rest.split(b"\0")
+            rest = words.pop()
+            count += words.count(b"recipient")
+    return count
 
 
 def services_of(master):
