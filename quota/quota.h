@@ -5,7 +5,9 @@
  *   accounts   accounts, users, parties in memory; reading and writing them
  *   lookups    users and addresses that were looked up lately
  *   sync       making changes durable, off the loop
- *   login      AUTH: passwords, SCRAM, tickets; verify: the threads that hash
+ *   login      AUTH: login_password, login_scram; prepare: names and passwords as Unicode
+ *              has them; recent: those that were right a moment ago; verify: the threads
+ *              that hash; tickets: what stands for a login later
  *   failures   failed logins and what they cost
  *   gate       MAIL and end of data: may it be sent?
  *   book       charges and settlements from qmgr: book_count counts, book_sweep asks
@@ -145,7 +147,7 @@ int sync_snapshot(struct quota *q, void (*done)(const char *error, void *arg), v
 /* Now and then: checkpoint, snapshot when the log has grown. */
 void sync_tick(struct quota *q);
 
-/* ---- login.c, verify.c, failures.c ------------------------------------------------------ */
+/* ---- login*.c, tickets.c ----------------------------------------------------------------- */
 
 struct smtpd {
     struct quota *q;
@@ -164,8 +166,9 @@ int login_response(struct smtpd *s, struct slice body, struct err *e);
 int login_abort(struct smtpd *s, struct slice body, struct err *e);
 int login_client(struct smtpd *s, struct slice body, struct err *e);
 void login_forget(struct smtpd *s); /* its channel is gone */
-/* A password was changed: what is remembered of it is not. */
-void login_changed(struct quota *q);
+/* The user was changed or deleted: its password is not remembered any more; those of
+ * all others are. */
+void login_changed(struct quota *q, const char *login);
 /* Hashes a new password on a thread: `done` gets the user's "password" and "scram"
  * texts, or NULL if it cannot be. The password is copied. */
 void login_hash(struct quota *q, struct slice password,

@@ -3,6 +3,7 @@
 
 #include "core/mem.h"
 #include "quota/hash.h"
+#include "quota/prepare.h"
 #include "quota/scram.h"
 
 static const struct {
@@ -56,9 +57,9 @@ bool request_account(struct client *c, const char *name, char out[static ACCOUNT
 
 bool request_login(struct client *c, char out[static LOGIN_MAX + 1])
 {
-    if (name_login(slice_str(json_text(control_request(c), "login")), out) == 0)
+    if (prepare_login(slice_str(json_text(control_request(c), "login")), out) == 0)
         return true;
-    control_fail(c, "A login name has up to %d printable characters without space and '/'.",
+    control_fail(c, "A login name has up to %d printable ASCII characters, without space and '/'.",
                  LOGIN_MAX);
     return false;
 }

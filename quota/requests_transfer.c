@@ -5,6 +5,7 @@
  * replaced.
  */
 #include "core/mem.h"
+#include "quota/prepare.h"
 #include "quota/requests.h"
 
 static const struct {
@@ -123,6 +124,7 @@ struct importing {
     struct quota *q;
     struct buf *batch;
     json_t *fresh; /* accounts of this request: they are not in the database yet */
+    json_t *users; /* login names of this request */
 };
 
 static bool has_account(const struct importing *i, const char *name)
@@ -158,21 +160,35 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
     return rc;
 }
 
+/* The user may come to another account than it was in. */
+static void leave_account(struct importing *i, const char *login)
+{
+    struct key k;
+    json_t *old = quota_get_json(i->q, T_USER, slice_str(login));
+    if (!old)
+        return;
+    member_key(&k, json_text(old, "account"), 'u', login);
+    kv_remove(i->batch, T_MEMBER, key_slice(&k));
+    json_decref(old);
+}
+
 static int import_user(struct importing *i, const json_t *in, struct err *e)
 {
     char login[LOGIN_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
     struct key k;
-    if (name_login(slice_str(json_text(in, "login")), login) < 0)
+    if (prepare_login(slice_str(json_text(in, "login")), login) < 0)
         return err_set(e, "login: is no name of a user.");
     if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
         return err_set(e, "account: there is none of that name before this record.");
     json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
     int rc = record_set_user(record, in, e);
     if (rc == 0) {
+        leave_account(i, login);
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
         quota_put_json(i->batch, T_USER, slice_str(login), record);
+        json_array_append_new(i->users, json_string(login));
         member_key(&k, account, 'u', login);
         kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
@@ -251,13 +267,21 @@ static int import_record(struct importing *i, const json_t *in, struct err *e)
     return err_set(e, "type: give account, user, domain, grant or usage.");
 }
 
+/* Their passwords may be others now. */
+static void users_changed(const struct importing *i)
+{
+    size_t at;
+    json_t *login;
+    json_array_foreach(i->users, at, login) login_changed(i->q, json_string_value(login));
+}
+
 /* All records of the request, or none. */
 void transfer_import(struct client *c)
 {
     struct quota *q = control_quota(c);
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    struct importing i = {q, &batch, json_object()};
+    struct importing i = {q, &batch, json_object(), json_array()};
     struct err e;
     size_t n = 0, count = json_array_size(records);
     book_apply(q);
@@ -268,11 +292,12 @@ void transfer_import(struct client *c)
     } else {
         char what[64];
         snprintf(what, sizeof what, "%zu records", count);
-        login_changed(q);
+        users_changed(&i);
         book_pools_changed(q);
         control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
     }
     json_decref(i.fresh);
+    json_decref(i.users);
     buf_free(&batch);
 }
 

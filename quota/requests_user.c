@@ -22,7 +22,7 @@ static void write_user(struct user_change *u, struct client *c)
         member_key(&k, json_text(u->record, "account"), 'u', u->login);
         kv_put(&batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
-    login_changed(control_quota(c));
+    login_changed(control_quota(c), u->login);
     control_change(c, &batch, what);
     buf_free(&batch);
 }
@@ -183,7 +183,7 @@ void user_delete(struct client *c)
     kv_remove(&batch, T_USER, slice_str(login));
     member_key(&k, json_text(record, "account"), 'u', login);
     kv_remove(&batch, T_MEMBER, key_slice(&k));
-    login_changed(control_quota(c));
+    login_changed(control_quota(c), login);
     control_change(c, &batch, what);
     buf_free(&batch);
     json_decref(record);

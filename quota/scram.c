@@ -51,18 +51,33 @@ static void derive(const unsigned char salted[static SCRAM_DIGEST], struct scram
     OPENSSL_cleanse(client, sizeof client);
 }
 
-int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out)
+/* Fills the keys from the password, with their salt and iterations. */
+static int derive_from(struct slice password, struct scram_keys *k)
 {
     unsigned char salted[SCRAM_DIGEST];
-    out->iterations = iterations;
-    out->salt_len = SCRAM_SALT;
-    if (RAND_bytes(out->salt, SCRAM_SALT) != 1 ||
-        PKCS5_PBKDF2_HMAC(password.ptr, (int)password.len, out->salt, SCRAM_SALT, (int)iterations,
+    if (PKCS5_PBKDF2_HMAC(password.ptr, (int)password.len, k->salt, k->salt_len, (int)k->iterations,
                           EVP_sha256(), sizeof salted, salted) != 1)
         return -1;
-    derive(salted, out);
+    derive(salted, k);
     OPENSSL_cleanse(salted, sizeof salted);
     return 0;
+}
+
+int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out)
+{
+    out->iterations = iterations;
+    out->salt_len = SCRAM_SALT;
+    return RAND_bytes(out->salt, SCRAM_SALT) == 1 ? derive_from(password, out) : -1;
+}
+
+enum hash_verdict scram_verify(const struct scram_keys *k, struct slice password)
+{
+    struct scram_keys made = *k;
+    if (derive_from(password, &made) < 0)
+        return HASH_UNUSABLE;
+    bool same = CRYPTO_memcmp(made.stored, k->stored, SCRAM_DIGEST) == 0;
+    OPENSSL_cleanse(&made, sizeof made);
+    return same ? HASH_MATCH : HASH_MISMATCH;
 }
 
 int scram_parse(struct slice text, struct scram_keys *out)

@@ -6,6 +6,7 @@
 #define POSTERN_QUOTA_SCRAM_H
 
 #include "core/buf.h"
+#include "quota/hash.h"
 
 enum {
     SCRAM_DIGEST = 32,
@@ -24,6 +25,8 @@ struct scram_keys {
 };
 /* From a password with a new salt: slow. 0 or -1. */
 int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out);
+/* Whether the keys are of this password: slow. Users may have nothing else. */
+enum hash_verdict scram_verify(const struct scram_keys *k, struct slice password);
 /* "SCRAM-SHA-256$4096:salt$StoredKey:ServerKey" in base64; 0 or -1. */
 int scram_parse(struct slice text, struct scram_keys *out);
 void scram_print(const struct scram_keys *k, char out[static SCRAM_TEXT_MAX + 1]);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "quota/prepare.h"
 
 enum { THREADS_MAX = 64 };
 
@@ -22,19 +23,44 @@ struct verify {
     struct event *event;
 };
 
+/* A password that is not ASCII costs a hash for each form that it may have been stored
+ * in; that is so for users that do not exist, too. */
+static enum hash_verdict compare(const char *stored, struct slice password)
+{
+    struct password_forms forms;
+    struct scram_keys keys;
+    enum hash_verdict verdict = HASH_MISMATCH;
+    bool has_keys = scram_parse(slice_str(stored), &keys) == 0;
+    password_forms(password, &forms);
+    for (unsigned i = 0; i < forms.count && verdict == HASH_MISMATCH; i++) {
+        struct slice form = slice_make(forms.text[i], forms.len[i]);
+        verdict = has_keys ? scram_verify(&keys, form) : hash_verify(stored, form);
+    }
+    password_forms_wipe(&forms);
+    OPENSSL_cleanse(&keys, sizeof keys);
+    return verdict;
+}
+
+static void make(struct verify_job *j, struct slice password)
+{
+    char text[PASSWORD_MAX];
+    struct scram_keys keys;
+    struct slice prepared = slice_make(text, prepare_password(password, text));
+    j->verdict = hash_make(prepared, j->hash) == 0 ? HASH_MATCH : HASH_UNUSABLE;
+    j->scram[0] = '\0';
+    if (j->scram_iterations && scram_make(prepared, j->scram_iterations, &keys) == 0)
+        scram_print(&keys, j->scram);
+    OPENSSL_cleanse(&keys, sizeof keys);
+    OPENSSL_cleanse(text, sizeof text);
+}
+
 static void work(struct verify_job *j)
 {
     struct slice password = slice_make(j->password, j->password_len);
-    struct scram_keys keys;
-    if (!j->make) {
-        j->verdict = hash_verify(j->hash, password);
-    } else {
-        j->verdict = hash_make(password, j->hash) == 0 ? HASH_MATCH : HASH_UNUSABLE;
-        j->scram[0] = '\0';
-        if (j->scram_iterations && scram_make(password, j->scram_iterations, &keys) == 0)
-            scram_print(&keys, j->scram);
-        OPENSSL_cleanse(&keys, sizeof keys);
-    }
+    if (j->make)
+        make(j, password);
+    else
+        j->verdict = compare(j->hash, password);
     OPENSSL_cleanse(j->password, sizeof j->password);
 }
 

@@ -149,6 +149,79 @@ def test_scram_does_not_tell_who_exists(quota):
     assert salt("web").split(",")[1] == salt("nobody").split(",")[1]
 
 
+def sha256_hash(password):
+    """As another system made it, of the bytes that its clients happened to send."""
+    return "pbkdf2_sha256$1000$salt$" + base64.b64encode(
+        hashlib.pbkdf2_hmac("sha256", password, b"salt", 1000)).decode()
+
+
+@pytest.mark.parametrize("given", ["D\u00fcrer \u00b3", "Du\u0308rer \u00b3",
+                                   "Du\u0308rer\u00a03", "D\u00fcr\u00ader 3"])
+def test_password_in_any_normal_form(quota, given):
+    """SASLprep: the same letters, whichever way the client writes them (RFC 4013)."""
+    quota.account(password=given)
+    for sent in ["D\u00fcrer 3", "Du\u0308rer 3", "D\u00fcrer\u20033", given]:
+        assert quota.login(password=sent).status == OK, ascii(sent)
+    for sent in ["Durer 3", "D\u00fcrer 2", "d\u00fcrer 3", "D\u00fcrer3"]:
+        assert quota.login(password=sent).status == FAILED, ascii(sent)
+    # a client of SCRAM prepares it itself (RFC 5802 section 5.1)
+    assert scram(quota, "web", "D\u00fcrer 3")[0].status == OK
+    # names: wide letters and a soft hyphen are the same user, no other
+    assert quota.login("\uff37e\u00adB", "D\u00fcrer 3").status == OK
+    assert quota.login("w\u00e9b", "D\u00fcrer 3").status == FAILED
+
+
+@pytest.mark.parametrize("stored", ["D\u00fcrer \u00b3".encode(), "Du\u0308rer \u00b3".encode(),
+                                    "D\u00fcrer 3".encode()])
+def test_imported_hash_of_another_normal_form(quota, stored):
+    records = [dict(type="account", account="acme"),
+               dict(type="user", account="acme", login="\uff37eb", hash=sha256_hash(stored))]
+    quota.ask("import", records=records)
+    assert quota.login(password=stored).status == OK
+    assert quota.login(password=stored.decode().replace("u\u0308", "\u00fc")).status == OK
+    assert quota.login(password="Durer 3").status == FAILED
+
+
+def test_password_that_is_no_utf_8(quota):
+    quota.ask("account.add", account="acme")
+    quota.ask("user.add", login="web", account="acme", hash=sha256_hash(b"caf\xe9"))
+    assert quota.login(password=b"caf\xe9").status == OK
+    assert quota.login(password=b"caf\xc3\xa9").status == FAILED
+
+
+def test_user_who_has_only_scram_keys(quota):
+    quota.account()
+    keys = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbs" \
+           "T4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    quota.ask("user.add", login="keys", account="acme", scram=keys)
+    assert scram(quota, "keys", "pencil")[0].status == OK
+    assert quota.login("keys", "pencil").status == OK
+    assert quota.login("keys", "Pencil").status == FAILED
+
+
+def test_changed_password_is_forgotten_others_are_not(quota):
+    """What is remembered is as quick as ever for all but the user that was changed."""
+    quota.account()
+    logins = [f"u{i}" for i in range(20)]
+    for login in logins:
+        quota.ask("user.add", login=login, account="acme", password="secret")
+        assert quota.login(login).status == OK
+    exported, _ = quota.ask("export")
+    mine = [r for r in exported if r.get("login") == "u0"]
+    quota.ask("user.set", login="web", password="other")
+    quota.ask("import", records=mine)
+
+    def duration(login):
+        start = time.monotonic()
+        assert quota.login(login).status == OK
+        return time.monotonic() - start
+    hashed = duration("u0")
+    others = sorted(duration(login) for login in logins[1:])
+    assert others[len(others) // 2] < hashed / 3, "one user's change costs others a hash"
+    assert duration("u0") < hashed / 3
+    assert quota.login(password="secret").status == FAILED
+
+
 def test_B16_fifty_failures_are_slower_and_slower_then_refused(quota):
     quota.account()
     delays = []
