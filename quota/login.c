@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "quota/prepare.h"
 #include "quota/verify.h"
 
 /* ---- questions under way ------------------------------------------------------------ */
@@ -117,7 +118,10 @@ void login_wrong(struct logins *l, struct question *x)
 {
     uint32_t delay = failures_add(&l->failures, l->q->s->config, client_of(x), slice_str(x->login),
                                   clock_mono());
-    login_fail(x, AUTH_FAILED, delay, x->known_user ? "wrong password" : "no such user");
+    login_fail(x, AUTH_FAILED, delay,
+               !x->known_user     ? "no such user"
+               : x->scram.problem ? x->scram.problem
+                                  : "wrong password");
 }
 
 static void grant(struct quota *q, struct smtpd *s, uint64_t tag, struct account *a,
@@ -170,31 +174,81 @@ bool login_turned_away(struct logins *l, struct question *x)
     return true;
 }
 
-/* ---- clients that do not log in ---------------------------------------------------------- */
+/* ---- clients whose password we do not see ------------------------------------------------ */
+
+static void grant_account(struct smtpd *s, uint64_t tag, struct account *a, const char *user)
+{
+    const char *why = NULL;
+    if (account_usable(s->q, a, &why))
+        grant(s->q, s, tag, a, user, SLICE(""));
+    else
+        send_result(s, &(struct ipc_auth_result){
+                           .tag = tag, .status = AUTH_DENIED, .reason = slice_str(why)});
+}
+
+/* The account that a parameter names, for all clients that are nobody else's. */
+static void grant_common(struct smtpd *s, uint64_t tag, const char *wanted, const char *parameter)
+{
+    char name[ACCOUNT_NAME_MAX + 1], reason[120];
+    struct account *a = NULL;
+    if (name_account(slice_str(wanted), name) == 0)
+        a = account_find(s->q, slice_str(name));
+    if (a) {
+        grant_account(s, tag, a, "");
+        return;
+    }
+    snprintf(reason, sizeof reason, "the account of %s does not exist", parameter);
+    send_result(s, &(struct ipc_auth_result){
+                       .tag = tag, .status = AUTH_TEMPORARY, .reason = slice_str(reason)});
+}
+
+/* Whoever controls an smtpd can name any user here: nobody is believed unless the
+ * operator has others who verify users. */
+static bool believes_others(const struct config *c)
+{
+    return strcmp(c->smtpd_sasl_type, "dovecot") == 0 || *c->smtpd_authorized_xclient_hosts;
+}
+
+/* A user whom Dovecot or a proxy vouches for. */
+static void grant_external(struct smtpd *s, uint64_t tag, struct slice name)
+{
+    const struct config *c = s->q->s->config;
+    struct ipc_auth_result no = {.tag = tag, .status = AUTH_DENIED};
+    char login[LOGIN_MAX + 1] = "";
+    struct user u;
+    if (!believes_others(c)) {
+        no.status = AUTH_TEMPORARY;
+        no.reason = SLICE("neither smtpd_sasl_type = dovecot nor smtpd_authorized_xclient_hosts is "
+                          "in quota's configuration: set it in main.cf, or for quota in master.cf");
+        send_result(s, &no);
+        return;
+    }
+    bool known = prepare_login(name, login) == 0 && user_find(s->q, slice_str(login), &u) == 1;
+    struct account *a = known ? account_find(s->q, slice_str(u.account)) : NULL;
+    if (!known && *c->external_login_account) {
+        grant_common(s, tag, c->external_login_account, "external_login_account");
+    } else if (a && !u.suspended) {
+        grant_account(s, tag, a, login);
+    } else {
+        no.reason = !known ? SLICE("the user belongs to no account")
+                    : a    ? SLICE("the user is suspended")
+                           : SLICE("the user's account does not exist");
+        send_result(s, &no);
+    }
+}
 
 int login_client(struct smtpd *s, struct slice body, struct err *e)
 {
-    struct quota *q = s->q;
     struct ipc_client_account in;
-    char name[ACCOUNT_NAME_MAX + 1];
-    const char *wanted = q->s->config->mynetworks_account, *why = NULL;
+    const char *common = s->q->s->config->mynetworks_account;
     if (ipc_client_account_decode(body, &in) < 0)
         return err_set(e, "malformed CLIENT_ACCOUNT");
-    struct ipc_auth_result r = {.tag = in.tag, .status = AUTH_NONE};
-    struct account *a = NULL;
-    if (*wanted && name_account(slice_str(wanted), name) == 0)
-        a = account_find(q, slice_str(name));
-    if (*wanted && !a) {
-        r.status = AUTH_TEMPORARY;
-        r.reason = SLICE("the account of mynetworks_account does not exist");
-    } else if (a && !account_usable(q, a, &why)) {
-        r.status = AUTH_DENIED;
-        r.reason = slice_str(why);
-    } else if (a) {
-        grant(q, s, in.tag, a, "", SLICE(""));
-        return 0;
-    }
-    send_result(s, &r);
+    if (in.user.len)
+        grant_external(s, in.tag, in.user);
+    else if (*common)
+        grant_common(s, in.tag, common, "mynetworks_account");
+    else
+        send_result(s, &(struct ipc_auth_result){.tag = in.tag, .status = AUTH_NONE});
     return 0;
 }
 

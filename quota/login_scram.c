@@ -19,8 +19,12 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e)
         return -1;
     x->is_scram = true;
     scram_init(&x->scram);
-    if (scram_first(&x->scram, in.message) < 0) {
-        login_fail(x, AUTH_FAILED, 1000, "malformed SCRAM message");
+    struct scram_binding binding = {.offered = (in.flags & AUTH_OFFERED) != 0,
+                                    .plus = (in.flags & AUTH_PLUS) != 0,
+                                    .exporter = in.exporter,
+                                    .endpoint = in.endpoint};
+    if (scram_first(&x->scram, in.message, &binding) < 0) {
+        login_fail(x, AUTH_FAILED, 1000, x->scram.problem);
         return 0;
     }
     if (prepare_login(slice_str(x->scram.user), x->login) < 0)

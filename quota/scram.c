@@ -175,17 +175,54 @@ static bool is_nonce(struct slice s)
     return s.len > 0 && s.len <= NONCE_MAX;
 }
 
-int scram_first(struct scram *s, struct slice message)
+/* The GS2 header's first part is "n" (no binding), "y" (none, since none is offered) or
+ * "p=NAME". *data is what the connection is known by under that name. */
+static const char *check_binding(struct slice flag, const struct scram_binding *b,
+                                 struct slice *data)
+{
+    *data = SLICE("");
+    if (!b->plus && slice_eq(flag, SLICE("n")))
+        return NULL;
+    if (!b->plus && slice_eq(flag, SLICE("y")))
+        return b->offered ? "the client did not see that channel binding is offered: somebody may "
+                            "be between it and us"
+                          : NULL;
+    if (slice_eq(flag, SLICE("p=tls-exporter")))
+        *data = b->exporter;
+    else if (slice_eq(flag, SLICE("p=tls-server-end-point")))
+        *data = b->endpoint;
+    else if (!slice_starts(flag, SLICE("p=")))
+        return "malformed SCRAM message";
+    return b->plus && data->len && data->len <= SCRAM_BINDING_DATA_MAX
+               ? NULL
+               : "the client wants a kind of channel binding that is not to be had";
+}
+
+/* Both parts of the header, and what c= must be. */
+static int take_header(struct scram *s, struct slice *message, const struct scram_binding *b)
+{
+    struct slice whole = *message, data;
+    struct slice flag = slice_cut(message, ','), who = slice_cut(message, ',');
+    s->problem = check_binding(flag, b, &data);
+    if (s->problem)
+        return -1;
+    s->problem = "malformed SCRAM message";
+    if (who.len) /* an authorization identity: another user */
+        return -1;
+    struct buf text = BUF_INIT(SCRAM_BINDING_MAX);
+    buf_adds(&text, slice_first(whole, (size_t)(message->ptr - whole.ptr)));
+    buf_adds(&text, data);
+    encode64((const unsigned char *)text.data, text.len, s->binding);
+    buf_free(&text);
+    return 0;
+}
+
+int scram_first(struct scram *s, struct slice message, const struct scram_binding *binding)
 {
     struct slice user, nonce;
-    if (message.len > SCRAM_MESSAGE_MAX)
+    s->problem = "malformed SCRAM message";
+    if (message.len > SCRAM_MESSAGE_MAX || take_header(s, &message, binding) < 0)
         return -1;
-    struct slice flag = slice_cut(&message, ','), who = slice_cut(&message, ',');
-    /* 'p' wants channel binding, which is not offered; an authorization identity
-     * would be another user */
-    if ((!slice_eq(flag, SLICE("n")) && !slice_eq(flag, SLICE("y"))) || who.len)
-        return -1;
-    encode64((const unsigned char *)(flag.ptr[0] == 'n' ? "n,," : "y,,"), 3, s->gs2);
     struct slice bare = message;
     if (attribute(&message, 'n', &user) < 0 || attribute(&message, 'r', &nonce) < 0 ||
         decode_user(user, s->user) < 0 || !is_nonce(nonce))
@@ -195,6 +232,7 @@ int scram_first(struct scram *s, struct slice message)
         return -1;
     s->nonce_at = (size_t)(nonce.ptr - bare.ptr);
     s->nonce_len = nonce.len;
+    s->problem = NULL;
     return 0;
 }
 
@@ -239,15 +277,22 @@ int scram_final(struct scram *s, struct slice message, struct buf *out)
     unsigned char proof[SCRAM_DIGEST], signature[SCRAM_DIGEST];
     char text[BASE64_DIGEST + 1];
     struct slice rest = message, binding, nonce, encoded;
+    s->problem = "malformed SCRAM message";
     if (message.len > SCRAM_MESSAGE_MAX || attribute(&rest, 'c', &binding) < 0 ||
         attribute(&rest, 'r', &nonce) < 0)
         return -1;
     size_t without = message.len - rest.len - 1; /* up to the comma before the proof */
     if (attribute(&rest, 'p', &encoded) < 0 || rest.len ||
-        decode64(encoded, proof, sizeof proof) != SCRAM_DIGEST ||
-        !slice_eq(binding, slice_str(s->gs2)) ||
-        !slice_eq(nonce, slice_make(s->challenge.data + s->nonce_at, s->nonce_len)))
+        decode64(encoded, proof, sizeof proof) != SCRAM_DIGEST)
         return -1;
+    if (!slice_eq(binding, slice_str(s->binding))) {
+        s->problem = "the channel binding is that of another connection: somebody may be between "
+                     "the client and us";
+        return -1;
+    }
+    s->problem = NULL;
+    if (!slice_eq(nonce, slice_make(s->challenge.data + s->nonce_at, s->nonce_len)))
+        return -1; /* of another exchange */
     struct buf all = BUF_INIT(8 * SCRAM_MESSAGE_MAX);
     buf_adds(&all, buf_slice(&s->bare));
     buf_addc(&all, ',');

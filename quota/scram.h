@@ -1,5 +1,6 @@
 /*
- * SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without channel binding.
+ * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side. With
+ * -PLUS the client proves that its TLS connection ends here (channel binding).
  * Pure but for the random nonce. Messages come and go without their base64.
  */
 #ifndef POSTERN_QUOTA_SCRAM_H
@@ -14,7 +15,9 @@ enum {
     SCRAM_SALT_MAX = 64,
     SCRAM_USER_MAX = 255,
     SCRAM_MESSAGE_MAX = 2048,
-    SCRAM_TEXT_MAX = 320 /* of keys as text */
+    SCRAM_BINDING_MAX = 160,     /* "p=tls-server-end-point,," and 64 bytes, in base64 */
+    SCRAM_BINDING_DATA_MAX = 64, /* bytes of what a connection is known by */
+    SCRAM_TEXT_MAX = 320         /* of keys as text */
 };
 
 /* What is kept instead of the password. */
@@ -35,22 +38,34 @@ void scram_print(const struct scram_keys *k, char out[static SCRAM_TEXT_MAX + 1]
 void scram_fake(struct slice secret, struct slice user, uint32_t iterations,
                 struct scram_keys *out);
 
+/* What the client's TLS connection is known by. Empty: not to be had. */
+struct scram_binding {
+    bool offered;          /* SCRAM-SHA-256-PLUS was announced */
+    bool plus;             /* ... and is what the client has chosen */
+    struct slice exporter; /* tls-exporter (RFC 9266) */
+    struct slice endpoint; /* tls-server-end-point (RFC 5929 section 4) */
+};
+
 /* One exchange. */
 struct scram {
     char user[SCRAM_USER_MAX + 1];
-    struct buf bare;      /* client-first-message-bare */
-    struct buf challenge; /* server-first-message */
-    char gs2[8];          /* base64 of the GS2 header, as c= must repeat it */
-    size_t nonce_at;      /* in challenge: behind "r=" */
+    struct buf bare;                 /* client-first-message-bare */
+    struct buf challenge;            /* server-first-message */
+    char binding[SCRAM_BINDING_MAX]; /* base64, as c= must have it: the GS2 header, then what
+                                      * the connection is known by */
+    const char *problem;             /* what is wrong, for the log; NULL: nothing, or the proof */
+    size_t nonce_at;                 /* in challenge: behind "r=" */
     size_t nonce_len;
     struct scram_keys keys;
 };
 void scram_init(struct scram *s);
 /* Wipes and frees. */
 void scram_free(struct scram *s);
-/* The client's first message; s->user is the name. 0, or -1: malformed, or it
- * insists on channel binding or on speaking for somebody else. */
-int scram_first(struct scram *s, struct slice message);
+/* The client's first message; s->user is the name. 0, or -1 with s->problem: malformed;
+ * it speaks for somebody else; it wants a binding that is not to be had; or it would
+ * have used one, had it seen that it is offered, so somebody has changed what it saw
+ * (RFC 5802 section 6). */
+int scram_first(struct scram *s, struct slice message, const struct scram_binding *binding);
 /* The answer is s->challenge. `nonce` is printable and without ','; NULL: random. */
 int scram_challenge(struct scram *s, const struct scram_keys *keys, const char *nonce);
 /* The client's final message. 0: it knows the password, and *out is the server's

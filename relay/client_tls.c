@@ -86,7 +86,7 @@ static struct slice server_name(const struct session *s, const struct tls_need *
 {
     struct slice name = need->servername;
     unsigned char raw[16];
-    if (slice_eq(name, SLICE("hostname")) || need->tlsa.len > 0)
+    if (slice_eq(name, SLICE("hostname")) || (need->tlsa.len > 0 && name.len == 0))
         name = slice_str(s->host);
     return tls_is_host_name(name) && nets_address(name, raw) < 0 ? name : SLICE("");
 }
@@ -104,7 +104,7 @@ static int add_records(SSL *ssl, struct slice list, struct err *e)
 }
 
 /* RFC 7672: names of the server are of no concern to DANE-EE(3) records; those of
- * DANE-TA(2) may name the MX host or the domain. */
+ * DANE-TA(2) may name the MX host, the domain, or the name where the host's aliases end. */
 static int enable_dane(struct tls *tls, const struct session *s, const struct tls_need *need,
                        struct err *e)
 {

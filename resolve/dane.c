@@ -28,27 +28,49 @@ void dane_free(struct dane *d)
     d->count = 0;
 }
 
-void dane_address(struct dane *d, size_t host, const struct dns_answer *a)
+void dane_address(struct dane *d, size_t host, const struct domain *name,
+                  const struct dns_answer *a)
 {
     if (host >= d->count || a->result != DNS_FOUND)
         return;
+    struct dane_host *h = &d->hosts[host];
     if (a->secure)
-        d->hosts[host].secure = true;
+        h->secure = true;
     else
-        d->hosts[host].insecure = true;
+        h->insecure = true;
+    if (a->owner.text[0] && strcmp(a->owner.text, name->text) != 0)
+        h->expanded = a->owner;
 }
 
-bool dane_wants(struct dane *d, size_t host)
+/* RFC 7672 section 2.2.2. Aliases that are beyond doubt to their end: TLSA records there
+ * go before those of the host's own name. If only the first alias is, those of the own
+ * name count. */
+static enum dane_step first_step(const struct dane_host *h)
+{
+    bool alias = h->expanded.text[0] != '\0';
+    if (h->secure && !h->insecure)
+        return alias ? DANE_ASK_EXPANDED : DANE_ASK_OWN;
+    return h->insecure && alias ? DANE_ASK_CNAME : DANE_END;
+}
+
+bool dane_next(struct dane *d, size_t host, const struct domain *name, uint16_t port,
+               struct dane_question *out)
 {
     struct dane_host *h = &d->hosts[host];
-    h->asked = h->secure && !h->insecure;
-    return h->asked;
-}
-
-int dane_name(const struct domain *host, uint16_t port, char out[DNS_NAME_MAX + 1])
-{
-    int len = snprintf(out, DNS_NAME_MAX + 1, "_%u._tcp.%s", port, host->text);
-    return len <= DNS_NAME_MAX ? 0 : -1;
+    if (h->step == DANE_BEGIN)
+        h->step = (uint8_t)first_step(h);
+    const struct domain *base = h->step == DANE_ASK_EXPANDED ? &h->expanded : name;
+    out->type = h->step == DANE_ASK_CNAME ? DNS_TYPE_CNAME : DNS_TYPE_TLSA;
+    if (h->step == DANE_END)
+        return false;
+    if (h->step == DANE_ASK_CNAME) {
+        snprintf(out->name, sizeof out->name, "%s", name->text);
+        return true;
+    }
+    if (snprintf(out->name, sizeof out->name, "_%u._tcp.%s", port, base->text) <= DNS_NAME_MAX)
+        return true;
+    dane_answered(d, host, &(struct dns_answer){.result = DNS_NXDOMAIN}); /* too long to exist */
+    return dane_next(d, host, name, port, out);
 }
 
 static void keep(struct dane_host *h, const struct dns_answer *a)
@@ -75,30 +97,39 @@ static void keep(struct dane_host *h, const struct dns_answer *a)
 void dane_answered(struct dane *d, size_t host, const struct dns_answer *a)
 {
     struct dane_host *h = &d->hosts[host];
-    h->asked = false;
-    if (a->result == DNS_FAILED)
+    enum dane_step step = (enum dane_step)h->step;
+    bool found = a->result == DNS_FOUND && a->secure;
+    h->step = DANE_END;
+    if (a->result == DNS_FAILED) {
         h->state = DANE_FAILED;
-    else if (a->result == DNS_FOUND && a->secure)
+    } else if (step == DANE_ASK_CNAME) {
+        if (found)
+            h->step = DANE_ASK_OWN;
+    } else if (found) {
+        h->from_expanded = step == DANE_ASK_EXPANDED;
         keep(h, a);
-    else
-        h->state = DANE_NONE;
+    } else if (step == DANE_ASK_EXPANDED) {
+        h->step = DANE_ASK_OWN;
+    }
 }
 
 void dane_facts(const struct dane *d, const struct mx_host *hosts, struct buf *out)
 {
     for (size_t i = 0; i < d->count; i++) {
         const struct dane_host *h = &d->hosts[i];
-        uint8_t state = h->asked ? (uint8_t)DANE_FAILED : h->state;
+        bool open = h->step != DANE_BEGIN && h->step != DANE_END;
+        uint8_t state = open ? (uint8_t)DANE_FAILED : h->state;
         struct ipc_tls_rule r = {.host = domain_slice(&hosts[i].name),
                                  .level = state,
+                                 .names = h->from_expanded ? domain_slice(&h->expanded) : SLICE(""),
                                  .tlsa =
                                      state == DANE_RECORDS ? buf_slice(&h->records) : SLICE("")};
         if (state == DANE_NONE)
             continue;
-        if (out->len + RULE_BYTES + r.host.len + r.tlsa.len > TLS_FACTS_RECORDS) {
+        if (out->len + RULE_BYTES + r.host.len + r.names.len + r.tlsa.len > TLS_FACTS_RECORDS) {
             /* without its records it cannot be checked; without a word it would not be */
             r.level = DANE_FAILED;
-            r.tlsa = SLICE("");
+            r.names = r.tlsa = SLICE("");
         }
         ipc_tls_rule_add(out, &r);
     }

@@ -148,7 +148,7 @@ static int read_record(const struct reader *r, const struct rr *rr, struct dns_r
     }
     if (rr->type == DNS_TYPE_MX)
         return read_mx(r, rr, out);
-    if (rr->type == DNS_TYPE_PTR)
+    if (rr->type == DNS_TYPE_PTR || rr->type == DNS_TYPE_CNAME)
         return read_ptr(r, rr, out);
     size_t want = rr->type == DNS_TYPE_A ? 4 : 16;
     if (rr->data_len != want)
@@ -178,6 +178,16 @@ static uint32_t negative_ttl(struct reader *r, unsigned authorities)
     return DNS_NEGATIVE_TTL;
 }
 
+/* The name that a record at `at` bears. */
+static void read_owner(const struct reader *r, size_t at, struct domain *out)
+{
+    char text[DNS_NAME_MAX + 2];
+    size_t len;
+    if (expand_name(r, at, r->message.len, text, &len) < 0 ||
+        domain_parse(slice_make(text, len), out) < 0)
+        out->text[0] = '\0';
+}
+
 /*
  * Records of the type are taken whatever name they bear: libunbound has matched
  * the question, followed the chain of CNAMEs and left nothing else in here.
@@ -188,6 +198,7 @@ static void read_answers(struct reader *r, unsigned answers, enum dns_type type,
     struct rr rr;
     out->ttl = TTL_MAX;
     for (unsigned i = 0; i < answers && i < DNS_SECTION_MAX; i++) {
+        size_t at = r->at;
         next_rr(r, &rr);
         if (r->failed)
             return;
@@ -195,6 +206,8 @@ static void read_answers(struct reader *r, unsigned answers, enum dns_type type,
             out->ttl = rr.ttl;
         if (rr.type != (uint16_t)type || rr.class != CLASS_IN || out->count == max)
             continue;
+        if (out->count == 0 && (type == DNS_TYPE_A || type == DNS_TYPE_AAAA))
+            read_owner(r, at, &out->owner);
         if (read_record(r, &rr, &records[out->count]) == 0)
             out->count++;
         else

@@ -7,6 +7,7 @@
 
 enum dns_type {
     DNS_TYPE_A = 1,
+    DNS_TYPE_CNAME = 5,
     DNS_TYPE_SOA = 6,
     DNS_TYPE_PTR = 12,
     DNS_TYPE_MX = 15,
@@ -26,7 +27,7 @@ struct dns_record {
     uint16_t preference;
     uint8_t address_len; /* 4, 16, or 0 for an MX or PTR record */
     uint8_t address[16];
-    struct domain host; /* MX: empty text for the root, "no mail" (RFC 7505); PTR */
+    struct domain host; /* MX: empty text for the root, "no mail" (RFC 7505); PTR; CNAME */
     struct slice data;  /* TXT, TLSA: as they are in the message, which they borrow from */
 };
 
@@ -37,6 +38,8 @@ struct dns_answer {
     size_t count;
     size_t dropped; /* records of this type that were unreadable (B58, B68) */
     const struct dns_record *records;
+    struct domain owner; /* of A and AAAA records: the name that bears them, which is another than
+                          * was asked about if that is an alias; empty: no host name, or none */
 };
 
 /* Reads the answer to a question for `type` out of a message into records[max]. What cannot be read

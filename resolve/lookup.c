@@ -45,20 +45,25 @@ static void note_ttl(struct lookup *l, const struct dns_answer *a)
 
 /* ---- TLS: DANE, then MTA-STS ------------------------------------------------ */
 
-static void tlsa_answered(const struct dns_answer *a, unsigned host, void *arg);
+static void dane_answer(const struct dns_answer *a, unsigned host, void *arg);
+
+static void ask_dane(struct lookup *l, size_t host)
+{
+    struct dane_question q;
+    if (dane_next(&l->dane, host, &l->hosts[host].name, l->destination.port, &q))
+        dns_ask(l->dns, q.name, q.type, &l->questions, (unsigned)host, dane_answer, l);
+}
 
 /* TLSA records of hosts whose name and addresses are beyond doubt (RFC 7672 section
  * 2.2): what the domain's own zone or the operator says. */
 static void ask_tlsa(struct lookup *l)
 {
-    char name[DNS_NAME_MAX + 1];
     l->asked_tlsa = true;
     if (!(l->destination.facts & TLS_WANT_DANE) ||
         (!l->mx_secure && l->destination.kind == DESTINATION_MX))
         return;
     for (size_t i = 0; i < l->host_count; i++)
-        if (dane_wants(&l->dane, i) && dane_name(&l->hosts[i].name, l->destination.port, name) == 0)
-            dns_ask(l->dns, name, DNS_TYPE_TLSA, &l->questions, (unsigned)i, tlsa_answered, l);
+        ask_dane(l, i);
 }
 
 /* Goes on when a round of questions is over. */
@@ -72,11 +77,12 @@ static void advance(struct lookup *l)
         lookup_finish(l);
 }
 
-static void tlsa_answered(const struct dns_answer *a, unsigned host, void *arg)
+static void dane_answer(const struct dns_answer *a, unsigned host, void *arg)
 {
     struct lookup *l = arg;
     dane_answered(&l->dane, host, a);
     note_ttl(l, a);
+    ask_dane(l, host);
     advance(l);
 }
 
@@ -117,7 +123,7 @@ static void address_answered(const struct dns_answer *a, unsigned host, void *ar
     else if (a->result == DNS_FOUND)
         keep_addresses(l, a, (uint16_t)host);
     if (l->destination.facts & TLS_WANT_DANE)
-        dane_address(&l->dane, host, a);
+        dane_address(&l->dane, host, &l->hosts[host].name, a);
     note_ttl(l, a);
     advance(l);
 }

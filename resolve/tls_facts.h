@@ -30,7 +30,8 @@ struct tls_facts {
     enum mta_sts_mode sts_mode;
     struct buf sts_mx; /* its patterns, see mta_sts.h */
     struct buf hosts;  /* ipc_tls_rule records with a name, TLSA records and `level`: an enum
-                        * dane_state; for hosts that are not DANE_NONE */
+                        * dane_state; for hosts that are not DANE_NONE. `names` is the name
+                        * that the records are of, if the host is an alias of it */
 };
 
 struct tls_facts *tls_facts_new(void);

@@ -270,11 +270,15 @@ static void add_dane(struct building *b)
 {
     struct ipc_cursor c = ipc_list_cursor(buf_slice(&b->facts->hosts));
     struct ipc_tls_rule host;
-    struct buf names = BUF_INIT(DNS_NAME_MAX + 16);
-    (void)buf_printf(&names, "hostname:%s", b->d->name.text);
+    struct buf names = BUF_INIT(2 * DNS_NAME_MAX + 16);
     while (ipc_tls_rule_next(&c, &host)) {
         struct ipc_tls_rule r = basic(b);
+        bool alias = host.names.len > 0; /* the records are those of the name where it ends */
+        buf_clear(&names);
+        (void)buf_printf(&names, "hostname:%s%s%.*s", b->d->name.text, alias ? ":" : "",
+                         SLICE_ARG(host.names));
         r.host = host.host;
+        r.servername = alias ? host.names : SLICE("hostname"); /* section 8.1 */
         r.origin = TLS_ORIGIN_DANE;
         r.flags = TLS_RULE_AUTHENTIC;
         r.level = TLS_LEVEL_DANE;

@@ -26,20 +26,23 @@ struct mechanism {
     struct slice name;
     enum auth_step first;
     unsigned traits; /* enum sasl_trait */
+    bool plus;       /* with channel binding */
 };
 
 /* Of our own accounts. The strongest first: clients that know nothing better take the
  * first they know. */
 static const struct mechanism mechanisms[] = {
-    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH},
-    {{"PLAIN", 5}, STEP_PLAIN, SASL_PLAINTEXT},
-    {{"LOGIN", 5}, STEP_LOGIN_USER, SASL_PLAINTEXT},
+    {{"SCRAM-SHA-256-PLUS", 18}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, true},
+    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, false},
+    {{"PLAIN", 5}, STEP_PLAIN, SASL_PLAINTEXT, false},
+    {{"LOGIN", 5}, STEP_LOGIN_USER, SASL_PLAINTEXT, false},
 };
 enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
 
 struct auth {
     char mechanism[SASL_MECHANISM_MAX + 1];
     uint8_t step;
+    bool plus;
     uint8_t status;      /* enum auth_status of an answer that the client is to hear later */
     struct slice user;   /* LOGIN's; into user_text */
     struct login *login; /* proved; until the client's last word */
@@ -57,10 +60,21 @@ void auth_configure(struct auth_setup *a, const struct config *config)
 
 /* ---- mechanisms -------------------------------------------------------------------- */
 
+static bool can_bind(const struct session *s)
+{
+    struct secure_binding b;
+    if (!s->server->config->smtpd_sasl_channel_binding)
+        return false;
+    secure_binding(s, &b);
+    return b.exporter_len || b.endpoint_len;
+}
+
 static bool is_permitted(const struct session *s, const struct mechanism *m)
 {
     const struct auth_setup *setup = &s->server->auth;
     if (m->first == STEP_SCRAM_FIRST && s->server->config->scram_iterations == 0)
+        return false;
+    if (m->plus && !can_bind(s))
         return false;
     return sasl_permits(secure_is_on(s) ? setup->tls_options : setup->options, m->traits);
 }
@@ -78,7 +92,7 @@ static bool next_mechanism(const struct session *s, size_t *at, struct mechanism
             *out = mechanisms[i];
         else
             *out = (struct mechanism){slice_str(d->mechanisms[i].name), STEP_DOVECOT,
-                                      d->mechanisms[i].traits};
+                                      d->mechanisms[i].traits, false};
         if (is_permitted(s, out))
             return true;
     }
@@ -186,6 +200,7 @@ static void succeed(struct session *s)
     s->login = s->auth->login;
     s->auth->login = NULL;
     end(s);
+    s->nobody = false;
     login_free(&s->host_login);
     reply_ready(s, 235, SLICE("235 2.7.0 Authentication successful\r\n"));
 }
@@ -268,6 +283,21 @@ static void take_password(struct session *s, struct slice message)
         ask_password(s, s->auth->user, message);
 }
 
+static void ask_scram(struct session *s, struct buf *out, struct slice message)
+{
+    struct secure_binding b;
+    secure_binding(s, &b);
+    uint32_t flags =
+        flags_of(s) | (can_bind(s) ? AUTH_OFFERED : 0) | (s->auth->plus ? (uint32_t)AUTH_PLUS : 0);
+    ipc_auth_scram_encode(
+        out, &(struct ipc_auth_scram){.tag = s->question.tag,
+                                      .client = client_address(s),
+                                      .flags = flags,
+                                      .exporter = slice_make(b.exporter, b.exporter_len),
+                                      .endpoint = slice_make(b.endpoint, b.endpoint_len),
+                                      .message = message});
+}
+
 static void take_scram(struct session *s, struct slice message)
 {
     bool first = s->auth->step == STEP_SCRAM_FIRST;
@@ -277,10 +307,7 @@ static void take_scram(struct session *s, struct slice message)
         return;
     }
     if (first)
-        ipc_auth_scram_encode(out, &(struct ipc_auth_scram){.tag = s->question.tag,
-                                                            .client = client_address(s),
-                                                            .flags = flags_of(s),
-                                                            .message = message});
+        ask_scram(s, out, message);
     else
         ipc_auth_response_encode(
             out, &(struct ipc_auth_response){.tag = s->question.tag, .message = message});
@@ -351,6 +378,7 @@ void auth_begin(struct session *s, struct slice name, const struct slice *initia
     }
     s->auth = xcalloc(1, sizeof *s->auth);
     s->auth->step = (uint8_t)m.first;
+    s->auth->plus = m.plus;
     snprintf(s->auth->mechanism, sizeof s->auth->mechanism, "%.*s", SLICE_ARG(m.name));
     if (initial)
         take_text(s, *initial, true);

@@ -39,7 +39,7 @@ static bool has_account(const struct session *s)
     const struct config *c = s->server->config;
     if (!c->accounts_enable || s->nobody)
         return false;
-    return payer(s) || (session_may_relay(s) && *c->mynetworks_account);
+    return payer(s) || s->login || (session_may_relay(s) && *c->mynetworks_account);
 }
 
 uint64_t gate_size_limit(const struct session *s)
@@ -108,6 +108,12 @@ static void ask_mail(struct session *s)
     s->wait = WAIT_ACCOUNTS;
 }
 
+/* The user whom Dovecot or a proxy vouches for; empty: a client of mynetworks. */
+static struct slice external_user(const struct session *s)
+{
+    return s->login ? slice_make(s->login->name, s->login->name_len) : SLICE("");
+}
+
 /* Once a session. */
 static void ask_client(struct session *s)
 {
@@ -116,8 +122,9 @@ static void ask_client(struct session *s)
         s->tx.gate->done(s, &unavailable);
         return;
     }
-    ipc_client_account_encode(
-        out, &(struct ipc_client_account){.tag = s->question.tag, .client = client_address(s)});
+    ipc_client_account_encode(out, &(struct ipc_client_account){.tag = s->question.tag,
+                                                                .client = client_address(s),
+                                                                .user = external_user(s)});
     s->wait = WAIT_ACCOUNTS;
 }
 
@@ -145,7 +152,8 @@ static void forget_gate(struct session *s)
     xfree(&s->tx.gate);
 }
 
-/* The account of a client of mynetworks. */
+/* The account of a client of mynetworks, or of a user that others vouch for. An
+ * account may stand for all users that it does not know: then r has no user. */
 void gate_client(struct session *s, const struct ipc_auth_result *r)
 {
     struct refusal no = {550, "5.7.1", ""};
@@ -154,7 +162,7 @@ void gate_client(struct session *s, const struct ipc_auth_result *r)
     s->wait = WAIT_NOTHING;
     switch (r->status) {
     case AUTH_OK:
-        s->host_login = login_of_account("", r);
+        s->host_login = login_of_account(r->user.len && s->login ? s->login->method : "", r);
         if (s->host_login)
             ask_mail(s);
         else

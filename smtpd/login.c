@@ -12,6 +12,8 @@ static struct login *make(const char *method, struct slice user, struct slice ti
     buf_add_escaped(&escaped, user, LOGIN_USER_MAX);
     l->user = slice_dup(buf_slice(&escaped));
     buf_free(&escaped);
+    l->name = slice_dup(user);
+    l->name_len = user.len;
     l->ticket_len = (uint16_t)ticket.len;
     if (ticket.len)
         memcpy(l->ticket, ticket.ptr, ticket.len);
@@ -40,5 +42,6 @@ void login_free(struct login **l)
     if (!*l)
         return;
     free((*l)->user);
+    free((*l)->name);
     xfree(l);
 }

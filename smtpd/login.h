@@ -18,10 +18,12 @@ struct login {
     char
         method[SASL_MECHANISM_MAX + 1]; /* "PLAIN"; "XCLIENT": as a proxy says; "": of mynetworks */
     char *user;                         /* escaped */
-    uint64_t size_limit;                /* of a message; 0: no other than everybody's */
-    uint32_t recipient_limit;           /* the same */
-    bool any_sender;                    /* From: is not looked at */
-    uint16_t ticket_len;                /* 0: quota does not know it */
+    char *name;                         /* the same as it was said; may have NUL bytes */
+    size_t name_len;
+    uint64_t size_limit;      /* of a message; 0: no other than everybody's */
+    uint32_t recipient_limit; /* the same */
+    bool any_sender;          /* From: is not looked at */
+    uint16_t ticket_len;      /* 0: quota does not know it */
     char ticket[];
 };
 

@@ -152,6 +152,15 @@ bool secure_is_on(const struct session *s)
     return s->tls && tls_established(s->tls);
 }
 
+void secure_binding(const struct session *s, struct secure_binding *out)
+{
+    *out = (struct secure_binding){.exporter_len = 0};
+    if (!secure_is_on(s))
+        return;
+    out->exporter_len = tls_exporter(s->tls, out->exporter) ? sizeof out->exporter : 0;
+    out->endpoint_len = tls_endpoint(s->tls, out->endpoint);
+}
+
 bool secure_ready(const struct session *s)
 {
     const struct secure *sec = &s->server->secure;

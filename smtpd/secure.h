@@ -60,5 +60,11 @@ void secure_close(struct session *s);
 void secure_received(const struct session *s, struct buf *out);
 /* Whether the session's bytes are encrypted. */
 bool secure_is_on(const struct session *s);
+/* What the session's TLS connection is known by; empty without TLS. */
+struct secure_binding {
+    unsigned char exporter[TLS_EXPORTER_BYTES], endpoint[TLS_ENDPOINT_MAX];
+    size_t exporter_len, endpoint_len;
+};
+void secure_binding(const struct session *s, struct secure_binding *out);
 
 #endif

@@ -163,6 +163,15 @@ void tls_describe(const struct tls_facts *f, struct buf *out);
  * far as it is known; nothing for a resumed session. */
 void tls_describe_more(const struct tls_facts *f, struct buf *out);
 
+/* What a connection is known by to both ends, and to nobody between (channel binding). */
+enum { TLS_EXPORTER_BYTES = 32, TLS_ENDPOINT_MAX = 64 };
+/* tls-exporter (RFC 9266). False: not with this connection, which is not of TLS 1.3. */
+bool tls_exporter(const struct tls *t, unsigned char out[static TLS_EXPORTER_BYTES]);
+/* tls-server-end-point (RFC 5929 section 4): the digest of a server's own certificate;
+ * its length. 0: there is none (Ed25519), or a resumed session of a server that may have
+ * been made with another certificate. */
+size_t tls_endpoint(const struct tls *t, unsigned char out[static TLS_ENDPOINT_MAX]);
+
 /* The other side's certificate. Names are as the certificate has them: escape
  * them before they get into a log. */
 struct tls_peer {

@@ -149,3 +149,29 @@ void tls_peer(const struct tls *t, struct tls_peer *out)
         to_hex(bytes, len, out->fingerprint);
     key_fingerprint(x, out->key_fingerprint);
 }
+
+/* ---- channel binding -------------------------------------------------------------------- */
+
+bool tls_exporter(const struct tls *t, unsigned char out[static TLS_EXPORTER_BYTES])
+{
+    static const char label[] = "EXPORTER-Channel-Binding";
+    return SSL_version(t->ssl) == TLS1_3_VERSION && SSL_is_init_finished(t->ssl) &&
+           SSL_export_keying_material(t->ssl, out, TLS_EXPORTER_BYTES, label, sizeof label - 1,
+                                      (const unsigned char *)"", 0, 1) == 1;
+}
+
+size_t tls_endpoint(const struct tls *t, unsigned char out[static TLS_ENDPOINT_MAX])
+{
+    int digest = NID_undef;
+    unsigned len = 0;
+    X509 *own = SSL_get_certificate(t->ssl);
+    if (!own || SSL_session_reused(t->ssl) ||
+        X509_get_signature_info(own, &digest, NULL, NULL, NULL) != 1)
+        return 0;
+    if (digest == NID_md5 || digest == NID_sha1)
+        digest = NID_sha256;
+    const EVP_MD *md = digest == NID_undef ? NULL : EVP_get_digestbynid(digest);
+    return md && EVP_MD_get_size(md) <= TLS_ENDPOINT_MAX && X509_digest(own, md, out, &len) == 1
+               ? len
+               : 0;
+}

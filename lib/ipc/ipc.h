@@ -182,7 +182,9 @@ enum listing_status {
 };
 enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
 enum auth_flag {
-    AUTH_TLS = 1 /* the session is encrypted */
+    AUTH_TLS = 1,     /* the session is encrypted */
+    AUTH_OFFERED = 2, /* channel binding was: SCRAM-SHA-256-PLUS is in EHLO's reply */
+    AUTH_PLUS = 4     /* ... and is what the client has chosen */
 };
 enum auth_status {
     AUTH_OK,

@@ -63,8 +63,8 @@ class Shop(Postern):
         subprocess.run([os.path.join(BIN, "postern"), "-c", self.directory, "user", "add", login,
                         account], input=password + "\n", text=True, check=True, timeout=60)
 
-    def usage(self, account="acme"):
-        return json.loads(self.ctl("usage", "show", account, "--json"))
+    def usage(self, account="acme", user=None):
+        return json.loads(self.ctl("usage", "show", account, *([user] if user else []), "--json"))
 
     def connect(self, port=None, tls=None, source=None):
         """A client in TLS that has said EHLO."""
@@ -129,6 +129,29 @@ def fail2ban_directory():
     return beside if os.path.isdir(beside) else "/etc/fail2ban"
 
 
+def scram_plus(c, binding, data, mechanism="SCRAM-SHA-256-PLUS", password="secret"):
+    """The same with channel binding: GS2 header `binding`, and what the connection is
+    known by. The reply to the first message, or to the last one."""
+    def b64(text):
+        return base64.b64encode(text).decode()
+    header = f"{binding},,".encode()
+    bare = b"n=web@acme.test,r=fyko+d2lbbFgONRv9qkxdawL"
+    code, text = c.docmd("AUTH", f"{mechanism} " + b64(header + bare))
+    if code != 334:
+        return code
+    first = base64.b64decode(text)
+    parts = dict(p.split(b"=", 1) for p in first.split(b","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts[b"s"]),
+                                 int(parts[b"i"]))
+    key = hmac.new(salted, b"Client Key", "sha256").digest()
+    without = b"c=" + b64(header + data).encode() + b",r=" + parts[b"r"]
+    message = b",".join((bare, first, without))
+    signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
+    proof = bytes(a ^ b for a, b in zip(key, signature))
+    code, text = c.docmd(b64(without + b",p=" + b64(proof).encode()))
+    return c.docmd("")[0] if code == 334 else code
+
+
 # ---- every port and mechanism ----------------------------------------------------------------
 
 
@@ -137,7 +160,8 @@ def fail2ban_directory():
 def test_every_port_and_mechanism(shop, sink, port, mechanism):
     recipient = f"{port}-{mechanism}@dst.test".lower()
     with shop.connect(getattr(shop, port)) as c:
-        assert c.esmtp_features["auth"].split() == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+        assert c.esmtp_features["auth"].split() == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN",
+                                                    "LOGIN"]
         c.user, c.password = "web@acme.test", "secret"
         if mechanism == "SCRAM-SHA-256":
             assert scram(c, c.user, c.password) == 235
@@ -149,6 +173,50 @@ def test_every_port_and_mechanism(shop, sink, port, mechanism):
     assert b"with ESMTPSA id" in got[0].content
     shop.wait_log(rf"client=unknown\[127.0.0.1\], sasl_method={mechanism}, "
                   r"sasl_username=web@acme.test$")
+
+
+def test_channel_binding(shop):
+    """SCRAM-SHA-256-PLUS, by the digest of the server's certificate (RFC 5929 section 4)."""
+    def attempt(binding, data=None, **how):
+        with shop.connect(shop.submissions) as c:
+            end_point = hashlib.sha256(c.sock.getpeercert(True)).digest()
+            return scram_plus(c, binding, end_point if data is None else data, **how)
+    assert attempt("p=tls-server-end-point") == 235
+    # somebody between, who has the password's proof but another certificate
+    assert attempt("p=tls-server-end-point", bytes(32)) == 535
+    shop.wait_log("SASL SCRAM-SHA-256-PLUS authentication failed: the channel binding is that of "
+                  "another connection")
+    assert attempt("p=tls-server-end-point", password="wrong") == 535
+    assert attempt("p=tls-unique") == 535
+    # a client that can bind, and to which somebody has said that we cannot
+    assert attempt("y", b"", mechanism="SCRAM-SHA-256") == 535
+    shop.wait_log("the client did not see that channel binding is offered")
+    assert attempt("n", b"", mechanism="SCRAM-SHA-256") == 235
+    assert attempt("n", b"") == 535
+
+
+def test_channel_binding_of_gnu_sasl(shop):
+    """Another implementation, with tls-exporter (RFC 9266)."""
+    def attempt(password, *options):
+        done = subprocess.run(
+            ["gsasl", "--smtp", "--starttls", "--x509-ca-file=",  # whoever has signed it
+             "--connect", f"127.0.0.1:{shop.submission}", "--authentication-id=web@acme.test",
+             f"--password={password}", "--no-client-first", *options],
+            input="", capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+    for mechanism in ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"):
+        options = ["--mechanism", mechanism] + (["--no-cb"] if "PLUS" not in mechanism else [])
+        status, output = attempt("secret", *options)
+        assert "235 2.7.0" in output, (status, output)
+        status, output = attempt("wrong", *options)
+        assert "235 2.7.0" not in output and "535" in output, (status, output)
+
+
+def test_channel_binding_can_be_turned_off(tmp_path, sink):
+    with Shop(tmp_path / "shop", sink, smtpd_sasl_channel_binding="no") as p:
+        with p.connect() as c:
+            assert c.esmtp_features["auth"].split() == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+            assert scram_plus(c, "y", b"", mechanism="SCRAM-SHA-256") == 235
 
 
 def test_wrong_passwords_on_every_mechanism(shop):
@@ -315,7 +383,7 @@ def test_thunderbird_s_sequence(shop, sink):
     assert "250-STARTTLS" in say(sock, "EHLO [127.0.0.1]")
     assert say(sock, "STARTTLS").startswith("220")
     with context().wrap_socket(sock, server_hostname="relay.test") as s:
-        assert "250-AUTH SCRAM-SHA-256 PLAIN LOGIN" in say(s, "EHLO [127.0.0.1]")
+        assert "250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN" in say(s, "EHLO [127.0.0.1]")
         assert say(s, "AUTH PLAIN " + plain("web@acme.test", "secret")).startswith("235")
         size = len(MESSAGE)
         assert say(s, f"MAIL FROM:<web@acme.test> BODY=8BITMIME SIZE={size}").startswith("250")

@@ -166,6 +166,12 @@ def test_dovecot_knows_the_passwords(place, sink, way):
         with Shop(os.path.join(place, "shop"), sink, smtpd_sasl_type="dovecot",
                   smtpd_sasl_path=where) as p:
             p.wait_log("knows the passwords")
+            # who is nobody's user may log in, and send nothing
+            with p.connect() as c:
+                assert attempt(c, "PLAIN", PASSWORD) == 235
+                with pytest.raises(smtplib.SMTPSenderRefused, match="belongs to no account"):
+                    c.sendmail(USER, ["no@dst.test"], MESSAGE)
+            p.user("web", "of no use here")  # as this Dovecot calls it
             offered = wait_until(lambda: features(p).get("auth"), 20, "Dovecot's mechanisms")
             assert set(offered.split()) == {"PLAIN", "LOGIN", "SCRAM-SHA-256"}
             for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
@@ -179,6 +185,12 @@ def test_dovecot_knows_the_passwords(place, sink, way):
                            f"sasl_method={mechanism}, sasl_username={USER}$")
                 p.wait_log(rf"warning: unknown\[127.0.0.1\]: SASL {mechanism} authentication "
                            "failed: ")
+            wait_until(lambda: p.usage()["delivered"]["messages"] == 3, what="the charges")
+            assert p.usage(user="web")["delivered"]["messages"] == 3
+            with p.connect() as c:
+                assert attempt(c, "PLAIN", PASSWORD) == 235
+                with pytest.raises(smtplib.SMTPSenderRefused, match="not owned by account acme"):
+                    c.sendmail("a@elsewhere.test", ["no@dst.test"], MESSAGE)
             with p.connect() as c:  # initial response, and a cancelled exchange
                 assert c.docmd("AUTH", "LOGIN")[0] == 334
                 assert c.docmd("*")[0] == 501

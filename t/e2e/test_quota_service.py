@@ -263,6 +263,52 @@ def test_clients_of_mynetworks(quota):
     assert q.reserve(answer.ticket, sender="a@own.test", authors=()).owner == b"own"
 
 
+def outsider(q, user):
+    """The account of a user whom Dovecot or a proxy names."""
+    q.smtpd.send("ipc_client_account", tag=q.next_tag(), client=CLIENT, user=user)
+    return q.smtpd.expect("ipc_auth_result")
+
+
+def test_users_of_dovecot_and_of_proxies(quota):
+    """Whoever controls an smtpd could name anybody: only where the operator has others
+    who verify users; and then their mail is their account's."""
+    quota.account()
+    answer = outsider(quota, "web")
+    assert answer.status == TEMPORARY and not answer.ticket and b"main.cf" in answer.reason
+    for config in ({"smtpd_sasl_type": "dovecot"}, {"smtpd_authorized_xclient_hosts": "192.0.2.9"}):
+        quota.stop(remove=False)
+        quota.__dict__.update(quota.again(MONTH, config={**config, "mynetworks_account": "acme"})
+                              .__dict__)
+        answer = outsider(quota, "WEB")
+        assert (answer.status, answer.account, answer.user) == (OK, b"acme", b"web")
+        assert quota.mail(answer.ticket, "a@acme.test").code == 0
+        assert quota.mail(answer.ticket, "a@other.test").code == 553
+        assert quota.reserve(answer.ticket).owner == b"acme/web"
+        assert quota.login().status == OK  # our own go on
+        answer = outsider(quota, "stranger")
+        assert answer.status == DENIED and answer.reason == b"the user belongs to no account"
+        assert outsider(quota, "we\0b").status == DENIED
+        assert outsider(quota, "x" * 5000).status == DENIED
+    quota.ask("user.set", login="web", status="suspended")
+    assert outsider(quota, "web").reason == b"the user is suspended"
+    quota.ask("user.set", login="web", status="active")
+    quota.ask("account.set", account="acme", status="suspended")
+    assert outsider(quota, "web").reason == b"the account is suspended"
+
+
+def test_account_of_unknown_users_of_others(quota):
+    quota.account()
+    quota.stop(remove=False)
+    q = quota.again(MONTH, config={"smtpd_sasl_type": "dovecot", "external_login_account": "guests"})
+    quota.__dict__.update(q.__dict__)
+    assert outsider(q, "stranger").status == TEMPORARY
+    q.account("guests", None, domain="guests.test")
+    answer = outsider(q, "stranger")
+    assert (answer.status, answer.account, answer.user) == (OK, b"guests", b"")
+    assert q.reserve(answer.ticket, sender="a@guests.test", authors=()).owner == b"guests"
+    assert outsider(q, "web").account == b"acme"
+
+
 # ---- what may be sent --------------------------------------------------------------------
 
 

@@ -114,6 +114,22 @@ half MX 10 mx.half
 away MX 10 mx.plain
 host A 127.0.0.15
 _25._tcp.host TLSA 3 1 1 {DIGEST}
+alias MX 10 mx.alias
+mx.alias CNAME middle.alias
+middle.alias CNAME real.alias
+real.alias A 127.0.0.18
+_25._tcp.real.alias TLSA 3 1 1 {DIGEST}
+_25._tcp.mx.alias TLSA 3 1 2 {DIGEST}{DIGEST}
+own MX 10 mx.own
+mx.own CNAME mx.none
+_25._tcp.mx.own TLSA 3 1 1 {DIGEST}
+out MX 10 mx.out
+mx.out CNAME mx.plain
+_25._tcp.mx.out TLSA 3 1 1 {DIGEST}
+outside MX 10 alias.plain
+cut MX 10 mx.cut
+mx.cut CNAME mx.half
+_25._tcp.mx.cut TLSA 3 1 1 {DIGEST}
 plain NS ns
 bogus NS ns
 bogus DS 12345 13 2 {DIGEST}
@@ -122,6 +138,8 @@ PLAIN = f"""
 @ MX 10 mx
 @ MX 20 mx.dane.test.
 mx A 127.0.0.16
+alias CNAME mx
+_25._tcp.alias TLSA 3 1 1 {DIGEST}
 _25._tcp.mx TLSA 3 1 1 {DIGEST}
 """
 BOGUS = "@ MX 10 mx\nmx A 127.0.0.17\n"
@@ -186,6 +204,30 @@ def test_B67_a_bogus_tlsa_answer_is_no_downgrade(validating):
 
 def test_dane_of_a_domain_without_mx(validating):
     assert rules(validating.ask("u@host.test"))["host.test"].level == DANE
+
+
+def test_dane_of_an_alias(validating):
+    """RFC 7672 section 2.2.2: records where the aliases end go before those of the name
+    that the MX record has."""
+    host = rules(validating.ask("u@alias.test"))["mx.alias.test"]
+    assert (host.level, host.origin) == (DANE, BY_DANE)
+    assert [(t.usage, t.selector, t.matching) for t in host.tlsa] == [(3, 1, 1)]
+    assert host.names == b"hostname:alias.test:real.alias.test"
+    assert host.servername == b"real.alias.test"
+    # none there: those of the host's own name
+    host = rules(validating.ask("u@own.test"))["mx.own.test"]
+    assert (host.level, host.names, host.servername) == (DANE, b"hostname:own.test", b"hostname")
+
+
+def test_B67_dane_of_an_alias_that_leaves_what_is_signed(validating):
+    # the alias is signed, where it ends is not: the records of the own name hold
+    host = rules(validating.ask("u@out.test"))["mx.out.test"]
+    assert (host.level, host.names) == (DANE, b"hostname:out.test")
+    # the alias itself is not signed
+    assert only(validating.ask("u@outside.test")).level == MAY
+    # where it ends nobody can tell: the own name's records are no way round that
+    host = rules(validating.ask("u@cut.test", 15))["mx.cut.test"]
+    assert (host.level, host.why) == (FORBIDDEN, b"the lookup of its TLSA records failed")
 
 
 def test_dane_only(zones, place):

@@ -670,15 +670,34 @@ def test_xclient_is_another_client():
         c.expect("RSET", "250")
         c.expect("XCLIENT LOGIN=proxied ADDR=198.51.100.1", "220")
         c.expect("EHLO other.test", "250")
-        # it has no ticket of quota's: it is charged as clients of mynetworks are
+        # quota has not seen the password: it is asked whose user that is
         c.send("MAIL FROM:<a@acme.test>\r\n")
         question = rig.quota.expect("ipc_client_account")
-        assert question.client == bytes([198, 51, 100, 1])
-        rig.grant(question.tag, user="", account="own")
+        assert question.client == bytes([198, 51, 100, 1]) and question.user == b"proxied"
+        rig.grant(question.tag, user="proxied", account="acme", ticket="proxied's")
+        question = rig.quota.expect("ipc_mail_request")
+        assert question.ticket == b"proxied's"
+        rig.quota.send("ipc_mail_answer", recipients=10, tag=question.tag)
+        assert c.reply()[0] == 250
+        c.expect("RCPT TO:<b@dst.test>", "250")
+        c.expect("RSET", "250")
+        assert rig.mail(c)[0].ticket == b"proxied's"  # asked once
+        c.expect("RSET", "250")
+        # the next one that the proxy speaks for is somebody else
+        c.expect("XCLIENT LOGIN=st+41tic ADDR=198.51.100.1", "220")
+        c.expect("EHLO other.test", "250")
+        c.send("MAIL FROM:<a@acme.test>\r\n")
+        question = rig.quota.expect("ipc_client_account")
+        assert question.user == b"stAtic"
+        rig.quota.send("ipc_auth_result", tag=question.tag, status=DENIED,
+                       reason="the user belongs to no account")
+        assert c.reply() == (550, "5.7.1 Error: the user belongs to no account")
+        # an account that stands for all who are unknown
+        c.send("MAIL FROM:<a@acme.test>\r\n")
+        rig.grant(rig.quota.expect("ipc_client_account").tag, user="", account="others")
         rig.quota.send("ipc_mail_answer", recipients=10,
                        tag=rig.quota.expect("ipc_mail_request").tag)
         assert c.reply()[0] == 250
-        c.expect("RCPT TO:<b@dst.test>", "250")
         wait_until(lambda: "sasl_method=XCLIENT, sasl_username=proxied" in rig.smtpd.log())
 
 

@@ -175,6 +175,7 @@ def test_mta_sts_defers_a_server_that_is_not_the_one(place, dns, ca):
 def test_B72_dane_of_a_real_signed_zone(place, ca):
     with tls_sink(ca.good) as sink:
         zone = "ns A 127.0.0.1\nmx A 127.0.0.1\nmy A 127.0.0.1\na MX 10 mx\nb MX 10 my\n" \
+            "c MX 10 al\nal CNAME mx\nd MX 10 bl\nbl CNAME my\n" \
             f"_{sink.port}._tcp.mx TLSA {ca.good.tlsa(3, 1, 1)}\n" \
             f"_{sink.port}._tcp.my TLSA {ca.bad.tlsa(3, 1, 1)}\n"
         with SignedZones({"test": zone}, signed=["test"]) as zones:
@@ -186,7 +187,12 @@ def test_B72_dane_of_a_real_signed_zone(place, ca):
                 event = attempt(p, p.send("s@src.test", ["r@b.test"], MAIL))
                 assert (event["event"], event["status"]) == ("deferred", "4.7.5")
                 assert "is not accepted (DANE)" in event["text"]
-        assert len(sink.messages) == 1
+                # an alias (RFC 7672 section 2.2.2): as where it ends
+                event = attempt(p, p.send("s@src.test", ["r@c.test"], MAIL))
+                assert (event["event"], event["tls_peer"]) == ("delivered", "verified")
+                event = attempt(p, p.send("s@src.test", ["r@d.test"], MAIL))
+                assert (event["event"], event["status"]) == ("deferred", "4.7.5")
+        assert len(sink.messages) == 2
 
 
 def test_tls_required_no_in_the_header(place, dns, ca):

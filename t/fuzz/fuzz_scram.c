@@ -15,8 +15,12 @@ static void exchange(struct slice first, struct slice final)
     struct scram_keys keys;
     struct buf out = BUF_INIT(SCRAM_MESSAGE_MAX);
     scram_fake(SLICE("secret"), SLICE("user"), 4096, &keys);
+    struct scram_binding binding = {.exporter = SLICE("exporter"), .endpoint = SLICE("endpoint")};
+    /* the three ways in which a client can have come here */
+    binding.offered = first.len % 3 > 0;
+    binding.plus = first.len % 3 > 1;
     scram_init(&s);
-    if (scram_first(&s, first) == 0 && scram_challenge(&s, &keys, "servernonce") == 0 &&
+    if (scram_first(&s, first, &binding) == 0 && scram_challenge(&s, &keys, "servernonce") == 0 &&
         scram_final(&s, final, &out) == 0)
         abort();
     scram_free(&s);

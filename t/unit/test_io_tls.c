@@ -390,6 +390,54 @@ static void test_B73_tickets(void **state)
     }
 }
 
+/* ---- channel binding ---------------------------------------------------------------------- */
+
+static void test_both_ends_know_the_connection_by_the_same(void **state)
+{
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        struct tls_context *c = client_context(version), *s = server_context("a", false);
+        unsigned char first[TLS_EXPORTER_BYTES] = {0}, ours[TLS_EXPORTER_BYTES],
+                      theirs[TLS_EXPORTER_BYTES], endpoint[TLS_ENDPOINT_MAX], digest[32];
+        unsigned len;
+        bool exports = version == TLS1_3_VERSION;
+        add(s, "", &ec, false);
+        add(s, "", &rsa, false);
+        tls_context_tickets(s, keys, 1);
+        for (int i = 0; i < 2; i++) {
+            struct pair p = connect_pair(c, s, "");
+            assert_false(tls_exporter(p.server, ours)); /* before the handshake */
+            pair_run(&p);
+            assert_int_equal(tls_exporter(p.client, theirs), exports);
+            assert_int_equal(tls_exporter(p.server, ours), exports);
+            if (exports) {
+                assert_memory_equal(ours, theirs, sizeof ours);
+                assert_memory_not_equal(ours, first, sizeof ours); /* another each time */
+                memcpy(first, ours, sizeof first);
+            }
+            assert_int_equal(tls_endpoint(p.server, endpoint), 32);
+            X509 *seen = SSL_get0_peer_certificate(tls_native(p.client));
+            assert_int_equal(X509_digest(seen, EVP_sha256(), digest, &len), 1);
+            assert_memory_equal(endpoint, digest, 32);
+            tls_shutdown(p.client);
+            pair_free(&p);
+        }
+        /* which certificate a resumed session began with is not known any more */
+        SSL_SESSION *session = session_with(c, s);
+        struct pair p = connect_pair(c, s, "");
+        SSL_set_session(tls_native(p.client), session);
+        pair_run(&p);
+        assert_true(SSL_session_reused(tls_native(p.server)));
+        assert_int_equal(tls_endpoint(p.server, endpoint), 0);
+        assert_int_equal(tls_exporter(p.server, ours), exports);
+        tls_shutdown(p.client);
+        pair_free(&p);
+        SSL_SESSION_free(session);
+        tls_context_free(c);
+        tls_context_free(s);
+    }
+}
+
 /* ---- clients' certificates --------------------------------------------------------------- */
 
 static void test_clients_certificates(void **state)
@@ -525,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_rsa_beside_ecdsa),
         cmocka_unit_test(test_B70_old_protocols_and_renegotiation),
         cmocka_unit_test(test_B73_tickets),
+        cmocka_unit_test(test_both_ends_know_the_connection_by_the_same),
         cmocka_unit_test(test_clients_certificates),
         cmocka_unit_test(test_bad_certificates_and_keys),
         cmocka_unit_test(test_the_end),

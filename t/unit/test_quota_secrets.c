@@ -6,6 +6,8 @@
 #include "quota/scram.h"
 #include "unit.h"
 
+static const struct scram_binding no_binding;
+
 static void test_hashes_of_other_systems(void **state)
 {
     static const struct {
@@ -84,7 +86,7 @@ static void test_scram_example_of_rfc_7677(void **state)
                     &k),
         0);
     scram_init(&s);
-    assert_int_equal(scram_first(&s, SLICE("n,,n=user,r=rOprNGfwEbeRWgbNEkqO")), 0);
+    assert_int_equal(scram_first(&s, SLICE("n,,n=user,r=rOprNGfwEbeRWgbNEkqO"), &no_binding), 0);
     assert_string_equal(s.user, "user");
     assert_int_equal(scram_challenge(&s, &k, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"), 0);
     assert_slice_is(buf_slice(&s.challenge), "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
@@ -144,14 +146,76 @@ static void test_scram_refuses(void **state)
     (void)state;
     scram_init(&s);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        if (scram_first(&s, slice_str(bad[i])) == 0)
+        if (scram_first(&s, slice_str(bad[i]), &no_binding) == 0)
             fail_msg("taken: %s", bad[i]);
-    assert_int_equal(scram_first(&s, SLICE("y,,n=a=2Cb=3Dc,r=abc,x=ext")), 0);
+    assert_int_equal(scram_first(&s, SLICE("y,,n=a=2Cb=3Dc,r=abc,x=ext"), &no_binding), 0);
     assert_string_equal(s.user, "a,b=c");
     char longest[SCRAM_MESSAGE_MAX + 8] = "n,,n=";
     memset(longest + 5, 'x', sizeof longest - 5);
-    assert_int_equal(scram_first(&s, slice_make(longest, sizeof longest)), -1);
+    assert_int_equal(scram_first(&s, slice_make(longest, sizeof longest), &no_binding), -1);
     scram_free(&s);
+}
+
+/* Channel binding: which first messages are taken, and what c= has to be then. */
+static void test_scram_channel_binding(void **state)
+{
+    static const struct scram_binding with = {true, true, {"\1\2\3", 3}, {"end", 3}};
+    static const struct scram_binding without = {true, false, {"\1\2\3", 3}, {"end", 3}};
+    static const struct scram_binding resumed = {true, true, {"\1\2\3", 3}, {"", 0}};
+    static const struct {
+        const char *first;
+        const struct scram_binding *binding;
+        const char *c; /* NULL: refused */
+        const char *problem;
+    } rows[] = {
+        {"n,,n=u,r=x", &no_binding, "biws", NULL},
+        {"y,,n=u,r=x", &no_binding, "eSws", NULL},
+        {"n,,n=u,r=x", &without, "biws", NULL},
+        /* a client that can bind, and was told that we cannot */
+        {"y,,n=u,r=x", &without, NULL, "somebody"},
+        {"y,,n=u,r=x", &with, NULL, "malformed"},
+        {"n,,n=u,r=x", &with, NULL, "malformed"},
+        {"p=tls-exporter,,n=u,r=x", &with, "cD10bHMtZXhwb3J0ZXIsLAECAw==", NULL},
+        {"p=tls-server-end-point,,n=u,r=x", &with, "cD10bHMtc2VydmVyLWVuZC1wb2ludCwsZW5k", NULL},
+        {"p=tls-server-end-point,,n=u,r=x", &resumed, NULL, "not to be had"},
+        {"p=tls-unique,,n=u,r=x", &with, NULL, "not to be had"},
+        {"p=tls-exporter,,n=u,r=x", &without, NULL, "not to be had"},
+        {"p=tls-exporter,a=other,n=u,r=x", &with, NULL, "malformed"},
+        {"p=,,n=u,r=x", &with, NULL, "not to be had"},
+    };
+    struct scram s;
+    (void)state;
+    scram_init(&s);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        int rc = scram_first(&s, slice_str(rows[i].first), rows[i].binding);
+        if ((rc == 0) != (rows[i].c != NULL) ||
+            (rc == 0 ? strcmp(s.binding, rows[i].c) != 0
+                     : strstr(s.problem, rows[i].problem) == NULL))
+            fail_msg("row %zu: %d %s %s", i, rc, s.binding, s.problem ? s.problem : "");
+    }
+    scram_free(&s);
+}
+
+/* The right proof over another connection's binding is refused, and the log can say why. */
+static void test_scram_of_somebody_between(void **state)
+{
+    static const struct scram_binding b = {true, true, {"ours", 4}, {"", 0}};
+    struct scram s;
+    struct scram_keys k;
+    struct buf out = BUF_INIT(200);
+    (void)state;
+    assert_int_equal(scram_make(SLICE("pencil"), 4096, &k), 0);
+    scram_init(&s);
+    assert_int_equal(scram_first(&s, SLICE("p=tls-exporter,,n=u,r=x"), &b), 0);
+    assert_int_equal(scram_challenge(&s, &k, "y"), 0);
+    assert_int_equal(scram_final(&s,
+                                 SLICE("c=cD10bHMtZXhwb3J0ZXIsLHRoZWlycw==,r=xy,p="
+                                       "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="),
+                                 &out),
+                     -1);
+    assert_non_null(strstr(s.problem, "another connection"));
+    scram_free(&s);
+    buf_free(&out);
 }
 
 int main(void)
@@ -163,6 +227,8 @@ int main(void)
         cmocka_unit_test(test_scram_example_of_rfc_7677),
         cmocka_unit_test(test_scram_keys_of_the_example_s_password),
         cmocka_unit_test(test_scram_refuses),
+        cmocka_unit_test(test_scram_channel_binding),
+        cmocka_unit_test(test_scram_of_somebody_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
