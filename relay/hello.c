@@ -55,7 +55,7 @@ static void refused(struct session *s, const struct smtp_reply *r, enum smtp_sta
 void hello_again(struct session *s)
 {
     s->ehlo = (struct ehlo){.features = 0};
-    queue_hello(s, "EHLO ", SESSION_EHLO);
+    queue_hello(s, s->lmtp ? "LHLO " : "EHLO ", SESSION_EHLO);
 }
 
 /* Mail, or first TLS. */

@@ -103,6 +103,8 @@ void rules_find(const struct job *j, struct slice host, struct tls_need *out)
                                  .tlsa = r.tlsa};
     if ((out->level == TLS_LEVEL_DANE || out->level == TLS_LEVEL_DANE_ONLY) && out->tlsa.len == 0)
         forbid(out, SLICE("it has no TLSA records that could be used"));
+    if (j->m.transport == TRANSPORT_LMTP)
+        return; /* the last hop, the operator's own: as configured, whatever the message wants */
     if (j->tls_wish == TLS_WISH_REQUIRED)
         require(out, (r.flags & TLS_RULE_AUTHENTIC) != 0);
     else if (j->tls_wish == TLS_WISH_OPTIONAL)

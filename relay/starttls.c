@@ -21,12 +21,13 @@ static void need_of(const struct session *s, struct tls_need *out)
 }
 
 /* Who asks for it, for the text that operators read. */
-static const char *asker(const struct tls_need *need)
+static const char *asker(const struct session *s, const struct tls_need *need)
 {
     if (need->required && need->origin != TLS_ORIGIN_DANE && need->origin != TLS_ORIGIN_STS)
         return "REQUIRETLS of the message";
-    return need->origin == TLS_ORIGIN_CONFIG ? "smtp_tls_security_level"
-                                             : tls_origin_name(need->origin);
+    if (need->origin != TLS_ORIGIN_CONFIG)
+        return tls_origin_name(need->origin);
+    return s->lmtp ? "lmtp_tls_security_level" : "smtp_tls_security_level";
 }
 
 /* Valid until the next call. */
@@ -130,7 +131,7 @@ static void not_offered(struct session *s, const struct tls_need *need)
 {
     struct verdict v =
         verdict_local(STAGE_STARTTLS, "4.7.4", "TLS is required (%s), but %s[%s] does not offer it",
-                      asker(need), s->host, s->address);
+                      asker(s, need), s->host, s->address);
     starttls_report(s, TLS_RESULT_NOT_SUPPORTED, "STARTTLS is not offered");
     refuse(s, need, &v, true);
 }
@@ -139,7 +140,7 @@ enum starttls_next starttls_wanted(struct session *s)
 {
     struct tls_need need;
     bool offered = (s->ehlo.features & EHLO_STARTTLS) != 0;
-    if (s->tls.on || s->lmtp)
+    if (s->tls.on)
         return STARTTLS_GO_ON;
     need_of(s, &need);
     if (need.level == TLS_LEVEL_NONE)
@@ -231,7 +232,7 @@ static void established(struct session *s)
     if (must_verify(&need) && found.peer != TLS_PEER_VERIFIED) {
         struct verdict v = verdict_local(STAGE_STARTTLS, "4.7.5",
                                          "the certificate of %s[%s] is not accepted (%s): %s",
-                                         s->host, s->address, asker(&need), found.why);
+                                         s->host, s->address, asker(s, &need), found.why);
         refuse(s, &need, &v, false);
         return;
     }

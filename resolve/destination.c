@@ -10,7 +10,7 @@ static int parse_port(struct slice text, uint16_t *port)
     static const struct {
         const char *name;
         uint16_t port;
-    } services[] = {{"smtp", 25}, {"lmtp", 24}, {"submission", 587}};
+    } services[] = {{"smtp", 25}, {"lmtp", LMTP_PORT}, {"submission", 587}};
     uint64_t number;
     for (size_t i = 0; i < sizeof services / sizeof *services; i++)
         if (slice_caseeq(text, slice_str(services[i].name))) {

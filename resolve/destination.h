@@ -16,6 +16,7 @@
 #include "core/err.h"
 #include "resolve/domain.h"
 
+enum { LMTP_PORT = 24 }; /* what LMTP usually has (RFC 2033 leaves it open) */
 enum destination_kind { DESTINATION_MX, DESTINATION_HOST, DESTINATION_ADDRESS, DESTINATION_UNIX };
 
 struct destination {

@@ -9,7 +9,6 @@
 #include "smtp/address.h"
 
 static const int64_t WARNING_INTERVAL = 60 * CLOCK_SECOND;
-enum { LMTP_PORT = 24 };
 
 /* ---- configuration and tables ---------------------------------------------- */
 

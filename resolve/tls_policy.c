@@ -108,7 +108,7 @@ static enum table_result search_all(struct search *s, const struct destination *
     destination_print(d, 0, &key); /* with its port, whichever that is */
     struct slice whole = buf_slice(&key), name = domain_slice(&d->name);
     struct slice plain = slice_first(whole, slice_rchr(whole, ':'));
-    bool usual = d->port == (uint16_t)s->policies->config->smtp_tcp_port;
+    bool usual = d->port == (d->lmtp ? LMTP_PORT : (uint16_t)s->policies->config->smtp_tcp_port);
     /* whoever wrote no port writes none here */
     enum table_result found = search_key(s, usual ? plain : whole, true);
     if (found == TABLE_NOT_FOUND)
@@ -140,9 +140,10 @@ static void find(struct tls_policies *p, const struct destination *d, struct sea
 {
     *s = (struct search){.policies = p, .value = BUF_INIT(TABLE_VALUE_MAX)};
     s->policy.level = TLS_LEVEL_NONE;
-    if (d->lmtp)
+    if (d->kind == DESTINATION_UNIX)
         return;
-    int level = tls_level_parse(slice_str(p->config->smtp_tls_security_level));
+    int level = tls_level_parse(slice_str(d->lmtp ? p->config->lmtp_tls_security_level
+                                                  : p->config->smtp_tls_security_level));
     s->policy.level = (enum tls_level)(level < 0 ? TLS_LEVEL_MAY : level);
     if (p->table_count == 0)
         return;

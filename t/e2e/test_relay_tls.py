@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 from certs import Authority
-from relay_rig import (DEFERRED, FAILED, SENT, Hangup, Relay, Script, only)
+from relay_rig import (DEFERRED, FAILED, LMTP, SENT, Hangup, Relay, Script, only)
 
 NONE, MAY, ENCRYPT, DANE, DANE_ONLY, VERIFY, SECURE, FORBIDDEN = range(8)
 CONFIG, TABLE, BY_DANE, BY_STS = range(4)
@@ -35,12 +35,12 @@ def rule(level, **fields):
     return [dict(level=level, **fields)]
 
 
-def starttls(certificate, *keywords, after=None, versions=None, note=None, **options):
+def starttls(certificate, *keywords, after=None, versions=None, note=None, verb="EHLO", **options):
     """A server that offers STARTTLS, and mail only behind it."""
     context = certificate.context(versions)
 
     def handler(c):
-        c.hello("STARTTLS", "PIPELINING")
+        c.hello("STARTTLS", "PIPELINING", verb=verb)
         try:
             c.expect("STARTTLS")
             c.send("220 go ahead")
@@ -49,13 +49,13 @@ def starttls(certificate, *keywords, after=None, versions=None, note=None, **opt
             raise Hangup() from e
         c.resumed = c.sock.session_reused
         c.secured = True
-        after_tls(c, keywords, options)
+        after_tls(c, keywords, options, verb)
 
     return handler
 
 
-def after_tls(c, keywords, options):
-    c.expect("EHLO")
+def after_tls(c, keywords, options, verb="EHLO"):
+    c.expect(verb)
     words = ["peer.test", "PIPELINING", *keywords]
     c.send(*[f"250{'-' if i < len(words) - 1 else ' '}{w}" for i, w in enumerate(words)])
     with contextlib.suppress(Hangup, ssl.SSLError):
@@ -156,6 +156,32 @@ def test_starttls_refused(ca, reply, level, status):
 
     with Script(refusing) as server, relay_with(ca) as relay:
         assert deliver(relay, server, rule(level))[1].status == status
+
+
+@pytest.mark.parametrize("certificate, level, status", [
+    ("good", MAY, SENT), ("self_signed", MAY, SENT), ("good", VERIFY, SENT),
+    ("other", VERIFY, DEFERRED), ("self_signed", VERIFY, DEFERRED), ("self_signed", ENCRYPT, SENT)])
+def test_lmtp_over_tls(ca, certificate, level, status):
+    """LHLO again behind STARTTLS, a reply for each recipient, verification as with SMTP."""
+    handler = starttls(getattr(ca, certificate), verb="LHLO", dot=["250 2.0.0 a", "250 2.0.0 b"])
+    with Script(handler) as server, relay_with(ca) as relay:
+        relay.deliver(server, ["a@dst.test", "b@dst.test"], transport=LMTP, tls=rule(level))
+        assert [o.status for o in relay.result().outcomes] == [status] * 2
+    assert server.connections[0].secured
+
+
+def test_lmtp_without_the_tls_that_is_wanted(ca):
+    def lmtp(c):
+        c.mail_session("PIPELINING", verb="LHLO", dot=["250 ok"])
+
+    with Script(lmtp, lmtp) as server, relay_with(ca) as relay:
+        relay.deliver(server, ["a@dst.test"], transport=LMTP, tls=rule(ENCRYPT))
+        outcome = only(relay.result())
+        assert (outcome.status, outcome.enhanced) == (DEFERRED, b"4.7.4")
+        assert b"(lmtp_tls_security_level)" in outcome.text
+        # the last hop is the operator's own: REQUIRETLS asks nothing of it
+        relay.deliver(server, ["a@dst.test"], transport=LMTP, flags=REQUIRETLS)
+        assert only(relay.result()).status == SENT
 
 
 def test_B48_plaintext_behind_the_reply_to_starttls(ca):

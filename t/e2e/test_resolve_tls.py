@@ -79,10 +79,36 @@ def test_policy_table(dns, start):
         (ENCRYPT, AUTHENTIC)
     assert only(r.ask("u@port.test")).names == b"mx1.test"
     assert only(r.ask("u@addr.test")).level == ENCRYPT
-    assert r.ask("u@lmtp.test").tls == []
+    assert (only(r.ask("u@lmtp.test")).level, only(r.ask("u@lmtp.test")).origin) == \
+        (ENCRYPT, TABLE)
     reply = r.ask("u@bad.test")
     assert only(reply).level == FORBIDDEN and reply.ttl <= 30
     r.master.wait_log(r'error: smtp_tls_policy_maps: "strong" is no level; there are none, may')
+
+
+def test_lmtp_next_hops(dns, start):
+    dns.add("a.test", "MX", "10 mx1.test")
+    routes = ("inline:{ host.test=lmtp:[mx1.test], plain.test=lmtp:[mx2.test], "
+              "socket.test=lmtp:unix:/run/lmtp, port.test=lmtp:[mx1.test]:2400 }")
+    r = start(transport_maps=routes, lmtp_permit_sockets="/run/lmtp")
+    for name in ("host", "port", "socket"):
+        assert r.ask(f"u@{name}.test").tls == [], name
+    assert only(r.ask("u@a.test")).level == MAY  # SMTP has its own level
+
+
+def test_lmtp_next_hops_with_tls(dns, start):
+    dns.add("a.test", "MX", "10 mx1.test")
+    routes = ("inline:{ host.test=lmtp:[mx1.test], plain.test=lmtp:[mx2.test], "
+              "socket.test=lmtp:unix:/run/lmtp, port.test=lmtp:[mx1.test]:2400 }")
+    table = "inline:{ {[mx1.test] = none}, {[mx1.test]:2400 = secure match=hostname} }"
+    r = start(transport_maps=routes, lmtp_permit_sockets="/run/lmtp", smtp_tls_policy_maps=table,
+              lmtp_tls_security_level="verify", smtp_tls_security_level="none")
+    rule = only(r.ask("u@plain.test"))
+    assert (rule.level, rule.origin, rule.names) == (VERIFY, CONFIG, b"hostname")
+    assert r.ask("u@host.test").tls == [] and r.ask("u@a.test").tls == []
+    assert (only(r.ask("u@port.test")).level, only(r.ask("u@port.test")).names) == \
+        (SECURE, b"hostname")
+    assert r.ask("u@socket.test").tls == []
 
 
 def test_rules_of_several_next_hops(dns, start):
