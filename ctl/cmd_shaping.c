@@ -90,6 +90,9 @@ static void print_limits(const json_t *line)
     if (json_object_get(learned, "messages_per_connection"))
         printf("   learned");
     putchar('\n');
+    if (number(line, "connection_rate") > 0)
+        printf("  new connections  %.1f a minute%s\n", 60 * number(line, "connection_rate"),
+               json_object_get(learned, "connection_rate") ? "   learned" : "");
     if (json_object_get(learned, "greylist_refused") || json_object_get(learned, "greylist_passed"))
         print_greylist(learned);
 }
@@ -115,6 +118,50 @@ static void print_events(const json_t *line)
     }
 }
 
+/* "account shop suspended for 2h: complaints" */
+static void print_brake(const json_t *b)
+{
+    char age[32];
+    printf("  %s ", text(b, "kind"));
+    print_safe(stdout, text(b, "who"));
+    if (json_is_true(json_object_get(b, "suspended")) && json_object_get(b, "suspended_for")) {
+        print_age(age, sizeof age, number(b, "suspended_for"));
+        printf(" suspended for %s", age);
+    } else if (json_is_true(json_object_get(b, "suspended"))) {
+        printf(" suspended");
+    } else {
+        printf(" slowed to %.3f/s", number(b, "rate"));
+    }
+    printf("%s", json_is_true(json_object_get(b, "by_hand")) ? " by hand" : "");
+    if (*text(b, "reason")) {
+        printf(": ");
+        print_safe(stdout, text(b, "reason"));
+    }
+    putchar('\n');
+}
+
+static void print_brakes(const json_t *line)
+{
+    size_t i;
+    json_t *b;
+    json_array_foreach(json_object_get(line, "brakes"), i, b) print_brake(b);
+}
+
+static void print_done(const json_t *line)
+{
+    print_safe(stdout, text(line, "who"));
+    printf(" at ");
+    print_safe(stdout, text(line, "at"));
+    printf(": %s\n", strcmp(text(line, "action"), "suspend") == 0 ? "suspended" : "resumed");
+}
+
+/* Where it takes long to answer. */
+static void print_sign(const char *name, const json_t *sign)
+{
+    if (sign)
+        printf("  %s in %.2fs, usually %.2fs\n", name, number(sign, "now"), number(sign, "usual"));
+}
+
 static void print_lane(const json_t *line)
 {
     print_safe(stdout, text(line, "destination"));
@@ -125,7 +172,17 @@ static void print_lane(const json_t *line)
     printf(": %s; %.0f in line, %.0f under way\n", text(line, "state"), number(line, "queued"),
            number(line, "in_flight"));
     print_wait("  goes on in   ", line, "next_in");
+    if (*text(line, "reason")) {
+        printf("  reason: ");
+        print_safe(stdout, text(line, "reason"));
+        putchar('\n');
+    }
     print_limits(line);
+    if (json_is_true(json_object_get(line, "strained"))) {
+        print_sign("replies come", json_object_get(line, "reply_seconds"));
+        print_sign("greets", json_object_get(line, "greeting_seconds"));
+    }
+    print_brakes(line);
     if (*text(line, "last_refusal")) {
         printf("  last refusal: ");
         print_safe(stdout, text(line, "last_refusal"));
@@ -139,6 +196,8 @@ static int show_line(json_t *line, void *arg)
     struct ctl *ctl = arg;
     if (ctl->json)
         print_json_line(line);
+    else if (*text(line, "action"))
+        print_done(line);
     else
         print_lane(line);
     return 0;
@@ -156,6 +215,8 @@ static int why_line(json_t *line, void *arg)
         printf(": ");
     }
     printf("%s\n", text(line, "waits"));
+    if (json_object_get(line, "brake"))
+        print_brake(json_object_get(line, "brake"));
     if (json_object_get(line, "destination"))
         print_lane(line);
     else
@@ -229,20 +290,25 @@ static double positive(const struct ctl_command *self, const char *option, const
 int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const char *lasts = NULL, *reason = "", *rate = NULL, *connections = NULL, *messages = NULL;
-    const char *source = "";
-    const struct arg suspend[] = {{"--for", NULL, &lasts},
-                                  {"--reason", NULL, &reason},
-                                  {"--source", NULL, &source},
-                                  {NULL, NULL, NULL}};
+    const char *source = "", *account = "", *domain = "";
+    const struct arg suspend[] = {{"--for", NULL, &lasts},       {"--reason", NULL, &reason},
+                                  {"--account", NULL, &account}, {"--domain", NULL, &domain},
+                                  {"--source", NULL, &source},   {NULL, NULL, NULL}};
     const struct arg set[] = {{"--rate", NULL, &rate},
                               {"--connections", NULL, &connections},
                               {"--messages", NULL, &messages},
                               {"--source", NULL, &source},
                               {NULL, NULL, NULL}};
     bool suspends = strcmp(self->name, "suspend") == 0, sets = strcmp(self->name, "set") == 0;
+    bool resumes = strcmp(self->name, "resume") == 0;
     int64_t seconds = 0;
     (void)argc;
-    int n = args_parse(ctl, self, suspends ? suspend : sets ? set : set + 3, argv);
+    int n = args_parse(ctl, self,
+                       suspends  ? suspend
+                       : resumes ? suspend + 2
+                       : sets    ? set
+                                 : set + 3,
+                       argv);
     if (n < 0)
         return args_status(n);
     if (n != 1)
@@ -256,9 +322,10 @@ int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, c
     if (sets && !rate && !connections && !messages)
         return ctl_usage(self, "say what: --rate, --connections or --messages");
     return client_ask(ctl,
-                      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f}", "request",
-                                "shaping.act", "action", self->name, "destination", argv[0],
-                                "source", source, "reason", reason, "seconds", (json_int_t)seconds,
-                                "rate", r, "connections", c, "messages", m),
+                      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f}",
+                                "request", "shaping.act", "action", self->name, "destination",
+                                argv[0], "source", source, "account", account, "domain", domain,
+                                "reason", reason, "seconds", (json_int_t)seconds, "rate", r,
+                                "connections", c, "messages", m),
                       show_line, ctl, NULL);
 }

@@ -283,16 +283,25 @@ const struct ctl_command ctl_commands[] = {
      "\nExample:\n"
      "  postern shaping why 4XyzAbCdeFz0001\n"},
     {"shaping", "suspend", cmd_shaping_act,
-     "DESTINATION [--source ADDRESS] [--for TIME] [--reason TEXT] [--json]",
+     "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--for TIME] "
+     "[--reason TEXT] [--json]",
      "Stops deliveries to a destination",
-     "  --for TIME      30m, 2h, 1d; without it until 'postern shaping resume'\n"
-     "  --reason TEXT   for the log\n\n"
-     "Example:\n"
-     "  postern shaping suspend gmail --for 2h --reason 'listed, delisting asked for'\n"},
-    {"shaping", "resume", cmd_shaping_act, "DESTINATION [--source ADDRESS] [--json]",
+     "  --source ADDRESS  from this source address alone ('postern source suspend': from it to\n"
+     "                    everybody)\n"
+     "  --account NAME    of this account alone; DESTINATION 'all' stands for all of them\n"
+     "  --domain NAME     of mail that this domain signs (DKIM), or is From, alone\n"
+     "  --for TIME        30m, 2h, 1d; without it until 'postern shaping resume'\n"
+     "  --reason TEXT     kept with it, and shown\n\n"
+     "Examples:\n"
+     "  postern shaping suspend gmail --for 2h --reason 'listed, delisting asked for'\n"
+     "  postern shaping suspend yahoo --account shop --for 1d --reason 'complaints'\n"},
+    {"shaping", "resume", cmd_shaping_act,
+     "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--json]",
      "Ends a suspension: one message probes",
-     "\nExample:\n"
-     "  postern shaping resume gmail\n"},
+     "Mail that was put off meanwhile has its own times; 'postern queue flush' tries it at once."
+     "\n\nExamples:\n"
+     "  postern shaping resume gmail\n"
+     "  postern shaping resume yahoo --account shop\n"},
     {"shaping", "set", cmd_shaping_act,
      "DESTINATION [--source ADDRESS] [--rate N] [--connections N] [--messages N] [--json]",
      "Sets limits, from which the shaper goes on learning",

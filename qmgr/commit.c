@@ -77,7 +77,7 @@ int commit_check(const struct commit *c, const struct ipc_commit *in, struct err
         return err_set(e, "COMMIT with an undeclared RET or class");
     if (in->account.len > ACCOUNT_MAX || in->sender.len > ADDRESS_MAX ||
         in->envid.len > ENVID_MAX || in->client.len > CLIENT_MAX ||
-        in->message_id.len > MESSAGE_ID_MAX)
+        in->message_id.len > MESSAGE_ID_MAX || in->signer.len > SIGNER_MAX)
         return err_set(e, "COMMIT with a text that is too long");
     if (in->prefix.len > INLINE_CONTENT_MAX || in->prefix.len + in->body.len > INLINE_CONTENT_MAX)
         return err_set(e, "COMMIT with %zu bytes of content", in->prefix.len + in->body.len);
@@ -146,6 +146,7 @@ static void build_spool_envelope(struct commit *c, const struct ipc_commit *in)
         .message_id = slice_from(all, list_len + in->client.len),
         .sender = message_sender(m),
         .envid = message_envid(m),
+        .signer = message_signer(m),
         .recipient_count = m->recipient_count,
         .recipients = slice_first(all, list_len),
     };
@@ -165,7 +166,7 @@ int commit_build(struct commit *c, const struct ipc_commit *in, struct err *e)
 {
     struct message *m = c->m;
     uint32_t count = 0, i = 0;
-    size_t bytes = in->account.len + in->sender.len + in->envid.len;
+    size_t bytes = in->account.len + in->sender.len + in->envid.len + in->signer.len;
     if (measure(buf_slice(&c->gathered), &count, &bytes) < 0 ||
         measure(in->recipients, &count, &bytes) < 0)
         return err_set(e, "COMMIT with a malformed recipient");
@@ -182,12 +183,14 @@ int commit_build(struct commit *c, const struct ipc_commit *in, struct err *e)
     m->env->account_len = (uint16_t)in->account.len;
     m->env->sender_len = (uint16_t)in->sender.len;
     m->env->envid_len = (uint16_t)in->envid.len;
+    m->env->signer_len = (uint8_t)in->signer.len;
     m->env->ret = in->ret;
     m->env->mail_class = in->mail_class;
     char *strings = envelope_strings(m);
     size_t at = put(strings, 0, in->account);
     at = put(strings, at, in->sender);
     at = put(strings, at, in->envid);
+    at = put(strings, at, in->signer);
     at = add_recipients(c, buf_slice(&c->gathered), &i, at);
     add_recipients(c, in->recipients, &i, at);
     build_spool_envelope(c, in);

@@ -3,6 +3,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
@@ -116,6 +117,8 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
     double seconds = number_of(c, "seconds"), most = FOREVER_DAYS * 86400.0;
     if (slice_eq(action, SLICE("suspend"))) {
         seconds = seconds > 0 && seconds < most ? seconds : most;
+        free(l->reason);
+        l->reason = slice_dup(slice_first(text_of(c, "reason"), BRAKE_REASON_MAX));
         shaper_suspend(&l->shaper, q->now + (int64_t)(seconds * 1e6), q->now);
         dispatch_suspend(q, l);
     } else if (slice_eq(action, SLICE("resume"))) {
@@ -136,13 +139,92 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
     return true;
 }
 
+static void put_brake(struct control_client *c, struct slice who, const char *place,
+                      struct slice action)
+{
+    struct buf *b = control_line_begin(c);
+    json_str(b, "who", who);
+    json_str(b, "at", slice_str(place));
+    json_str(b, "action", action);
+    control_line_end(c);
+}
+
+/* At one place, or with g NULL at all of them. */
+static unsigned brake(struct control_client *c, const struct group *g, enum brake_kind kind,
+                      struct slice who)
+{
+    struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
+    double seconds = number_of(c, "seconds");
+    bool ends = seconds > 0 && seconds < FOREVER_DAYS * 86400.0;
+    int64_t until = !slice_eq(action, SLICE("suspend")) ? 0
+                    : ends                              ? clock_wall() + (int64_t)(seconds * 1e6)
+                                                        : INT64_MAX;
+    const char *place = g ? g->name : "all destinations";
+    if (!brakes_set(c->control->queue, g, kind, who, until, reason))
+        return 0;
+    log_info("shaping %s: %s of %s by %s: %s", log_esc(slice_str(place)), log_esc(action),
+             log_esc(who), c->by, log_esc(reason));
+    put_brake(c, who, place, action);
+    return 1;
+}
+
+/* The mail of one sender alone. */
+static void act_on_sender(struct control_client *c, enum brake_kind kind, struct slice who)
+{
+    struct qmgr *q = c->control->queue;
+    struct slice name, action = text_of(c, "action");
+    const struct group *last = NULL;
+    unsigned changed = 0, seen = 0;
+    bool known = slice_eq(action, SLICE("suspend")) || slice_eq(action, SLICE("resume"));
+    if (!known || who.len > ACCOUNT_MAX) {
+        control_fail(c, known ? "The name of the account or domain is too long."
+                              : "One account or domain can be suspended and resumed, no more.");
+        return;
+    }
+    if (!name_given(c, &name))
+        return;
+    if (slice_eq(name, SLICE("all"))) {
+        seen = 1;
+        changed = brake(c, NULL, kind, who);
+    }
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (seen && slice_eq(name, SLICE("all")))
+            break;
+        if (l->group == last || !is_meant(q, l, name, SLICE("")))
+            continue;
+        last = l->group;
+        seen++;
+        changed += brake(c, l->group, kind, who);
+    }
+    if (changed)
+        control_done(c, NULL);
+    else if (seen)
+        control_fail(c, "There is no suspension of %s there.", log_esc(who));
+    else
+        not_there(c, name);
+}
+
 void control_shaping_act(struct control_client *c)
 {
+    if (text_of(c, "account").len) {
+        act_on_sender(c, BRAKE_ACCOUNT, text_of(c, "account"));
+        return;
+    }
+    if (text_of(c, "domain").len) {
+        act_on_sender(c, BRAKE_SIGNER, text_of(c, "domain"));
+        return;
+    }
     struct qmgr *q = c->control->queue;
     struct slice name, source = text_of(c, "source"), action = text_of(c, "action");
     unsigned changed = 0;
     if (!name_given(c, &name))
         return;
+    if (text_of(c, "reason").len > BRAKE_REASON_MAX) {
+        control_fail(c, "A reason has at most %d bytes.", (int)BRAKE_REASON_MAX);
+        return;
+    }
     queue_tick(q);
     list_each(&q->dispatch.lanes, n)
     {
@@ -181,6 +263,7 @@ static void put_job(struct control_client *c, const struct message *m, const str
     json_int(b, "recipients", j->count);
     if (j->state == JOB_QUEUED) {
         json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
+        (void)brakes_describe(q, j->queue->lane->group, m, b);
         lane_show(q, j->queue->lane, true, b);
     }
     control_line_end(c);
@@ -196,6 +279,10 @@ static void put_waiting(struct control_client *c, struct message *m)
         if (r.state != RCPT_WAITING)
             continue;
         struct buf *b = control_line_begin(c);
+        struct slice domain = slice_from(r.address, slice_rchr(r.address, '@') + 1);
+        const struct route *route = map_get(&q->sites.routes, domain);
+        if (route && route->site)
+            (void)brakes_describe(q, route->site->group, m, b);
         json_str(b, "waits", SLICE("for its next attempt"));
         json_str(b, "recipient", r.address);
         json_int(b, "attempts", r.attempts);

@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/brakes.h"
 #include "qmgr/memory.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
@@ -26,7 +27,8 @@ struct account {
     struct list active;   /* in dispatch.active while it has ready queues */
     struct list ready[3]; /* queues, by class */
     int32_t deficit;
-    uint32_t turns, queues, ready_count;
+    struct class_turns turns;
+    uint32_t queues, ready_count;
     size_t name_len;
     char name[];
 };
@@ -69,18 +71,31 @@ void dispatch_init(struct qmgr *q)
     list_init(&q->dispatch.lanes);
 }
 
-/* Which class goes first this time: transactional mostly, the others often
- * enough not to starve. */
-static uint8_t class_in_turn(struct list lists[3], uint32_t turn)
+/* Which class goes first this time: each gets a share by its weight among those that have
+ * anything, so that bulk mail never starves; 3: all are empty. */
+static uint8_t class_in_turn(const struct qmgr *q, struct list lists[3], struct class_turns *t)
 {
     static const uint8_t order[3] = {CLASS_TRANSACTIONAL, CLASS_NORMAL, CLASS_BULK};
-    uint8_t first = turn % 16 == 15 ? CLASS_BULK : turn % 4 == 3 ? CLASS_NORMAL : order[0];
-    if (!list_empty(&lists[first]))
-        return first;
-    for (int i = 0; i < 3; i++)
-        if (!list_empty(&lists[order[i]]))
-            return order[i];
-    return 3; /* all are empty */
+    const struct config *c = q->s->config;
+    const int64_t weights[3] = {[CLASS_TRANSACTIONAL] = c->class_weight_transactional,
+                                [CLASS_NORMAL] = c->class_weight_normal,
+                                [CLASS_BULK] = c->class_weight_bulk};
+    int32_t all = 0;
+    uint8_t first = 3;
+    for (int i = 0; i < 3; i++) {
+        uint8_t class = order[i];
+        if (list_empty(&lists[class])) {
+            t->credit[class] = 0;
+            continue;
+        }
+        t->credit[class] += (int32_t)weights[class];
+        all += (int32_t)weights[class];
+        if (first == 3 || t->credit[class] > t->credit[first])
+            first = class;
+    }
+    if (first < 3)
+        t->credit[first] -= all;
+    return first;
 }
 
 /* ---- accounts, lanes, queues ------------------------------------------------------------ */
@@ -130,6 +145,7 @@ static void share_suspension(struct qmgr *q, struct lane *l)
     if (!other)
         return;
     shaper_suspend(&l->shaper, other->shaper.suspended_until, q->now);
+    l->reason = xstrdup(other->reason ? other->reason : "");
     l->suspended = answer_ref(other->suspended);
 }
 
@@ -223,15 +239,29 @@ static bool lane_has_waiting(const struct lane *l)
            !list_empty(&l->waiting[2]);
 }
 
-/* The first that waits in a class, but those that are to blame for the last refusal leave
- * their turn to others. */
-static struct queue *next_waiting(struct list *waiting)
+/* Whether the account has as many deliveries under way there as one may have while others
+ * wait: all of its classes count. */
+static bool has_its_share(const struct qmgr *q, const struct queue *k)
+{
+    uint32_t most = k->lane->shaper.limits->account_connections, under_way = 0;
+    for (uint8_t class = 0; most && class < 3; class ++) {
+        struct queue probe = {.account = k->account, .lane = k->lane, .mail_class = class};
+        const struct queue *of = map_get(&q->dispatch.queues, queue_key(&probe));
+        under_way += of ? of->in_flight : 0;
+    }
+    return most && under_way >= most;
+}
+
+/* The first that waits in a class, but those that are to blame for the last refusal, and
+ * those that have their share, leave their turn to others. */
+static struct queue *next_waiting(const struct qmgr *q, struct list *waiting)
 {
     enum { PASSED_MAX = 32 };
     struct queue *first = container_of(waiting->next, struct queue, link), *k = first;
     bool alone = waiting->next == waiting->prev;
-    for (int i = 0; i < PASSED_MAX && k->debt > 0 && !alone; i++) {
-        k->debt--;
+    for (int i = 0; i < PASSED_MAX && !alone && (k->debt > 0 || has_its_share(q, k)); i++) {
+        if (k->debt > 0)
+            k->debt--;
         list_remove(&k->link);
         list_push(waiting, &k->link);
         k = container_of(waiting->next, struct queue, link);
@@ -273,8 +303,8 @@ static void wake_one(struct qmgr *q, struct lane *l)
         heap_set(&q->dispatch.wakes, &l->wake, when);
     if (room != SHAPER_GO)
         return;
-    uint8_t class = class_in_turn(l->waiting, l->turns++);
-    make_ready(q, next_waiting(&l->waiting[class]));
+    uint8_t class = class_in_turn(q, l->waiting, &l->turns);
+    make_ready(q, next_waiting(q, &l->waiting[class]));
 }
 
 /* ---- jobs ----------------------------------------------------------------------------------- */
@@ -408,6 +438,8 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
         put_off(q, j, in_vain);
         return;
     }
+    if (brakes_hold(q, l, j, false))
+        return;
     struct queue *k = queue_get(q, l, j->m);
     bool first = verdict_goes_first(j);
     if (!first && merge(q, k, j))
@@ -457,7 +489,8 @@ void dispatch_suspend(struct qmgr *q, struct lane *l)
     char status[ENHANCED_MAX + 1];
     buf_addstr(&text, "delivery temporarily suspended: ");
     if (l->shaper.by_hand)
-        buf_addstr(&text, "by the operator");
+        buf_printf(&text, "by the operator%s%s", l->reason && *l->reason ? ": " : "",
+                   l->reason ? l->reason : "");
     else if (l->last)
         answer_describe(l->last, &text);
     answer_unref(l->suspended);
@@ -479,6 +512,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
 {
     struct lane *l = j->queue->lane;
     l->in_flight--;
+    j->queue->in_flight--;
     q->dispatch.in_flight--;
     l->used = q->now;
     if (why) {
@@ -501,6 +535,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     struct queue *k = j->queue;
     struct lane *l = k->lane;
     l->in_flight--;
+    k->in_flight--;
     q->dispatch.in_flight--;
     k->window -= j->count < k->window ? j->count : k->window;
     shaper_returned(&l->shaper, j->count, q->now);
@@ -527,8 +562,9 @@ void dispatch_wake(struct qmgr *q, struct lane *l)
 /* ---- choosing -------------------------------------------------------------------------------- */
 
 /* The queue whose turn it is, or NULL if none is ready. */
-static struct queue *choose(struct dispatch *d, struct account **of)
+static struct queue *choose(struct qmgr *q, struct account **of)
 {
+    struct dispatch *d = &q->dispatch;
     while (!list_empty(&d->active)) {
         struct account *a = container_of(d->active.next, struct account, active);
         if (a->deficit <= 0) {
@@ -537,7 +573,7 @@ static struct queue *choose(struct dispatch *d, struct account **of)
             list_push(&d->active, &a->active);
             continue;
         }
-        uint8_t class = class_in_turn(a->ready, a->turns++);
+        uint8_t class = class_in_turn(q, a->ready, &a->turns);
         *of = a;
         return container_of(a->ready[class].next, struct queue, link);
     }
@@ -575,12 +611,24 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
         }
     }
     l->in_flight++;
+    k->in_flight++;
     q->dispatch.in_flight++;
     shaper_started(&l->shaper, j->count, q->now);
     j->may_connect = shaper_may_connect(&l->shaper, q->now);
     wake_one(q, l);
     j->state = JOB_READING; /* until it is sent */
     relays_send(q, r, j);
+}
+
+/* Its first job's sender goes slower here than the lane, or not at all. */
+static bool held_by_brake(struct qmgr *q, struct queue *k)
+{
+    struct job *j = first_job(k);
+    struct message *m = j->m;
+    if (!brakes_hold(q, k->lane, j, true))
+        return false;
+    message_settle(q, m);
+    return true;
 }
 
 void dispatch_turn(struct qmgr *q)
@@ -593,7 +641,7 @@ void dispatch_turn(struct qmgr *q)
         heap_remove(&d->wakes, n);
         wake_one(q, container_of(n, struct lane, wake));
     }
-    for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(d, &a)); i++) {
+    for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(q, &a)); i++) {
         struct lane *l = k->lane;
         int64_t when;
         struct relay *r = relays_pick(q, l);
@@ -601,7 +649,8 @@ void dispatch_turn(struct qmgr *q)
             return;
         switch (shaper_room(&l->shaper, q->now, &when)) {
         case SHAPER_GO:
-            start(q, k, r);
+            if (!held_by_brake(q, k))
+                start(q, k, r);
             break;
         case SHAPER_LATER:
             heap_set(&d->wakes, &l->wake, when);
@@ -661,6 +710,7 @@ static void free_queues(struct qmgr *q, struct lane *l)
 
 void dispatch_sweep(struct qmgr *q)
 {
+    brakes_sweep(q);
     list_each_safe(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
@@ -678,6 +728,7 @@ void dispatch_sweep(struct qmgr *q)
             l->from->lanes--;
         answer_unref(l->last);
         answer_unref(l->suspended);
+        free(l->reason);
         limits_unref(q, l->shaper.limits);
         group_unref(q, l->group);
         free(l);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "qmgr/brakes.h"
 #include "qmgr/control.h"
 #include "qmgr/memory.h"
 #include "qmgr/qmgr.h"
@@ -84,6 +85,7 @@ static int start(struct service *s, struct err *e)
     queue_tick(q);
     sources_load(q);
     memory_load(q);
+    brakes_load(q);
     control = control_new(s, q);
     showq = showq_new(s, 1, q);
     return 0;
@@ -213,6 +215,7 @@ static void turn(struct service *s)
     qmgr_turn(q);
     sources_save(q, false);
     memory_turn(q);
+    brakes_turn(q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&
@@ -251,6 +254,7 @@ int main(int argc, char **argv)
     if (qmgr.store) { /* else the spool was not ours */
         sources_stop(&qmgr);
         memory_stop(&qmgr);
+        brakes_stop(&qmgr);
         store_close(qmgr.store); /* completes what is on its way to the disk */
     }
     return status;

@@ -119,6 +119,8 @@ static bool learned_of(const struct lane *l, struct learned *v, char source[stat
                           .grey_passed = l->greylist.passed,
                           .grey_first = l->greylist.first,
                           .by_hand = suspended && l->shaper.by_hand};
+    if (v->by_hand)
+        v->reason = l->reason;
     if (suspended)
         v->suspended_until = wall + (l->shaper.suspended_until - now);
     return true;
@@ -158,6 +160,8 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
         l->greylist = (struct greylist){0};
     if (v->suspended_until <= wall)
         return;
+    free(l->reason);
+    l->reason = v->reason ? xstrdup(v->reason) : NULL;
     shaper_keep_away(&l->shaper, q->now + (v->suspended_until - wall), v->by_hand, q->now);
     dispatch_suspend(q, l);
 }
@@ -195,6 +199,7 @@ static struct learned copy_of(const struct learned *v)
     c.key = xstrdup(v->key);
     c.name = xstrdup(v->name);
     c.source = xstrdup(v->source);
+    c.reason = v->reason ? xstrdup(v->reason) : NULL;
     return c;
 }
 

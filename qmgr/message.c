@@ -37,7 +37,9 @@ static int measure(const struct spool_envelope *e, size_t *bytes)
     if (e->account.len > ACCOUNT_MAX || e->sender.len > ADDRESS_MAX || e->envid.len > ENVID_MAX ||
         e->recipient_count == 0 || e->recipient_count > SPOOL_RECIPIENTS_MAX)
         return -1;
-    *bytes = e->account.len + e->sender.len + e->envid.len;
+    if (e->signer.len > SIGNER_MAX)
+        return -1;
+    *bytes = e->account.len + e->sender.len + e->envid.len + e->signer.len;
     struct slice rest = e->recipients;
     struct spool_rcpt r;
     uint32_t n = 0;
@@ -64,11 +66,13 @@ static void fill(struct message *m, const struct spool_envelope *e)
     m->env->account_len = (uint16_t)e->account.len;
     m->env->sender_len = (uint16_t)e->sender.len;
     m->env->envid_len = (uint16_t)e->envid.len;
+    m->env->signer_len = (uint8_t)e->signer.len;
     m->env->ret = e->ret;
     m->env->mail_class = e->mail_class <= CLASS_BULK ? e->mail_class : CLASS_NORMAL;
     size_t at = put(strings, 0, e->account);
     at = put(strings, at, e->sender);
     at = put(strings, at, e->envid);
+    at = put(strings, at, e->signer);
     struct slice rest = e->recipients;
     struct spool_rcpt r;
     for (uint32_t i = 0; i < m->recipient_count && spool_rcpt_next(&rest, &r) == 1; i++) {

@@ -19,6 +19,7 @@ enum {
     ACCOUNT_MAX = 255,
     POOL_NAME_MAX = 64, /* bytes of a source pool's name */
     ENVID_MAX = 512,
+    SIGNER_MAX = 255,
     ANSWER_TEXT_MAX = 1000, /* bytes of a reply that are kept */
     ANSWER_HOST_MAX = 255,
     ENHANCED_MAX = 11, /* "5.123.456" and a little more */
@@ -106,6 +107,7 @@ struct envelope {
     uint32_t next_due;     /* seconds: when the first that waits is due; UINT32_MAX: none */
     uint32_t notice_bytes; /* what that notice takes so far */
     uint16_t account_len, sender_len, envid_len;
+    uint8_t signer_len;
     uint8_t ret, mail_class;
     uint8_t notice_next; /* number of the next failure notice */
     uint8_t lost;        /* relay processes that died with a job of it */
@@ -116,12 +118,12 @@ struct envelope {
     bool discarded;     /* its file is quarantined: only what relay has is waited for */
     bool purge;         /* deleted, and its time was over while it was in use */
     bool removed;       /* the log says that it left the queue: it was deleted */
-    int64_t deleted_at; /* wall microseconds; when it came from the spool */
     bool peeked;        /* read back for walks only: goes to the disk again at peek_due's time */
+    int64_t deleted_at; /* wall microseconds; when it came from the spool */
     int64_t peek_due;   /* monotonic; INT64_MAX: nothing planned */
     int64_t notice_at;  /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
-    /* the strings follow: account, sender, envid, then addresses and ORCPTs */
+    /* the strings follow: account, sender, envid, signer, then addresses and ORCPTs */
 };
 
 enum message_phase {
@@ -182,6 +184,11 @@ static inline struct slice message_envid(const struct message *m)
 {
     return slice_make(envelope_strings(m) + m->env->account_len + m->env->sender_len,
                       m->env->envid_len);
+}
+/* The domain that answers for it: of its DKIM signature, else of From; or empty. */
+static inline struct slice message_signer(const struct message *m)
+{
+    return slice_make(message_envid(m).ptr + m->env->envid_len, m->env->signer_len);
 }
 static inline struct slice recipient_address(const struct message *m, uint32_t i)
 {

@@ -1,5 +1,6 @@
 /* All parts of the queue in their order: what main.c starts and turns, and what a
  * fuzz target starts and turns without a process around it. */
+#include "qmgr/brakes.h"
 #include "qmgr/memory.h"
 #include "qmgr/sources.h"
 
@@ -10,6 +11,7 @@ void qmgr_init(struct qmgr *q, struct service *s)
     groups_init(q);
     sources_init(q);
     memory_init(q);
+    brakes_init(q);
     sites_init(q);
     dispatch_init(q);
     relays_init(q);

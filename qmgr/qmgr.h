@@ -7,6 +7,7 @@
  *   load       messages from the spool: found by the scan, or read back
  *   action     what the operator does; deleted: what can be undone; walk: lists
  *   sites      routes (domain or address to site), sites, the resolve channel
+ *   brakes     senders that are slowed down or suspended at a destination
  *   dispatch   who is next: accounts, classes, lanes
  *   memory     what was learned about destinations, over restarts
  *   park       whose messages wait on the disk when memory is scarce
@@ -48,6 +49,7 @@ enum {
 #define LOST_RELAY_DELAY (60 * CLOCK_SECOND)   /* F13 */
 #define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
 
+struct brakes; /* brakes.h */
 struct job;
 struct source;        /* sources.h */
 struct source_record; /* the same */
@@ -111,6 +113,11 @@ struct group {
     uint32_t refs;           /* sites and lanes */
 };
 
+/* Whose turn it is among classes: what each is owed. */
+struct class_turns {
+    int32_t credit[3];
+};
+
 /* The unit of shaping: a group from one source address. */
 struct lane {
     struct list of_group, all;
@@ -129,10 +136,12 @@ struct lane {
     struct list waiting[3]; /* queues that wait for room here, by class */
     struct list queues;     /* all of its queues */
     struct queue *recent;   /* that was used last */
-    uint32_t queued, in_flight, turns;
+    uint32_t queued, in_flight;
+    struct class_turns turns;
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
+    char *reason;             /* the operator's, of a suspension by hand; or NULL */
 };
 
 /* ---- jobs --------------------------------------------------------------------- */
@@ -268,7 +277,8 @@ struct qmgr {
     unsigned commits_free_count;
     struct dispatch dispatch;
     struct shaping shaping;
-    struct sources *from; /* source addresses */
+    struct sources *from;  /* source addresses */
+    struct brakes *brakes; /* senders that are slowed down or suspended somewhere */
     struct sites sites;
     struct relays relays;
     struct notices notices;
@@ -455,7 +465,8 @@ struct queue {
     uint8_t mail_class, place;
     uint8_t debt; /* turns that it leaves to others of its class: it made up that window */
     uint32_t count;
-    uint32_t window; /* recipients started since the lane was refused something last */
+    uint32_t in_flight; /* jobs that were started */
+    uint32_t window;    /* recipients started since the lane was refused something last */
 };
 
 void dispatch_init(struct qmgr *q);

@@ -5,6 +5,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sources.h"
@@ -152,7 +153,7 @@ static void put_events(const struct qmgr *q, const struct shaper *s, struct buf 
     json_list_end(b);
 }
 
-void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
+void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
 {
     struct shaper *s = &l->shaper;
     char source[LANE_SOURCE_MAX];
@@ -177,6 +178,8 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     json_bool(b, "suspended", suspended);
     if (suspended)
         json_seconds(b, "suspended_for", s->suspended_until - q->now);
+    if (suspended && s->by_hand && l->reason)
+        json_str(b, "reason", slice_str(l->reason));
     if (when > q->now)
         json_seconds(b, "next_in", when - q->now);
     if (!whole)
@@ -184,6 +187,7 @@ void lane_show(const struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
+    brakes_show(q, l->group, b);
     put_events(q, s, b);
 }
 

@@ -86,7 +86,7 @@ static void show_answer(const char *name, const struct answer *a, struct buf *b)
     json_end(b);
 }
 
-static void show_lane(const struct qmgr *q, struct lane *l, struct buf *b)
+static void show_lane(struct qmgr *q, struct lane *l, struct buf *b)
 {
     json_begin(b);
     lane_show(q, l, true, b);
@@ -94,7 +94,7 @@ static void show_lane(const struct qmgr *q, struct lane *l, struct buf *b)
     json_end(b);
 }
 
-static void describe(const struct qmgr *q, const struct route *r, struct buf *b)
+static void describe(struct qmgr *q, const struct route *r, struct buf *b)
 {
     json_begin(b);
     json_str(b, "for", route_key(r));

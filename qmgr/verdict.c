@@ -4,6 +4,7 @@
  * made up itself (lost connections, time-outs) match no rule.
  */
 #include "core/log.h"
+#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 #include "rules/rules.h"
 
@@ -73,9 +74,10 @@ static void alert(const struct qmgr *q, const struct lane *l, const struct rule 
                 rule->name, rule->file, rule->line, o->code, log_esc(o->text));
 }
 
-static void by_rule(const struct qmgr *q, struct lane *l, const struct rule *rule,
+static void by_rule(struct qmgr *q, const struct job *j, const struct rule *rule,
                     const struct ipc_outcome *o, struct shaper_report *r)
 {
+    struct lane *l = j->queue->lane;
     static const enum shaper_signal signals[] = {
         [RULES_NO_DIMENSION] = SHAPER_NEUTRAL, [RULES_CONCURRENCY] = SHAPER_TOO_MANY,
         [RULES_RATE] = SHAPER_TOO_FAST,        [RULES_MESSAGES] = SHAPER_TOO_LONG,
@@ -91,6 +93,11 @@ static void by_rule(const struct qmgr *q, struct lane *l, const struct rule *rul
     }
     if (rule->action == RULES_NOTE || !often_enough(q, l, rule, number))
         return;
+    bool of_sender = rule->scope == RULES_OF_ACCOUNT || rule->scope == RULES_OF_DKIM;
+    if (of_sender && brakes_refused(q, j, rule, o)) {
+        r->signal = SHAPER_OK; /* the destination works, for the others */
+        return;
+    }
     r->factor = rule->factor;
     r->value = rule->action == RULES_SET ? rule->value : 0;
     r->time = rule->time / q->s->config->shaping_time_divisor;
@@ -249,7 +256,7 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
     }
     out->rule = find_rule(q, l, &out->worst);
     if (out->rule)
-        by_rule(q, l, out->rule, &out->worst, r);
+        by_rule(q, j, out->rule, &out->worst, r);
     else
         r->signal = by_stage(q, j, &out->worst, in, r);
     r->steady = odd_is_trying(&l->odd);

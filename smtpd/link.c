@@ -102,6 +102,31 @@ static uint32_t message_flags(const struct transaction *tx)
     return flags;
 }
 
+/* What the sender says of this message goes before what holds for the account, and that
+ * before what the message looks like. */
+static uint8_t class_of(const struct session *s)
+{
+    static const struct {
+        struct slice word;
+        uint8_t mail_class;
+    } words[] = {{SLICE("transactional"), CLASS_TRANSACTIONAL},
+                 {SLICE("normal"), CLASS_NORMAL},
+                 {SLICE("bulk"), CLASS_BULK}};
+    const struct transaction *tx = &s->tx;
+    const struct header_scan *h = &tx->content->header;
+    struct slice said = slice_make(h->mail_class.text, h->mail_class.len);
+    struct slice precedence = slice_make(h->precedence.text, h->precedence.len);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (slice_eq(said, words[i].word))
+            return words[i].mail_class;
+    if (tx->gate && tx->gate->mail_class != CLASS_NORMAL)
+        return tx->gate->mail_class;
+    bool bulk = slice_eq(precedence, SLICE("bulk")) || slice_eq(precedence, SLICE("list")) ||
+                slice_eq(precedence, SLICE("junk")) || h->count[HEADER_LIST_ID] ||
+                h->count[HEADER_LIST_UNSUBSCRIBE];
+    return bulk && s->server->config->bulk_mail_detection ? CLASS_BULK : CLASS_NORMAL;
+}
+
 static void send_commit(struct link *l, struct session *s)
 {
     static char prefix_bytes[PREFIX_MAX];
@@ -117,9 +142,10 @@ static void send_commit(struct link *l, struct session *s)
         .arrival = tx->arrival,
         .flags = message_flags(tx),
         .ret = tx->ret,
-        .mail_class = tx->gate ? tx->gate->mail_class : CLASS_NORMAL,
+        .mail_class = class_of(s),
         .account = slice_str(tx->gate ? tx->gate->owner : NULL),
         .client = slice_str(s->local_user ? user : s->peer),
+        .signer = header_signer_domain(&c->header.signer),
         .message_id = slice_make(c->header.message_id, c->header.message_id_len),
         .sender = buf_slice(&tx->sender),
         .envid = buf_slice(&tx->envid),

@@ -40,6 +40,7 @@ static const struct field {
     {"greylist_first", TIME, AT(grey_first), 0},
     {"suspended_until", WHEN, AT(suspended_until), 0},
     {"by_hand", FLAG, AT(by_hand), 0},
+    {"reason", TEXT, AT(reason), LEARNED_REASON_MAX},
 #undef AT
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
@@ -61,6 +62,8 @@ static void put(const struct learned *l, const struct field *f, struct buf *out)
     const void *p = member(l, f);
     switch (f->kind) {
     case TEXT:
+        if (!*(char *const *)p)
+            break;
         json_str(out, f->name, slice_str(*(char *const *)p));
         break;
     case RATE:
@@ -183,4 +186,5 @@ void learned_free(struct learned *l)
     xfree(&l->key);
     xfree(&l->name);
     xfree(&l->source);
+    xfree(&l->reason);
 }

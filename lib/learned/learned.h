@@ -15,6 +15,7 @@ enum {
     LEARNED_LINE_MAX = 8192, /* bytes of an object */
     LEARNED_NAME_MAX = 1024, /* of key and name */
     LEARNED_SOURCE_MAX = 48, /* of a source address in text form */
+    LEARNED_REASON_MAX = 300,
     LEARNED_COUNT_MAX = 1000000
 };
 
@@ -32,6 +33,7 @@ struct learned {
     int64_t grey_refused, grey_passed, grey_first;
     int64_t suspended_until; /* wall */
     bool by_hand;
+    char *reason; /* of a suspension by hand; or NULL */
 };
 
 /* Appends the object, without a line end. */

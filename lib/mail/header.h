@@ -9,8 +9,10 @@
 #include "core/refusal.h"
 
 enum {
-    HEADER_NAME_MAX = 128,      /* of a field's name; longer ones are not taken for a field */
-    HEADER_MESSAGE_ID_MAX = 255 /* of the value that the scanner keeps */
+    HEADER_NAME_MAX = 128,       /* of a field's name; longer ones are not taken for a field */
+    HEADER_MESSAGE_ID_MAX = 255, /* of the value that the scanner keeps */
+    HEADER_DOMAIN_MAX = 255,
+    HEADER_WORD_MAX = 15 /* of a value that is one word */
 };
 
 /* ---- the scanner ----------------------------------------------------------- */
@@ -23,7 +25,11 @@ enum {
     HEADER_FIELD(HEADER_SENDER, "Sender")                                                          \
     HEADER_FIELD(HEADER_MESSAGE_ID, "Message-ID")                                                  \
     HEADER_FIELD(HEADER_AUTO_SUBMITTED, "Auto-Submitted")                                          \
-    HEADER_FIELD(HEADER_TLS_REQUIRED, "TLS-Required")
+    HEADER_FIELD(HEADER_TLS_REQUIRED, "TLS-Required")                                              \
+    HEADER_FIELD(HEADER_DKIM_SIGNATURE, "DKIM-Signature")                                          \
+    HEADER_FIELD(HEADER_PRECEDENCE, "Precedence")                                                  \
+    HEADER_FIELD(HEADER_LIST_ID, "List-Id")                                                        \
+    HEADER_FIELD(HEADER_LIST_UNSUBSCRIBE, "List-Unsubscribe")
 
 enum header_known {
 #define HEADER_FIELD(enumerator, name) enumerator,
@@ -45,6 +51,23 @@ struct header_limits {
     uint32_t hops;  /* Received fields */
 };
 
+/* A value that is one word: in lower case, cut at the maximum. */
+struct header_word {
+    uint8_t len;
+    char text[HEADER_WORD_MAX];
+};
+
+/* Who answers for a message: d= of its first DKIM-Signature (RFC 6376 3.5), and the domain
+ * of the last address in From. Read as they pass; only letters, digits, '-', '.' and '_' are
+ * taken, in lower case. */
+struct header_signer {
+    uint8_t dkim_len, from_len;
+    uint8_t state; /* private: where in the value */
+    char dkim[HEADER_DOMAIN_MAX], from[HEADER_DOMAIN_MAX];
+};
+/* The DKIM domain, else that of From, else empty. */
+struct slice header_signer_domain(const struct header_signer *s);
+
 struct header_scan {
     struct header_limits limits;
     uint64_t size; /* bytes of the header so far; at the end with its blank line. If
@@ -60,6 +83,10 @@ struct header_scan {
     uint8_t message_id_len;
     char message_id[HEADER_MESSAGE_ID_MAX]; /* value of the first Message-ID, blanks trimmed,
                                              * cut at the maximum; any byte: escape it */
+    struct header_signer signer;
+    struct header_word precedence; /* of the first Precedence */
+    struct header_word mail_class; /* of the first field of that name */
+    const char *class_field;       /* set by the owner: name of that field, or NULL */
     /* Set by the owner after header_scan_init; NULL: not wanted. The values of From and
      * Sender are appended to it as they stand there, each with a NUL before it. */
     struct buf *authors;
@@ -68,6 +95,8 @@ struct header_scan {
     uint64_t line; /* bytes of the current line */
     uint8_t state;
     uint8_t field; /* enum header_known of the current field, or HEADER_KNOWN_COUNT */
+    bool in_class; /* the current field is class_field, for the first time */
+    bool had_class;
     uint8_t tls_len;
     char tls[4]; /* the beginning of TLS-Required's value */
     uint8_t name_len;

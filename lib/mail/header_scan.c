@@ -1,5 +1,6 @@
 #include "mail/header.h"
 #include "mail/header_name.h"
+#include "mail/header_signer.h"
 
 enum scan_state {
     LINE_START,
@@ -59,6 +60,9 @@ static void begin_field(struct header_scan *h)
     struct slice name = {h->name, h->name_len};
     h->state = BODY;
     h->field = HEADER_KNOWN_COUNT;
+    h->signer.state = 0;
+    h->in_class = !h->had_class && h->class_field && slice_caseeq(name, slice_str(h->class_field));
+    h->had_class = h->had_class || h->in_class;
     for (uint8_t i = 0; i < HEADER_KNOWN_COUNT; i++)
         if (slice_caseeq(name, known[i]))
             h->field = i;
@@ -89,6 +93,15 @@ static void keep_tls_required(struct header_scan *h, struct slice part)
     h->tls_not_required = slice_caseeq(slice_make(h->tls, h->tls_len), SLICE("No"));
 }
 
+static void keep_word(struct header_word *w, struct slice part)
+{
+    for (size_t i = 0; i < part.len && w->len < HEADER_WORD_MAX; i++) {
+        char c = part.ptr[i];
+        if (!header_blank(c) && c != '\r' && c != '\n')
+            w->text[w->len++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    }
+}
+
 static void end_line(struct header_scan *h)
 {
     h->size += h->line;
@@ -107,8 +120,16 @@ static size_t body_bytes(struct header_scan *h, struct slice in)
         keep_message_id(h, slice_first(in, taken));
     else if (h->field == HEADER_TLS_REQUIRED && h->count[HEADER_TLS_REQUIRED] == 1)
         keep_tls_required(h, slice_first(in, taken));
+    else if (h->field == HEADER_DKIM_SIGNATURE && h->count[HEADER_DKIM_SIGNATURE] == 1)
+        header_signer_dkim(&h->signer, slice_first(in, taken));
+    else if (h->field == HEADER_PRECEDENCE && h->count[HEADER_PRECEDENCE] == 1)
+        keep_word(&h->precedence, slice_first(in, taken));
     else if (keeps_authors(h))
         keep_authors(h, slice_first(in, taken));
+    if (h->field == HEADER_FROM && h->count[HEADER_FROM] == 1)
+        header_signer_from(&h->signer, slice_first(in, taken));
+    if (h->in_class)
+        keep_word(&h->mail_class, slice_first(in, taken));
     h->line += taken;
     if (lf < in.len)
         end_line(h);

@@ -335,6 +335,15 @@ static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
         return bad(s, e, "set needs a value", "");
     if ((r->action == RULES_SUSPEND || r->action == RULES_SWITCH) && r->time <= 0)
         return bad(s, e, "suspend and switch need a time: for", "");
+    bool of_sender = r->scope == RULES_OF_ACCOUNT || r->scope == RULES_OF_DKIM;
+    if (of_sender && r->action == RULES_SWITCH)
+        return bad(s, e,
+                   "switch is about the source: scope = \"account\" or \"dkim\" takes slow, "
+                   "set or suspend",
+                   "");
+    if (of_sender && (r->action == RULES_SLOW || r->action == RULES_SET) &&
+        r->dimension != RULES_RATE)
+        return bad(s, e, "an account or domain is slowed in its rate: dimension = \"rate\"", "");
     if (r->scope == RULES_OF_RECIPIENT && r->action != RULES_NOTE)
         return bad(s, e, "a reply about the recipient cannot change limits", "");
     if (r->greylist && (r->scope != RULES_OF_RECIPIENT || r->retry_after <= 0))

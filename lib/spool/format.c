@@ -104,6 +104,9 @@ static void add_counted(struct buf *b, struct slice s)
     buf_adds(b, s);
 }
 
+/* In the envelope's two bytes of flags: a field follows the recipients. */
+enum { HAS_SIGNER = 1 };
+
 /* The envelope's encoded length, or 0 if a limit is passed. */
 static uint64_t envelope_length(const struct spool_envelope *v)
 {
@@ -115,6 +118,8 @@ static uint64_t envelope_length(const struct spool_envelope *v)
             return 0;
         len += 4 + parts[i].len;
     }
+    if (v->signer.len)
+        len += 4 + (v->signer.len < SPOOL_ENVELOPE_MAX ? v->signer.len : SPOOL_ENVELOPE_MAX);
     if (len > SPOOL_ENVELOPE_MAX || v->recipient_count > SPOOL_RECIPIENTS_MAX ||
         !recipients_match(v->recipients, v->recipient_count))
         return 0;
@@ -128,7 +133,7 @@ static void add_envelope(struct buf *b, const struct spool_envelope *v)
     add_number(b, v->flags, 4);
     add_number(b, v->ret, 1);
     add_number(b, v->mail_class, 1);
-    add_number(b, 0, 2);
+    add_number(b, v->signer.len ? HAS_SIGNER : 0, 2);
     add_counted(b, v->account);
     add_counted(b, v->client);
     add_counted(b, v->message_id);
@@ -136,6 +141,8 @@ static void add_envelope(struct buf *b, const struct spool_envelope *v)
     add_counted(b, v->envid);
     add_number(b, v->recipient_count, 4);
     add_counted(b, v->recipients);
+    if (v->signer.len)
+        add_counted(b, v->signer);
 }
 
 static void add_status(struct buf *b, uint32_t recipients)
@@ -286,7 +293,7 @@ static void read_envelope(struct wire *w, struct spool_envelope *v)
     v->flags = (uint32_t)wire_number(w, 4);
     v->ret = (uint8_t)wire_number(w, 1);
     v->mail_class = (uint8_t)wire_number(w, 1);
-    wire_number(w, 2);
+    uint64_t more = wire_number(w, 2);
     v->account = wire_counted(w);
     v->client = wire_counted(w);
     v->message_id = wire_counted(w);
@@ -294,6 +301,8 @@ static void read_envelope(struct wire *w, struct spool_envelope *v)
     v->envid = wire_counted(w);
     v->recipient_count = (uint32_t)wire_number(w, 4);
     v->recipients = wire_counted(w);
+    if (more & HAS_SIGNER)
+        v->signer = wire_counted(w);
 }
 
 enum spool_verdict spool_decode_envelope(struct slice header, const struct spool_layout *layout,

@@ -57,6 +57,7 @@ struct spool_envelope {
     uint32_t flags;  /* enum message_flag */
     uint8_t ret, mail_class;
     struct slice account, client, message_id, sender, envid;
+    struct slice signer; /* the domain that answers for it, or empty */
     uint32_t recipient_count;
     struct slice recipients; /* encoded; walk with spool_rcpt_next */
 };

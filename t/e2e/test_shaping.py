@@ -94,7 +94,7 @@ def test_suspend_and_resume_by_hand(c):
                  reason="a test")[0]
     assert lane["state"] == "suspended by hand"
     id = q.commit(["b@d.test"])
-    q.wait_log(rf"{id}: .*status=deferred \(delivery temporarily suspended: by the operator\)")
+    q.wait_log(rf"{id}: .*status=deferred \(delivery temporarily suspended: by the operator: a test\)")
     assert "by the operator" in c.ask(request="shaping.why", id=id)[0]["because"]
     c.ask(request="shaping.act", action="resume", destination="d.test")
     c.act("flush", id)
@@ -359,3 +359,59 @@ def test_a_connection_that_has_had_enough_at_MAIL(c):
         q.result(again)
     q.wait_log("shaping mx.d.test: messages per connection cut: .* -> 15.00: .*enough")
     assert show(c)["learned"]["messages_per_connection"] == 15
+
+
+# ---- classes, and the share of one account ------------------------------------------------
+
+NORMAL, TRANSACTIONAL, BULK = 0, 1, 2  # enum mail_class
+
+
+def order_of(c, jobs):
+    """The class of each message, as they are delivered one after the other."""
+    q, classes = c.q, []
+    for _ in range(jobs):
+        job = q.job()
+        classes.append(job.sender.split(b"@")[0])
+        q.result(job)
+    return classes
+
+
+def test_classes_share_an_account_by_weight(c):
+    """Transactional mail goes first, by its weight, and bulk mail never starves."""
+    q = c.q
+    rules(c, RULES.replace("start_connections = 3 connections = 4", "start_connections = 1 connections = 1"))
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    q.commit(["a@d.test"], account="shop")
+    q.resolved()
+    first = q.job()  # the others wait behind it
+    for name, mail_class in (("bulk", BULK), ("normal", NORMAL), ("urgent", TRANSACTIONAL)):
+        for n in range(32):
+            q.commit([f"{name}{n}@d.test"], sender=f"{name}@shop.test", account="shop", mail_class=mail_class)
+    q.result(first)
+    order = order_of(c, 33)[1:]
+    share = {name: order.count(name) for name in (b"urgent", b"normal", b"bulk")}
+    assert 22 <= share[b"urgent"] <= 25 and 5 <= share[b"normal"] <= 8 and 1 <= share[b"bulk"] <= 3, order
+    rest = order_of(c, 96 - 33)
+    assert rest.count(b"bulk") >= 28 and rest[-1] == b"bulk"
+
+
+def test_an_account_has_its_share_of_connections_while_others_wait(c):
+    q = c.q
+    rules(c, RULES + "domain d.test { account_connections = 1 start_connections = 2 connections = 2 }\n")
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    for n in range(6):
+        q.commit([f"a{n}@d.test"], account="busy", sender="busy@x.test")
+        if n == 0:
+            q.resolved()
+    held = [q.job(), q.job()]  # nobody else waits: both
+    for n in range(4):
+        q.commit([f"b{n}@d.test"], account="other", sender="other@y.test")
+    q.result(held[1])
+    job = q.job()
+    assert job.sender == b"other@y.test"  # the first of busy's is still under way
+    for _ in range(3):
+        q.result(job)
+        job = q.job()
+        assert job.sender == b"other@y.test"
+    q.result(job)
+    assert q.job().sender == b"busy@x.test"

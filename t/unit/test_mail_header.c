@@ -103,6 +103,54 @@ static const struct refusal *feed_lines(const char *line, int count, const struc
     return header_refusal(&h);
 }
 
+/* Fed byte by byte, which splits everything. */
+static void scan(struct header_scan *h, const char *text)
+{
+    const struct header_limits generous = {100000, 1000, 50};
+    header_scan_init(h, &generous);
+    h->class_field = "X-Mail-Class";
+    for (struct slice rest = slice_str(text); rest.len; rest = slice_from(rest, 1))
+        header_scan_feed(h, slice_first(rest, 1));
+}
+
+static void test_the_domain_that_answers_for_a_message(void **state)
+{
+    static const struct {
+        const char *text, *domain;
+    } cases[] = {
+        {"From: \"x@y.test\" <a@News.Example.COM>\r\n\r\n", "news.example.com"},
+        {"From: a@from.test\r\nDKIM-Signature: v=1; a=rsa-sha256;\r\n\tbh=d=ab; d = Sig\r\n "
+         "ner.test ; s=k; b=dd=\r\nDKIM-Signature: d=second.test\r\n\r\n",
+         "signer.test"},
+        {"DKIM-Signature: v=1; dd=wrong.test; x=d=no; b=\r\nFrom: a@from.test\r\n\r\n", "from.test"},
+        {"DKIM-Signature: d=only.test", "only.test"},
+        {"Subject: d=x\r\n\r\nFrom: a@body.test\r\n", ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct header_scan h;
+        scan(&h, cases[i].text);
+        struct slice got = header_signer_domain(&h.signer);
+        assert_int_equal(got.len, strlen(cases[i].domain));
+        assert_memory_equal(got.ptr, cases[i].domain, got.len);
+    }
+}
+
+static void test_words_that_tell_the_class(void **state)
+{
+    struct header_scan h;
+    (void)state;
+    scan(&h, "precedence:  BULK \r\nX-mail-class: Transactional\r\nX-Mail-Class: bulk\r\n"
+             "List-Unsubscribe: <mailto:x@y>\r\n\r\n");
+    assert_int_equal(h.precedence.len, 4);
+    assert_memory_equal(h.precedence.text, "bulk", 4);
+    assert_int_equal(h.mail_class.len, 13); /* the first one counts */
+    assert_memory_equal(h.mail_class.text, "transactional", 13);
+    assert_int_equal(h.count[HEADER_LIST_UNSUBSCRIBE], 1);
+    scan(&h, "X-Mail-Class: a-word-that-is-much-longer-than-any\r\n\r\n");
+    assert_int_equal(h.mail_class.len, HEADER_WORD_MAX);
+}
+
 static void test_B31_too_many_hops(void **state)
 {
     (void)state;
@@ -172,6 +220,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_B32_headers_in_any_pieces),
         cmocka_unit_test(test_tls_required),
+        cmocka_unit_test(test_the_domain_that_answers_for_a_message),
+        cmocka_unit_test(test_words_that_tell_the_class),
         cmocka_unit_test(test_B31_too_many_hops),
         cmocka_unit_test(test_B32_huge_headers),
         cmocka_unit_test(test_long_values_are_bounded),
