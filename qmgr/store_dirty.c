@@ -187,6 +187,13 @@ void dirty_unload(struct store *s, const struct id *id, int fd)
         store_fd_close(s, fd);
 }
 
+void dirty_wait(struct store *s, const struct id *id)
+{
+    struct dirty *entry = map_get(&s->disk.dirty, id_slice(id));
+    if (entry)
+        stamp(&s->disk, entry);
+}
+
 void dirty_durable(struct store *s, generation_t generation)
 {
     struct disk *d = &s->disk;

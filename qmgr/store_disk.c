@@ -84,7 +84,8 @@ bool disk_sync_whole(struct store *s)
         return false;
     }
     journal_synced(s, s->disk.generation, point);
-    disk_durable(s, s->disk.generation++);
+    generation_t durable = disk_next_generation(s);
+    disk_durable(s, durable);
     disk_syncfs_took(s, store_now() - start);
     return true;
 }
@@ -95,6 +96,15 @@ bool disk_is_wanted(struct store *s)
     bool wanted = !list_empty(&s->inbox) || s->landed > 0;
     pthread_mutex_unlock(&s->mutex);
     return wanted;
+}
+
+generation_t disk_next_generation(struct store *s)
+{
+    generation_t ended = s->disk.generation++;
+    for (size_t i = 0; i < s->disk.batch_count; i++)
+        if (s->disk.batch[i]->kind == OP_RECORD)
+            dirty_wait(s, &s->disk.batch[i]->id);
+    return ended;
 }
 
 void disk_durable(struct store *s, generation_t generation)

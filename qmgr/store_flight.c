@@ -127,7 +127,7 @@ static void note_records(struct flight *f)
 static void take_off(struct store *s, struct flight *f)
 {
     f->point = journal_point(s);
-    f->generation = s->disk.generation++;
+    f->generation = disk_next_generation(s);
     f->away = true;
     if (f->whole)
         s->disk.dirty_since = store_now(); /* what was changed before is on its way */

@@ -387,6 +387,9 @@ void disk_syncfs_took(struct store *s, int64_t us);
 bool disk_sync_whole(struct store *s);
 /* Operations or landed flights wait for the disk thread. */
 bool disk_is_wanted(struct store *s);
+/* A sync begins: ends the generation, which it returns, but for the files whose descriptors
+ * the records of the batch are still to be synced by. */
+generation_t disk_next_generation(struct store *s);
 /* All changes up to this generation are durable. */
 void disk_durable(struct store *s, generation_t generation);
 
@@ -451,6 +454,8 @@ bool dirty_any(const struct store *s);
 /* Begins to make durable what waits, if that is more than the journal; false: dirty_sync has
  * to do it. */
 bool dirty_sweep(struct store *s);
+/* The message's descriptor stays open until a sync that begins later is over. */
+void dirty_wait(struct store *s, const struct id *id);
 /* All that was changed up to this generation is durable by other means. */
 void dirty_durable(struct store *s, generation_t generation);
 
