@@ -73,6 +73,8 @@ static void fill_ref(struct op *op, const struct spool_layout *l)
 /* Gives the file its name in new/; 0 or an errno value. */
 static int give_name(struct store *s, struct op *op, int from_fd, const char *from)
 {
+    if (op->u.commit.c->replace)
+        dirty_forget(s, &op->id); /* of the file that is replaced */
     struct bucket *b = bucket_get(s, op->u.commit.bucket, true);
     int error = b ? fault_point("store.rename") : errno;
     if (error)
@@ -80,7 +82,6 @@ static int give_name(struct store *s, struct op *op, int from_fd, const char *fr
     if (journal_has(s, &op->id))
         return EEXIST;
     if (op->u.commit.c->replace) {
-        dirty_forget(s, &op->id); /* of the file that is replaced */
         /* the old file is the only durable copy until the new one is */
         if (fault_point("store.file_fsync") || fsync(op->u.commit.fd) < 0)
             return EIO;
@@ -344,7 +345,7 @@ void batch_succeeded(struct store *s, struct op **batch, size_t count, struct li
             commit_succeeded(s, batch[i]);
         list_push(done, &batch[i]->link);
     }
-    atomic_fetch_add(&s->stat_batches, 1);
+    atomic_fetch_add(&s->stat_batches, count > 0); /* a sweep is none */
 }
 
 bool batch_has(const struct store *s, const struct id *id)
@@ -416,24 +417,38 @@ static bool can_fly(const struct store *s)
     return s->disk.batch_files == 0 || disk_may_syncfs(s);
 }
 
+static void sync_batch(struct store *s, bool (*wait)(struct store *s))
+{
+    bool failed = wait(s);
+    batch_write_journal(s);
+    if (!failed && s->disk.batch_count > 0 && can_fly(s) && flight_start(s)) {
+        failed = wait(s);
+        batch_write_journal(s);
+    }
+    if (failed || s->disk.batch_count > 0)
+        batch_sync_each(s);
+}
+
 void batch_sync(struct store *s)
 {
-    if (!flights_wait(s)) {
-        batch_write_journal(s);
-        if (s->disk.batch_count > 0 && can_fly(s) && flight_start(s))
-            flights_wait(s);
-    }
-    batch_sync_each(s);
+    sync_batch(s, flights_wait);
+}
+
+void batch_sync_beside(struct store *s)
+{
+    sync_batch(s, flights_wait_batches);
 }
 
 void batch_send(struct store *s)
 {
     struct disk *d = &s->disk;
     batch_write_journal(s);
-    if (d->batch_count == 0)
-        return;
-    if (!can_fly(s))
+    while (d->batch_count > 0 && can_fly(s)) {
+        if (flight_start(s) || d->batch_commits < s->config.batch_max)
+            return;
+        if (flights_wait_for_one(s))
+            break;
+    }
+    if (d->batch_count > 0)
         batch_sync_each(s);
-    else if (!flight_start(s) && d->batch_commits >= s->config.batch_max)
-        batch_sync(s);
 }

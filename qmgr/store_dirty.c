@@ -226,6 +226,38 @@ bool dirty_sweep(struct store *s)
     return any_files(s) && flight_sweep(s);
 }
 
+/* Files with marks and records, each by itself. */
+static void sync_entries(struct store *s)
+{
+    struct disk *d = &s->disk;
+    size_t count = d->dirty.count, cursor = 0, n = 0;
+    struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
+    struct dirty *entry;
+    while ((entry = map_next(&d->dirty, &cursor)) != NULL)
+        jobs[n++].fd = entry->fd;
+    if (sync_run(&s->sync, jobs, n) > 0) {
+        for (size_t i = 0; i < n; i++)
+            if (jobs[i].error)
+                disk_bad(s, jobs[i].error, "fsync of a message");
+    }
+    free(jobs);
+    dirty_durable(s, d->generation);
+}
+
+static void sync_directories(struct store *s)
+{
+    int error = buckets_sync(s, true);
+    if (error)
+        disk_bad(s, error, "fsync of a directory of new/");
+}
+
+void dirty_sync_beside(struct store *s)
+{
+    sync_entries(s);
+    sync_directories(s);
+    sync_journal(s);
+}
+
 /* Not all files of the journal's messages could be asked; the ring has them. */
 static void starved(struct store *s, int error)
 {
@@ -243,7 +275,6 @@ static void starved(struct store *s, int error)
 void dirty_sync(struct store *s)
 {
     struct disk *d = &s->disk;
-    size_t count = d->dirty.count, cursor = 0, n = 0;
     if (!any_files(s) && !d->doubtful) {
         sync_journal(s);
         return;
@@ -252,20 +283,9 @@ void dirty_sync(struct store *s)
         return;
     bool doubtful = d->doubtful;
     d->doubtful = false; /* each file is asked now, and an error is the disk's */
-    struct sync_job *jobs = count ? xcalloc(count, sizeof *jobs) : NULL;
-    struct dirty *entry;
-    while ((entry = map_next(&d->dirty, &cursor)) != NULL)
-        jobs[n++].fd = entry->fd;
-    if (sync_run(&s->sync, jobs, n) > 0) {
-        for (size_t i = 0; i < n; i++)
-            if (jobs[i].error)
-                disk_bad(s, jobs[i].error, "fsync of a message");
-    }
-    free(jobs);
-    dirty_durable(s, d->generation);
-    int error = journal_sync_files(s), failed = buckets_sync(s, true);
-    if (failed)
-        disk_bad(s, failed, "fsync of a directory of new/");
+    sync_entries(s);
+    int error = journal_sync_files(s);
+    sync_directories(s);
     sync_journal(s);
     if (error && store_shortage(error)) {
         d->doubtful = doubtful;

@@ -309,15 +309,29 @@ static void look_at_space(struct store *s)
         disk_set_state(s, SPOOL_OK, "enough free space: mail is taken");
 }
 
+/* What waits has waited long enough. */
+static void sync_waiting(struct store *s)
+{
+    struct disk *d = &s->disk;
+    if (dirty_sweep(s))
+        return;
+    if (flight_sweeps(s)) { /* neither these nor new mail wait for it */
+        batch_sync_beside(s);
+        dirty_sync_beside(s);
+        d->dirty_since = store_now();
+    } else {
+        batch_sync(s); /* it may use descriptors that dirty_sync closes */
+        dirty_sync(s);
+    }
+}
+
 static void tick(struct store *s)
 {
     struct disk *d = &s->disk;
     d->now = store_now();
     journal_tick(s);
-    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US && !dirty_sweep(s)) {
-        batch_sync(s); /* it may use descriptors that dirty_sync closes */
-        dirty_sync(s);
-    }
+    if (dirty_any(s) && d->now - d->dirty_since >= STORE_SYNC_DELAY_US)
+        sync_waiting(s);
     if (d->now >= d->next_tick) {
         look_at_space(s);
         if (d->now - d->last_commit > STORE_IDLE_US)

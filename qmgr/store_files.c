@@ -302,12 +302,13 @@ static bool come_of_age(struct store *s, struct free_file *f)
     return false;
 }
 
-void file_give_back(struct store *s, struct free_file *f)
+bool file_give_back(struct store *s, struct free_file *f)
 {
     if (f->nursed && !come_of_age(s, f))
-        return;
+        return false;
     list_push(&s->disk.ready, &f->link);
     count_free(s, 1);
+    return true;
 }
 
 int file_used(struct store *s, struct free_file *f)

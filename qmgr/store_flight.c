@@ -147,6 +147,11 @@ bool flight_sweep(struct store *s)
     return true;
 }
 
+bool flight_sweeps(const struct store *s)
+{
+    return s->disk.flights[STORE_SWEEP].away;
+}
+
 bool flight_start(struct store *s)
 {
     struct disk *d = &s->disk;
@@ -231,18 +236,35 @@ bool flights_land(struct store *s)
     return land_all(s);
 }
 
-static bool any_flying(const struct disk *d)
+/* How many of the first so many are in the air; with the mutex held. */
+static size_t flying(const struct disk *d, size_t first)
 {
-    for (size_t i = 0; i <= STORE_SWEEP; i++)
-        if (d->flights[i].state == FLIGHT_FLYING)
-            return true;
-    return false;
+    size_t count = 0;
+    for (size_t i = 0; i < first; i++)
+        count += d->flights[i].state == FLIGHT_FLYING;
+    return count;
 }
 
 bool flights_wait(struct store *s)
 {
     pthread_mutex_lock(&s->mutex);
-    while (any_flying(&s->disk))
+    while (flying(&s->disk, STORE_SWEEP + 1) > 0)
+        pthread_cond_wait(&s->work, &s->mutex);
+    return land_all(s);
+}
+
+bool flights_wait_batches(struct store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    while (flying(&s->disk, STORE_FLIGHTS) > 0)
+        pthread_cond_wait(&s->work, &s->mutex);
+    return land_all(s);
+}
+
+bool flights_wait_for_one(struct store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    while (flying(&s->disk, STORE_FLIGHTS) == STORE_FLIGHTS)
         pthread_cond_wait(&s->work, &s->mutex);
     return land_all(s);
 }

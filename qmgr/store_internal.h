@@ -412,8 +412,9 @@ int file_make(struct store *s, struct free_file *f);
 struct free_file *file_take(struct store *s);
 /* The directory that its name is in. */
 int file_directory(const struct store *s, const struct free_file *f);
-/* Nothing was done with it, or its message failed: to the ready ones in free/. */
-void file_give_back(struct store *s, struct free_file *f);
+/* Nothing was done with it, or its message failed: to the ready ones in free/; false: it
+ * could not get there and is gone. */
+bool file_give_back(struct store *s, struct free_file *f);
 /* The file was renamed into new/ and its number is unused again; returns
  * its descriptor, which is the caller's. */
 int file_used(struct store *s, struct free_file *f);
@@ -450,6 +451,9 @@ uint64_t dirty_shifted(const struct store *s, const struct id *id);
 void dirty_unload(struct store *s, const struct id *id, int fd);
 /* All that waits becomes durable. */
 void dirty_sync(struct store *s);
+/* The same while a sweep takes long: file by file, without those of which the journal has
+ * all. */
+void dirty_sync_beside(struct store *s);
 bool dirty_any(const struct store *s);
 /* Begins to make durable what waits, if that is more than the journal; false: dirty_sync has
  * to do it. */
@@ -467,7 +471,9 @@ void batch_add(struct store *s, struct op *op);
 void batch_send(struct store *s);
 /* Returns when the batch and all flights are durable, or have failed. */
 void batch_sync(struct store *s);
-/* The same, file by file. */
+/* The same without waiting for a sweep. */
+void batch_sync_beside(struct store *s);
+/* As batch_sync, file by file. */
 void batch_sync_each(struct store *s);
 /* It has failed with this errno value: no message of it was taken. */
 void batch_failed(struct store *s, struct op **batch, size_t count, int error);
@@ -488,11 +494,17 @@ bool flight_start(struct store *s);
 /* Begins to make all that was changed durable, while batches go on; false: it cannot, as
  * one is under way or syncfs may not be used. */
 bool flight_sweep(struct store *s);
+/* One is under way. */
+bool flight_sweeps(const struct store *s);
 /* Sees to the flights that have landed; the operations of those that failed join
  * the batch, which then has to be synced file by file: true. */
 bool flights_land(struct store *s);
 /* As flights_land, after waiting for all. */
 bool flights_wait(struct store *s);
+/* The same for those that have a batch, */
+bool flights_wait_batches(struct store *s);
+/* and until a batch can be sent off. */
+bool flights_wait_for_one(struct store *s);
 bool flights_have(const struct store *s, const struct id *id);
 
 /* store_sync.c */

@@ -371,7 +371,8 @@ static int sync_some(struct store *s, struct kept *const *some, size_t count)
     sync_run(&s->sync, jobs, count);
     for (size_t i = 0; i < count; i++) {
         some[i]->synced = jobs[i].error == 0;
-        error = jobs[i].error ? jobs[i].error : error;
+        if (jobs[i].error) /* whatever it was: what was to be written may be gone */
+            error = store_shortage(jobs[i].error) ? EIO : jobs[i].error;
         drop_fd(s, some[i]);
     }
     return error;

@@ -247,7 +247,7 @@ static void empty(struct store *s, bool damaged)
 static void cannot_read(struct store *s, int error)
 {
     store_say(s,
-              "journal/ring cannot be read: %s. It is left as it is: up to a second of mail may "
+              "journal/ring cannot be read: %s. It is left as it is: mail of the last seconds may "
               "be in it and is read when the disk is repaired and the service restarted",
               strerror(error));
     s->disk.journal.broken = error;

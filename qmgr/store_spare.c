@@ -15,8 +15,8 @@ bool files_want_spares(const struct store *s)
     uint32_t target = s->config.spare_files;
     uint64_t bytes = (uint64_t)target * STORE_SPARE_BYTES;
     /* not where others keep the disk busy: see disk_sync_whole */
-    return d->state == SPOOL_OK && disk_may_syncfs(s) && !d->no_spares && d->free_count < target &&
-           d->now - d->last_commit > STORE_SPARE_IDLE_US &&
+    return d->state == SPOOL_OK && disk_may_syncfs(s) && !flight_sweeps(s) && !d->no_spares &&
+           d->free_count < target && d->now - d->last_commit > STORE_SPARE_IDLE_US &&
            s->stat_bytes > s->config.reserve_bytes + bytes * STORE_SPARE_ROOM &&
            s->stat_inodes > s->config.reserve_inodes + (uint64_t)target * STORE_SPARE_ROOM;
 }
@@ -34,8 +34,7 @@ static bool make_spare(struct store *s)
     bool written = write_all(f->fd, slice_make(zeros, sizeof zeros), 0) == 0;
     store_fd_close(s, f->fd); /* opened again when it is needed: descriptors are for messages */
     f->fd = -1;
-    file_give_back(s, f);
-    return written;
+    return file_give_back(s, f) && written;
 }
 
 void files_make_spares(struct store *s)
