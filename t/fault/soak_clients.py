@@ -123,9 +123,10 @@ class Client(threading.Thread):
                 self.session(self.random.choice((1, 5, 50)))
             except (OSError, Gone):
                 pass
-            if self.socket:
-                self.socket.close()
-                self.socket = None
+            for f in (self.input, self.socket):  # what reads keeps the connection, too
+                if f:
+                    f.close()
+            self.input = self.socket = None
             self.stop.wait(0.02)
 
     # ---- the dialogue
