@@ -24,10 +24,17 @@ BUILD = os.environ.get("POSTERN_BUILD", os.path.join(ROOT, "build"))
 BIN = os.path.join(BUILD, "bin")
 
 
+PORTS_GIVEN = set()  # the kernel may name one twice before it is in use
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in PORTS_GIVEN:
+            PORTS_GIVEN.add(port)
+            return port
 
 
 def pause(seconds=0.02):

@@ -199,7 +199,7 @@ def owed_by_refusal(w, found):
 class Path:
     def __init__(self, act, prepare=nothing, free=0, owed=None, journal="0"):
         self.act, self.prepare, self.owed = act, prepare, owed
-        self.least = 15 if journal == "0" else 8   # one write and one sync
+        self.least = 10 if journal == "0" else 8   # one write and one sync
         self.config = dict(qmgr_free_files_limit=str(free), queue_journal_size=journal)
 
 

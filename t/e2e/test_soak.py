@@ -12,7 +12,7 @@ FAULT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, FAULT)
 
 from logs import tail  # noqa: E402
-from postern import Postern, free_port  # noqa: E402
+from postern import BIN, Postern, free_port  # noqa: E402
 from soak_check import Copy, Facts, Kill, judge  # noqa: E402
 from soak_clients import ACKED, MAYBE, OPEN, REFUSED, Message  # noqa: E402
 from soak_memory import Memory, figures_of  # noqa: E402
@@ -157,4 +157,6 @@ def test_waiting_recipients_are_counted(place):
         p.wait_log(r"to=<recipient@dst\.test>.*status=deferred")
         found = figures_of(p)
         assert found.recipients == 31 and found.pid in p.pids("qmgr")
-        assert 100 < found.heap_kib < 20_000
+        with open(os.path.join(BIN, "qmgr"), "rb") as program:
+            told = b"__asan_init" not in program.read()  # its allocator does not tell
+        assert 100 < found.heap_kib < 20_000 if told else found.heap_kib == 0
