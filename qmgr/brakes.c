@@ -115,9 +115,9 @@ static struct brake *brake_of(struct qmgr *q, const struct group *g, const struc
     char buffer[ACCOUNT_MAX + 1];
     const char *places[] = {g->stable, ""};
     struct brake *found = NULL;
-    for (int kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++)
+    for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++)
         for (int i = 0; i < 2; i++) {
-            struct brake *b = find(q, (enum brake_kind)kind, places[i], who_of(m, kind, buffer));
+            struct brake *b = find(q, kind, places[i], who_of(m, kind, buffer));
             if (b && (!found || b->until > found->until ||
                       (b->until == found->until && b->rate > 0 && b->rate < found->rate)))
                 found = b;

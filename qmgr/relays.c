@@ -13,6 +13,7 @@
 enum {
     RELAY_JOBS_MAX = 100000, /* whatever it says */
     JOB_RECIPIENTS_MAX = 1000,
+    JOB_CONNECTIONS_MAX = 10000, /* that a relay process may say it began for one */
     SESSIONS_NAME_MAX = 32,
     LOST_AT_ONCE_MAX = 2 /* then a message that kills relay processes waits too */
 };
@@ -322,15 +323,18 @@ static int place_of(const struct job *j, uint32_t index, uint32_t hint)
 
 /* B92, B93: every outcome is of a recipient of this job, and none comes twice.
  * Marks in `seen` which came. */
-static int check_outcomes(const struct job *j, struct slice list, uint8_t *seen, struct err *e)
+static int check_outcomes(const struct job *j, const struct ipc_result *in, uint8_t *seen,
+                          struct err *e)
 {
-    struct ipc_cursor cursor = ipc_list_cursor(list);
+    struct ipc_cursor cursor = ipc_list_cursor(in->outcomes);
     struct ipc_outcome o;
     uint32_t n = 0;
     while (ipc_outcome_next(&cursor, &o)) {
         int at = place_of(j, o.index, n++);
         if (at < 0 || seen[at] || o.status > OUTCOME_FAILED)
             return err_set(e, "RESULT for recipient %u, which it was not given", o.index);
+        if (in->scope == SCOPE_NO_CONNECTION && o.status != OUTCOME_DEFERRED)
+            return err_set(e, "RESULT: not tried, though recipient %u has an answer", o.index);
         seen[at] = 1;
     }
     return cursor.failed ? err_set(e, "malformed RESULT") : 0;
@@ -464,7 +468,9 @@ static int on_result(struct relay *relay, struct slice body, struct err *e)
     struct job *j = table_find(&q->relays, in.job);
     if (!j || j->relay != relay || j->state != JOB_SENT)
         return err_set(e, "RESULT of a job that it does not have");
-    if (check_outcomes(j, in.outcomes, seen, e) < 0)
+    if (in.connections > JOB_CONNECTIONS_MAX)
+        return err_set(e, "RESULT: %u connections for one job", in.connections);
+    if (check_outcomes(j, &in, seen, e) < 0)
         return -1;
     if (in.scope == SCOPE_NO_CONNECTION)
         return not_tried(q, j, e);

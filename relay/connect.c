@@ -237,7 +237,8 @@ void connect_next(struct relay *relay, struct job *j)
         greetings = j->m.greetings;
     j->session = NULL;
     j->clear_text = false;
-    if (j->m.reuse_only) {
+    /* of a job that got as far as an answer the rest needs a connection all the same */
+    if (j->m.reuse_only && j->undecided == j->recipient_count) {
         job_not_tried(j);
         relay_job_done(relay, j);
         return;

@@ -13,6 +13,8 @@ from sink import Sink
 
 TRICKY = b"Subject: dots\r\n\r\n.\r\n..\r\n.line\r\nend\r\n"
 
+NO_CONNECTION = 4  # enum failure_scope
+
 
 @pytest.mark.parametrize("keywords", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING"),
                                       ("CHUNKING",)])
@@ -155,6 +157,19 @@ def test_limits_mailmax_goes_on_over_another_session():
         relay.deliver(server, ["a@dst.test", "b@dst.test", "c@dst.test"])
         assert statuses(relay.result()) == [SENT] * 3
         assert len(server.connections) == 3
+
+
+def test_what_began_over_an_open_connection_ends_over_another():
+    """A job that may use open connections only has recipients left when its connection is
+    used up: they are delivered, and none twice."""
+    with Script(plain("LIMITS MAILMAX=2 RCPTMAX=1")) as server, \
+            Relay(smtp_connection_cache_time_limit="20s") as relay:
+        relay.deliver(server, ["a@dst.test"])
+        assert statuses(relay.result()) == [SENT]
+        relay.deliver(server, ["b@dst.test", "c@dst.test"], reuse_only=1)
+        result = relay.result()
+        assert statuses(result) == [SENT] * 2 and result.scope != NO_CONNECTION
+        assert len(server.connections) == 2 and result.connections == 1
 
 
 @pytest.mark.parametrize("reply", ["452 4.5.3 too many recipients", "552 too many"])

@@ -296,6 +296,26 @@ def test_a_peer_that_claims_not_to_have_tried_is_checked(c):
     q.wait_log("RESULT: not tried, of a job that may open a connection")
 
 
+def test_an_answer_of_a_job_that_was_not_tried_is_not_taken(c):
+    q = c.q
+    rules(c, RULES + 'domain d.test { connection_rate = "2/min" }\n')
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    for n in range(2):
+        q.commit([f"a{n}@d.test"])
+    q.resolved()
+    q.job()
+    q.result(q.job(), scope=NO_CONNECTION)
+    q.wait_log("RESULT: not tried, though recipient 0 has an answer")
+
+
+def test_connections_that_nobody_can_have_opened(c):
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), connections=1 << 31)
+    q.wait_log("RESULT: 2147483648 connections for one job")
+
+
 def test_a_rule_learns_the_rate_of_connections(c):
     q = c.q
     rules(c, RULES + """rule too-often { text = 'too often' dimension = "connection_rate"
