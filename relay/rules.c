@@ -78,11 +78,12 @@ static void require(struct tls_need *out, bool authentic)
 
 /* RFC 8689 section 5: what the recipient's domain asks for is set aside, what our
  * own operator asks for is not. */
-static void relax(struct tls_need *out)
+static void relax(struct tls_need *out, enum tls_level floor)
 {
-    if (out->origin != TLS_ORIGIN_DANE && out->origin != TLS_ORIGIN_STS)
+    bool insists = floor == TLS_LEVEL_DANE_ONLY || floor >= TLS_LEVEL_VERIFY;
+    if (insists || (out->origin != TLS_ORIGIN_DANE && out->origin != TLS_ORIGIN_STS))
         return;
-    out->level = TLS_LEVEL_MAY;
+    out->level = floor == TLS_LEVEL_ENCRYPT ? TLS_LEVEL_ENCRYPT : TLS_LEVEL_MAY;
     out->testing = false;
     out->tlsa = SLICE("");
 }
@@ -108,5 +109,5 @@ void rules_find(const struct job *j, struct slice host, struct tls_need *out)
     if (j->tls_wish == TLS_WISH_REQUIRED)
         require(out, (r.flags & TLS_RULE_AUTHENTIC) != 0);
     else if (j->tls_wish == TLS_WISH_OPTIONAL)
-        relax(out);
+        relax(out, (enum tls_level)r.floor);
 }

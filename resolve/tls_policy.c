@@ -252,6 +252,7 @@ static struct ipc_tls_rule basic(const struct building *b)
     bool named = b->d->kind != DESTINATION_MX;
     bool authentic = named || (b->facts && b->facts->mx_secure);
     return (struct ipc_tls_rule){.level = (uint8_t)b->s.policy.level,
+                                 .floor = (uint8_t)b->s.policy.level,
                                  .origin = (uint8_t)b->s.origin,
                                  .flags = authentic ? TLS_RULE_AUTHENTIC : 0,
                                  .names = buf_slice(&b->names),

@@ -205,6 +205,18 @@ def test_tls_required_no_in_the_header(place, dns, ca):
         assert attempt(p, queue_id)["event"] == "delivered"
 
 
+def test_tls_required_no_does_not_overrule_the_operator(place, dns, ca):
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    with PolicyHost(ca.good) as host, Sink() as sink, \
+            relay(place, dns, sink, ca, smtp_tls_security_level="encrypt",
+                  smtp_tls_mta_sts_port=str(host.port)) as p:
+        host.policy("sts.test", mx=("mx.test",))
+        queue_id = p.send("s@src.test", ["r@sts.test"], b"TLS-Required: No\r\n" + MAIL)
+        assert attempt(p, queue_id)["event"] == "deferred"
+        assert not sink.messages
+
+
 def read_report(message):
     mail = email.message_from_bytes(message.content)
     assert mail.get_content_type() == "multipart/report"
