@@ -133,14 +133,23 @@ struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, stru
     kv->directory = xstrdup(c->directory);
     kv->count = c->table_count;
     snprintf(home, sizeof home, "%s/db", kv->directory);
+    bool rebuilt = kv_finish_rebuild(kv, home);
     *condition = stat(home, &st) < 0 && errno == ENOENT ? KV_CREATED : KV_SOUND;
     if (mkdir(home, 0700) < 0 && errno != EEXIST) {
         err_sys(e, "%s: cannot create", home);
         kv_close(kv);
         return NULL;
     }
-    if (kv_open_environment(kv, c, false, e) == 0)
+    if (kv_open_environment(kv, c, rebuilt, e) == 0) {
+        if (rebuilt) {
+            *condition = KV_REBUILT;
+            err_set(e,
+                    "a rebuild from snapshot and log was interrupted, and is finished now; the "
+                    "damaged files are in %s/damaged-*",
+                    kv->directory);
+        }
         return kv;
+    }
     kv_close_environment(kv);
     if (*condition == KV_SOUND && kv_rebuild(kv, c, e) == 0) {
         *condition = KV_REBUILT;

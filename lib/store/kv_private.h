@@ -27,5 +27,10 @@ void kv_close_environment(struct kv *kv);
 /* Puts the database together again from snapshot and log; *e holds what was wrong
  * with it, and tells that on success and the way out otherwise. (kv_snapshot.c) */
 int kv_rebuild(struct kv *kv, const struct kv_config *c, struct err *e);
+/* Where a rebuilt database is put together, in the directory of all. */
+#define KV_FRESH "db.new"
+/* Gives a rebuilt database that a crash left beside its place that place, or removes one that
+ * may not be whole; true if db/ is the rebuilt one now. */
+bool kv_finish_rebuild(const struct kv *kv, const char *db);
 
 #endif

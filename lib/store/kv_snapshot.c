@@ -193,7 +193,7 @@ static int copy_file(const char *directory, const char *name, void *arg, struct 
     return rc;
 }
 
-/* db/ anew: the log of the damaged one, tables and missing log of the snapshot. */
+/* A database anew: the log of the damaged one, tables and missing log of the snapshot. */
 static int put_together(const char *db, const char *damaged, const char *snapshot, struct err *e)
 {
     if (mkdir(db, 0700) < 0)
@@ -203,6 +203,39 @@ static int put_together(const char *db, const char *damaged, const char *snapsho
         each_file(snapshot, is_table, copy_file, (void *)(uintptr_t)db, e) < 0)
         return -1;
     return sync_directory(db, e);
+}
+
+/* The new one is whole before the damaged one goes, so that a start after a crash finds
+ * either of them. */
+static int exchange_damaged(const struct kv *kv, const char *db, const char *damaged,
+                            const char *snapshot, struct err *e)
+{
+    char fresh[KV_DIRECTORY_MAX];
+    snprintf(fresh, sizeof fresh, "%s/" KV_FRESH, kv->directory);
+    if (remove_directory(fresh, e) < 0 || put_together(fresh, db, snapshot, e) < 0 ||
+        sync_directory(kv->directory, e) < 0)
+        return -1;
+    if (rename(db, damaged) < 0)
+        return err_sys(e, "%s: cannot rename", db);
+    fault_point("kv.rebuild");
+    if (rename(fresh, db) < 0) {
+        err_sys(e, "%s: cannot rename", fresh);
+        (void)rename(damaged, db);
+        return -1;
+    }
+    return sync_directory(kv->directory, e);
+}
+
+bool kv_finish_rebuild(const struct kv *kv, const char *db)
+{
+    char fresh[KV_DIRECTORY_MAX];
+    struct stat st;
+    snprintf(fresh, sizeof fresh, "%s/" KV_FRESH, kv->directory);
+    if (stat(db, &st) == 0) {
+        (void)remove_directory(fresh, NULL); /* not whole, or not needed any more */
+        return false;
+    }
+    return errno == ENOENT && rename(fresh, db) == 0;
 }
 
 int kv_rebuild(struct kv *kv, const struct kv_config *c, struct err *e)
@@ -218,9 +251,9 @@ int kv_rebuild(struct kv *kv, const struct kv_config *c, struct err *e)
                        "%s; there is no snapshot to rebuild it from: move %s/db away, start, and "
                        "run 'postern account import' with the latest export",
                        why.text, kv->directory);
-    if (rename(db, damaged) < 0)
-        return err_sys(e, "%s; %s: cannot rename", why.text, db);
-    if (put_together(db, damaged, snapshot, e) == 0 && kv_open_environment(kv, c, true, e) == 0) {
+    if (exchange_damaged(kv, db, damaged, snapshot, e) < 0)
+        return err_prefix(e, "%s; it cannot be rebuilt: ", why.text);
+    if (kv_open_environment(kv, c, true, e) == 0) {
         err_set(e, "%s; rebuilt from snapshot and log, the damaged files are in %s", why.text,
                 damaged);
         return 0;

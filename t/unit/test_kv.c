@@ -188,6 +188,28 @@ static void test_F41_bad_magic_is_rebuilt_from_the_snapshot(void **state)
     kv_close(kv);
 }
 
+/* The process ended after the damaged one had gone and before the new one was in its place;
+ * and earlier, with a part of it. */
+static void test_F41_a_rebuild_that_was_interrupted_goes_on(void **state)
+{
+    char db[128], fresh[128];
+    struct kv *kv = opened(KV_CREATED);
+    (void)state;
+    snprintf(db, sizeof db, "%s/db", directory);
+    snprintf(fresh, sizeof fresh, "%s/db.new", directory);
+    put(kv, 0, 1000, "kept");
+    kv_close(kv);
+    assert_int_equal(rename(db, fresh), 0);
+    kv = opened(KV_REBUILT);
+    assert_int_equal(has(kv, 999, "kept"), 1);
+    kv_close(kv);
+    assert_int_equal(mkdir(fresh, 0700), 0);
+    kv = opened(KV_SOUND);
+    assert_int_equal(has(kv, 999, "kept"), 1);
+    assert_int_equal(access(fresh, F_OK), -1);
+    kv_close(kv);
+}
+
 static void test_F41_without_a_snapshot_it_says_what_to_do(void **state)
 {
     struct err e = {0, ""};
@@ -253,6 +275,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_F41_a_killed_process_loses_nothing_that_was_synced,
                                         make, clear),
         cmocka_unit_test_setup_teardown(test_F41_bad_magic_is_rebuilt_from_the_snapshot, make,
+                                        clear),
+        cmocka_unit_test_setup_teardown(test_F41_a_rebuild_that_was_interrupted_goes_on, make,
                                         clear),
         cmocka_unit_test_setup_teardown(test_F41_without_a_snapshot_it_says_what_to_do, make,
                                         clear),
