@@ -463,6 +463,11 @@ void accounts_trim(struct quota *q)
     }
 }
 
+void periods_again(struct quota *q)
+{
+    list_each(&q->party_lru, n) container_of(n, struct party, link)->usage.period.end = 0;
+}
+
 void accounts_reload(struct quota *q)
 {
     if (!q->accounts.key) {
@@ -476,6 +481,5 @@ void accounts_reload(struct quota *q)
     }
     book_apply(q);
     list_each(&q->account_lru, n) use_plan(q, container_of(n, struct account, link));
-    /* a plan may have another period now */
-    list_each(&q->party_lru, n) container_of(n, struct party, link)->usage.period.end = 0;
+    periods_again(q);
 }

@@ -72,9 +72,12 @@ int login_password(struct smtpd *s, struct slice body, struct err *e)
     x->known_user =
         *x->login && user_find(q, slice_str(x->login), &u) == 1 && (*u.hash || *u.scram);
     recent_digest(&l->recent, x->login, in.password, x->digest);
+    /* first: who has guessed too often must not learn that a remembered password is right */
+    if (login_turned_away(l, x))
+        return 0;
     if (x->known_user && recent_knows(&l->recent, x->login, x->digest, clock_mono()))
         login_right(l, x, SLICE(""));
-    else if (!login_turned_away(l, x))
+    else
         verify(l, x, !x->known_user ? l->nobody : *u.hash ? u.hash : u.scram, in.password);
     return 0;
 }

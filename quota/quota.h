@@ -102,6 +102,8 @@ void account_forget(struct quota *q, struct slice name);
 void accounts_gather(struct quota *q, struct buf *batch);
 void accounts_trim(struct quota *q);
 void accounts_reload(struct quota *q); /* plans have changed */
+/* Each period is looked up again: its account may have another plan. */
+void periods_again(struct quota *q);
 /* Whether the account (or one above it) may send as this address. */
 bool account_owns(struct quota *q, struct account *a, struct slice address);
 /* The chain of accounts that a message is counted in, the account first. */

@@ -8,6 +8,7 @@ static void before_change(struct quota *q, const char *name)
 {
     book_apply(q);
     account_forget(q, slice_str(name));
+    periods_again(q);
     book_pools_changed(q);
 }
 

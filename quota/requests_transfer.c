@@ -293,6 +293,7 @@ void transfer_import(struct client *c)
         char what[64];
         snprintf(what, sizeof what, "%zu records", count);
         users_changed(&i);
+        periods_again(q);
         book_pools_changed(q);
         control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
     }

@@ -23,6 +23,12 @@ plan volume { bytes = 1MB
 plan burst { messages = 5
  at_limit = surcharge
  overage = block:1000 }
+plan trial { messages = 2
+ period = none
+ at_limit = block }
+plan bigger { messages = 3
+ period = month
+ at_limit = block }
 plan ending { messages = 100
  end_warnings = {30, 7, 1} }
 plan guarded { spike_factor = 10
@@ -117,6 +123,20 @@ def test_recipients_and_size_of_a_message(quota):
     quota.ask("account.set", account="acme", plan="queued")
     answer = quota.mail(quota.login().ticket)
     assert answer.recipients == 1 and answer.more_code == 452
+
+
+def test_an_upgrade_counts_by_the_new_plan_at_once(quota):
+    quota.account(plan="trial")
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    quota.sent(ticket)
+    assert quota.mail(ticket).code == 550
+    quota.ask("account.set", account="acme", plan="bigger")
+    assert quota.mail(ticket).recipients == 3
+    for _ in range(3):
+        quota.sent(ticket)
+    assert quota.mail(ticket).code == 550
+    assert quota.usage()["messages"] == 3
 
 
 def test_volume_with_a_minimum_charge_and_a_package(quota):

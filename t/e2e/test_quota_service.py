@@ -238,6 +238,17 @@ def test_B16_fifty_failures_are_slower_and_slower_then_refused(quota):
     assert quota.login("two", client=b"\xc6\x33\x64\x01").status == OK
 
 
+def test_B16_a_remembered_password_is_no_oracle(quota):
+    """Who has guessed too often is not told that a guess is right, however lately its user
+    logged in elsewhere."""
+    quota.account()
+    assert quota.login().status == OK
+    for _ in range(20):
+        assert quota.login(password="guess", client=b"\xc6\x33\x64\x01").status == FAILED
+    assert quota.login(client=b"\xc6\x33\x64\x01").status == TOO_MANY
+    assert quota.login().status == OK
+
+
 def test_owner_is_not_locked_out_by_others_guesses(quota):
     quota.account()
     assert quota.login().status == OK
