@@ -313,6 +313,14 @@ static bool is_on(const struct brake *b)
     return b->until > clock_wall() || b->rate > 0;
 }
 
+enum brake_effect brakes_effect(struct qmgr *q, const struct group *g, const struct message *m)
+{
+    const struct brake *b = q->brakes->by_key.count ? brake_of(q, g, m) : NULL;
+    if (!b || !is_on(b))
+        return BRAKE_NONE;
+    return b->until > clock_wall() ? BRAKE_SUSPENDS : BRAKE_SLOWS;
+}
+
 bool brakes_describe(struct qmgr *q, const struct group *g, const struct message *m,
                      struct buf *out)
 {

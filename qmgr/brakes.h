@@ -56,6 +56,9 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
  * its message. A job that is in line leaves it. `starts`: it is about to be delivered, else
  * about to get in line: then only a suspension holds it. */
 bool brakes_hold(struct qmgr *q, struct lane *l, struct job *j, bool starts);
+/* What a brake does to m's mail at the group now. */
+enum brake_effect { BRAKE_NONE, BRAKE_SLOWS, BRAKE_SUSPENDS };
+enum brake_effect brakes_effect(struct qmgr *q, const struct group *g, const struct message *m);
 /* Appends what holds m's mail at the group as JSON members; false: nothing does. */
 bool brakes_describe(struct qmgr *q, const struct group *g, const struct message *m, struct buf *b);
 /* The same for all brakes at a group, as a list "brakes". */

@@ -41,6 +41,8 @@ static void put_lane(struct control_client *c, struct lane *l, bool whole)
 {
     struct buf *b = control_line_begin(c);
     lane_show(c->control->queue, l, whole, b);
+    if (whole)
+        brakes_show(c->control->queue, l->group, b);
     if (whole && l->last) {
         struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
         answer_describe(l->last, &text);
@@ -244,75 +246,4 @@ void control_shaping_act(struct control_client *c)
         control_done(c, NULL);
     else
         not_there(c, name);
-}
-
-/* ---- what a message waits for ------------------------------------------------------------ */
-
-static void put_job(struct control_client *c, const struct message *m, const struct job *j)
-{
-    struct qmgr *q = c->control->queue;
-    static const char *const states[] = {
-        [JOB_ROUTING] = "its destination is being looked up",
-        [JOB_QUEUED] = "in line at its destination",
-        [JOB_READING] = "being handed to a delivery process",
-        [JOB_SENT] = "being delivered",
-    };
-    struct buf *b = control_line_begin(c);
-    json_str(b, "waits", slice_str(states[j->state]));
-    json_str(b, "recipient", recipient_address(m, j->rcpts[0]));
-    json_int(b, "recipients", j->count);
-    if (j->state == JOB_QUEUED) {
-        json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
-        (void)brakes_describe(q, j->queue->lane->group, m, b);
-        lane_show(q, j->queue->lane, true, b);
-    }
-    control_line_end(c);
-}
-
-static void put_waiting(struct control_client *c, struct message *m)
-{
-    struct qmgr *q = c->control->queue;
-    unsigned shown = 0;
-    for (uint32_t i = 0; i < m->recipient_count && shown < SHOWN_MAX && !control_full(c); i++) {
-        struct queue_recipient r;
-        queue_recipient(q, m, i, &r);
-        if (r.state != RCPT_WAITING)
-            continue;
-        struct buf *b = control_line_begin(c);
-        struct slice domain = slice_from(r.address, slice_rchr(r.address, '@') + 1);
-        const struct route *route = map_get(&q->sites.routes, domain);
-        if (route && route->site)
-            (void)brakes_describe(q, route->site->group, m, b);
-        json_str(b, "waits", SLICE("for its next attempt"));
-        json_str(b, "recipient", r.address);
-        json_int(b, "attempts", r.attempts);
-        json_seconds(b, "next_in", r.next > clock_wall() ? r.next - clock_wall() : 0);
-        if (r.answer) {
-            struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
-            answer_describe(r.answer, &text);
-            json_str(b, "because", buf_slice(&text));
-            buf_free(&text);
-        }
-        control_line_end(c);
-        shown++;
-    }
-}
-
-void control_shaping_why(struct control_client *c)
-{
-    struct qmgr *q = c->control->queue;
-    struct message *m = queue_find(q, text_of(c, "id"));
-    if (!m || !m->env) {
-        control_fail(c, m ? "The message waits on the disk until it is due; see 'postern message "
-                            "show'."
-                          : "There is no such message in the queue.");
-        return;
-    }
-    if (m->flags & MESSAGE_HOLD) {
-        json_str(control_line_begin(c), "waits", SLICE("held: until it is released"));
-        control_line_end(c);
-    }
-    list_each(&m->env->jobs, n) put_job(c, m, container_of(n, struct job, of_message));
-    put_waiting(c, m);
-    control_done(c, NULL);
 }

@@ -5,7 +5,6 @@
 
 #include "core/json.h"
 #include "core/log.h"
-#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sources.h"
@@ -56,31 +55,49 @@ static void put_event(const struct qmgr *q, const struct shaper_event *e, struct
     put_rule(q, e->rule, b);
 }
 
-/* What holds the next delivery back, in a few words. */
-static const char *state_of(struct shaper *s, int64_t now, int64_t *when)
+/* The door: nothing, or one message, is let through. */
+static bool state_of_door(const struct shaper *s, int64_t now, struct lane_state *out)
 {
-    *when = 0;
     if (s->suspended_until > now) {
-        *when = s->suspended_until;
-        return s->by_hand       ? "suspended by hand"
-               : s->unreachable ? "suspended: cannot be reached"
-                                : "suspended: it refuses everything or told us to stay away";
+        out->when = s->suspended_until;
+        out->room = SHAPER_SUSPENDED;
+        out->code = s->by_hand ? "suspended_by_hand" : s->unreachable ? "unreachable" : "suspended";
+        out->words = s->by_hand       ? "suspended by hand"
+                     : s->unreachable ? "suspended: cannot be reached"
+                                      : "suspended: it refuses everything or told us to stay away";
+        return true;
     }
-    if (s->probing)
-        return s->in_flight ? "probing with one message" : "the next message is a probe";
+    if (s->probing) {
+        out->code = "probe";
+        out->words = s->in_flight ? "probing with one message" : "the next message is a probe";
+    }
+    return s->probing;
+}
+
+void lane_state(struct lane *l, int64_t now, struct lane_state *out)
+{
+    struct shaper *s = &l->shaper;
+    *out = (struct lane_state){.room = SHAPER_GO, .code = "open", .words = "open"};
+    if (state_of_door(s, now, out))
+        return;
     bool full = s->window_full, held = s->held;
-    enum shaper_room room = shaper_room(s, now, when);
+    out->room = shaper_room(s, now, &out->when);
     s->held = held;
     s->window_full = full; /* to look is not to want */
-    if (room == SHAPER_FULL)
-        return "as many deliveries as allowed are under way";
-    if (room == SHAPER_LATER)
-        return s->next_start > now       ? "waiting for the rate"
-               : s->connecting.none_open ? "waiting until a new connection is allowed"
-                                         : "the daily cap is used up";
-    if (strain_is(&s->strain))
-        return "open, but it takes long to answer: no growth";
-    return s->beyond ? "trying a higher rate" : "open";
+    if (out->room == SHAPER_FULL) {
+        out->code = "connections";
+        out->words = "as many deliveries as allowed are under way";
+    } else if (out->room == SHAPER_LATER) {
+        bool rate = s->next_start > now, connection = s->connecting.none_open;
+        out->code = rate ? "rate" : connection ? "new_connections" : "daily_cap";
+        out->words = rate         ? "waiting for the rate"
+                     : connection ? "waiting until a new connection is allowed"
+                                  : "the daily cap is used up";
+    } else if (strain_is(&s->strain)) {
+        out->words = "open, but it takes long to answer: no growth";
+    } else if (s->beyond) {
+        out->words = "trying a higher rate";
+    }
 }
 
 static void put_learned(const struct lane *l, struct buf *b)
@@ -157,13 +174,14 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
 {
     struct shaper *s = &l->shaper;
     char source[LANE_SOURCE_MAX];
-    int64_t when;
-    const char *state = state_of(s, q->now, &when);
+    struct lane_state state;
+    lane_state(l, q->now, &state);
     json_str(b, "destination", slice_str(l->group->name));
     if (l->group->provider)
         json_str(b, "provider", slice_str(l->group->provider));
     json_str(b, "source", lane_source(l, source));
-    json_str(b, "state", slice_str(state));
+    json_str(b, "state", slice_str(state.words));
+    json_str(b, "state_code", slice_str(state.code));
     json_int(b, "queued", l->queued);
     json_int(b, "in_flight", s->in_flight);
     put_number(b, "rate", s->rate);
@@ -180,14 +198,15 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
         json_seconds(b, "suspended_for", s->suspended_until - q->now);
     if (suspended && s->by_hand && l->reason)
         json_str(b, "reason", slice_str(l->reason));
-    if (when > q->now)
-        json_seconds(b, "next_in", when - q->now);
+    if (state.when > q->now)
+        json_seconds(b, "next_in", state.when - q->now);
+    if (suspended || s->probing)
+        json_seconds(b, "next_probe_in", suspended ? s->suspended_until - q->now : 0);
     if (!whole)
         return;
     put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
-    brakes_show(q, l->group, b);
     put_events(q, s, b);
 }
 

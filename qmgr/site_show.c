@@ -3,6 +3,7 @@
 
 #include "core/json.h"
 #include "core/mem.h"
+#include "qmgr/brakes.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "tls/level.h"
@@ -90,6 +91,7 @@ static void show_lane(struct qmgr *q, struct lane *l, struct buf *b)
 {
     json_begin(b);
     lane_show(q, l, true, b);
+    brakes_show(q, l->group, b);
     show_answer("last_failure", l->last, b);
     json_end(b);
 }

@@ -223,13 +223,20 @@ void route_set_open_job(struct route *r, struct job *j)
 }
 
 /* The routes of the address's domain and of the address itself, or NULL. */
-static void find_routes(struct qmgr *q, struct slice address, struct route *found[2])
+static void find_routes(const struct qmgr *q, struct slice address, struct route *found[2])
 {
     char text[DOMAIN_MAX];
     address = slice_first(address, DOMAIN_MAX);
     size_t domain = normalize(address, text);
     found[0] = map_get(&q->sites.routes, slice_from(slice_make(text, address.len), domain));
     found[1] = map_get(&q->sites.routes, slice_make(text, address.len));
+}
+
+struct route *sites_route_known(const struct qmgr *q, struct slice address)
+{
+    struct route *found[2];
+    find_routes(q, address, found);
+    return found[1] ? found[1] : found[0];
 }
 
 void sites_forget(struct qmgr *q, struct slice address)

@@ -35,6 +35,8 @@ static inline struct slice route_key(const struct route *r)
 {
     return slice_make(r->text, r->key_len);
 }
+/* The route that a recipient's mail takes, if it is known; NULL: it has to be looked up. */
+struct route *sites_route_known(const struct qmgr *q, struct slice address);
 /* Calls back when the route is known; maybe at once. */
 void route_watch(struct qmgr *q, struct route *r, void (*done)(struct route *r, void *arg),
                  void *arg);

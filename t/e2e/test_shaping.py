@@ -8,7 +8,7 @@ import pytest
 
 from ipc import as_bytes
 from postern import BIN, Postern, wait_until
-from qmgr_peers import DEFERRED, FAILED
+from qmgr_peers import DEFERRED, FAILED, new_id
 from test_qmgr_operator import Control
 
 RULES = """
@@ -110,7 +110,7 @@ def test_set_reset_and_what_is_not_there(c):
     assert c.ask(request="shaping.act", action="reset", destination="mx.d.test")[0]["rate"] == 100
     assert "error" in c.ask(request="shaping.act", action="shake", destination="mx.d.test")[-1]
     assert "There is no destination" in c.ask(request="shaping.show", destination="x.test")[-1]["error"]
-    assert "no such message" in c.ask(request="shaping.why", id="4XyzAbCdeFz0001")[-1]["error"]
+    assert "no such message" in c.ask(request="shaping.why", id=new_id())[-1]["error"]
 
 
 def test_a_bad_set_of_rules_leaves_the_old_one(c):

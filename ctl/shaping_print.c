@@ -1,0 +1,207 @@
+/* What the shaper does and why, in words: for shaping list, show and why. */
+#include <string.h>
+
+#include "ctl/ctl.h"
+#include "ctl/shaping.h"
+
+static void print_rate(double rate)
+{
+    if (rate >= 1e6)
+        printf("%9s", "no limit");
+    else
+        printf("%7.1f/s", rate);
+}
+
+int shaping_list_line(json_t *line, void *arg)
+{
+    struct ctl *ctl = arg;
+    if (ctl->json) {
+        print_json_line(line);
+        return 0;
+    }
+    print_rate(shaping_number(line, "rate"));
+    printf(" %5.0f %5.0f %6.0f %6.0f  ", shaping_number(line, "concurrency"),
+           shaping_number(line, "messages_per_connection"), shaping_number(line, "in_flight"),
+           shaping_number(line, "queued"));
+    print_safe(stdout, shaping_text(line, "destination"));
+    printf("  (");
+    print_safe(stdout, shaping_text(line, "state"));
+    printf(")\n");
+    return 0;
+}
+
+/* ---- one destination in words ---------------------------------------------------------- */
+
+void shaping_age(char out[static SHAPING_AGE], double seconds)
+{
+    if (seconds > 0 && seconds < 10)
+        snprintf(out, SHAPING_AGE, "%.1fs", seconds);
+    else
+        print_age(out, SHAPING_AGE, seconds);
+}
+
+void shaping_wait(const char *before, const json_t *line, const char *name)
+{
+    char age[SHAPING_AGE];
+    if (!json_object_get(line, name))
+        return;
+    shaping_age(age, shaping_number(line, name));
+    printf("%s%s\n", before, age);
+}
+
+static void print_greylist(const json_t *learned)
+{
+    char age[32];
+    printf("  greylisting ");
+    if (json_object_get(learned, "greylist_refused")) {
+        print_age(age, sizeof age, shaping_number(learned, "greylist_refused"));
+        printf(" refused after %s", age);
+    }
+    if (json_object_get(learned, "greylist_passed")) {
+        print_age(age, sizeof age, shaping_number(learned, "greylist_passed"));
+        printf(" taken after %s", age);
+    }
+    putchar('\n');
+}
+
+static void print_limits(const json_t *line)
+{
+    const json_t *learned = json_object_get(line, "learned");
+    const json_t *given = json_object_get(line, "configured");
+    printf("  rate         ");
+    print_rate(shaping_number(line, "rate"));
+    if (json_object_get(learned, "rate_failed"))
+        printf("   it refused at %.2f/s", shaping_number(learned, "rate_failed"));
+    if (json_object_get(given, "message_rate"))
+        printf("   configured: at most %.1f/s", shaping_number(given, "message_rate"));
+    printf("\n  connections  %9.0f", shaping_number(line, "concurrency"));
+    if (json_object_get(learned, "concurrency_failed"))
+        printf("   it refused the %.0fth", shaping_number(learned, "concurrency_failed"));
+    printf("   configured: at most %.0f", shaping_number(given, "connections"));
+    printf("\n  messages on one connection  ");
+    if (shaping_number(line, "messages_per_connection") > 0)
+        printf("%.0f", shaping_number(line, "messages_per_connection"));
+    else
+        printf("no limit");
+    if (json_object_get(learned, "messages_per_connection"))
+        printf("   learned");
+    putchar('\n');
+    if (shaping_number(line, "connection_rate") > 0)
+        printf("  new connections  %.1f a minute%s\n", 60 * shaping_number(line, "connection_rate"),
+               json_object_get(learned, "connection_rate") ? "   learned" : "");
+    if (json_object_get(learned, "greylist_refused") || json_object_get(learned, "greylist_passed"))
+        print_greylist(learned);
+}
+
+static void print_events(const json_t *line)
+{
+    size_t i;
+    json_t *e;
+    json_array_foreach(json_object_get(line, "events"), i, e)
+    {
+        char age[32];
+        print_age(age, sizeof age, shaping_number(e, "age"));
+        printf("  %8s ago  %s", age, shaping_text(e, "change"));
+        if (json_object_get(e, "seconds"))
+            printf(" %.1fs", shaping_number(e, "seconds"));
+        else if (shaping_number(e, "before") < 1e6)
+            printf(" from %.2f to %.2f", shaping_number(e, "before"), shaping_number(e, "after"));
+        else
+            printf(" to %.2f", shaping_number(e, "after"));
+        if (*shaping_text(e, "rule"))
+            printf("  by rule %s, %s", shaping_text(e, "rule"), shaping_text(e, "where"));
+        putchar('\n');
+    }
+}
+
+/* "account shop suspended for 2h: complaints" */
+void shaping_brake(const json_t *b)
+{
+    char age[32];
+    printf("  %s ", shaping_text(b, "kind"));
+    print_safe(stdout, shaping_text(b, "who"));
+    if (json_is_true(json_object_get(b, "suspended")) && json_object_get(b, "suspended_for")) {
+        print_age(age, sizeof age, shaping_number(b, "suspended_for"));
+        printf(" suspended for %s", age);
+    } else if (json_is_true(json_object_get(b, "suspended"))) {
+        printf(" suspended");
+    } else {
+        printf(" slowed to %.3f/s", shaping_number(b, "rate"));
+    }
+    printf("%s", json_is_true(json_object_get(b, "by_hand")) ? " by hand" : "");
+    if (*shaping_text(b, "reason")) {
+        printf(": ");
+        print_safe(stdout, shaping_text(b, "reason"));
+    }
+    putchar('\n');
+}
+
+static void print_brakes(const json_t *line)
+{
+    size_t i;
+    json_t *b;
+    json_array_foreach(json_object_get(line, "brakes"), i, b) shaping_brake(b);
+}
+
+static void print_done(const json_t *line)
+{
+    print_safe(stdout, shaping_text(line, "who"));
+    printf(" at ");
+    print_safe(stdout, shaping_text(line, "at"));
+    printf(": %s\n",
+           strcmp(shaping_text(line, "action"), "suspend") == 0 ? "suspended" : "resumed");
+}
+
+/* Where it takes long to answer. */
+static void print_sign(const char *name, const json_t *sign)
+{
+    if (sign)
+        printf("  %s in %.2fs, usually %.2fs\n", name, shaping_number(sign, "now"),
+               shaping_number(sign, "usual"));
+}
+
+void shaping_lane(const json_t *line, bool whole)
+{
+    print_safe(stdout, shaping_text(line, "destination"));
+    if (*shaping_text(line, "source")) {
+        printf(" from ");
+        print_safe(stdout, shaping_text(line, "source"));
+    }
+    printf(": %s; %.0f in line, %.0f under way\n", shaping_text(line, "state"),
+           shaping_number(line, "queued"), shaping_number(line, "in_flight"));
+    if (json_object_get(line, "next_probe_in"))
+        shaping_wait("  next probe in ", line, "next_probe_in");
+    else
+        shaping_wait("  goes on in   ", line, "next_in");
+    if (*shaping_text(line, "reason")) {
+        printf("  reason: ");
+        print_safe(stdout, shaping_text(line, "reason"));
+        putchar('\n');
+    }
+    if (!whole)
+        return;
+    print_limits(line);
+    if (json_is_true(json_object_get(line, "strained"))) {
+        print_sign("replies come", json_object_get(line, "reply_seconds"));
+        print_sign("greets", json_object_get(line, "greeting_seconds"));
+    }
+    print_brakes(line);
+    if (*shaping_text(line, "last_refusal")) {
+        printf("  last refusal: ");
+        print_safe(stdout, shaping_text(line, "last_refusal"));
+        putchar('\n');
+    }
+    print_events(line);
+}
+
+int shaping_show_line(json_t *line, void *arg)
+{
+    struct ctl *ctl = arg;
+    if (ctl->json)
+        print_json_line(line);
+    else if (*shaping_text(line, "action"))
+        print_done(line);
+    else
+        shaping_lane(line, true);
+    return 0;
+}

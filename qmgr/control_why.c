@@ -1,0 +1,407 @@
+/*
+ * shaping.why: what each recipient of a message waits for, who or what is the cause, and
+ * until when. A message that waits on the disk only is read back for it.
+ *
+ * A line has `state` for programs and `waits` for people; they go together.
+ */
+#include "core/json.h"
+#include "core/log.h"
+#include "qmgr/brakes.h"
+#include "qmgr/control_client.h"
+#include "qmgr/shaping_show.h"
+#include "qmgr/sites.h"
+#include "qmgr/sources.h"
+
+enum {
+    WHY_SHOWN_MAX = 200, /* lines about one message; the others are counted */
+    WHY_BYTES_MAX = 256 * 1024,
+    AHEAD_MAX = 10000,  /* jobs that are counted before one */
+    SHARERS_MAX = 10000 /* queues that are looked at */
+};
+
+struct why {
+    struct control_client *c;
+    struct qmgr *q;
+    struct message *m;
+    unsigned shown, left_out; /* lines; recipients without a line of their own */
+};
+
+static void put_until(struct buf *b, int64_t wall)
+{
+    int64_t left = wall - clock_wall();
+    json_seconds(b, "until", wall);
+    json_seconds(b, "next_in", left > 0 ? left : 0);
+}
+
+static void put_until_mono(const struct qmgr *q, struct buf *b, int64_t mono)
+{
+    put_until(b, clock_wall() + (mono > q->now ? mono - q->now : 0));
+}
+
+/* NULL: the client has enough, or there are too many lines. */
+static struct buf *line_begin(struct why *w, const char *state, uint32_t recipients)
+{
+    if (w->shown >= WHY_SHOWN_MAX || w->c->out.len >= WHY_BYTES_MAX) {
+        w->left_out += recipients;
+        return NULL;
+    }
+    w->shown++;
+    struct buf *b = control_line_begin(w->c);
+    json_str(b, "state", slice_str(state));
+    return b;
+}
+
+static void put_answer(struct buf *b, const struct answer *a)
+{
+    struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
+    if (a) {
+        answer_describe(a, &text);
+        json_str(b, "because", buf_slice(&text));
+    }
+    buf_free(&text);
+}
+
+static void put_lane(struct why *w, struct lane *l, bool whole, struct buf *b)
+{
+    json_member(b, "lane");
+    lane_show(w->q, l, whole, b);
+    json_end(b);
+}
+
+/* ---- in line, or under way ------------------------------------------------------------ */
+
+/* Jobs of its own queue that go before it. */
+static unsigned ahead_of(const struct job *j)
+{
+    const struct queue *k = j->queue;
+    unsigned n = 0;
+    for (const struct list *at = j->link.prev; n < AHEAD_MAX; at = at->prev) {
+        if (at == &k->again)
+            return n;
+        if (at == &k->jobs)
+            break;
+        n++;
+    }
+    list_each(&k->again, at)
+    {
+        (void)at;
+        if (++n >= AHEAD_MAX)
+            break;
+    }
+    return n;
+}
+
+/* Other accounts or senders with mail in line there. */
+static unsigned sharers_of(const struct job *j)
+{
+    unsigned n = 0, seen = 0;
+    list_each(&j->queue->lane->queues, at)
+    {
+        const struct queue *k = container_of(at, struct queue, of_lane);
+        n += k->count > 0 && k->account != j->queue->account;
+        if (++seen >= SHARERS_MAX)
+            break;
+    }
+    return n;
+}
+
+/* What the job waits for, given what the lane does: only if the lane lets mail through it
+ * is something else. */
+static const char *what_else(const struct qmgr *q, unsigned ahead, const char **state)
+{
+    *state = "processes";
+    if (q->relays.count == 0)
+        return "no delivery process is connected to the queue manager ('postern status')";
+    if (relays_ready(q) == 0)
+        return "all delivery processes have as much to do as they take";
+    *state = "turn";
+    return ahead ? "the destination has room; mail of this account goes before it"
+                 : "the destination has room; it is about to be delivered";
+}
+
+static void put_in_line(struct why *w, const struct job *j)
+{
+    struct qmgr *q = w->q;
+    struct lane *l = j->queue->lane;
+    unsigned ahead = ahead_of(j);
+    struct lane_state s;
+    lane_state(l, q->now, &s);
+    const char *state = s.code, *words = s.words;
+    if (s.room == SHAPER_GO && !l->shaper.probing)
+        words = what_else(q, ahead, &state);
+    bool braked = brakes_effect(q, l->group, w->m) == BRAKE_SLOWS;
+    struct buf *b = line_begin(w, braked ? "sender_slowed" : state, j->count);
+    if (!b)
+        return;
+    words = braked ? "its sender is slowed down at this destination" : words;
+    struct buf text = BUF_INIT(1024);
+    (void)buf_printf(&text, "in line: %s", words);
+    json_str(b, "waits", buf_slice(&text));
+    json_str(b, "recipient", recipient_address(w->m, j->rcpts[0]));
+    json_int(b, "recipients", j->count);
+    json_int(b, "before_it", ahead);
+    json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
+    json_int(b, "others", sharers_of(j));
+    if (s.when > q->now && !braked)
+        put_until_mono(q, b, s.when);
+    put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
+    (void)brakes_describe(q, l->group, w->m, b);
+    put_lane(w, l, true, b);
+    control_line_end(w->c);
+    buf_free(&text);
+}
+
+static void put_job(struct why *w, const struct job *j)
+{
+    static const struct {
+        const char *state, *words;
+    } states[] = {
+        [JOB_ROUTING] = {"routing", "its destination is being looked up in DNS"},
+        [JOB_READING] = {"reading", "its content is being read for a delivery process"},
+        [JOB_SENT] = {"delivering", "a delivery process has it"},
+    };
+    if (j->state == JOB_QUEUED) {
+        put_in_line(w, j);
+        return;
+    }
+    struct buf *b = line_begin(w, states[j->state].state, j->count);
+    if (!b)
+        return;
+    bool dot = j->state == JOB_SENT && j->dot;
+    json_str(b, "waits",
+             slice_str(dot ? "all of it was sent; the server's answer is waited for"
+                           : states[j->state].words));
+    json_str(b, "recipient", recipient_address(w->m, j->rcpts[0]));
+    json_int(b, "recipients", j->count);
+    if (j->state != JOB_ROUTING)
+        json_seconds(b, "for", w->q->now - j->sent_at);
+    if (j->queue)
+        put_lane(w, j->queue->lane, false, b);
+    control_line_end(w->c);
+}
+
+/* ---- waiting for a time ------------------------------------------------------------------ */
+
+/* Where the recipient's mail goes, as far as it is known: it was tried there lately. */
+static struct group *group_of(const struct why *w, uint32_t i, uint8_t *transport)
+{
+    const struct route *r = sites_route_known(w->q, recipient_address(w->m, i));
+    if (!r || !r->site)
+        return NULL;
+    *transport = r->transport;
+    return r->site->group;
+}
+
+/* The lane of the last attempt, or the one that there is. */
+static struct lane *lane_of(const struct group *g, const struct answer *a)
+{
+    struct lane *found = NULL;
+    if (!g)
+        return NULL;
+    list_each(&g->lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, of_group);
+        if (a && a->source == (l->from ? l->from->number : 0))
+            return l;
+        if (!found || l->shaper.suspended_until > found->shaper.suspended_until)
+            found = l;
+    }
+    return found;
+}
+
+struct cause {
+    const char *state, *words;
+};
+
+/* Due, but not in line. */
+static struct cause overdue(const struct why *w)
+{
+    const struct message *m = w->m;
+    if (!w->q->scanned && notices_is_one(m))
+        return (struct cause){"scan", "until the spool has been read after the start"};
+    if (pools_due(w->q, m) > w->q->now)
+        return (struct cause){"source_pool",
+                              "until the accounts' process tells from which source pool it goes"};
+    if (m->env->peeked)
+        return (struct cause){"memory", "it is due, and waits on the disk until messages before it "
+                                        "have made room in memory (qmgr_message_active_limit)"};
+    if (m->env->more)
+        return (struct cause){"recipients", "it is due, and follows when recipients of the same "
+                                            "message that are in line have been tried"};
+    return (struct cause){"due", "it is due now"};
+}
+
+static struct cause cause_of(const struct why *w, uint32_t i, const struct group *g,
+                             const struct lane *l, uint8_t transport)
+{
+    const struct recipient *r = &w->m->env->recipients[i];
+    const struct qmgr *q = w->q;
+    bool due = r->due <= queue_seconds(q, q->now), parked = !list_empty(&w->m->parked);
+    if (r->parked || (parked && w->m->env->peeked))
+        return (struct cause){"parked",
+                              "on the disk: its sender has as many messages in memory for this "
+                              "destination as its share; it follows when they are delivered"};
+    enum brake_effect brake = g ? brakes_effect(w->q, g, w->m) : BRAKE_NONE;
+    if (brake == BRAKE_SUSPENDS)
+        return (struct cause){"sender_suspended",
+                              "for the end of a suspension of its sender at this destination"};
+    if (l && l->shaper.suspended_until > q->now)
+        return (struct cause){l->shaper.by_hand ? "suspended_by_hand" : "suspended",
+                              "for the end of the destination's suspension"};
+    if (g && (q->sites.deferred_transports & 1u << transport) && !w->m->env->forced)
+        return (struct cause){"transport", "its transport is in defer_transports: until that is "
+                                           "changed, or 'postern queue flush'"};
+    if (due)
+        return overdue(w);
+    if (r->answer && r->answer->greylisted)
+        return (struct cause){"greylisted", "greylisted: for the time at which the server should "
+                                            "take it, from the same source"};
+    if (brake == BRAKE_SLOWS)
+        return (struct cause){"sender_slowed",
+                              "its sender is slowed down at this destination: for its turn"};
+    return (struct cause){"retry", r->attempts ? "for its next attempt" : "for its first attempt"};
+}
+
+static void put_waiting(struct why *w, uint32_t i)
+{
+    const struct recipient *r = &w->m->env->recipients[i];
+    uint8_t transport = TRANSPORT_SMTP;
+    struct group *g = group_of(w, i, &transport);
+    struct lane *l = lane_of(g, r->answer);
+    struct cause cause = cause_of(w, i, g, l, transport);
+    struct buf *b = line_begin(w, cause.state, 1);
+    if (!b)
+        return;
+    json_str(b, "waits", slice_str(cause.words));
+    json_str(b, "recipient", recipient_address(w->m, i));
+    json_int(b, "recipients", 1);
+    json_int(b, "attempts", r->attempts);
+    put_until_mono(w->q, b, queue_mono(w->q, r->due));
+    put_answer(b, r->answer);
+    if (g)
+        (void)brakes_describe(w->q, g, w->m, b);
+    if (l)
+        put_lane(w, l, false, b);
+    control_line_end(w->c);
+}
+
+/* ---- held, deleted, over -------------------------------------------------------------------- */
+
+static void put_plain(struct why *w, const char *state, const char *words, uint32_t i,
+                      uint32_t recipients)
+{
+    struct buf *b = line_begin(w, state, recipients);
+    if (!b)
+        return;
+    json_str(b, "waits", slice_str(words));
+    json_str(b, "recipient", recipient_address(w->m, i));
+    json_int(b, "recipients", recipients);
+    if (queue_status(w->m) == QUEUE_DELETED)
+        put_until(b, queue_next_attempt(w->q, w->m));
+    control_line_end(w->c);
+}
+
+/* Recipients in this state, in one line. */
+static void put_all_in(struct why *w, enum recipient_state state, const char *code,
+                       const char *words)
+{
+    uint32_t n = 0, first = 0;
+    for (uint32_t i = w->m->recipient_count; i-- > 0;)
+        if (w->m->env->recipients[i].state == state) {
+            first = i;
+            n++;
+        }
+    if (n)
+        put_plain(w, code, words, first, n);
+}
+
+static void put_recipients(struct why *w)
+{
+    struct message *m = w->m;
+    bool waits = (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) == 0;
+    list_each(&m->env->jobs, n) put_job(w, container_of(n, struct job, of_message));
+    if (m->flags & MESSAGE_DELETED)
+        put_all_in(w, RCPT_WAITING, "deleted",
+                   "deleted, and kept for a while: 'postern queue undelete' brings it back");
+    else if (m->flags & MESSAGE_HOLD)
+        put_all_in(w, RCPT_WAITING, "held",
+                   "held: not tried until it is released ('postern queue release')");
+    for (uint32_t i = 0; i < m->recipient_count && waits; i++)
+        if (m->env->recipients[i].state == RCPT_WAITING)
+            put_waiting(w, i);
+    put_all_in(w, RCPT_FAILING, "failing",
+               "refused for good or too old; that is being written to the disk");
+    put_all_in(w, RCPT_FAILED, "notice",
+               m->env->notice_at > w->q->now
+                   ? "refused for good or too old; the notice to its sender could not be made and "
+                     "is tried again soon: the log says why"
+                   : "refused for good or too old; the notice to its sender is being made");
+    put_all_in(w, RCPT_CONFIRMED, "notice",
+               "delivered; the notice of success to its sender is being made");
+    if (m->env->left == 0)
+        put_plain(w, "charges", "over; the accounts' process has not acknowledged its charges yet",
+                  0, m->recipient_count);
+}
+
+/* ---- the request --------------------------------------------------------------------------- */
+
+static void put_message(struct control_client *c, struct buf *b)
+{
+    const struct message *m = queue_find(c->control->queue, id_slice(&c->request.id));
+    static const char *const classes[] = {
+        [CLASS_TRANSACTIONAL] = "transactional", [CLASS_NORMAL] = "normal", [CLASS_BULK] = "bulk"};
+    if (c->request.missing)
+        json_int(b, "left_out", (int64_t)c->request.missing);
+    if (!m || !m->env)
+        return;
+    json_str(b, "sender", message_sender(m));
+    if (message_account(m).len)
+        json_str(b, "account", message_account(m));
+    if (message_signer(m).len)
+        json_str(b, "domain", message_signer(m));
+    json_str(b, "class", slice_str(classes[m->env->mail_class]));
+    json_seconds(b, "arrival", m->arrival);
+    json_seconds(b, "expires", retry_until(c->control->queue, m));
+    json_bool(b, "on_disk", m->env->peeked);
+}
+
+static enum walk_answer visit(struct message *m, void *arg)
+{
+    struct control_client *c = arg;
+    struct why w = {.c = c, .q = c->control->queue, .m = m};
+    queue_tick(w.q);
+    put_recipients(&w);
+    c->request.missing = w.left_out;
+    control_done(c, put_message); /* while its envelope is there; ends the walk, too */
+    return WALK_STOP;
+}
+
+static void visited(void *arg)
+{
+    struct control_client *c = arg;
+    const struct message *m = queue_find(c->control->queue, id_slice(&c->request.id));
+    c->request.walk = NULL;
+    if (m && m->phase == PHASE_COMMITTING)
+        control_fail(c, "The message is just being written to the spool.");
+    else if (m)
+        control_fail(c,
+                     "The message's file in the spool cannot be read at the moment; the log says "
+                     "why.");
+    else
+        control_fail(c,
+                     "There is no such message in the queue; it may have been delivered: 'postern "
+                     "trace %s' tells.",
+                     c->request.id.text);
+}
+
+void control_shaping_why(struct control_client *c)
+{
+    const json_t *id = json_object_get(c->request.json, "id");
+    if (!json_is_string(id) ||
+        id_parse(slice_make(json_string_value(id), json_string_length(id)), &c->request.id) < 0) {
+        control_fail(c, "\"id\" must be a queue ID, as 'postern queue list' shows them.");
+        return;
+    }
+    c->request.walk =
+        queue_visit_one(c->control->queue, WALK_BOTH, id_slice(&c->request.id), visit, visited, c);
+}
