@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "certs/certs.h"
 #include "core/mem.h"
 #include "ctl/accounts.h"
 
@@ -53,6 +54,23 @@ static const struct shape shapes[] = {
     {"user", "show", "user.show", {"login"}, NULL, false, false, false},
     {"user", "list", "user.list", {"?account"}, NULL, false, false, false},
     {"user", "delete", "user.delete", {"login"}, NULL, false, false, true},
+    {"user",
+     "add-certificate",
+     "certificate.add",
+     {"login", "certificate"},
+     NULL,
+     false,
+     false,
+     false},
+    {"user",
+     "delete-certificate",
+     "certificate.delete",
+     {"certificate"},
+     NULL,
+     false,
+     false,
+     false},
+    {"user", "list-certificates", "certificate.list", {"?login"}, NULL, false, false, false},
     {"domain", "add", "domain.add", {"account", "domain"}, NULL, false, false, false},
     {"domain", "delete", "domain.delete", {"account", "domain"}, NULL, false, false, false},
     {"domain", "list", "domain.list", {"?account"}, NULL, false, false, false},
@@ -79,14 +97,21 @@ enum { OPTIONS = sizeof option_names / sizeof option_names[0] };
 
 struct line {
     const char *values[OPTIONS];
-    bool any_sender, no_any_sender, bought, hash, yes;
+    const char *certificate, *note;
+    bool any_sender, no_any_sender, bought, hash, yes, public_key;
 };
+
+static bool takes_certificate(const struct shape *s)
+{
+    return strcmp(s->request, "user.add") == 0 || strcmp(s->request, "certificate.add") == 0 ||
+           strcmp(s->request, "certificate.delete") == 0;
+}
 
 static int parse(struct ctl *ctl, const struct ctl_command *self, const struct shape *s,
                  struct line *l, char **argv)
 {
     static char names[OPTIONS][20];
-    struct arg args[OPTIONS + 6] = {{NULL, NULL, NULL}};
+    struct arg args[OPTIONS + 8] = {{NULL, NULL, NULL}};
     size_t n = 0;
     bool grant = strcmp(s->family, "grant") == 0;
     for (size_t i = 0; s->options && i < OPTIONS; i++) {
@@ -103,6 +128,12 @@ static int parse(struct ctl *ctl, const struct ctl_command *self, const struct s
         args[n++] = (struct arg){"--bought", &l->bought, NULL};
     if (s->secret)
         args[n++] = (struct arg){"--hash", &l->hash, NULL};
+    if (strcmp(s->request, "user.add") == 0)
+        args[n++] = (struct arg){"--certificate", NULL, &l->certificate};
+    if (takes_certificate(s))
+        args[n++] = (struct arg){"--public-key", &l->public_key, NULL};
+    if (strcmp(s->request, "certificate.add") == 0)
+        args[n++] = (struct arg){"--note", NULL, &l->note};
     if (s->confirm)
         args[n++] = (struct arg){"--yes", &l->yes, NULL};
     return args_parse(ctl, self, args, argv);
@@ -115,9 +146,26 @@ static void set_text(json_t *j, const char *name, const char *text)
         json_object_set_new(j, name, value);
 }
 
+/* A fingerprint as it is, or that of the certificate in a file; 0 or -1. */
+static int add_certificate(json_t *j, const char *text, const struct line *l)
+{
+    char fingerprint[CERTS_FINGERPRINT + 1];
+    struct err e;
+    if (text[strspn(text, "0123456789abcdefABCDEF:")] == '\0') {
+        set_text(j, "certificate", text);
+        return 0;
+    }
+    if (certs_fingerprint(text, l->public_key, fingerprint, &e) < 0) {
+        ctl_error(CTL_USAGE, "%s", e.text);
+        return -1;
+    }
+    set_text(j, "certificate", fingerprint);
+    return 0;
+}
+
 /* Arguments by their places; 0 or -1. */
 static int add_positions(json_t *j, const struct ctl_command *self, const struct shape *s,
-                         int count, char **argv)
+                         const struct line *l, int count, char **argv)
 {
     int at = 0;
     for (int i = 0; i < POSITIONS && s->positions[i]; i++) {
@@ -131,7 +179,10 @@ static int add_positions(json_t *j, const struct ctl_command *self, const struct
             break;
         if (strcmp(name, "grant") == 0)
             json_object_set_new(j, name, json_integer(strtoll(argv[at++], NULL, 10)));
-        else
+        else if (strcmp(name, "certificate") == 0) {
+            if (add_certificate(j, argv[at++], l) < 0)
+                return -1;
+        } else
             set_text(j, name + optional, argv[at++]);
     }
     if (at < count)
@@ -158,7 +209,7 @@ static json_t *build(const struct ctl_command *self, const struct shape *s, cons
                      int count, char **argv)
 {
     json_t *j = json_pack("{s:s}", "request", s->request);
-    if (add_positions(j, self, s, count, argv) < 0)
+    if (add_positions(j, self, s, l, count, argv) < 0)
         goto wrong;
     if (s->set) {
         char name[20];
@@ -176,7 +227,11 @@ static json_t *build(const struct ctl_command *self, const struct shape *s, cons
         ctl_usage(self, "this cannot be undone; give --yes as well");
         goto wrong;
     }
-    if (s->secret && add_secret(j, l) < 0)
+    if (l->certificate && add_certificate(j, l->certificate, l) < 0)
+        goto wrong;
+    if (l->note)
+        set_text(j, "note", l->note);
+    if (s->secret && !l->certificate && add_secret(j, l) < 0)
         goto wrong;
     return j;
 wrong:
@@ -205,6 +260,9 @@ static const struct columns lists[] = {
     {"user.list",
      {"login", "account", "status", "hash_kind"},
      {"USER", "ACCOUNT", "STATUS", "HASH", NULL}},
+    {"certificate.list",
+     {"fingerprint", "login", "account", "added", "note"},
+     {"FINGERPRINT", "USER", "ACCOUNT", "ADDED", "NOTE", NULL}},
     {"domain.list", {"account", "domain"}, {"ACCOUNT", "DOMAIN", NULL}},
     {"plan.list",
      {"plan", "period", "messages", "bytes", "at_limit", "user_rate", "account_rate"},
@@ -225,8 +283,8 @@ static const struct columns *columns_of(const char *request)
 
 static bool is_time(const char *name)
 {
-    static const char *const names[] = {"time", "until",   "from",  "began",
-                                        "ends", "created", "start", "end"};
+    static const char *const names[] = {"time",    "until", "from", "began", "ends",
+                                        "created", "start", "end",  "added"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)
             return true;

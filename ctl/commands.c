@@ -195,10 +195,12 @@ const struct ctl_command ctl_commands[] = {
     {"account", "status", cmd_accounts, "[--json]", "Shows the counters of the accounts' service",
      "Example:\n"
      "  postern account status\n"},
-    {"user", "add", cmd_accounts, "LOGIN ACCOUNT [--hash] [--json]",
+    {"user", "add", cmd_accounts,
+     "LOGIN ACCOUNT [--hash | --certificate FILE|FINGERPRINT [--public-key]] [--json]",
      "Makes a user, who can log in for an account",
      "The password is asked for, or read as one line from standard input.\n"
-     "  --hash    it is the hash of one, of another system\n\n"
+     "  --hash           it is the hash of one, of another system\n"
+     "  --certificate C  no password: the client shows this certificate; see add-certificate\n\n"
      "Examples:\n"
      "  postern user add web@acme.example acme\n"
      "  openssl rand -base64 18 | tee password | postern user add web@acme.example acme\n"},
@@ -221,6 +223,26 @@ const struct ctl_command ctl_commands[] = {
     {"user", "delete", cmd_accounts, "LOGIN --yes [--json]", "Deletes a user",
      "Example:\n"
      "  postern user delete web@acme.example --yes\n"},
+    {"user", "add-certificate", cmd_accounts,
+     "LOGIN FILE|FINGERPRINT [--public-key] [--note TEXT] [--json]",
+     "Gives a user a client certificate",
+     "Whoever shows it in the TLS handshake is that user, without a password: plan, limits,\n"
+     "senders and suspension are as after a login. No authority needs to have signed it. Give\n"
+     "its file (PEM), or its SHA-256 fingerprint. Clients are asked for certificates where\n"
+     "smtpd_tls_ask_ccert = yes.\n"
+     "  --public-key   of FILE the key's fingerprint: holds for renewals with the same key\n"
+     "  --note TEXT    shown in lists\n\n"
+     "Example:\n"
+     "  postern user add-certificate web@acme.example printer.pem --note 'printer, 2nd floor'\n"},
+    {"user", "delete-certificate", cmd_accounts, "FILE|FINGERPRINT [--public-key] [--json]",
+     "Takes a certificate from its user",
+     "Sessions that it has begun end with their connections; 'user suspend' ends them now.\n\n"
+     "Example:\n"
+     "  postern user delete-certificate printer.pem\n"},
+    {"user", "list-certificates", cmd_accounts, "[LOGIN] [--json]",
+     "Lists client certificates, of one user or all",
+     "Example:\n"
+     "  postern user list-certificates web@acme.example\n"},
     {"domain", "add", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--json]",
      "Lets an account send as a domain, or as one address",
      "In MAIL FROM and in From:. Accounts below it may, too.\n\n"

@@ -252,6 +252,57 @@ int login_client(struct smtpd *s, struct slice body, struct err *e)
     return 0;
 }
 
+/* ---- clients who have shown a certificate -------------------------------------------------- */
+
+/* 1: the user's login; 0: the certificate is nobody's; -1: it is no fingerprint. */
+static int certificate_user(struct quota *q, struct slice text, char login[static LOGIN_MAX + 1])
+{
+    char fingerprint[FINGERPRINT_MAX + 1];
+    if (name_fingerprint(text, fingerprint) < 0)
+        return -1;
+    if (!quota_get(q, T_CERTIFICATE, slice_str(fingerprint)))
+        return 0;
+    return name_login(buf_slice(&q->value), login) == 0;
+}
+
+static void grant_certificate(struct smtpd *s, uint64_t tag, const char *login)
+{
+    struct ipc_auth_result no = {.tag = tag, .status = AUTH_DENIED, .user = slice_str(login)};
+    const char *why = "the user was deleted";
+    struct user u;
+    bool found = user_find(s->q, slice_str(login), &u) == 1;
+    struct account *a = found ? account_find(s->q, slice_str(u.account)) : NULL;
+    if (found && u.suspended)
+        why = "the user is suspended";
+    else if (found && !a)
+        why = "the user's account does not exist";
+    else if (a && account_usable(s->q, a, &why)) {
+        grant(s->q, s, tag, a, login, SLICE(""));
+        return;
+    }
+    no.reason = slice_str(why);
+    send_result(s, &no);
+}
+
+int login_certificate(struct smtpd *s, struct slice body, struct err *e)
+{
+    struct ipc_client_certificate in;
+    char login[LOGIN_MAX + 1];
+    if (ipc_client_certificate_decode(body, &in) < 0)
+        return err_set(e, "malformed CLIENT_CERTIFICATE");
+    int found = certificate_user(s->q, in.certificate, login);
+    if (found == 0)
+        found = certificate_user(s->q, in.key, login);
+    if (found < 0)
+        return err_set(e, "a fingerprint of %zu and one of %zu bytes", in.certificate.len,
+                       in.key.len);
+    if (found)
+        grant_certificate(s, in.tag, login);
+    else
+        send_result(s, &(struct ipc_auth_result){.tag = in.tag, .status = AUTH_NONE});
+    return 0;
+}
+
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
 struct logins *logins_new(struct quota *q, struct err *e)

@@ -167,6 +167,7 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e);
 int login_response(struct smtpd *s, struct slice body, struct err *e);
 int login_abort(struct smtpd *s, struct slice body, struct err *e);
 int login_client(struct smtpd *s, struct slice body, struct err *e);
+int login_certificate(struct smtpd *s, struct slice body, struct err *e);
 void login_forget(struct smtpd *s); /* its channel is gone */
 /* The user was changed or deleted: its password is not remembered any more; those of
  * all others are. */

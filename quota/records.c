@@ -6,9 +6,9 @@
 #include "ipc/ipc.h"
 #include "smtp/address.h"
 
-const char *const table_names[T_COUNT] = {"meta",    "account", "user",  "identity", "member",
-                                          "grant",   "usage",   "tally", "charge",   "notice",
-                                          "failure", "audit",   "held"};
+const char *const table_names[T_COUNT] = {"meta",    "account", "user",  "identity",   "member",
+                                          "grant",   "usage",   "tally", "charge",     "notice",
+                                          "failure", "audit",   "held",  "certificate"};
 
 /* ---- names --------------------------------------------------------------------- */
 
@@ -58,6 +58,27 @@ int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1])
     struct slice rest = slice_make(whole, (size_t)n);
     return path_parse(&rest, PATH_RECIPIENT | PATH_UTF8, &path) == PATH_OK && rest.len == 0 ? 0
                                                                                             : -1;
+}
+
+int name_fingerprint(struct slice text, char out[static FINGERPRINT_MAX + 1])
+{
+    size_t len = 0;
+    bool colons = text.len == FINGERPRINT_MAX / 2 * 3 - 1;
+    if (!colons && text.len != FINGERPRINT_MAX)
+        return -1;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = lower(text.ptr[i]);
+        if (colons && i % 3 == 2) {
+            if (c != ':')
+                return -1;
+            continue;
+        }
+        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f'))
+            return -1;
+        out[len++] = c;
+    }
+    out[len] = '\0';
+    return 0;
 }
 
 /* ---- keys ---------------------------------------------------------------------- */

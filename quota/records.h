@@ -12,6 +12,7 @@
  *   failure   ACCOUNT NUL time, ID, recipient -> JSON: for reports
  *   audit     time and number -> JSON
  *   held      time NUL message ID -> nothing: released at that time
+ *   certificate  FINGERPRINT -> LOGIN: of those that stand in users' records
  *   meta      "ticket key" and so on
  *
  * An OWNER is an account or "account/user". Numbers in keys are big-endian, so
@@ -37,6 +38,7 @@ enum table {
     T_FAILURE,
     T_AUDIT,
     T_HELD,
+    T_CERTIFICATE,
     T_COUNT
 };
 extern const char *const table_names[T_COUNT];
@@ -46,6 +48,7 @@ enum {
     LOGIN_MAX = 190,
     OWNER_MAX = 255, /* account, '/', login */
     ADDRESS_TEXT_MAX = 320,
+    FINGERPRINT_MAX = 64,  /* SHA-256 in hexadecimal digits */
     CHARGE_LEVELS_MAX = 4, /* an account and those above it */
     CHARGE_RECIPIENTS_MAX = 200000
 };
@@ -58,6 +61,9 @@ int name_account(struct slice text, char out[static ACCOUNT_NAME_MAX + 1]);
 int name_login(struct slice text, char out[static LOGIN_MAX + 1]);
 /* A domain, or an address; 0 or -1. */
 int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1]);
+/* The SHA-256 fingerprint of a certificate or public key, with colons between the bytes
+ * or without, as digits alone; 0 or -1. */
+int name_fingerprint(struct slice text, char out[static FINGERPRINT_MAX + 1]);
 
 /* ---- keys ---------------------------------------------------------------------------- */
 

@@ -22,6 +22,20 @@ bool request_time(struct client *c, const char *name, const struct plan *plan, i
 int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e);
 /* What a user's record may have from an import. */
 int record_set_user(json_t *record, const json_t *from, struct err *e);
+/* Certificates of users: their records have a list of them ("certificates"), and each
+ * fingerprint leads to its user in a table. */
+
+/* Adds one to a record. 0, or -1 with the reason: no fingerprint, another user's, too
+ * many. */
+int certificate_add(struct quota *q, json_t *record, const char *login, const char *fingerprint,
+                    const char *note, struct err *e);
+/* Adds all that `from` (an import) lists. */
+int certificates_add(struct quota *q, json_t *record, const char *login, const json_t *from,
+                     struct err *e);
+/* Their way to the user: into the batch, or out of it. */
+void certificates_index(struct buf *batch, const char *login, const json_t *record);
+void certificates_unindex(struct buf *batch, const json_t *record);
+
 /* "acme", NUL, 'u', "login": the membership. */
 void member_key(struct key *k, const char *account, char kind, const char *name);
 
@@ -37,6 +51,7 @@ void listing_go_on(struct client *c, const struct listing *l);
 
 control_serve account_add, account_set, account_show, account_list, account_delete;
 control_serve user_add, user_set, user_show, user_list, user_delete;
+control_serve user_certificate_add, user_certificate_delete, user_certificate_list;
 control_serve domain_add, domain_delete, domain_list;
 control_serve plan_list, plan_show;
 control_serve grant_add, grant_list, grant_delete;

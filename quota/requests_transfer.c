@@ -123,8 +123,9 @@ void transfer_export(struct client *c)
 struct importing {
     struct quota *q;
     struct buf *batch;
-    json_t *fresh; /* accounts of this request: they are not in the database yet */
-    json_t *users; /* login names of this request */
+    json_t *fresh;        /* accounts of this request: they are not in the database yet */
+    json_t *users;        /* login names of this request */
+    json_t *certificates; /* fingerprints of this request */
 };
 
 static bool has_account(const struct importing *i, const char *name)
@@ -160,7 +161,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
     return rc;
 }
 
-/* The user may come to another account than it was in. */
+/* The user may come to another account than it was in, with other certificates. */
 static void leave_account(struct importing *i, const char *login)
 {
     struct key k;
@@ -169,7 +170,23 @@ static void leave_account(struct importing *i, const char *login)
         return;
     member_key(&k, json_text(old, "account"), 'u', login);
     kv_remove(i->batch, T_MEMBER, key_slice(&k));
+    certificates_unindex(i->batch, old);
     json_decref(old);
+}
+
+/* None may be in the request a second time. */
+static int new_certificates(struct importing *i, const json_t *record, struct err *e)
+{
+    size_t at;
+    json_t *one;
+    json_array_foreach(json_object_get(record, "certificates"), at, one)
+    {
+        const char *fingerprint = json_text(one, "fingerprint");
+        if (json_object_get(i->certificates, fingerprint))
+            return err_set(e, "certificate %s is another user's in this import.", fingerprint);
+        json_object_set_new(i->certificates, fingerprint, json_true());
+    }
+    return 0;
 }
 
 static int import_user(struct importing *i, const json_t *in, struct err *e)
@@ -182,8 +199,13 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
         return err_set(e, "account: there is none of that name before this record.");
     json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
     int rc = record_set_user(record, in, e);
+    if (rc == 0)
+        rc = certificates_add(i->q, record, login, json_object_get(in, "certificates"), e);
+    if (rc == 0)
+        rc = new_certificates(i, record, e);
     if (rc == 0) {
         leave_account(i, login);
+        certificates_index(i->batch, login, record);
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
@@ -281,7 +303,7 @@ void transfer_import(struct client *c)
     struct quota *q = control_quota(c);
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    struct importing i = {q, &batch, json_object(), json_array()};
+    struct importing i = {q, &batch, json_object(), json_array(), json_object()};
     struct err e;
     size_t n = 0, count = json_array_size(records);
     book_apply(q);
@@ -299,6 +321,7 @@ void transfer_import(struct client *c)
     }
     json_decref(i.fresh);
     json_decref(i.users);
+    json_decref(i.certificates);
     buf_free(&batch);
 }
 

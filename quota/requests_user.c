@@ -19,6 +19,7 @@ static void write_user(struct user_change *u, struct client *c)
     snprintf(what, sizeof what, "user %s", u->login);
     quota_put_json(&batch, T_USER, slice_str(u->login), u->record);
     if (u->fresh) {
+        certificates_index(&batch, u->login, u->record);
         member_key(&k, json_text(u->record, "account"), 'u', u->login);
         kv_put(&batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
@@ -55,6 +56,7 @@ static void change(struct client *c, const char *login, json_t *record, bool fre
 {
     struct err e;
     const char *password = json_text(control_request(c), "password");
+    const char *certificate = json_text(control_request(c), "certificate");
     struct user_change *u = xcalloc(1, sizeof *u);
     *u = (struct user_change){.record = record, .fresh = fresh};
     snprintf(u->login, sizeof u->login, "%s", login);
@@ -62,9 +64,12 @@ static void change(struct client *c, const char *login, json_t *record, bool fre
         control_fail(c, "A password has at most %d bytes.", PASSWORD_MAX);
     } else if (record_set_user(record, control_request(c), &e) < 0) {
         control_fail(c, "%s", e.text);
-    } else if (fresh && !*password && !*json_text(record, "password") &&
+    } else if (fresh && *certificate &&
+               certificate_add(control_quota(c), record, login, certificate, "", &e) < 0) {
+        control_fail(c, "%s", e.text);
+    } else if (fresh && !*password && !*certificate && !*json_text(record, "password") &&
                !*json_text(record, "scram")) {
-        control_fail(c, "A user needs a password, or the hash of one.");
+        control_fail(c, "A user needs a password, the hash of one, or a certificate.");
     } else if (*password) {
         u->c = control_client_pin(c);
         login_hash(control_quota(c), slice_str(password), on_hashed, u);
@@ -183,6 +188,7 @@ void user_delete(struct client *c)
     kv_remove(&batch, T_USER, slice_str(login));
     member_key(&k, json_text(record, "account"), 'u', login);
     kv_remove(&batch, T_MEMBER, key_slice(&k));
+    certificates_unindex(&batch, record);
     login_changed(control_quota(c), login);
     control_change(c, &batch, what);
     buf_free(&batch);

@@ -4,6 +4,7 @@
 #include "core/mem.h"
 #include "smtpd/auth.h"
 #include "smtpd/gate.h"
+#include "smtpd/identity.h"
 #include "smtpd/session.h"
 
 static struct slice question_key(const void *value)
@@ -80,6 +81,8 @@ void accounts_late(struct session *s)
     accounts_forget(s);
     if (subject == ABOUT_LOGIN)
         auth_lost(s);
+    else if (subject == ABOUT_CERTIFICATE)
+        identity_lost(s);
     else
         gate_lost(s);
 }
@@ -111,15 +114,18 @@ static struct session *take(struct accounts *a, uint64_t tag, unsigned subjects,
 
 static int on_result(struct accounts *a, const struct ipc_auth_result *m, struct err *e)
 {
-    struct session *s = asker(a, m->tag, 1U << ABOUT_LOGIN | 1U << ABOUT_CLIENT, e);
+    unsigned subjects = 1U << ABOUT_LOGIN | 1U << ABOUT_CLIENT | 1U << ABOUT_CERTIFICATE;
+    struct session *s = asker(a, m->tag, subjects, e);
     if (!s)
         return *e->text ? -1 : 0;
-    bool about_login = s->question.subject == ABOUT_LOGIN;
+    enum account_subject subject = (enum account_subject)s->question.subject;
     if (s->wait != WAIT_ACCOUNTS)
         return err_set(e, "a result that nobody waits for");
     close_question(a, &s->question);
-    if (about_login)
+    if (subject == ABOUT_LOGIN)
         auth_result(s, m);
+    else if (subject == ABOUT_CERTIFICATE)
+        identity_result(s, m);
     else
         gate_client(s, m);
     return 0;

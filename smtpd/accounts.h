@@ -27,10 +27,11 @@ struct accounts {
 
 /* What a session waits for. */
 enum account_subject {
-    ABOUT_LOGIN,  /* AUTH_PASSWORD, AUTH_SCRAM: AUTH_CHALLENGE or AUTH_RESULT */
-    ABOUT_CLIENT, /* CLIENT_ACCOUNT: AUTH_RESULT */
-    ABOUT_MAIL,   /* MAIL_REQUEST: MAIL_ANSWER */
-    ABOUT_ROOM    /* RESERVE: RESERVED */
+    ABOUT_LOGIN,       /* AUTH_PASSWORD, AUTH_SCRAM: AUTH_CHALLENGE or AUTH_RESULT */
+    ABOUT_CLIENT,      /* CLIENT_ACCOUNT: AUTH_RESULT */
+    ABOUT_CERTIFICATE, /* CLIENT_CERTIFICATE: AUTH_RESULT */
+    ABOUT_MAIL,        /* MAIL_REQUEST: MAIL_ANSWER */
+    ABOUT_ROOM         /* RESERVE: RESERVED */
 };
 
 /* A session's question: part of the session. */

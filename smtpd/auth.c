@@ -18,6 +18,7 @@ enum auth_step {
     STEP_LOGIN_PASSWORD,
     STEP_SCRAM_FIRST,
     STEP_SCRAM_FINAL,
+    STEP_EXTERNAL,
     STEP_DOVECOT,  /* as it says */
     STEP_LAST_WORD /* nothing: it has seen the server's proof */
 };
@@ -30,12 +31,14 @@ struct mechanism {
 };
 
 /* Of our own accounts. The strongest first: clients that know nothing better take the
- * first they know. */
+ * first they know. EXTERNAL (RFC 4422 appendix A) is last: who shows a certificate and
+ * has a password, too, means the password's user. */
 static const struct mechanism mechanisms[] = {
     {{"SCRAM-SHA-256-PLUS", 18}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, true},
     {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, false},
     {{"PLAIN", 5}, STEP_PLAIN, SASL_PLAINTEXT, false},
     {{"LOGIN", 5}, STEP_LOGIN_USER, SASL_PLAINTEXT, false},
+    {{"EXTERNAL", 8}, STEP_EXTERNAL, 0, false},
 };
 enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
 
@@ -76,6 +79,8 @@ static bool is_permitted(const struct session *s, const struct mechanism *m)
         return false;
     if (m->plus && !can_bind(s))
         return false;
+    if (m->first == STEP_EXTERNAL && !(s->login && s->login->implied))
+        return false;
     return sasl_permits(secure_is_on(s) ? setup->tls_options : setup->options, m->traits);
 }
 
@@ -114,7 +119,8 @@ void auth_announce(const struct session *s, struct buf *out)
     struct mechanism m;
     size_t at = 0;
     bool any = false;
-    if (!setup->announced || s->local_user || s->login || (setup->tls_only && !secure_is_on(s)))
+    if (!setup->announced || s->local_user || (s->login && !s->login->implied) ||
+        (setup->tls_only && !secure_is_on(s)))
         return;
     while (next_mechanism(s, &at, &m)) {
         buf_addstr(out, any ? " " : "250-AUTH ");
@@ -197,6 +203,7 @@ static void unavailable(struct session *s)
 
 static void succeed(struct session *s)
 {
+    login_free(&s->login); /* that of a certificate */
     s->login = s->auth->login;
     s->auth->login = NULL;
     end(s);
@@ -314,6 +321,19 @@ static void take_scram(struct session *s, struct slice message)
     s->wait = WAIT_ACCOUNTS;
 }
 
+/* The certificate has said who it is; the message is empty, or says the same. */
+static void take_external(struct session *s, struct slice message)
+{
+    if (message.len && !slice_caseeq(message, slice_make(s->login->name, s->login->name_len))) {
+        fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
+        return;
+    }
+    s->login->implied = false;
+    s->auth->login = s->login;
+    s->login = NULL;
+    succeed(s);
+}
+
 static void take_message(struct session *s, struct slice message)
 {
     switch ((enum auth_step)s->auth->step) {
@@ -329,6 +349,9 @@ static void take_message(struct session *s, struct slice message)
     case STEP_SCRAM_FIRST:
     case STEP_SCRAM_FINAL:
         take_scram(s, message);
+        break;
+    case STEP_EXTERNAL:
+        take_external(s, message);
         break;
     case STEP_DOVECOT:
         break; /* its messages are not read here */

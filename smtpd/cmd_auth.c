@@ -16,7 +16,7 @@ static struct refusal is_out_of_place(const struct session *s)
         return (struct refusal){503, "5.5.1", "Error: send EHLO first"};
     if (s->state != STATE_READY)
         return (struct refusal){503, "5.5.1", "Error: MAIL transaction in progress"};
-    if (s->login)
+    if (s->login && !s->login->implied)
         return (struct refusal){503, "5.5.1", "Error: already authenticated"};
     return (struct refusal){0, "", ""};
 }

@@ -1,6 +1,7 @@
 /* EHLO and HELO. */
 #include "core/mem.h"
 #include "smtpd/auth.h"
+#include "smtpd/identity.h"
 #include "smtpd/limits.h"
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
@@ -64,7 +65,12 @@ void cmd_ehlo(struct session *s, struct slice argument)
     if (greet(s, argument) < 0)
         return;
     s->esmtp = true;
-    announce(s);
+    identity_ask(s, announce);
+}
+
+static void say_name(struct session *s)
+{
+    reply(s, 250, "", "%s", s->server->config->myhostname);
 }
 
 void cmd_helo(struct session *s, struct slice argument)
@@ -72,5 +78,5 @@ void cmd_helo(struct session *s, struct slice argument)
     if (greet(s, argument) < 0)
         return;
     s->esmtp = false;
-    reply(s, 250, "", "%s", s->server->config->myhostname);
+    identity_ask(s, say_name);
 }

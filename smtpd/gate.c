@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "smtpd/authors.h"
 #include "smtpd/content.h"
+#include "smtpd/identity.h"
 #include "smtpd/limits.h"
 #include "smtpd/prefix.h"
 #include "smtpd/reply.h"
@@ -128,8 +129,14 @@ static void ask_client(struct session *s)
     s->wait = WAIT_ACCOUNTS;
 }
 
-void gate_mail(struct session *s, void (*done)(struct session *s, const struct refusal *no))
+/* It is known, as far as it can be, whose certificate the client has. */
+static void decide(struct session *s, void (*done)(struct session *s, const struct refusal *no))
 {
+    struct refusal no;
+    if (identity_refuses(s, &no)) {
+        done(s, &no);
+        return;
+    }
     if (!has_account(s)) {
         done(s, NULL);
         return;
@@ -150,6 +157,24 @@ static void forget_gate(struct session *s)
     free(g->text);
     free(g->owner);
     xfree(&s->tx.gate);
+}
+
+static void identified(struct session *s)
+{
+    void (*done)(struct session * s, const struct refusal *no) = s->tx.gate->done;
+    forget_gate(s);
+    decide(s, done);
+}
+
+void gate_mail(struct session *s, void (*done)(struct session *s, const struct refusal *no))
+{
+    if (!identity_is_open(s)) {
+        decide(s, done);
+        return;
+    }
+    s->tx.gate = xcalloc(1, sizeof *s->tx.gate); /* quota was away when EHLO was said */
+    s->tx.gate->done = done;
+    identity_ask(s, identified);
 }
 
 /* The account of a client of mynetworks, or of a user that others vouch for. An

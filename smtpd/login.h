@@ -23,6 +23,7 @@ struct login {
     uint64_t size_limit;      /* of a message; 0: no other than everybody's */
     uint32_t recipient_limit; /* the same */
     bool any_sender;          /* From: is not looked at */
+    bool implied;             /* by the client's certificate; AUTH may still say otherwise */
     uint16_t ticket_len;      /* 0: quota does not know it */
     char ticket[];
 };

@@ -25,7 +25,7 @@ static void add_received(struct session *s, struct buf *out)
         .client_name = session_client_name(s),
         .client_addr = session_client_address(s),
         .myhostname = slice_str(s->server->config->myhostname),
-        .protocol = protocols[s->login != NULL][secure_is_on(s)][utf8 ? 2 : s->esmtp],
+        .protocol = protocols[s->login && !s->login->implied][secure_is_on(s)][utf8 ? 2 : s->esmtp],
         .tls = buf_slice(&tls),
         .id = id_slice(&s->tx.id),
         .recipient = tx_single_recipient(&s->tx),

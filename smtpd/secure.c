@@ -233,6 +233,7 @@ void secure_forget_certificate(struct session *s)
         return;
     free(s->certificate->subject);
     free(s->certificate->issuer);
+    free(s->certificate->refused);
     xfree(&s->certificate);
 }
 

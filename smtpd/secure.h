@@ -27,7 +27,10 @@ struct secure {
 /* A client's certificate. Names are escaped already. */
 struct certificate {
     bool verified;
-    char *subject, *issuer; /* common names */
+    uint8_t standing;                /* enum certificate_standing (identity.h) */
+    char *refused;                   /* CERTIFICATE_REFUSED: why, escaped */
+    void (*then)(struct session *s); /* when quota has said whose it is */
+    char *subject, *issuer;          /* common names */
     char fingerprint[3 * 32], key_fingerprint[3 * 32];
 };
 

@@ -13,9 +13,10 @@
 #include "conf/config.h"
 
 enum {
-    CERTS_FILE_MAX = 1 << 20,   /* bytes of one file */
-    CERTS_TOTAL_MAX = 64 << 20, /* of all certificates of a service */
-    CERTS_KEY_ID = 32           /* SHA-256 of a public key */
+    CERTS_FILE_MAX = 1 << 20,                /* bytes of one file */
+    CERTS_TOTAL_MAX = 64 << 20,              /* of all certificates of a service */
+    CERTS_KEY_ID = 32,                       /* SHA-256 of a public key */
+    CERTS_FINGERPRINT = 3 * CERTS_KEY_ID - 1 /* letters of "AA:BB:..." */
 };
 
 struct certs_key {
@@ -54,6 +55,11 @@ bool certs_wanted(const struct config *config);
  * and says what to do; *c is empty. */
 int certs_load(struct certs *c, const struct config *config, struct err *e);
 void certs_free(struct certs *c);
+/* The SHA-256 fingerprint of the first certificate in a PEM file, or of its public key,
+ * which stays the same when the certificate is renewed for it. 0, or -1: the error names
+ * the file. */
+int certs_fingerprint(const char *path, bool of_key, char out[static CERTS_FINGERPRINT + 1],
+                      struct err *e);
 /* Wipes the private keys. */
 void certs_forget_keys(struct certs *c);
 /* Whether a file differs from what was read; sees a missing one as the same. */
