@@ -316,104 +316,6 @@ void qmgr_init(struct qmgr *q, struct service *s);
 /* Once after each turn of the event loop; the event log is the caller's to flush. */
 void qmgr_turn(struct qmgr *q);
 
-/* ---- queue.c: the life of a message -------------------------------------------- */
-
-void queue_init(struct qmgr *q);
-/* A message whose ID is new; its envelope is the caller's to add. */
-struct message *message_new(struct qmgr *q, const struct id *id);
-/* Takes m out of the queue and frees it, now or when its pins are gone. */
-void message_drop(struct qmgr *q, struct message *m);
-void message_pin(struct message *m);
-/* False if that freed the message. */
-bool message_unpin(struct qmgr *q, struct message *m);
-/* Half of the room for envelopes is taken: those that only wait make place. */
-bool queue_crowded(const struct qmgr *q);
-/* A stub that may be loaded now instead of later, or recipients that were parked. False:
- * there is nothing to hurry. */
-bool message_hurry(struct qmgr *q, struct message *m);
-/* When m is due next, in the heap that it belongs to; INT64_MAX: in none. */
-void message_plan(struct qmgr *q, struct message *m, int64_t due);
-/* When it needs attention next; needs m->env. */
-int64_t message_next_due(struct qmgr *q, const struct message *m);
-/* Drops its envelope until `due`. */
-void message_stub(struct qmgr *q, struct message *m, int64_t due);
-/* Whether that is better than keeping the envelope, for what only waits. */
-bool message_better_as_stub(const struct qmgr *q, int64_t due);
-bool queue_has_room(const struct qmgr *q); /* for an envelope more */
-/* Its envelope was read for walks and comes into the schedule now. */
-void message_stay(struct qmgr *q, struct message *m);
-/* It is over: its file is free. */
-void message_finish(struct qmgr *q, struct message *m);
-/* m became durable, or was read back: enters the schedule. */
-void message_enter(struct qmgr *q, struct message *m);
-/* Puts every recipient that is due into a job. */
-void message_activate(struct qmgr *q, struct message *m);
-/* After any change of its recipients: starts notices, finishes the message,
- * plans the next due time, drops the envelope if memory is short. m may be gone
- * afterwards. */
-void message_settle(struct qmgr *q, struct message *m);
-void message_keep_body(struct qmgr *q, struct message *m, struct body *body);
-void message_drop_body(struct qmgr *q, struct message *m);
-/* Recipients' ways end: marks on disk unless the whole message ends with them. */
-void recipients_done(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
-                     enum spool_status status);
-/* A recipient waits until `due` (seconds). */
-void recipient_waits(struct message *m, uint32_t i, uint32_t due);
-/* Takes the recipients of all jobs that no relay has back into waiting. */
-void message_withdraw(struct qmgr *q, struct message *m);
-/* Drops all recipients that no relay has, without a notice: there is no file. */
-void message_discard(struct qmgr *q, struct message *m);
-/* Changes m->flags, also on the disk. */
-void message_set_flags(struct qmgr *q, struct message *m, uint32_t flags);
-/* Everything that waits is due now; with `force` also what defer_transports
- * holds up. */
-void queue_wake_all(struct qmgr *q, bool force);
-/* Keeps q->held right after m->flags changed. */
-void message_count_held(struct qmgr *q, struct message *m);
-/* The due heap and load queue; called each turn. */
-void queue_turn(struct qmgr *q);
-/* Once a minute: figures, caches. */
-void queue_sweep(struct qmgr *q);
-/* When the next thing is due in the queue; INT64_MAX: nothing. */
-int64_t queue_next_due(const struct qmgr *q);
-/* Test builds: panics if the queue's counters and states do not fit (consistency.c). */
-void queue_check(const struct qmgr *q);
-/* ---- load.c ------------------------------------------------------------------------- */
-
-/* The found callbacks of the store. */
-void queue_found(const struct store_found *found, void *arg);
-void queue_quarantined(const struct id *id, const char *why, void *arg);
-void queue_scanned(uint64_t messages, uint64_t quarantined, void *arg);
-
-/* Reads the envelope of a stub back, and schedules it. */
-void message_load(struct qmgr *q, struct message *m);
-/* Reads it back for walks; it stays a stub for the schedule. */
-void message_peek(struct qmgr *q, struct message *m);
-/* A walk has no more use for m: if its envelope is there for walks alone it goes. */
-void message_viewed(struct qmgr *q, struct message *m);
-
-/* ---- deleted.c ---------------------------------------------------------------------- */
-
-/* Takes m out of the queue; it can be brought back for queue_undelete_time. Once
- * more: purges it now. The caller settles it. Both return whether anything changed. */
-bool message_delete(struct qmgr *q, struct message *m);
-bool message_undelete(struct qmgr *q, struct message *m);
-/* message_settle for a deleted message: puts it aside as soon as nothing of it is
- * under way. */
-void deleted_settle(struct qmgr *q, struct message *m);
-void deleted_found(struct qmgr *q, struct message *m);  /* by the scan, its envelope is there */
-void deleted_forget(struct qmgr *q, struct message *m); /* it leaves; harmless for others */
-void deleted_turn(struct qmgr *q);                      /* purges what is due */
-int64_t deleted_next_due(const struct qmgr *q);         /* INT64_MAX: nothing */
-void deleted_reload(struct qmgr *q);                    /* queue_undelete_time may have changed */
-
-/* ---- walk.c ------------------------------------------------------------------------- */
-
-void walks_turn(struct qmgr *q);
-bool walks_ready(const struct qmgr *q);
-/* m leaves the queue; every walk that has it in view moves on. */
-void walks_forget(struct qmgr *q, struct message *m);
-
 /* ---- intake.c -------------------------------------------------------------------- */
 
 void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd);
@@ -566,90 +468,6 @@ void relays_send(struct qmgr *q, struct relay *r, struct job *j);
 void relays_release(struct qmgr *q, struct job *j);
 unsigned relays_ready(const struct qmgr *q);
 
-/* ---- outcome.c, retry.c -------------------------------------------------------------- */
-
-/* What a job (or the lack of one) came to, for log lines. */
-struct attempt {
-    const struct site *site; /* or NULL */
-    struct slice host, address, tls;
-    struct slice source; /* our address, as text; empty: the system chose it */
-    uint8_t tls_status;  /* enum tls_peer_status */
-    uint16_t port;
-    uint32_t use_count;
-    int64_t sent; /* monotonic: handed to relay; 0: now */
-    uint64_t wait_us, connect_us, transfer_us;
-    bool dsn_taken_over, lmtp;
-};
-
-void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
-                  struct answer *a, const struct attempt *t);
-/* not_before: earliest next attempt (monotonic), 0: by back-off; record: make
- * it durable (a real attempt) or not (the site was suspended). */
-void outcome_deferred(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
-                      struct answer *a, const struct attempt *t, int64_t not_before, bool record);
-void outcome_failed(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
-                    struct answer *a, const struct attempt *t);
-/* Fails without an attempt: expiry. */
-void outcome_expired(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count);
-
-/* Microseconds to wait after `attempts` attempts, with jitter. */
-int64_t retry_backoff(const struct config *c, unsigned attempts);
-/* Evenly distributed from 0 to below span. */
-int64_t retry_jitter(int64_t span);
-int64_t retry_age(const struct qmgr *q, const struct message *m);
-bool retry_expired(const struct qmgr *q, const struct message *m);
-bool retry_is_late(const struct qmgr *q, const struct message *m); /* delay warning time */
-/* When a recipient that waits would expire, wall microseconds. */
-int64_t retry_until(const struct qmgr *q, const struct message *m);
-
-/* ---- notices.c -------------------------------------------------------------------------- */
-
-void notices_init(struct qmgr *q);
-void notices_peer(struct qmgr *q, int fd);
-/* Starts the notices that m owes, if none is under way. True if one is under way. */
-bool notices_start(struct qmgr *q, struct message *m);
-void notices_turn(struct qmgr *q);
-/* Whether m is a notice of ours. */
-bool notices_is_one(const struct message *m);
-/* When the scan is over, before a notice that it found is delivered: recipients
- * of m whose notice is in the queue, made before a crash, are done (F10). The
- * caller settles m. */
-void notices_found(struct qmgr *q, struct message *m);
-/* Whether anybody hears of a failure of m: its sender, or for a notice whoever
- * gets double bounces. */
-bool notices_has_reader(const struct qmgr *q, const struct message *m);
-
-/* ---- charges.c --------------------------------------------------------------------------- */
-
-void charges_init(struct qmgr *q);
-void charges_peer(struct qmgr *q, int fd);
-/* A message became durable, or was found by the scan with what its status bytes say. */
-void charges_committed(struct qmgr *q, struct message *m);
-void charges_found(struct qmgr *q, struct message *m, const struct store_found *found);
-/* Recipients' ways ended. */
-void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
-                  enum spool_status status);
-/* It goes without having been delivered to those that are left. */
-void charges_lost(struct qmgr *q, struct message *m);
-/* Whether quota has, durably, what it cannot find out without m's file. */
-bool charges_known(const struct qmgr *q, const struct message *m);
-/* The same; if not, m is settled again when it does. */
-bool charges_wait(struct qmgr *q, struct message *m);
-void charges_turn(struct qmgr *q);
-
-/* ---- pools.c ----------------------------------------------------------------------------- */
-
-void pools_init(struct qmgr *q);
-/* The source pool of m's account, as far as it is known: empty: the default one. Valid
- * until the next call. */
-struct slice pools_name(struct qmgr *q, const struct message *m);
-/* Whether m has to wait for it; then it is planned anew when the answer comes, and its
- * wait ends at pools_due (0: it does not wait). */
-bool pools_wait(struct qmgr *q, struct message *m);
-int64_t pools_due(struct qmgr *q, const struct message *m);
-void pools_connected(struct qmgr *q); /* quota's channel is new */
-int pools_answer(struct qmgr *q, struct slice body, struct err *e);
-
 /* ---- intake.c: committing what is not from smtpd ------------------------------------------ */
 
 /* Commits a notice under `id`; on success it is in the queue when done is called. */
@@ -665,32 +483,11 @@ void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
                        struct slice recipient, uint32_t flags, struct slice content,
                        void (*done)(const char *error, void *arg), void *arg);
 
-/* ---- events.c ------------------------------------------------------------------------------ */
+/* ---- parts with a header of their own ------------------------------------------------------ */
 
-void events_reload(struct qmgr *q);
-void events_flush(struct qmgr *q);
-void events_accepted(struct qmgr *q, const struct message *m, struct slice client,
-                     struct slice message_id);
-void events_active(struct qmgr *q, const struct message *m);
-void events_removed(struct qmgr *q, const struct message *m, const char *why);
-void events_expired(struct qmgr *q, const struct message *m);
-/* The event log's line for one of its recipients; `last` is the last answer about it. */
-void events_expired_recipient(struct qmgr *q, const struct message *m, uint32_t rcpt,
-                              const struct answer *last);
-void events_notice(struct qmgr *q, const struct message *m, const struct id *notice,
-                   enum notice_kind kind, uint32_t recipients);
-/* An event of no message: begins an object, or NULL if there is no event log. */
-struct buf *events_begin(struct qmgr *q, const char *name);
-void events_end(struct buf *b);
-/* What the shaper has changed at a lane since its event number `from`
- * (shaping_show.c). */
-void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from);
-/* A change by the operator: "held", "released" ... */
-void events_purged(struct qmgr *q,
-                   const struct message *m); /* a deleted message is gone for good */
-void events_action(struct qmgr *q, const struct message *m, const char *action, const char *by);
-enum attempt_status { ATTEMPT_SENT, ATTEMPT_DEFERRED, ATTEMPT_BOUNCED };
-void events_attempt(struct qmgr *q, const struct message *m, uint32_t rcpt,
-                    enum attempt_status status, const struct answer *a, const struct attempt *t);
+#include "qmgr/charges.h" /* quota's channel */
+#include "qmgr/events.h"
+#include "qmgr/life.h"    /* queue.c, load.c, deleted.c, walk.c */
+#include "qmgr/outcome.h" /* outcome.c, retry.c, notices.c */
 
 #endif

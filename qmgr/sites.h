@@ -1,5 +1,6 @@
 /* Routes: what resolve said about a domain, or about one address of a domain
- * whose addresses differ. Inside of sites.c, for site_show.c. */
+ * whose addresses differ. The inside of sites.c and
+ * sites_resolve.c, for these, site_show.c and what explains waiting. */
 #ifndef POSTERN_QMGR_SITES_H
 #define POSTERN_QMGR_SITES_H
 
@@ -40,6 +41,20 @@ struct route *sites_route_known(const struct qmgr *q, struct slice address);
 /* Calls back when the route is known; maybe at once. */
 void route_watch(struct qmgr *q, struct route *r, void (*done)(struct route *r, void *arg),
                  void *arg);
+
+/* Finds or makes one; an entry that is out of date is as new. `sample`: an address of it. */
+struct route *route_get(struct qmgr *q, struct slice key, struct slice sample);
+/* What resolve said of it before holds no more. */
+void route_forget_answer(struct qmgr *q, struct route *r);
+/* The job goes on as the route's answer says; it may be freed. */
+void route_apply(struct qmgr *q, struct route *r, struct job *j);
+/* Finds or makes one; the caller counts its reference. */
+struct site *site_get(struct qmgr *q, uint8_t transport, struct slice name);
+
+/* ---- sites_resolve.c ---- */
+void sites_resolve_init(struct qmgr *q);
+/* Asks resolve about it, unless that was done. */
+void route_ask(struct qmgr *q, struct route *r);
 
 /* ---- sites_tls.c ---- */
 /* Keeps the rules of a reply. -1: it is malformed. */

@@ -1,0 +1,265 @@
+/* The channel to resolve: questions about routes, and what its answers make of them. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "qmgr/sites.h"
+#include "qmgr/sources.h"
+
+enum {
+    OUTSTANDING_MAX = 512, /* questions without an answer */
+    TTL_MAX = 24 * 3600,
+    TARGETS_MAX = 100
+};
+
+/* ---- asking ---------------------------------------------------------------------------- */
+
+static struct slice map_tag_key(const void *value)
+{
+    const struct route *r = value;
+    return slice_make(&r->tag, sizeof r->tag);
+}
+
+void sites_resolve_init(struct qmgr *q)
+{
+    map_init(&q->sites.asked, map_tag_key);
+    list_init(&q->sites.unsent);
+}
+
+void route_ask(struct qmgr *q, struct route *r)
+{
+    if (r->state != ROUTE_NEW)
+        return;
+    r->state = ROUTE_UNSENT;
+    list_push(&q->sites.unsent, &r->unsent);
+}
+
+void sites_turn(struct qmgr *q)
+{
+    struct sites *s = &q->sites;
+    while (s->channel && s->outstanding < OUTSTANDING_MAX && !list_empty(&s->unsent)) {
+        struct route *r = container_of(list_pop(&s->unsent), struct route, unsent);
+        r->state = ROUTE_ASKED;
+        r->tag = ++s->next_tag;
+        map_put(&s->asked, r);
+        s->outstanding++;
+        ipc_resolve_request_encode(
+            channel_out(s->channel),
+            &(struct ipc_resolve_request){
+                .tag = r->tag, .recipient = slice_make(r->text + r->key_len, r->sample_len)});
+    }
+}
+
+/* ---- answers ---------------------------------------------------------------------------- */
+
+/* Keeps as many targets as fit, in resolve's order. -1: malformed or none. */
+static int set_targets(struct site *s, struct slice list)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(list);
+    struct ipc_target t;
+    struct buf fresh = BUF_INIT(TARGET_BYTES_MAX);
+    int count = 0;
+    uint8_t families = 0;
+    while (ipc_target_next(&cursor, &t)) {
+        size_t need = 12 + t.host.len + t.address.len;
+        if (count < TARGETS_MAX && fresh.len + need <= TARGET_BYTES_MAX) {
+            ipc_target_add(&fresh, &t);
+            families |= t.address.len == 4 ? 1 : t.address.len == 16 ? 2 : 0;
+            count++;
+        }
+    }
+    if (cursor.failed || count == 0) {
+        buf_free(&fresh);
+        return -1;
+    }
+    buf_free(&s->targets);
+    s->targets = fresh;
+    s->families = families;
+    return 0;
+}
+
+/* The targets may have changed, and with them whose limits hold. */
+static void regroup(struct qmgr *q, struct site *s, struct slice key, struct slice nexthop)
+{
+    struct group *before = s->group;
+    size_t at = slice_rchr(key, '@');
+    struct slice domain = at < key.len ? slice_from(key, at + 1) : key;
+    s->sessions = group_targets_sum(s);
+    s->group = group_get(q, s, domain, !slice_caseeq(domain, nexthop));
+    group_unref(q, before);
+}
+
+/* Takes the answer over into r. -1: the reply makes no sense. */
+static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in, struct err *e)
+{
+    struct site *site = NULL;
+    bool delivers = in->status == RESOLVE_OK &&
+                    (in->transport == TRANSPORT_SMTP || in->transport == TRANSPORT_LMTP);
+    if (in->status > RESOLVE_PERMANENT || in->transport > TRANSPORT_DISCARD)
+        return err_set(e, "RESOLVE_REPLY with an undeclared status or transport");
+    if (delivers) {
+        if (in->site.len == 0 || in->site.len > SITE_NAME_MAX)
+            return err_set(e, "RESOLVE_REPLY without a usable site name");
+        site = site_get(q, in->transport, in->site);
+        site->refs++;
+        if (set_targets(site, in->targets) < 0) {
+            site_unref(q, site);
+            return err_set(e, "RESOLVE_REPLY without usable targets");
+        }
+        regroup(q, site, route_key(r), in->nexthop);
+    }
+    route_forget_answer(q, r);
+    if (sites_learn_tls(r, in, e) < 0) {
+        site_unref(q, site);
+        return -1;
+    }
+    r->site = site;
+    r->status = in->status;
+    r->transport = in->transport;
+    r->nexthop = slice_dup(slice_first(in->nexthop, SITE_NAME_MAX));
+    uint32_t ttl = in->ttl < 1 ? 1 : in->ttl < TTL_MAX ? in->ttl : TTL_MAX;
+    r->expires = q->now + ttl * CLOCK_SECOND;
+    if (!delivers) {
+        r->answer = answer_new(in->code, in->enhanced, in->text, SLICE(""), SLICE(""));
+        r->answer->local = true;
+    }
+    r->state = ROUTE_READY;
+    return 0;
+}
+
+/* The addresses of this domain differ: what was said holds for the address that
+ * was asked about; everything that waits for the domain is routed anew. */
+static struct route *split_by_address(struct qmgr *q, struct route *domain, struct list *again)
+{
+    struct slice sample = slice_make(domain->text + domain->key_len, domain->sample_len);
+    domain->by_address = true;
+    domain->state = ROUTE_READY;
+    domain->expires = q->now + TTL_MAX * CLOCK_SECOND;
+    struct list *n;
+    while ((n = list_pop(&domain->waiting)))
+        list_push(again, n);
+    return route_get(q, sample, sample);
+}
+
+static void route_anew(struct qmgr *q, struct list *again)
+{
+    struct list *n;
+    while ((n = list_pop(again))) {
+        struct job *j = container_of(n, struct job, link);
+        struct message *m = j->m;
+        for (uint32_t k = 0; k < j->count; k++)
+            recipient_waits(m, j->rcpts[k], 0);
+        m->env->queued -= j->count;
+        job_free(q, j);
+        message_activate(q, m);
+    }
+}
+
+static void release_waiting(struct qmgr *q, struct route *r)
+{
+    struct list *n;
+    while ((n = list_pop(&r->watchers))) {
+        struct route_watcher *w = container_of(n, struct route_watcher, link);
+        w->done(r, w->arg);
+        free(w);
+    }
+    while ((n = list_pop(&r->waiting))) {
+        struct job *j = container_of(n, struct job, link);
+        struct message *m = j->m;
+        route_apply(q, r, j);
+        message_settle(q, m);
+    }
+}
+
+static int on_reply(struct qmgr *q, struct slice body, struct err *e)
+{
+    struct ipc_resolve_reply in;
+    struct list again;
+    list_init(&again);
+    if (ipc_resolve_reply_decode(body, &in) < 0)
+        return err_set(e, "malformed RESOLVE_REPLY");
+    struct route *r = map_get(&q->sites.asked, slice_make(&in.tag, sizeof in.tag));
+    if (!r)
+        return err_set(e, "RESOLVE_REPLY to a question that was not asked");
+    map_remove(&q->sites.asked, map_tag_key(r));
+    q->sites.outstanding--;
+    r->state = ROUTE_NEW;
+    struct route *target = r;
+    bool whole_domain = r->key_len != r->sample_len;
+    if (in.scope == 1 && whole_domain)
+        target = split_by_address(q, r, &again);
+    if (learn(q, target, &in, e) < 0) {
+        struct list *n;
+        while ((n = list_pop(&again)))
+            list_push(&r->waiting, n);
+        r->by_address = false;
+        r->state = ROUTE_NEW;
+        route_ask(q, r); /* the next resolve process is asked again */
+        return -1;
+    }
+    if (target != r) {
+        /* the domain's entry lives as long as what it stands for */
+        r->expires = target->expires;
+        release_waiting(q, r);
+    }
+    release_waiting(q, target);
+    route_anew(q, &again);
+    return 0;
+}
+
+/* ---- the channel ------------------------------------------------------------------------ */
+
+static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
+{
+    if (f->number == IPC_NUMBER_ipc_resolve_reply)
+        return on_reply(q, f->body, e);
+    if (f->number == IPC_NUMBER_ipc_tls_report)
+        return sites_tls_report(q, f->body, e);
+    if (f->number == IPC_NUMBER_ipc_listing_reply)
+        return sources_listing(q, f->body, e);
+    return err_set(e, "%s is not for qmgr", ipc_name(f->number));
+}
+
+static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
+                    struct err *e)
+{
+    struct qmgr *q = arg;
+    (void)channel;
+    if (fd >= 0)
+        close(fd);
+    queue_tick(q);
+    int rc = take_frame(q, f, e);
+    q->sites.broke_rules = rc < 0;
+    return rc;
+}
+
+/* F33: what was asked waits for the next resolve process. */
+static void on_closed(struct channel *channel, const char *why, void *arg)
+{
+    struct qmgr *q = arg;
+    if (q->sites.channel != channel)
+        return;
+    peer_gone(q, channel, why, q->sites.broke_rules);
+    q->sites.broke_rules = false;
+    q->sites.channel = NULL;
+    sources_lists_reset(q);
+    size_t cursor = 0;
+    struct route *r;
+    while ((r = map_next(&q->sites.asked, &cursor))) {
+        r->state = ROUTE_UNSENT;
+        list_push(&q->sites.unsent, &r->unsent);
+    }
+    map_clear(&q->sites.asked, NULL);
+    q->sites.outstanding = 0;
+}
+
+void sites_peer(struct qmgr *q, int fd)
+{
+    static const struct channel_ops ops = {on_frame, on_closed};
+    struct channel *old = q->sites.channel;
+    if (old) {
+        on_closed(old, "replaced", q);
+        channel_free(old);
+    }
+    q->sites.channel = channel_new(q->s->base, fd, "resolve", &ops, q);
+}
