@@ -96,8 +96,8 @@ struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place
     return b;
 }
 
-static struct slice who_of(const struct message *m, enum brake_kind kind,
-                           char buffer[static ACCOUNT_MAX + 1])
+struct slice brakes_who(const struct message *m, enum brake_kind kind,
+                        char buffer[static ACCOUNT_MAX + 1])
 {
     if (kind == BRAKE_SIGNER && m->env->signer_len)
         return message_signer(m);
@@ -117,7 +117,7 @@ static struct brake *brake_of(struct qmgr *q, const struct group *g, const struc
     struct brake *found = NULL;
     for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++)
         for (int i = 0; i < 2; i++) {
-            struct brake *b = find(q, kind, places[i], who_of(m, kind, buffer));
+            struct brake *b = find(q, kind, places[i], brakes_who(m, kind, buffer));
             if (b && (!found || b->until > found->until ||
                       (b->until == found->until && b->rate > 0 && b->rate < found->rate)))
                 found = b;
@@ -169,7 +169,7 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
     char buffer[ACCOUNT_MAX + 1];
     enum brake_kind kind = rule->scope == RULES_OF_DKIM ? BRAKE_SIGNER : BRAKE_ACCOUNT;
     const struct group *g = j->queue->lane->group;
-    struct slice who = who_of(j->m, kind, buffer);
+    struct slice who = brakes_who(j->m, kind, buffer);
     struct brake *b = who.len ? brakes_add(q, kind, g->stable, g->name, who) : NULL;
     int64_t time = rule->time / q->s->config->shaping_time_divisor;
     if (!b)

@@ -48,6 +48,9 @@ void brakes_load(struct qmgr *q);
 void brakes_turn(struct qmgr *q);
 /* Writes it and waits. */
 void brakes_stop(struct qmgr *q);
+/* The account or domain that a brake of this kind would be about, perhaps in the buffer. */
+struct slice brakes_who(const struct message *m, enum brake_kind kind,
+                        char buffer[static ACCOUNT_MAX + 1]);
 /* A rule speaks of the job's sender alone. False: it has no such name; then the rule is
  * about the source. */
 bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule,

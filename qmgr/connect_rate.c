@@ -18,8 +18,13 @@
 /* It doubles in so many growth times: as slowly as the message rate beyond what failed. */
 #define DOUBLES_GROWTHS 3.0
 
-/* A token, less what a float forgets of one that is filled in small steps. */
-#define TOKEN 0.999F
+/* A token, less what a double forgets of one that is filled in small steps. */
+#define TOKEN 0.999
+/* It is looked again after so many seconds at the latest: a limit may be a few a month. */
+#define LOOKS_AGAIN 86400.0
+/* So many in a minute are counted at most: what a delivery process says is bounded, and so
+ * is their sum. */
+#define RECENT_MOST 1e6F
 
 static double seconds(int64_t time)
 {
@@ -40,16 +45,24 @@ static double bucket(double rate, const struct connect_bounds *b)
     return size > 1 ? size : 1;
 }
 
+/* More than were allowed are made up for, up to a minute's worth: not for years, whatever a
+ * delivery process says that it has opened. */
+static double debt(double rate, const struct connect_bounds *b)
+{
+    double most = seconds(b->growth) * rate;
+    return most > 1 ? most : 1;
+}
+
 /* Brings tokens and recent up to now. */
 static void fill(struct connect_rate *c, const struct connect_bounds *b, int64_t now)
 {
     double rate = connect_rate_limit(c, b);
     double most = bucket(rate, b);
     if (c->filled == 0) {
-        c->tokens = (float)most;
+        c->tokens = most;
     } else {
-        double tokens = (double)c->tokens + rate * seconds(now - c->filled);
-        c->tokens = (float)(tokens < most ? tokens : most);
+        double tokens = c->tokens + rate * seconds(now - c->filled);
+        c->tokens = tokens < most ? tokens : most;
         c->recent *= (float)exp(-seconds(now - c->filled) / (RECENT_GROWTHS * seconds(b->growth)));
     }
     c->filled = now;
@@ -64,7 +77,8 @@ bool connect_rate_room(struct connect_rate *c, const struct connect_bounds *b, i
     fill(c, b, now);
     if (c->tokens >= TOKEN)
         return true;
-    *when = now + (int64_t)((1 - (double)c->tokens) / rate * (double)CLOCK_SECOND) + 1;
+    double wait = (1 - c->tokens) / rate;
+    *when = now + (int64_t)((wait < LOOKS_AGAIN ? wait : LOOKS_AGAIN) * (double)CLOCK_SECOND) + 1;
     return false;
 }
 
@@ -84,7 +98,7 @@ static void grow(struct connect_rate *c, const struct connect_bounds *b, int64_t
 {
     int64_t since = c->grown > c->cut + b->hold ? c->grown : c->cut + b->hold;
     double rest = bucket(connect_rate_limit(c, b), b) - 1; /* of a bucket that was full */
-    if (c->rate <= 0 || (double)c->tokens >= rest || now <= since)
+    if (c->rate <= 0 || c->tokens >= rest || now <= since)
         return;
     int64_t dt = now - since < b->growth / 4 ? now - since : b->growth / 4;
     c->grown = now;
@@ -97,10 +111,15 @@ void connect_rate_result(struct connect_rate *c, const struct connect_bounds *b,
                          uint32_t opened, int64_t now)
 {
     fill(c, b, now);
+    double rate = connect_rate_limit(c, b);
     c->recent += (float)opened;
-    c->tokens += (float)taken - (float)opened;
-    if (connect_rate_limit(c, b) <= 0)
-        c->tokens = (float)bucket(0, b);
+    if (c->recent > RECENT_MOST)
+        c->recent = RECENT_MOST;
+    c->tokens += (double)taken - (double)opened;
+    if (c->tokens < -debt(rate, b))
+        c->tokens = -debt(rate, b);
+    if (rate <= 0)
+        c->tokens = bucket(0, b);
     if (opened)
         grow(c, b, now);
 }

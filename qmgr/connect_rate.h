@@ -17,12 +17,12 @@
 #include <stdint.h>
 
 struct connect_rate {
+    double tokens;      /* below 0: more were opened than there were tokens for */
     float rate, failed; /* connections a second; 0: nothing was learned */
-    float tokens;       /* below 0: more were opened than there were tokens for */
     float recent;       /* opened lately: each counts less and less, see connect_rate.c */
+    bool none_open;     /* relay has said so: without a token there is nothing to try */
     int64_t filled;     /* tokens and recent are as of then; 0: never used */
     int64_t cut, grown; /* refused last; rate grown last */
-    bool none_open;     /* relay has said so: without a token there is nothing to try */
 };
 
 /* What the loop needs of struct shaper_limits. */

@@ -9,13 +9,14 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/alerts.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
 #include "rules/rules.h"
+#include "rules/tally.h"
 
-enum { HOSTS_MAX = 8, STABLE_TARGETS = 64, COMPLAIN_SECONDS = 3600 };
+enum { HOSTS_MAX = 8, STABLE_TARGETS = 64 };
 
 /* ---- which one ---------------------------------------------------------------------- */
 
@@ -39,6 +40,7 @@ void groups_init(struct qmgr *q)
 {
     map_init(&q->shaping.groups, key_of);
     map_init(&q->shaping.limits, limits_key);
+    q->shaping.tallies = tallies_new();
 }
 
 /* Order does not count: sums of what is well mixed. */
@@ -232,21 +234,26 @@ void groups_reload(struct qmgr *q)
         const struct shaper_limits *before = l->shaper.limits;
         l->shaper.limits = group_limits(q, l->group, lane_address(l));
         limits_unref(q, before);
-        memset(l->counts, 0, sizeof l->counts);
+        shaper_end_trial(&l->shaper);
     }
 }
 
 static void on_costly(const struct rule *rule, void *arg)
 {
-    static int64_t said;
-    int64_t now = clock_mono();
-    (void)arg;
-    if (said && now - said < COMPLAIN_SECONDS * CLOCK_SECOND)
-        return;
-    said = now;
-    log_error(
-        "%s:%d: rule %s is skipped: its pattern tries too many ways to match; make it simpler",
-        rule->file, rule->line, rule->name);
+    alerts_costly(arg, rule);
+}
+
+/* Counts begin anew, for rules have other numbers now. */
+static void count_anew(struct qmgr *q)
+{
+    struct shaping *s = &q->shaping;
+    tallies_clear(s->tallies);
+    s->counted_scopes = 0;
+    for (unsigned i = 0; i < rules_count(s->rules); i++) {
+        const struct rule *rule = rules_at(s->rules, i);
+        if (rule->fraction > 0)
+            s->counted_scopes |= 1u << rule->scope;
+    }
 }
 
 void groups_set_rules(struct qmgr *q, struct rules *rules)
@@ -256,6 +263,7 @@ void groups_set_rules(struct qmgr *q, struct rules *rules)
     struct group *g;
     q->shaping.rules = rules;
     rules_on_costly(rules, on_costly, q);
+    count_anew(q);
     while ((g = map_next(&q->shaping.groups, &cursor)))
         g->provider_index = g->provider ? rules_provider_index(rules, g->provider) : 0;
     list_each(&q->dispatch.lanes, n)

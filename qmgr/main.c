@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "qmgr/alerts.h"
 #include "qmgr/brakes.h"
 #include "qmgr/control.h"
 #include "qmgr/memory.h"
@@ -197,6 +198,9 @@ static void arm_timer(struct qmgr *q)
     int64_t sources = sources_next_due(q);
     if (sources < due)
         due = sources;
+    int64_t alerts = alerts_next_due(q);
+    if (alerts < due)
+        due = alerts;
     if (q->next_sweep < due)
         due = q->next_sweep;
     if (walks_ready(q))

@@ -28,7 +28,6 @@ struct odd {
     uint8_t same;        /* refusals in a row at the same place of a connection */
     uint32_t place;      /* messages taken on the connection before the last of them */
     uint32_t close;      /* use of the connection at the last 421 that nobody understood */
-    float rate, failed;  /* the shaper's before the cut, to undo it */
     int64_t given_up;    /* monotonic: when it turned out that the rate does not matter */
 };
 
@@ -46,10 +45,15 @@ enum odd_says odd_other(struct odd *o, bool first, int64_t now);
 /* One that did. `place`: messages of the connection before it, if all of them were taken;
  * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
 enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now);
-/* Whether an experiment is under way: the rate shall stay. */
+/* Whether an experiment is under way. */
 static inline bool odd_is_trying(const struct odd *o)
 {
     return o->tried > 0;
+}
+/* The cut was not made, or something else has moved the rate since: it would show nothing. */
+static inline void odd_stop(struct odd *o)
+{
+    o->tried = o->refused = 0;
 }
 /* Whether a first attempt that is refused looks like greylisting. */
 bool odd_is_greylisting(const struct odd *o);

@@ -1,5 +1,6 @@
 /* All parts of the queue in their order: what main.c starts and turns, and what a
  * fuzz target starts and turns without a process around it. */
+#include "qmgr/alerts.h"
 #include "qmgr/brakes.h"
 #include "qmgr/memory.h"
 #include "qmgr/sources.h"
@@ -11,6 +12,7 @@ void qmgr_init(struct qmgr *q, struct service *s)
     groups_init(q);
     sources_init(q);
     memory_init(q);
+    alerts_init(q);
     brakes_init(q);
     sites_init(q);
     dispatch_init(q);
@@ -28,6 +30,7 @@ void qmgr_turn(struct qmgr *q)
     queue_turn(q);
     sites_turn(q);
     sources_lists_turn(q);
+    alerts_turn(q);
     dispatch_turn(q);
     notices_turn(q);
     charges_turn(q);

@@ -7,6 +7,7 @@
  *   load       messages from the spool: found by the scan, or read back
  *   action     what the operator does; deleted: what can be undone; walk: lists
  *   sites      routes (domain or address to site), sites, the resolve channel
+ *   alerts     what rules want the operator to know
  *   brakes     senders that are slowed down or suspended at a destination
  *   dispatch   who is next: accounts, classes, lanes
  *   memory     what was learned about destinations, over restarts
@@ -49,6 +50,7 @@ enum {
 #define LOST_RELAY_DELAY (60 * CLOCK_SECOND)   /* F13 */
 #define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
 
+struct alerts; /* alerts.h */
 struct brakes; /* brakes.h */
 struct job;
 struct source;        /* sources.h */
@@ -56,6 +58,7 @@ struct source_record; /* the same */
 struct sources;       /* the same */
 struct rule;
 struct rules;
+struct tallies;
 
 /* ---- destinations ----------------------------------------------------------- */
 
@@ -127,10 +130,6 @@ struct lane {
     bool blocked;                 /* its suspension is a block: other sources take over */
     struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;
-    struct rule_count {
-        uint16_t rule, times;
-        uint32_t since;     /* clock_tenths */
-    } counts[4];            /* of rules that act from the n-th time on */
     struct shaper shaper;   /* its limits are a reference: limits_unref */
     struct heap_node wake;  /* when the shaper may allow more */
     struct list waiting[3]; /* queues that wait for room here, by class */
@@ -180,9 +179,11 @@ struct dispatch {
 };
 
 struct shaping {
-    struct map groups;   /* by key */
-    struct map limits;   /* that lanes share */
-    struct rules *rules; /* providers.conf; NULL until master has sent it */
+    struct map groups;       /* by key */
+    struct map limits;       /* that lanes share */
+    struct rules *rules;     /* providers.conf; NULL until master has sent it */
+    struct tallies *tallies; /* of rules that act from the n-th time on, or on a fraction */
+    unsigned counted_scopes; /* of the latter: bits 1 << enum rules_scope */
     struct memory *memory;
 };
 
@@ -278,6 +279,7 @@ struct qmgr {
     struct dispatch dispatch;
     struct shaping shaping;
     struct sources *from;  /* source addresses */
+    struct alerts *alerts; /* for the operator */
     struct brakes *brakes; /* senders that are slowed down or suspended somewhere */
     struct sites sites;
     struct relays relays;

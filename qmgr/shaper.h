@@ -69,6 +69,15 @@ enum shaper_signal {
     SHAPER_GO_AWAY      /* refused for a while */
 };
 
+/* Cuts of the rate on trial: nobody knows whether it was the rate (odd.h). The rate does not
+ * grow meanwhile. Any other change of it ends the trial, and nothing is undone then. */
+enum shaper_trial {
+    SHAPER_NO_TRIAL,
+    SHAPER_TRIAL_PROVEN,   /* TOO_FAST: such a cut has helped before */
+    SHAPER_TRIAL_UNPROVEN, /* TOO_FAST: nothing but a cut is made of it */
+    SHAPER_TRIAL_FAILED    /* it has not: the cut is undone */
+};
+
 struct shaper_report {
     enum shaper_signal signal;
     int64_t started;       /* when it was started */
@@ -83,10 +92,9 @@ struct shaper_report {
     uint64_t latency;      /* microseconds of the transaction; 0: unknown */
     uint64_t greeting;     /* microseconds from connecting to the greeting; 0: unknown */
     uint32_t connections;  /* that were opened for it */
-    bool steady;           /* the rate must not grow: what a cut does is being found out */
     bool may_connect;      /* what shaper_may_connect has said */
-    double restore, restore_failed; /* the rate before a cut that did not help; 0: none */
-    uint16_t rule;                  /* number of the rule that said so, + 1; 0: none */
+    enum shaper_trial trial;
+    uint16_t rule; /* number of the rule that said so, + 1; 0: none */
 };
 
 enum shaper_change {
@@ -132,22 +140,22 @@ struct shaper {
     bool held, binding; /* the pace held a delivery back; the last one was such */
     bool window_full;   /* it was what held a delivery back since it grew last */
     bool blind;         /* failed_rate was not measured */
-    bool steady;        /* the rate stays: shaper_report.steady */
     bool beyond;        /* the rate is above what failed last */
     /* messages on one connection */
     uint32_t messages, messages_good, messages_patience;
     uint32_t closed_after, closed_count;
     /* doors */
     double failed_cohorts;
-    int64_t suspended_until;      /* 0: not suspended */
-    int64_t shut_since, shut_for; /* the door that is shut; how long the last one was */
-    int64_t suspend_time;         /* length of the last suspension, or pause */
-    int64_t opened, period;       /* when a long shut door was found open last; how often it is */
-    int64_t step, steps_until;    /* from knock to knock, until; 0: twice as long each time */
-    float volume;                 /* recipients taken before the last cut, since the one before */
-    float cut_from, cut_failed;   /* rate and failed_rate before the last cut */
-    bool probing;                 /* one at a time, until one succeeds */
-    bool unreachable;             /* the suspension is for that, not a refusal */
+    int64_t suspended_until;        /* 0: not suspended */
+    int64_t shut_since, shut_for;   /* the door that is shut; how long the last one was */
+    int64_t suspend_time;           /* length of the last suspension, or pause */
+    int64_t opened, period;         /* when a long shut door was found open last; how often it is */
+    int64_t step, steps_until;      /* from knock to knock, until; 0: twice as long each time */
+    float volume;                   /* recipients taken before the last cut, since the one before */
+    float cut_from, cut_failed;     /* rate and failed_rate before the last cut */
+    float trial_rate, trial_failed; /* the same before the cut that is on trial; 0: none is */
+    bool probing;                   /* one at a time, until one succeeds */
+    bool unreachable;               /* the suspension is for that, not a refusal */
     bool by_hand;
     uint8_t events_next;
     int64_t proven; /* last success */
@@ -179,6 +187,12 @@ void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now);
 double shaper_connection_rate(const struct shaper *s);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* Whether a cut of the rate is on trial; ends that: the cut stays. */
+static inline bool shaper_on_trial(const struct shaper *s)
+{
+    return s->trial_rate > 0;
+}
+void shaper_end_trial(struct shaper *s);
 /* Ends a suspension: the next delivery is a probe. */
 void shaper_unsuspend(struct shaper *s);
 /* Suspends by hand, until it is ended by hand or `until`. */

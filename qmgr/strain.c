@@ -13,9 +13,13 @@
 #define FOLLOWS 8.0F
 #define USUAL_RISES 512.0F
 
+/* Seconds: no reply is waited for so long, whatever a delivery process says. */
+#define LONGEST 3600.0F
+
 static void follow(struct strain_sign *s, uint64_t sample)
 {
     float x = (float)sample / (float)CLOCK_SECOND;
+    x = x < LONGEST ? x : LONGEST;
     if (sample == 0)
         return;
     if (s->usual <= 0)

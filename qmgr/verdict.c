@@ -3,106 +3,17 @@
  * the reply, otherwise what the stage and the circumstances suggest. Replies that relay
  * made up itself (lost connections, time-outs) match no rule.
  */
-#include "core/log.h"
-#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/verdict_rule.h"
 #include "rules/rules.h"
 
 _Static_assert((int)RULES_CONNECT == STAGE_CONNECT && (int)RULES_DOT == STAGE_DOT,
                "stages have one numbering");
 
 enum {
-    PATIENCE = 6,         /* refusals that speak of the lane, before a message waits for itself */
-    FORGETS_GROWTHS = 20, /* minutes after which the rate is suspected anew: see odd.h */
-    ALERT_SECONDS = 3600  /* between warnings of one rule */
+    PATIENCE = 6,        /* refusals that speak of the lane, before a message waits for itself */
+    FORGETS_GROWTHS = 20 /* minutes after which the rate is suspected anew: see odd.h */
 };
-
-static const struct rule *find_rule(struct qmgr *q, const struct lane *l,
-                                    const struct ipc_outcome *o)
-{
-    if (!q->shaping.rules || o->local || o->code < 200 || o->status == OUTCOME_SENT)
-        return NULL;
-    struct rules_reply reply = {.stage = (enum rules_stage)o->stage,
-                                .code = o->code,
-                                .enhanced = o->enhanced,
-                                .text = o->text,
-                                .provider = l->group->provider_index};
-    return rules_match(q->shaping.rules, &reply);
-}
-
-/* ---- rules that act from the n-th time on ------------------------------------------------ */
-
-static bool often_enough(const struct qmgr *q, struct lane *l, const struct rule *rule,
-                         uint16_t number)
-{
-    enum { COUNTS = sizeof l->counts / sizeof l->counts[0] };
-    uint32_t now = clock_tenths(q->now),
-             period = clock_tenths(rule->period / q->s->config->shaping_time_divisor);
-    struct rule_count *oldest = &l->counts[0];
-    if (rule->fraction > 0 && l->odd.share < rule->fraction * UINT8_MAX)
-        return false;
-    if (rule->after <= 1)
-        return true;
-    for (int i = 0; i < COUNTS; i++) {
-        struct rule_count *c = &l->counts[i];
-        if (c->rule == number) {
-            if (now - c->since > period) {
-                c->since = now;
-                c->times = 0;
-            }
-            return ++c->times >= rule->after;
-        }
-        if (c->since < oldest->since)
-            oldest = c;
-    }
-    *oldest = (struct rule_count){number, 1, now};
-    return false;
-}
-
-static void alert(const struct qmgr *q, const struct lane *l, const struct rule *rule,
-                  const struct ipc_outcome *o)
-{
-    static int64_t said;
-    static const struct rule *last;
-    if (rule == last && q->now - said < ALERT_SECONDS * CLOCK_SECOND)
-        return;
-    last = rule;
-    said = q->now;
-    log_warning("%s: %s (rule %s, %s:%d): %u %s", log_esc(slice_str(l->group->name)),
-                rule->action >= RULES_SUSPEND ? "refuses our address for a while"
-                                              : "says something that needs attention",
-                rule->name, rule->file, rule->line, o->code, log_esc(o->text));
-}
-
-static void by_rule(struct qmgr *q, const struct job *j, const struct rule *rule,
-                    const struct ipc_outcome *o, struct shaper_report *r)
-{
-    struct lane *l = j->queue->lane;
-    static const enum shaper_signal signals[] = {
-        [RULES_NO_DIMENSION] = SHAPER_NEUTRAL, [RULES_CONCURRENCY] = SHAPER_TOO_MANY,
-        [RULES_RATE] = SHAPER_TOO_FAST,        [RULES_MESSAGES] = SHAPER_TOO_LONG,
-        [RULES_VOLUME] = SHAPER_TOO_MUCH,      [RULES_CONNECTION_RATE] = SHAPER_TOO_OFTEN,
-    };
-    uint16_t number = (uint16_t)(rules_index(q->shaping.rules, rule) + 1);
-    if (rule->alert)
-        alert(q, l, rule, o);
-    r->rule = number;
-    if (rule->scope == RULES_OF_RECIPIENT) {
-        r->signal = SHAPER_OK; /* the destination works */
-        return;
-    }
-    if (rule->action == RULES_NOTE || !often_enough(q, l, rule, number))
-        return;
-    bool of_sender = rule->scope == RULES_OF_ACCOUNT || rule->scope == RULES_OF_DKIM;
-    if (of_sender && brakes_refused(q, j, rule, o)) {
-        r->signal = SHAPER_OK; /* the destination works, for the others */
-        return;
-    }
-    r->factor = rule->factor;
-    r->value = rule->action == RULES_SET ? rule->value : 0;
-    r->time = rule->time / q->s->config->shaping_time_divisor;
-    r->signal = rule->action >= RULES_SUSPEND ? SHAPER_GO_AWAY : signals[rule->dimension];
-}
 
 /* ---- without a rule ------------------------------------------------------------------------ */
 
@@ -111,14 +22,12 @@ static enum shaper_signal by_odd(struct lane *l, enum odd_says says, struct shap
 {
     switch (says) {
     case ODD_RATE:
-        if (l->odd.tried == 1) { /* the experiment begins */
-            l->odd.rate = (float)l->shaper.rate;
-            l->odd.failed = (float)l->shaper.failed_rate;
-        }
+        if (l->odd.tried == 1) /* a new one: the cut of the last stays */
+            shaper_end_trial(&l->shaper);
+        r->trial = l->odd.of_rate > 0 ? SHAPER_TRIAL_PROVEN : SHAPER_TRIAL_UNPROVEN;
         return SHAPER_TOO_FAST;
     case ODD_NOT_RATE:
-        r->restore = (double)l->odd.rate;
-        r->restore_failed = (double)l->odd.failed;
+        r->trial = SHAPER_TRIAL_FAILED;
         return SHAPER_NEUTRAL;
     case ODD_CONNECTION:
         r->value = l->odd.place;
@@ -219,9 +128,19 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
                   r);
 }
 
+/* A rule knows what it means: not one of the replies that are puzzled over. */
+static void by_known(struct qmgr *q, const struct job *j, const struct verdict *v,
+                     struct shaper_report *r)
+{
+    struct lane *l = j->queue->lane;
+    if (v->rule->scope == RULES_OF_RECIPIENT)
+        (void)by_odd(l, odd_other(&l->odd, false, q->now), r);
+    verdict_by_rule(q, j, v->rule, &v->worst, r);
+}
+
 /* ---- the result ------------------------------------------------------------------------------ */
 
-void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out)
+static void judge(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out)
 {
     struct lane *l = j->queue->lane;
     struct ipc_cursor cursor = ipc_list_cursor(in->outcomes);
@@ -251,19 +170,28 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
         r->signal = SHAPER_OK;
         r->latency = in->transfer_us;
         (void)by_odd(l, odd_other(&l->odd, is_first(j), q->now), r);
-        r->steady = odd_is_trying(&l->odd);
         return;
     }
-    out->rule = find_rule(q, l, &out->worst);
+    out->rule = verdict_find_rule(q, l, &out->worst);
     if (out->rule)
-        by_rule(q, j, out->rule, &out->worst, r);
+        by_known(q, j, out, r);
     else
         r->signal = by_stage(q, j, &out->worst, in, r);
-    r->steady = odd_is_trying(&l->odd);
     if (r->signal == SHAPER_NEUTRAL && r->recipients)
         r->signal = SHAPER_OK;
     if (r->signal == SHAPER_OK)
         r->put_off = later;
+}
+
+void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out)
+{
+    struct lane *l = j->queue->lane;
+    if (!shaper_on_trial(&l->shaper))
+        odd_stop(&l->odd);
+    verdict_count(q, j);
+    judge(q, j, in, out);
+    if (!odd_is_trying(&l->odd) && out->report.trial != SHAPER_TRIAL_FAILED)
+        shaper_end_trial(&l->shaper);
 }
 
 /* ---- greylisting ----------------------------------------------------------------------------- */
@@ -328,7 +256,7 @@ bool verdict_goes_first(const struct job *j)
 void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
                        struct fate *fate)
 {
-    const struct rule *rule = find_rule(q, j->queue->lane, o);
+    const struct rule *rule = verdict_find_rule(q, j->queue->lane, o);
     int divisor = (int)q->s->config->shaping_time_divisor;
     *fate = (struct fate){0};
     if (rule && rule->outcome == RULES_RETRY && o->status == OUTCOME_FAILED)

@@ -10,6 +10,7 @@
 #include "core/mem.h"
 
 static const double RATE_MAX = 1e6;                   /* recipients a second */
+static const double RATE_LEAST = 1e-6;                /* fewer are none: about one in 12 days */
 static const double TIME_MAX = 10.0 * 366 * 86400;    /* seconds */
 static const double WHEN_MAX = 10000.0 * 366 * 86400; /* seconds since 1970 */
 
@@ -129,6 +130,8 @@ static int take(struct learned *l, const struct field *f, const json_t *value, s
     }
     if (take_number(f, value, limits[f->kind], &number, e) < 0)
         return -1;
+    if (f->kind == RATE && number > 0 && number < RATE_LEAST)
+        return err_set(e, "\"%s\" is neither 0 nor at least %g", f->name, RATE_LEAST);
     if (f->kind == RATE)
         *(double *)p = number;
     else if (f->kind == COUNT)

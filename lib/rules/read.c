@@ -115,7 +115,8 @@ static int take_rate(cfg_t *s, const char *name, double *out, struct err *e)
     const char *text = cfg_size(s, name) ? cfg_getstr(s, name) : NULL;
     if (!text || rules_parse_rate(text, out) == 0)
         return 0;
-    return bad(s, e, "a rate is written as 20/s, 100/min, 1000/h or 50000/d", text);
+    return bad(s, e, "a rate is written as 20/s, 100/min, 1000/h or 50000/d, and is at least 0.1/d",
+               text);
 }
 
 static int take_time(cfg_t *s, const char *name, int64_t *out, struct err *e)

@@ -32,6 +32,8 @@ enum {
     RULES_PCRE_HEAP_LIMIT = 256 /* KiB */
 };
 
+#define RULES_RATE_LEAST 1e-6 /* of rates, a second: about one in 12 days */
+
 struct rules;
 
 /* ---- limits ---------------------------------------------------------------- */

@@ -31,7 +31,7 @@ int rules_parse_rate(const char *text, double *out)
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if (strcmp(unit, units[i].unit) == 0) {
             *out /= units[i].seconds;
-            return 0;
+            return *out >= RULES_RATE_LEAST ? 0 : -1;
         }
     return -1;
 }

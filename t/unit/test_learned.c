@@ -79,6 +79,8 @@ static void test_nonsense_is_refused(void **state)
         {"{\"key\":\"k\",\"key\":\"l\",\"name\":\"n\"}", "not one JSON object"},
         {"{\"key\":\"k\",\"name\":\"n\",\"rate\":-1}", "\"rate\" is not a number"},
         {"{\"key\":\"k\",\"name\":\"n\",\"rate\":1e7}", "\"rate\" is not a number"},
+        {"{\"key\":\"k\",\"name\":\"n\",\"connection_rate\":1e-38}",
+         "is neither 0 nor at least 1e-06"},
         {"{\"key\":\"k\",\"name\":\"n\",\"rate\":\"1\"}", "\"rate\" is not a number"},
         {"{\"key\":\"k\",\"name\":\"n\",\"concurrency\":1e18}", "\"concurrency\" is not"},
         {"{\"key\":\"k\",\"name\":\"n\",\"when\":1e300}", "\"when\" is not a number"},

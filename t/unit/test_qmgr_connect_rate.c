@@ -89,6 +89,43 @@ static void test_more_than_one_for_a_delivery_is_made_up_for(void **state)
     assert_in_range(when - now, 4 * SECOND, 11 * SECOND);
 }
 
+/* What a delivery process says may be anything: the door opens again soon all the same. */
+static void test_a_claim_of_billions_is_over_soon(void **state)
+{
+    static const double rates[] = {1.0 / 86400, 2.0 / 60, 1, 100};
+    (void)state;
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        struct connect_bounds b = bounds(rates[i]);
+        struct connect_rate c = {0};
+        int64_t now = SECOND, when = 0;
+        for (int k = 0; k < 1000; k++)
+            connect_rate_result(&c, &b, connect_rate_take(&c, &b, now), UINT32_MAX, now);
+        c.none_open = true;
+        assert_false(connect_rate_room(&c, &b, now, &when));
+        for (int k = 0; k < 3 && !connect_rate_room(&c, &b, when, &when); k++)
+            continue;
+        double longest = 61 > 3 / rates[i] ? 61 : 3 / rates[i]; /* a minute, or three tokens */
+        assert_in_range(when - now, 1, (int64_t)(longest * 1.1 * (double)SECOND));
+        assert_true(connect_rate_room(&c, &b, when, &when));
+        assert_true(isfinite(c.recent));
+    }
+}
+
+/* One a day: each small step of the clock adds to the token. */
+static void test_small_steps_fill_a_token(void **state)
+{
+    struct connect_bounds b = bounds(1.0 / 86400);
+    struct connect_rate c = {.none_open = true};
+    int64_t when = 0, now = SECOND;
+    (void)state;
+    connect_rate_result(&c, &b, connect_rate_take(&c, &b, now), 1, now);
+    for (int i = 0; i < 900000; i++) {
+        c.none_open = true;
+        (void)connect_rate_room(&c, &b, now += SECOND / 10, &when);
+    }
+    assert_true(connect_rate_room(&c, &b, now, &when));
+}
+
 static void test_a_refusal_is_learned_and_tried_beyond_later(void **state)
 {
     struct connect_bounds b = bounds(0);
@@ -126,6 +163,8 @@ int main(void)
         cmocka_unit_test(test_no_more_than_configured),
         cmocka_unit_test(test_open_connections_cost_nothing),
         cmocka_unit_test(test_more_than_one_for_a_delivery_is_made_up_for),
+        cmocka_unit_test(test_a_claim_of_billions_is_over_soon),
+        cmocka_unit_test(test_small_steps_fill_a_token),
         cmocka_unit_test(test_a_refusal_is_learned_and_tried_beyond_later),
         cmocka_unit_test(test_a_rule_says_the_limit),
     };

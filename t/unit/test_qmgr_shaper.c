@@ -54,6 +54,97 @@ static unsigned start_all(struct shaper *s, int64_t now, int64_t until)
     }
 }
 
+/* ---- cuts on trial -------------------------------------------------------------------- */
+
+static void try_cut(struct shaper *s, enum shaper_trial trial, int64_t now)
+{
+    struct shaper_report r = {.signal = SHAPER_TOO_FAST, .started = now - 1, .trial = trial};
+    shaper_finished(s, &r, now);
+}
+
+static void fail_trial(struct shaper *s, int64_t now)
+{
+    struct shaper_report r = {.signal = SHAPER_NEUTRAL, .trial = SHAPER_TRIAL_FAILED};
+    shaper_finished(s, &r, now);
+}
+
+static void test_a_cut_in_vain_is_undone(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    (void)state;
+    shaper_init(&s, &l);
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    assert_true(shaper_on_trial(&s) && s.rate < 50);
+    fail_trial(&s, 2 * SECOND);
+    assert_true(fabs(s.rate - 100) < 0.01 && s.failed_rate <= 0 && !shaper_on_trial(&s));
+}
+
+/* What came meanwhile has a reason of its own, and stays. */
+static void test_only_the_trial_is_undone(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    (void)state;
+    shaper_init(&s, &l); /* a rule's cut */
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    s.taken = 5;
+    tell(&s, SHAPER_TOO_FAST, 2 * SECOND, 2 * SECOND);
+    double cut = s.rate;
+    fail_trial(&s, 3 * SECOND);
+    assert_true(fabs(s.rate - cut) < 0.01 && s.failed_rate > 0);
+
+    shaper_init(&s, &l); /* the operator's word */
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    shaper_set(&s, 5, 0, 0, 2 * SECOND);
+    fail_trial(&s, 3 * SECOND);
+    assert_true(fabs(s.rate - 5) < 0.01);
+
+    shaper_init(&s, &l); /* told to stay away */
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    tell(&s, SHAPER_GO_AWAY, 2 * SECOND, 2 * SECOND);
+    cut = s.rate;
+    fail_trial(&s, 3 * SECOND);
+    assert_true(fabs(s.rate - cut) < 0.01);
+
+    shaper_init(&s, &l); /* other limits: a reload */
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    cut = s.rate;
+    shaper_end_trial(&s);
+    fail_trial(&s, 3 * SECOND);
+    assert_true(fabs(s.rate - cut) < 0.01);
+}
+
+/* Refusals that nobody understands may be chance: two in a row shut no door. */
+static void test_an_unproven_trial_shuts_no_door(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    int64_t when;
+    (void)state;
+    shaper_init(&s, &l);
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, SECOND);
+    try_cut(&s, SHAPER_TRIAL_UNPROVEN, 2 * SECOND);
+    assert_int_equal(shaper_room(&s, 3 * SECOND, &when), SHAPER_GO);
+    try_cut(&s, SHAPER_TRIAL_PROVEN, 4 * SECOND);
+    assert_int_equal(shaper_room(&s, 4 * SECOND, &when), SHAPER_LATER);
+    assert_true(s.probing);
+}
+
+/* A refusal of before the cut does not begin a trial. */
+static void test_no_cut_no_trial(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    (void)state;
+    shaper_init(&s, &l);
+    tell(&s, SHAPER_TOO_FAST, SECOND, SECOND);
+    struct shaper_report r = {
+        .signal = SHAPER_TOO_FAST, .started = SECOND / 2, .trial = SHAPER_TRIAL_UNPROVEN};
+    shaper_finished(&s, &r, SECOND + 1);
+    assert_false(shaper_on_trial(&s));
+}
+
 /* ---- concurrency ------------------------------------------------------------------- */
 
 static void test_concurrency_grows_while_it_is_the_limit(void **state)
@@ -542,6 +633,10 @@ static void test_a_lane_is_small(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_cut_in_vain_is_undone),
+        cmocka_unit_test(test_only_the_trial_is_undone),
+        cmocka_unit_test(test_an_unproven_trial_shuts_no_door),
+        cmocka_unit_test(test_no_cut_no_trial),
         cmocka_unit_test(test_concurrency_grows_while_it_is_the_limit),
         cmocka_unit_test(test_concurrency_does_not_grow_unused),
         cmocka_unit_test(test_too_many_connections_cuts_concurrency_alone),

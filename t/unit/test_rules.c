@@ -230,6 +230,7 @@ static void test_mistakes_name_file_and_line(void **state)
     refused("# one\n# two '\n/* three\nfour */\ndefault { x = '#' }", "a.conf:5: ");
     refused("default {\n connections = 0 }", "must be from 1");
     refused("default { message_rate = \"20/fortnight\" }", "a rate is written as");
+    refused("default { connection_rate = \"0.0001/d\" }", "is at least 0.1/d");
     refused("default { idle_time = \"1 year\" }", "a time is written as");
     refused("default { tls = \"maybe\" }", "tls is one of");
     refused("default { start_rate = \"9/s\" message_rate = \"8/s\" }", "start_rate is above");

@@ -1,0 +1,56 @@
+/* The controller's inside: what its files offer each other. */
+#ifndef POSTERN_QMGR_SHAPER_INSIDE_H
+#define POSTERN_QMGR_SHAPER_INSIDE_H
+
+#include "qmgr/shaper.h"
+
+enum { SHAPER_ENOUGH = 12 }; /* recipients taken between two refusals that make a measurement */
+/* Each pause is so many times as long as the one before: each knock may count against us. */
+enum { SHAPER_KNOCK_GROWS = 3 };
+
+/* Below a measured rate: what is left refills the other side's allowance. */
+#define SHAPER_UNDER_MEASURED 0.95
+/* What remains of a rate that was refused without a measurement, at most. */
+#define SHAPER_CUT_BLIND 0.6
+#define SHAPER_RATE_FREE 1e6   /* a rate that is none */
+#define SHAPER_RATE_LEAST 0.02 /* recipients a second: one a minute */
+
+/* shaper.c: the bound that is configured; a change for `shaping show` and the log. */
+double shaper_rate_bound(const struct shaper *s);
+void shaper_note(struct shaper *s, enum shaper_change change, double before, double after,
+                 uint16_t rule, int64_t now);
+
+/* shaper_rate.c */
+/* The pace was binding for dt: more may be tried. */
+void shaper_grow_rate(struct shaper *s, int64_t dt, int64_t now);
+/* The rate was refused. */
+void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* Told to stay away: as a limit it is one of rate, what came before it was too much. */
+void shaper_lower_rate(struct shaper *s);
+/* Recipients were put off, not taken: they used up little of the pace. */
+void shaper_give_back(struct shaper *s, uint32_t recipients, int64_t now);
+/* The cut on trial did not help: as before it. */
+void shaper_undo_trial(struct shaper *s, int64_t now);
+void shaper_measure_anew(struct shaper *s);
+
+/* shaper_window.c */
+/* Connections at a time were refused. */
+void shaper_too_many(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* A delivery worked. */
+void shaper_grow_window(struct shaper *s, int64_t now);
+/* Messages on one connection were refused; or it was closed without a word after so many;
+ * or it carried so many and worked. */
+void shaper_too_long(struct shaper *s, const struct shaper_report *r, int64_t now);
+void shaper_closes_silently(struct shaper *s, uint32_t after, int64_t now);
+void shaper_used_up(struct shaper *s, uint32_t use_count);
+
+/* shaper_door.c */
+/* Everything is refused: knock again later, alone; after `first` where nothing is known. */
+void shaper_shut_door(struct shaper *s, int64_t first, int64_t now, uint16_t rule);
+/* A shut door was found open. */
+void shaper_door_opened(struct shaper *s, int64_t now);
+/* Nobody answers; told to stay away. True if the lane is suspended by it. */
+bool shaper_unreachable(struct shaper *s, int64_t now);
+bool shaper_go_away(struct shaper *s, const struct shaper_report *r, int64_t now);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * The controller's rate: growth while the pace is what mail waits for, cuts by measurement,
+ * and trials, which are cuts that may turn out to have been in vain.
+ */
+#include <math.h>
+
+#include "core/clock.h"
+#include "qmgr/shaper_inside.h"
+
+/* So far above the measured rate it may as well have grown meanwhile: measured anew. */
+#define FAR_BEYOND 2.5
+/* The first refusal ever: the rate was doubling each minute, and what the other side had
+ * in store for a minute hid when it passed the limit. */
+#define CUT_FIRST 0.4
+/* A refusal too soon for a measurement: the limit is well below, by what the few that were
+ * taken suggest, but not below this share (and not above SHAPER_CUT_BLIND). */
+#define CUT_MOST 0.35
+/* Fast recovery ends here, relative to where it failed. */
+#define NEAR_FAILED 0.9
+#define NEAR_BLIND 0.8
+/* Going beyond doubles the rate in this many growth times at first; so does recovery from a
+ * refusal that measured nothing, for the limit may be anywhere below. */
+#define BEYOND_GROWTHS 3.0
+/* A limit that fails where it failed before is left alone longer, up to this. */
+#define HOLD_LONGER 1.3
+#define HOLD_MOST 1.7
+/* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
+#define HOLD_MESSAGES 80.0
+#define HOLD_SLOW 2
+/* What is put off (greylisting) uses up little of what is allowed: this share of its time is
+ * given back. Not all: to be asked costs the other side something, too. */
+#define PUT_OFF_BACK 0.75
+/* Where fewer of those that were tried were taken, it shows nothing that more are allowed. */
+#define TAKEN_LEAST 0.5
+/* What is tried after the first refusal of an unlimited destination, at least. */
+#define RATE_FIRST 10.0
+
+/* The pace was binding for dt: more may be tried. */
+void shaper_grow_rate(struct shaper *s, int64_t dt, int64_t now)
+{
+    const struct shaper_times *t = &s->limits->times;
+    double growths;
+    s->rate_held += dt;
+    s->growth_due += dt;
+    if (strain_is(&s->strain) || s->trial_rate > 0 || s->probing || s->accepted <= s->grown)
+        return;
+    dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
+    /* what was answered with something else (greylisting) proves nothing */
+    double share = s->tried > s->taken_of_tried ? (double)s->taken_of_tried / s->tried : 1;
+    growths = share < TAKEN_LEAST ? 0 : (double)dt / (double)t->growth * share;
+    s->growth_due = 0;
+    s->tried = s->taken_of_tried = 0;
+    s->grown = now;
+    double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
+    if (s->failed_rate <= 0 || s->rate < near) {
+        s->rate *= exp2(s->blind ? growths / BEYOND_GROWTHS : growths);
+        if (s->failed_rate > 0 && s->rate > near)
+            s->rate = near;
+    } else if (s->rate_held >= s->rate_hold) {
+        if (!s->beyond)
+            shaper_note(s, SHAPER_RATE_BEYOND, s->rate, s->failed_rate, 0, now);
+        s->beyond = true;
+        s->rate *= exp2(growths / (s->rate > 1.5 * s->failed_rate ? 1 : BEYOND_GROWTHS));
+    }
+    if (s->rate > shaper_rate_bound(s))
+        s->rate = shaper_rate_bound(s);
+}
+
+void shaper_measure_anew(struct shaper *s)
+{
+    s->sent = s->taken = 0;
+    s->paced = 0;
+}
+
+/* What shall remain of the rate, where it was refused after a few had been taken. */
+static double few_taken(const struct shaper *s, double before)
+{
+    double share = s->paced > 0 ? (s->taken + 0.5) * 1e6 / (double)s->paced / before : CUT_MOST;
+    return share < CUT_MOST ? CUT_MOST : share < SHAPER_CUT_BLIND ? share : SHAPER_CUT_BLIND;
+}
+
+void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    if (r->started < s->rate_cut && !s->probing)
+        return;
+    if (s->failed_rate > 0 && s->taken < 1 && r->trial == SHAPER_TRIAL_UNPROVEN)
+        return; /* chance may be all that it is: no reason to shut a door */
+    if (s->failed_rate > 0 && s->taken < 1) {
+        shaper_shut_door(s, s->limits->times.knock, now, r->rule);
+        return;
+    }
+    if (!r->trial) {
+        s->trial_rate = 0; /* another reason: it would not be undone */
+    } else if (s->trial_rate <= 0) {
+        s->trial_rate = (float)s->rate;
+        s->trial_failed = (float)s->failed_rate;
+    }
+    bool free = s->rate >= SHAPER_RATE_FREE;
+    s->cut_from = s->rate < SHAPER_RATE_FREE ? (float)s->rate : 0;
+    s->cut_failed = (float)s->failed_rate;
+    s->volume = (float)s->taken;
+    double before = s->rate, measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
+    bool blind = true,
+         again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
+    if (r->value > 0) {
+        s->rate = s->failed_rate = r->value;
+    } else if (r->factor > 0) {
+        s->failed_rate = before;
+        s->rate = before * r->factor;
+    } else if (free) {
+        s->failed_rate = measured > RATE_FIRST ? measured : RATE_FIRST;
+        s->rate = SHAPER_CUT_BLIND * s->failed_rate;
+    } else if (s->taken >= SHAPER_ENOUGH && measured < before && before < FAR_BEYOND * measured) {
+        s->failed_rate = measured;
+        s->rate = SHAPER_UNDER_MEASURED * measured;
+        blind = false;
+    } else {
+        bool first = s->failed_rate <= 0;
+        s->failed_rate = before;
+        s->rate = (first ? CUT_FIRST : few_taken(s, before)) * before;
+    }
+    if (s->rate < SHAPER_RATE_LEAST)
+        s->rate = SHAPER_RATE_LEAST;
+    int64_t hold = s->limits->times.hold, few = (int64_t)(HOLD_MESSAGES / s->rate * 1e6);
+    if (few > hold)
+        hold = few < HOLD_SLOW * hold ? few : HOLD_SLOW * hold;
+    s->rate_hold = again ? (int64_t)((double)s->rate_hold * HOLD_LONGER) : hold;
+    int64_t most = (int64_t)((double)hold * HOLD_MOST);
+    if (s->rate_hold > most)
+        s->rate_hold = most;
+    s->rate_held = 0;
+    s->rate_cut = now;
+    s->beyond = false;
+    s->blind = blind;
+    s->next_start = now + (int64_t)((double)CLOCK_SECOND / s->rate);
+    shaper_measure_anew(s);
+    shaper_note(s, SHAPER_RATE_CUT, before, s->rate, r->rule, now);
+}
+
+/* Otherwise the pace would be one of questions, and grow until all that was put off comes
+ * again at once: a rate that was never allowed. */
+void shaper_give_back(struct shaper *s, uint32_t recipients, int64_t now)
+{
+    int64_t time = (int64_t)(PUT_OFF_BACK * recipients / s->rate * (double)CLOCK_SECOND);
+    s->next_start = s->next_start - time > now ? s->next_start - time : now;
+}
+
+/* A cut was an experiment, and has shown that the rate does not matter. */
+void shaper_undo_trial(struct shaper *s, int64_t now)
+{
+    double before = s->rate, restored = (double)s->trial_rate;
+    s->trial_rate = 0;
+    if (restored <= before)
+        return;
+    s->rate = restored < shaper_rate_bound(s) ? restored : shaper_rate_bound(s);
+    s->failed_rate = (double)s->trial_failed;
+    s->next_start = now;
+    shaper_measure_anew(s);
+    shaper_note(s, SHAPER_RATE_RESTORED, before, s->rate, 0, now);
+}
+
+void shaper_lower_rate(struct shaper *s)
+{
+    if (s->failed_rate <= 0 || s->rate > SHAPER_CUT_BLIND * s->failed_rate) {
+        s->failed_rate = s->rate;
+        s->rate *= SHAPER_CUT_BLIND;
+    }
+    s->trial_rate = 0;
+    s->rate_held = 0;
+    shaper_measure_anew(s);
+}
