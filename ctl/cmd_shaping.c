@@ -16,11 +16,19 @@ int cmd_shaping_list(struct ctl *ctl, const struct ctl_command *self, int argc, 
         return args_status(n);
     if (n != 0)
         return ctl_usage(self, "takes no arguments");
+    struct shaping_list list = {.ctl = ctl};
+    json_t *last = NULL;
     if (!ctl->json)
         printf("%9s %5s %5s %6s %6s  %s\n", "rate", "conns", "msgs", "flying", "queued",
                "destination (state)");
-    return client_ask(ctl, json_pack("{s:s, s:b}", "request", "shaping.list", "all", all),
-                      shaping_list_line, ctl, NULL);
+    int status = client_ask(ctl, json_pack("{s:s, s:b}", "request", "shaping.list", "all", all),
+                            shaping_list_line, &list, &last);
+    if (status == CTL_OK && ctl->json && json_object_get(last, "left_out"))
+        print_json_line(last);
+    else if (status == CTL_OK && json_object_get(last, "left_out"))
+        printf("and %.0f more\n", shaping_number(last, "left_out"));
+    json_decref(last);
+    return status;
 }
 
 int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)

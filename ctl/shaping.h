@@ -21,12 +21,16 @@ static inline const char *shaping_text(const json_t *o, const char *name)
 void shaping_age(char out[static SHAPING_AGE], double seconds);
 /* A line with that text and the time of a member in seconds, if it is there. */
 void shaping_wait(const char *before, const json_t *line, const char *name);
-/* A line on a brake: "  account shop suspended for 2h: complaints". */
-void shaping_brake(const json_t *b);
+/* A line on a brake: "  account shop suspended for 2h: complaints"; `place`: with " at gmail". */
+void shaping_brake(const json_t *b, bool place);
 /* A destination from a source; `whole`: with its limits and history. */
 void shaping_lane(const json_t *lane, bool whole);
-/* For client_ask, with struct ctl as its argument: lines of shaping.list; of shaping.show
- * and shaping.act. */
+/* For client_ask: lines of shaping.list, with a struct shaping_list; of shaping.show and
+ * shaping.act, with struct ctl. */
+struct shaping_list {
+    struct ctl *ctl;
+    unsigned brakes; /* that were printed */
+};
 int shaping_list_line(json_t *line, void *arg);
 int shaping_show_line(json_t *line, void *arg);
 

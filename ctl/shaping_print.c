@@ -12,21 +12,52 @@ static void print_rate(double rate)
         printf("%7.1f/s", rate);
 }
 
-int shaping_list_line(json_t *line, void *arg)
+/* "gmail from 192.0.2.1" */
+static void print_name(const json_t *line)
 {
-    struct ctl *ctl = arg;
-    if (ctl->json) {
-        print_json_line(line);
-        return 0;
+    print_safe(stdout, shaping_text(line, "destination"));
+    if (*shaping_text(line, "source")) {
+        printf(" from ");
+        print_safe(stdout, shaping_text(line, "source"));
     }
+}
+
+static void print_list_lane(const json_t *line)
+{
+    char age[SHAPING_AGE];
     print_rate(shaping_number(line, "rate"));
     printf(" %5.0f %5.0f %6.0f %6.0f  ", shaping_number(line, "concurrency"),
            shaping_number(line, "messages_per_connection"), shaping_number(line, "in_flight"),
            shaping_number(line, "queued"));
-    print_safe(stdout, shaping_text(line, "destination"));
+    print_name(line);
     printf("  (");
     print_safe(stdout, shaping_text(line, "state"));
+    if (json_object_get(line, "suspended_for")) {
+        shaping_age(age, shaping_number(line, "suspended_for"));
+        printf(", for %s", age);
+    }
+    if (*shaping_text(line, "reason")) {
+        printf(": ");
+        print_safe(stdout, shaping_text(line, "reason"));
+    }
     printf(")\n");
+}
+
+int shaping_list_line(json_t *line, void *arg)
+{
+    struct shaping_list *list = arg;
+    const json_t *brake = json_object_get(line, "brake");
+    if (list->ctl->json) {
+        print_json_line(line);
+        return 0;
+    }
+    if (!brake) {
+        print_list_lane(line);
+        return 0;
+    }
+    if (list->brakes++ == 0)
+        printf("\nSenders that are slowed down or suspended:\n");
+    shaping_brake(brake, true);
     return 0;
 }
 
@@ -114,21 +145,41 @@ static void print_events(const json_t *line)
     }
 }
 
-/* "account shop suspended for 2h: complaints" */
-void shaping_brake(const json_t *b)
+static void print_brake_state(const json_t *b)
 {
-    char age[32];
-    printf("  %s ", shaping_text(b, "kind"));
-    print_safe(stdout, shaping_text(b, "who"));
+    char age[SHAPING_AGE];
     if (json_is_true(json_object_get(b, "suspended")) && json_object_get(b, "suspended_for")) {
-        print_age(age, sizeof age, shaping_number(b, "suspended_for"));
+        shaping_age(age, shaping_number(b, "suspended_for"));
         printf(" suspended for %s", age);
     } else if (json_is_true(json_object_get(b, "suspended"))) {
-        printf(" suspended");
+        printf(" suspended until it is resumed");
+    } else if (json_is_true(json_object_get(b, "probing"))) {
+        printf(" tried with one message after a suspension");
     } else {
-        printf(" slowed to %.3f/s", shaping_number(b, "rate"));
+        printf(" slowed to %.3g/s", shaping_number(b, "rate"));
     }
     printf("%s", json_is_true(json_object_get(b, "by_hand")) ? " by hand" : "");
+    if (json_object_get(b, "since")) {
+        shaping_age(age, shaping_number(b, "since"));
+        printf(" since %s", age);
+    }
+    if (json_object_get(b, "next_in")) {
+        shaping_age(age, shaping_number(b, "next_in"));
+        printf(", the next goes in %s", age);
+    }
+    if (shaping_number(b, "in_line") > 0)
+        printf(", %.0f in line", shaping_number(b, "in_line"));
+}
+
+void shaping_brake(const json_t *b, bool place)
+{
+    printf("  %s ", shaping_text(b, "kind"));
+    print_safe(stdout, shaping_text(b, "who"));
+    if (place) {
+        printf(" at ");
+        print_safe(stdout, shaping_text(b, "at"));
+    }
+    print_brake_state(b);
     if (*shaping_text(b, "reason")) {
         printf(": ");
         print_safe(stdout, shaping_text(b, "reason"));
@@ -140,7 +191,7 @@ static void print_brakes(const json_t *line)
 {
     size_t i;
     json_t *b;
-    json_array_foreach(json_object_get(line, "brakes"), i, b) shaping_brake(b);
+    json_array_foreach(json_object_get(line, "brakes"), i, b) shaping_brake(b, false);
 }
 
 static void print_done(const json_t *line)
@@ -162,11 +213,7 @@ static void print_sign(const char *name, const json_t *sign)
 
 void shaping_lane(const json_t *line, bool whole)
 {
-    print_safe(stdout, shaping_text(line, "destination"));
-    if (*shaping_text(line, "source")) {
-        printf(" from ");
-        print_safe(stdout, shaping_text(line, "source"));
-    }
+    print_name(line);
     printf(": %s; %.0f in line, %.0f under way\n", shaping_text(line, "state"),
            shaping_number(line, "queued"), shaping_number(line, "in_flight"));
     if (json_object_get(line, "next_probe_in"))

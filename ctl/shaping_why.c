@@ -79,7 +79,7 @@ static int why_line(json_t *line, void *arg)
     shaping_wait("  for ", line, "for");
     print_place(line);
     if (json_object_get(line, "brake"))
-        shaping_brake(json_object_get(line, "brake"));
+        shaping_brake(json_object_get(line, "brake"), true);
     if (*shaping_text(line, "because")) {
         printf("  last answer: ");
         print_safe(stdout, shaping_text(line, "because"));

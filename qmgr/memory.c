@@ -158,11 +158,13 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
         .refused = v->grey_refused, .passed = v->grey_passed, .first = v->grey_first};
     if (l->greylist.first <= 0)
         l->greylist = (struct greylist){0};
-    if (v->suspended_until <= wall)
+    /* a clock that was set back since (F31) does not make it longer */
+    int64_t suspended = v->suspended_until - (wall > v->when ? wall : v->when);
+    if (suspended <= 0)
         return;
     free(l->reason);
     l->reason = v->reason ? xstrdup(v->reason) : NULL;
-    shaper_keep_away(&l->shaper, q->now + (v->suspended_until - wall), v->by_hand, q->now);
+    shaper_keep_away(&l->shaper, q->now + suspended, v->by_hand, q->now);
     dispatch_suspend(q, l);
 }
 

@@ -5,7 +5,7 @@ FILE): medians of all that a row and relay have in the file."""
 import json
 import statistics
 
-RELAYS = ("postfix", "postern", "accounts")   # accounts: Postern with accounts and plans
+RELAYS = ("postfix", "postern", "accounts", "shaping")  # Postern alone, with accounts, with providers.conf
 
 
 def options(parser):

@@ -12,6 +12,7 @@
 #   AUTH=1  clients have TLS from the first byte and log in (bench@src.bench.test,
 #          password bench); Postern: AUTH to keyd and quota, Postfix: to Dovecot
 #   ACCOUNTS=1  Postern: what comes from mynetworks belongs to an account with a plan
+#   SHAPING=1  Postern: rules and limits of etc/providers.conf are in use
 #   EXTRA  lines added to main.cf
 #   SLOW_SYNC=1  every flush of the disk takes 5 ms longer (slow-sync.so of
 #          POSTERN_BUILD, preloaded in the namespace)
@@ -22,7 +23,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 dir=$BENCH_DIR/$name
 state=$dir/state
-AUTH=${AUTH:-0} ACCOUNTS=${ACCOUNTS:-0} LOGIN=bench@src.bench.test PASSWORD=bench
+AUTH=${AUTH:-0} ACCOUNTS=${ACCOUNTS:-0} SHAPING=${SHAPING:-0} LOGIN=bench@src.bench.test PASSWORD=bench
 export BENCH_DIR BENCH_SPOOL
 
 die() { echo "run-$name: $*" >&2; exit 1; }

@@ -134,6 +134,19 @@ def imported(c, *entries):
     return c.ask(request="shaping.import", learned=list(entries))[-1]
 
 
+def test_F31_a_clock_set_back_does_not_prolong_a_suspension(place):
+    """What was written while the clock was a year ahead holds for as long as it was meant to."""
+    c = start(place)
+    ahead = time.time() + 365 * 86400
+    imported(c, entry(when=ahead, suspended_until=ahead + 600, by_hand=True, reason="x"))
+    id = c.q.commit(["b@d.test"])
+    c.q.resolved()
+    c.q.wait_log(rf"{id}: .*delivery temporarily suspended: by the operator")
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert 590 < lane["suspended_for"] <= 600
+    c.end()
+
+
 def test_import_export_and_age(place):
     """By name, where the addresses have changed; what is old counts for less; what is very
     old, or of the future, for nothing."""
