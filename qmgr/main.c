@@ -31,6 +31,10 @@ static struct qmgr qmgr;
 static struct control *control;
 static struct showq *showq;
 
+/* Finished files beyond qmgr_free_files_limit that may wait for their removal: a start looks at
+ * each (about 3 us). */
+enum { SURPLUS_FILES = 256 * 1024 };
+
 /* ---- the spool ------------------------------------------------------------------------ */
 
 static void on_store_state(int state, const char *why, void *arg)
@@ -51,6 +55,7 @@ static int open_spool(struct qmgr *q, struct err *e)
         .batch_max = (unsigned)c->qmgr_commit_batch_limit,
         .journal_size = (uint64_t)c->queue_journal_size,
         .free_max = (unsigned)c->qmgr_free_files_limit,
+        .surplus_max = c->qmgr_free_files_limit ? SURPLUS_FILES : 0,
         .spare_files = (unsigned)c->qmgr_free_files_limit / 4,
         .open_max = (unsigned)c->qmgr_open_files_limit,
         .reserve_bytes = (uint64_t)c->queue_minfree,

@@ -35,6 +35,8 @@ struct store_config {
     unsigned batch_max;     /* messages in one group commit */
     uint64_t journal_size;  /* bytes of journal/ring; 0: each message gets a file at once */
     unsigned free_max;      /* recycled files kept */
+    unsigned surplus_max;   /* finished files beyond those that wait to be removed until there is
+                             * time for it; more are removed at once */
     unsigned spare_files;   /* made ahead while there is nothing to do; at most free_max */
     unsigned open_max;      /* descriptors that may stay open */
     uint64_t reserve_bytes; /* below this much free space the state is SPOOL_FULL */

@@ -276,6 +276,18 @@ static bool below_reserve(const struct store *s, const struct space *space)
     return space->bytes < s->config.reserve_bytes || space->inodes < s->config.reserve_inodes;
 }
 
+/* Finished files that wait for reuse are room, too. */
+static bool make_room(struct store *s, struct space *space)
+{
+    int64_t until = store_now() + STORE_ROOM_US;
+    while (below_reserve(s, space) && !list_empty(&s->disk.ready) && store_now() < until) {
+        files_trim(s, 0, STORE_ROOM_FILES);
+        if (!get_space(s, space))
+            return false;
+    }
+    return true;
+}
+
 /* What yields (store_yield) counts as free, but only as long as it is watched. */
 static void look_at_space(struct store *s)
 {
@@ -285,12 +297,8 @@ static void look_at_space(struct store *s)
         return;
     if (space.bytes < s->config.reserve_bytes + s->config.reserve_bytes / 2)
         s->disk.next_tick = s->disk.now + STORE_TICK_LOW_US;
-    /* finished files that wait for reuse are room, too */
-    if (below_reserve(s, &space) && !list_empty(&s->disk.ready)) {
-        files_trim(s, 0, UINT32_MAX);
-        if (!get_space(s, &space))
-            return;
-    }
+    if (!make_room(s, &space))
+        return;
     s->stat_bytes = space.bytes;
     s->stat_inodes = space.inodes;
     space.bytes += s->yield_bytes;
@@ -334,8 +342,7 @@ static void tick(struct store *s)
         sync_waiting(s);
     if (d->now >= d->next_tick) {
         look_at_space(s);
-        if (d->now - d->last_commit > STORE_IDLE_US)
-            files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES);
+        files_tick(s);
     }
     if (d->now >= d->next_sweep) {
         buckets_sweep(s);
@@ -353,7 +360,7 @@ static void wait_for_work(struct store *s, struct list *work, bool *stop)
         due = d->dirty_since + STORE_SYNC_DELAY_US;
     if (journal_due(s) < due)
         due = journal_due(s);
-    if (files_want_spares(s))
+    if (files_want_spares(s) || files_surplus(s))
         due = 0;
     struct timespec until = {due / CLOCK_SECOND, due % CLOCK_SECOND * 1000};
     pthread_mutex_lock(&s->mutex);
@@ -390,6 +397,8 @@ void *disk_main(void *store)
         batch_send(s);
         if (nothing && !stop && files_want_spares(s))
             files_make_spares(s);
+        if (nothing && !stop && files_surplus(s))
+            files_remove_surplus(s);
         tick(s);
         batch_write_journal(s); /* that messages are over, or have files */
     }

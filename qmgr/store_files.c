@@ -1,5 +1,5 @@
-/* Names and descriptors: free files, buckets, quarantine. Runs on the disk
- * thread (files_open and files_close: before and after it). */
+/* Names and descriptors: free files, quarantine. Runs on the disk thread
+ * (files_open and files_close: before and after it). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,184 +24,6 @@ void store_fd_close(struct store *s, int fd)
         return;
     close(fd);
     atomic_fetch_sub(&s->stat_open, 1);
-}
-
-/* ---- buckets ------------------------------------------------------------------ */
-
-static struct slice bucket_key(const void *value)
-{
-    const struct bucket *b = value;
-    return slice_make(&b->number, sizeof b->number);
-}
-
-static void bucket_name(char name[NAME_TEXT], uint32_t number)
-{
-    snprintf(name, NAME_TEXT, "%x", number);
-}
-
-static void bucket_drop(struct store *s, struct bucket *b)
-{
-    if (s->disk.last_bucket == b)
-        s->disk.last_bucket = NULL;
-    map_remove(&s->disk.buckets, bucket_key(b));
-    list_remove(&b->link);
-    close(b->fd);
-    free(b);
-}
-
-static bool bucket_clean(const struct bucket *b)
-{
-    return list_empty(&b->link) && !b->in_batch && b->freed_count == 0;
-}
-
-/* IDs come from smtpd, and their times with them: directories that are open
- * must stay few whatever it sends. */
-static void limit_open_buckets(struct store *s)
-{
-    struct map *all = &s->disk.buckets;
-    if (all->count < STORE_BUCKETS_OPEN_MAX)
-        return;
-    struct bucket *clean[STORE_BUCKETS_OPEN_MAX], *b;
-    size_t cursor = 0, n = 0;
-    while ((b = map_next(all, &cursor)) != NULL && n < STORE_BUCKETS_OPEN_MAX)
-        if (bucket_clean(b))
-            clean[n++] = b;
-    while (n > 0)
-        bucket_drop(s, clean[--n]);
-}
-
-static void new_changed(struct disk *d)
-{
-    d->new_dirty = true;
-    d->new_changed = d->generation;
-}
-
-struct bucket *bucket_get(struct store *s, uint32_t number, bool make)
-{
-    struct disk *d = &s->disk;
-    if (d->last_bucket && d->last_bucket->number == number)
-        return d->last_bucket;
-    struct bucket *b = map_get(&d->buckets, slice_make(&number, sizeof number));
-    if (b)
-        return d->last_bucket = b;
-    char name[NAME_TEXT];
-    bucket_name(name, number);
-    if (make) {
-        errno = fault_point("store.mkdir");
-        if (errno)
-            return NULL;
-        if (mkdirat(d->new_fd, name, 0700) == 0)
-            new_changed(d);
-        else if (errno != EEXIST)
-            return NULL;
-    }
-    int fd = openat(d->new_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    limit_open_buckets(s);
-    b = xcalloc(1, sizeof *b);
-    b->number = number;
-    b->fd = fd;
-    list_init(&b->freed);
-    list_init(&b->link);
-    map_put(&d->buckets, b);
-    return d->last_bucket = b;
-}
-
-void bucket_changed(struct store *s, struct bucket *b)
-{
-    struct disk *d = &s->disk;
-    b->changed = d->generation;
-    if (!list_empty(&b->link))
-        return;
-    if (!dirty_any(s))
-        d->dirty_since = store_now();
-    list_push(&d->dirty_buckets, &b->link);
-}
-
-/* Its files that were freed up to then may be overwritten now. */
-static void bucket_durable(struct store *s, struct bucket *b, generation_t generation)
-{
-    while (!list_empty(&b->freed)) {
-        struct free_file *f = container_of(b->freed.next, struct free_file, link);
-        if (f->freed > generation)
-            break;
-        list_remove(&f->link);
-        list_push(&s->disk.ready, &f->link);
-        b->freed_count--;
-    }
-    if (b->changed > generation)
-        return;
-    list_remove(&b->link);
-    b->in_batch = false;
-}
-
-static int directory_sync(int fd)
-{
-    int error = fault_point("store.dir_fsync");
-    return error ? error : fsync(fd) < 0 ? errno : 0;
-}
-
-int buckets_sync(struct store *s, bool all)
-{
-    struct disk *d = &s->disk;
-    int error = d->new_dirty ? directory_sync(d->new_fd) : 0;
-    d->new_dirty = false;
-    list_each_safe(&d->dirty_buckets, n)
-    {
-        struct bucket *b = container_of(n, struct bucket, link);
-        if (!all && !b->in_batch && b->freed_count < STORE_BUCKET_SYNC_FREED)
-            continue;
-        int failed = directory_sync(b->fd);
-        if (failed) {
-            /* never again, so its freed files are never overwritten */
-            error = failed;
-            b->in_batch = false;
-            list_remove(&b->link);
-        } else {
-            bucket_durable(s, b, d->generation);
-        }
-    }
-    return error;
-}
-
-void buckets_durable(struct store *s, generation_t generation)
-{
-    struct disk *d = &s->disk;
-    if (d->new_changed <= generation)
-        d->new_dirty = false;
-    list_each_safe(&d->dirty_buckets, n)
-    {
-        bucket_durable(s, container_of(n, struct bucket, link), generation);
-    }
-}
-
-/* Removes directories of times gone by that are empty. */
-void buckets_sweep(struct store *s)
-{
-    struct disk *d = &s->disk;
-    int64_t current = (clock_wall() / CLOCK_SECOND) >> STORE_BUCKET_SHIFT;
-    int fd = openat(d->new_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (dir == NULL)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char *end;
-        unsigned long number = strtoul(entry->d_name, &end, 16);
-        if (*end || end == entry->d_name || (int64_t)number + 1 >= current)
-            continue;
-        uint32_t key = (uint32_t)number;
-        struct bucket *b = map_get(&d->buckets, slice_make(&key, sizeof key));
-        if (b && !bucket_clean(b))
-            continue;
-        /* not empty is the usual answer */
-        if (unlinkat(d->new_fd, entry->d_name, AT_REMOVEDIR) == 0) {
-            new_changed(d);
-            if (b)
-                bucket_drop(s, b);
-        }
-    }
-    closedir(dir);
 }
 
 /* ---- free files ----------------------------------------------------------------- */
@@ -337,7 +159,8 @@ void file_retire(struct store *s, const struct id *id, uint32_t bucket, int fd, 
         store_fd_close(s, fd);
         return;
     }
-    if (unlink_it || d->bad || d->free_count >= s->config.free_max) {
+    d->last_finish = d->now;
+    if (unlink_it || d->bad || d->free_count >= s->config.free_max + s->config.surplus_max) {
         remove_message(s, b, id, fd);
         return;
     }
@@ -475,7 +298,8 @@ static void adopt_free(struct store *s, const char *name)
         return;
     if (number >= d->next_number)
         d->next_number = (uint32_t)number + 1;
-    if (d->free_count >= s->config.free_max || st.st_size > STORE_RECYCLE_MAX) {
+    if (d->free_count >= s->config.free_max + s->config.surplus_max ||
+        st.st_size > STORE_RECYCLE_MAX) {
         unlinkat(d->free_fd, name, 0);
         return;
     }
@@ -501,10 +325,9 @@ int files_open(struct store *s, struct err *e)
     struct disk *d = &s->disk;
     d->new_fd = d->free_fd = d->tmp_fd = d->corrupt_fd = d->nursery.fd = -1;
     journal_init(s);
-    map_init(&d->buckets, bucket_key);
+    buckets_init(s);
     map_init(&d->dirty, dirty_key);
     map_init(&d->shifts, shift_key);
-    list_init(&d->dirty_buckets);
     list_init(&d->dirty_order);
     list_init(&d->ready);
     buf_init(&d->scratch, SIZE_MAX);
@@ -521,7 +344,7 @@ int files_open(struct store *s, struct err *e)
     return 0;
 }
 
-static void drop_freed(struct store *s, struct list *files)
+void files_drop(struct store *s, struct list *files)
 {
     for (struct list *n; (n = list_pop(files)) != NULL;) {
         struct free_file *f = container_of(n, struct free_file, link);
@@ -539,14 +362,8 @@ static void close_one(int fd)
 void files_close(struct store *s)
 {
     struct disk *d = &s->disk;
-    struct bucket *b;
-    for (size_t cursor = 0; (b = map_next(&d->buckets, &cursor)) != NULL;) {
-        drop_freed(s, &b->freed);
-        close(b->fd);
-        free(b);
-    }
-    drop_freed(s, &d->ready);
-    map_free(&d->buckets);
+    buckets_close(s);
+    files_drop(s, &d->ready);
     map_clear(&d->dirty, free);
     map_free(&d->dirty);
     map_clear(&d->shifts, free);

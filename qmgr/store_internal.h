@@ -5,8 +5,9 @@
  *   store_loop.c      operations on their way, completions
  *   store_disk.c    the disk thread's: takes operations in order, owns names
  *   store_commit.c    and descriptors; group commit
- *   store_files.c     free files, buckets, quarantine
- *   store_spare.c     free files that are made ahead
+ *   store_files.c     free files, quarantine
+ *   store_buckets.c   the directories of new/
+ *   store_spare.c     free files that are made ahead, or are too many
  *   store_nursery.c   where files are made
  *   store_dirty.c     marks, records, what has to be durable within a second
  *   store_journal.h small messages, before they need a file
@@ -50,7 +51,12 @@ enum {
     STORE_SWEEP_US = 60000000,    /* empty old buckets are removed */
     STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
     STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
-    STORE_SPARE_IDLE_US = 200000, /* files are made ahead once no message came for this long... */
+    STORE_SURPLUS_SHARE = 256,    /* of the surplus 1/this more goes with each tick... */
+    STORE_SURPLUS_FILES = 16,     /* ...and so many at a time while there is nothing to do */
+    STORE_ROOM_FILES = 1024,      /* where room is short, so many at a time... */
+    STORE_ROOM_US = 500000,       /* ...for at most this long */
+    STORE_SPARE_IDLE_US = 200000, /* files are made ahead, or removed, once no message came or was
+                                   * over for this long... */
     STORE_SPARE_FILES = 64,       /* ...so many at a time... */
     STORE_SPARE_BYTES = 8192,     /* ...of this size... */
     STORE_SPARE_ROOM = 16,        /* ...while they take less than 1/this of the free space */
@@ -289,7 +295,7 @@ struct disk {
     bool changes_failed; /* of messages, since OP_SYNC was carried out last */
     bool doubtful;       /* a sync of the whole failed: until each file was asked, nothing that was
                           * written before counts as durable */
-    int64_t now, dirty_since, next_tick, next_sweep, last_commit;
+    int64_t now, dirty_since, next_tick, next_sweep, last_commit, last_finish;
     int state;
     bool bad; /* latched */
 };
@@ -396,15 +402,8 @@ void disk_durable(struct store *s, generation_t generation);
 /* store_files.c */
 int files_open(struct store *s, struct err *e);
 void files_close(struct store *s);
-struct bucket *bucket_get(struct store *s, uint32_t number, bool make);
-/* A name in it changed. */
-void bucket_changed(struct store *s, struct bucket *b);
-/* fsyncs new/ if needed and the dirty buckets (all, or those that commits wait
- * for and those with many freed files); 0, or an errno value. */
-int buckets_sync(struct store *s, bool all);
-/* All names up to this generation are durable by other means. */
-void buckets_durable(struct store *s, generation_t generation);
-void buckets_sweep(struct store *s);
+/* Forgets free files of a list, which stay where they are. */
+void files_drop(struct store *s, struct list *files);
 /* Makes an empty file with a new name, in the nursery if there is one, and sets number and
  * fd; -1 and errno. */
 int file_make(struct store *s, struct free_file *f);
@@ -426,10 +425,28 @@ void files_trim(struct store *s, uint32_t keep, uint32_t most);
 void store_fd_opened(struct store *s);
 void store_fd_close(struct store *s, int fd);
 
+/* store_buckets.c */
+void buckets_init(struct store *s);
+void buckets_close(struct store *s);
+struct bucket *bucket_get(struct store *s, uint32_t number, bool make);
+/* A name in it changed. */
+void bucket_changed(struct store *s, struct bucket *b);
+/* fsyncs new/ if needed and the dirty buckets (all, or those that commits wait
+ * for and those with many freed files); 0, or an errno value. */
+int buckets_sync(struct store *s, bool all);
+/* All names up to this generation are durable by other means. */
+void buckets_durable(struct store *s, generation_t generation);
+void buckets_sweep(struct store *s);
+
 /* store_spare.c */
 /* Whether files are to be made ahead of need; makes some, durably. */
 bool files_want_spares(const struct store *s);
 void files_make_spares(struct store *s);
+/* Whether there are too many free files and time to remove some; removes some. */
+bool files_surplus(const struct store *s);
+void files_remove_surplus(struct store *s);
+/* Once a tick: some of what is too many goes, whatever else there is to do. */
+void files_tick(struct store *s);
 
 /* store_nursery.c */
 /* Makes an empty file NAME and opens it; *nursed: in the nursery, else in free/. -1 and

@@ -44,16 +44,37 @@ static int read_at(int fd, void *to, size_t len, uint64_t at, struct err *e)
     return 0;
 }
 
-/* ---- an image: all but the content ------------------------------------------- */
+/* ---- what of the file is in memory while it is being read ---------------------- */
 
-/* What of the file is in memory while it is being read. */
 struct view {
     int fd;
     uint64_t size;
     char block[STORE_BLOCK];
     size_t block_len;
-    struct buf head, records; /* when they do not fit into the block */
+    struct buf head, records; /* of an image: when they do not fit into the block */
 };
+
+/* Reads the block; 0, or -1 as read_at. */
+static int view_open(struct view *v, int fd, const struct stat *st, struct err *e)
+{
+    v->fd = fd;
+    v->size = (uint64_t)st->st_size;
+    v->block_len = v->size < STORE_BLOCK ? (size_t)v->size : STORE_BLOCK;
+    return read_at(fd, v->block, v->block_len, 0, e);
+}
+
+/* Copies bytes, of which those behind the block are read. */
+static int view_copy(const struct view *v, char *to, size_t len, uint64_t at, struct err *e)
+{
+    size_t have = at < v->block_len ? v->block_len - (size_t)at : 0;
+    if (have > len)
+        have = len;
+    if (have)
+        memcpy(to, v->block + at, have);
+    return have < len ? read_at(v->fd, to + have, len - have, at + have, e) : 0;
+}
+
+/* ---- an image: all but the content ------------------------------------------- */
 
 /* The bytes from `at`, from the block or else read into `into`. */
 static int view_bytes(struct view *v, uint64_t at, size_t len, struct buf *into, struct slice *out,
@@ -153,11 +174,8 @@ enum spool_verdict image_read(int fd, const struct id *expected, const struct st
 {
     struct view v;
     *e = (struct err){0};
-    v.fd = fd;
-    v.size = (uint64_t)st->st_size;
     v.head = v.records = BUF_INIT(SPOOL_ENVELOPE_MAX * 3ul);
-    v.block_len = v.size < STORE_BLOCK ? (size_t)v.size : STORE_BLOCK;
-    if (read_at(fd, v.block, v.block_len, 0, e) < 0)
+    if (view_open(&v, fd, st, e) < 0)
         return SPOOL_CORRUPT;
     enum spool_verdict verdict = view_read(&v, expected, st, out, e);
     buf_free(&v.head);
@@ -212,24 +230,23 @@ static int open_message(struct store *s, struct op *op, struct stat *st, bool *d
  * is to blame. */
 static bool read_content(struct op *op, int fd, const struct stat *st, struct err *e)
 {
-    char header[SPOOL_HEADER];
+    struct view v;
     struct spool_layout l;
     if (st->st_size < SPOOL_HEADER) {
         err_set(e, "is shorter than its header");
         e->number = 0;
         return false;
     }
-    if (read_at(fd, header, sizeof header, 0, e) < 0 ||
-        spool_decode_header(slice_make(header, sizeof header), (uint64_t)st->st_size, &op->id, &l,
-                            e) != SPOOL_GOOD)
+    if (view_open(&v, fd, st, e) < 0 || spool_decode_header(slice_make(v.block, SPOOL_HEADER),
+                                                            v.size, &op->id, &l, e) != SPOOL_GOOD)
         return false;
     uint64_t body = op->u.read.limit < l.body_len ? op->u.read.limit : l.body_len;
     buf_init(&op->bytes, (size_t)(l.prefix_len + body));
     if (buf_reserve(&op->bytes, (size_t)(l.prefix_len + body)) < 0)
         return false;
     char *to = op->bytes.data;
-    if (read_at(fd, to, (size_t)l.prefix_len, l.prefix_at, e) < 0 ||
-        read_at(fd, to + l.prefix_len, (size_t)body, l.body_at, e) < 0)
+    if (view_copy(&v, to, (size_t)l.prefix_len, l.prefix_at, e) < 0 ||
+        view_copy(&v, to + l.prefix_len, (size_t)body, l.body_at, e) < 0)
         return false;
     op->u.read.prefix_len = (size_t)l.prefix_len;
     op->bytes.len = (size_t)(l.prefix_len + body);

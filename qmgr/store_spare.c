@@ -1,7 +1,11 @@
 /*
- * Spare files. Making a file and its blocks is what costs most of a commit; while
- * there is nothing else to do, some are made for the next burst: the spool is
- * new, or the next hop is down and nothing comes back to free/.
+ * How many free files there are. Making a file and its blocks is what costs most of
+ * a commit; while there is nothing else to do, some are made for the next burst: the
+ * spool is new, or the next hop is down and nothing comes back to free/.
+ *
+ * Removing a file costs more than a rename, and where the file system discards
+ * blocks as they are freed, several times more. So a long queue that is delivered
+ * leaves its files in free/ first, and they are removed when there is time.
  */
 #include <unistd.h>
 
@@ -43,4 +47,35 @@ void files_make_spares(struct store *s)
         s->disk.no_spares = !make_spare(s);
     /* now, so that the next message's sync does not have to write them */
     (void)disk_sync_whole(s);
+}
+
+static uint32_t surplus(const struct store *s)
+{
+    const struct disk *d = &s->disk;
+    return d->free_count > s->config.free_max ? d->free_count - s->config.free_max : 0;
+}
+
+bool files_surplus(const struct store *s)
+{
+    const struct disk *d = &s->disk;
+    return surplus(s) > 0 && !list_empty(&d->ready) && !d->bad &&
+           d->now - d->last_commit > STORE_SPARE_IDLE_US &&
+           d->now - d->last_finish > STORE_SPARE_IDLE_US;
+}
+
+void files_remove_surplus(struct store *s)
+{
+    files_trim(s, s->config.free_max, STORE_SURPLUS_FILES);
+}
+
+void files_tick(struct store *s)
+{
+    const struct disk *d = &s->disk;
+    uint32_t more = surplus(s);
+    if (d->bad)
+        return;
+    if (more)
+        files_trim(s, s->config.free_max, STORE_TRIM_FILES + more / STORE_SURPLUS_SHARE);
+    else if (d->now - d->last_commit > STORE_IDLE_US)
+        files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES);
 }

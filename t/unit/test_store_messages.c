@@ -380,10 +380,86 @@ static void spare_files_are_made_while_nothing_happens(void **state)
     end_spool(s);
 }
 
+/* Commits and finishes many messages; how many files are free then. */
+static unsigned free_after_many(struct spool *s, unsigned many)
+{
+    struct store_commit *c = xcalloc(many, sizeof *c);
+    struct store_stats stats;
+    unsigned done = 0;
+    for (unsigned i = 0; i < many; i++) {
+        struct id id = id_new();
+        fill_commit(s, &c[i], &id, body, 1);
+        c[i].done = count_commit;
+        c[i].arg = &done;
+        store_commit(s->store, &c[i]);
+    }
+    while (done < many)
+        event_base_loop(s->base, EVLOOP_ONCE);
+    for (unsigned i = 0; i < many; i++)
+        store_finish(s->store, &c[i].id, &c[i].ref);
+    settle(s);
+    store_stats(s->store, &stats);
+    free(c);
+    return stats.free_files;
+}
+
+static void files_beyond_the_limit_are_removed_when_there_is_time(void **state)
+{
+    static const struct store_config config = {
+        .sync_threads = 1, .batch_max = 8, .free_max = 5, .surplus_max = 40, .open_max = 64};
+    struct spool *s = new_spool();
+    struct store_stats stats = {0};
+    unsigned most = 0;
+    (void)state;
+    open_spool(s, &config);
+    /* where this thread is stopped for long there was time: then again */
+    for (int tries = 0; tries < 20 && most < 45; tries++) {
+        unsigned count = free_after_many(s, 60);
+        assert_true(count <= 45);
+        most = count > most ? count : most;
+    }
+    assert_int_equal(most, 45);
+    for (int i = 0; i < 2000 && (i == 0 || stats.free_files > 5); i++) {
+        poll(NULL, 0, 5);
+        store_stats(s->store, &stats);
+    }
+    assert_int_equal(stats.free_files, 5);
+    assert_int_equal(count_entries("free"), 5);
+    end_spool(s);
+}
+
+/* A start takes over what the last process had no time for. */
+static void a_surplus_outlives_a_restart_and_then_goes(void **state)
+{
+    static const struct store_config config = {
+        .sync_threads = 1, .batch_max = 8, .free_max = 5, .surplus_max = 40, .open_max = 64};
+    struct spool *s = new_spool();
+    struct store_stats stats = {0};
+    char name[32];
+    (void)state;
+    open_spool(s, &config);
+    close_spool(s);
+    for (int i = 100; i < 130; i++) {
+        snprintf(name, sizeof name, "free/%d", i);
+        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    open_spool(s, &config);
+    for (int i = 0; i < 2000 && (i == 0 || stats.free_files > 5); i++) {
+        poll(NULL, 0, 5);
+        store_stats(s->store, &stats);
+    }
+    assert_int_equal(count_entries("free"), 5);
+    end_spool(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spare_files_are_made_while_nothing_happens),
+        cmocka_unit_test(files_beyond_the_limit_are_removed_when_there_is_time),
+        cmocka_unit_test(a_surplus_outlives_a_restart_and_then_goes),
         cmocka_unit_test(test_commit_is_found_after_a_restart),
         cmocka_unit_test(test_finished_file_is_recycled_once_durable),
         cmocka_unit_test(test_finish_becomes_durable_without_commits),
