@@ -20,7 +20,9 @@ enum {
     AT_HEADER_SUM = 184,
     ID_FIELD = 24,
     FLAG_LARGE = 1,
-    ENVELOPE_FIXED = 8 + 4 + 1 + 1 + 2 /* arrival, flags, ret, class, reserved */
+    ENVELOPE_FIXED = 8 + 4 + 1 + 1 + 2, /* arrival, flags, ret, class, fields that follow */
+    VERSION_PLAIN = 1,
+    VERSION_SIGNER = 2
 };
 
 static const char magic[8] = {'P', 'O', 'S', 'T', 'E', 'R', 'N', '\n'};
@@ -104,8 +106,8 @@ static void add_counted(struct buf *b, struct slice s)
     buf_adds(b, s);
 }
 
-/* In the envelope's two bytes of flags: a field follows the recipients. */
-enum { HAS_SIGNER = 1 };
+/* In the envelope's two bytes of fields: what follows the recipients. */
+enum { HAS_SIGNER = 1, FIELDS_KNOWN = HAS_SIGNER };
 
 /* The envelope's encoded length, or 0 if a limit is passed. */
 static uint64_t envelope_length(const struct spool_envelope *v)
@@ -162,7 +164,7 @@ static void write_header(char *at, const struct spool_layout *l, uint64_t sum)
 {
     memset(at, 0, SPOOL_HEADER);
     memcpy(at + AT_MAGIC, magic, sizeof magic);
-    wire_put(at + AT_VERSION, SPOOL_VERSION, 4);
+    wire_put(at + AT_VERSION, l->version, 4);
     wire_put(at + AT_FLAGS, l->large ? FLAG_LARGE : 0, 4);
     memcpy(at + AT_ID, l->id.text, sizeof l->id.text);
     wire_put(at + AT_ENVELOPE_LEN, l->envelope_len, 8);
@@ -178,6 +180,7 @@ static int start_layout(struct spool_layout *l, const struct id *id, const struc
                         struct slice prefix, uint64_t body_len, bool large)
 {
     *l = (struct spool_layout){.id = *id,
+                               .version = v->signer.len ? VERSION_SIGNER : VERSION_PLAIN,
                                .envelope_len = envelope_length(v),
                                .prefix_len = prefix.len,
                                .body_len = body_len,
@@ -235,8 +238,15 @@ static enum spool_verdict corrupt(struct err *e, const char *what)
     return SPOOL_CORRUPT;
 }
 
+static enum spool_verdict newer(struct err *e, const char *what, uint64_t bits)
+{
+    err_set(e, "%s (%#x) of a later version than this program knows", what, (unsigned)bits);
+    return SPOOL_NEWER;
+}
+
 static int read_lengths(const char *h, struct spool_layout *l)
 {
+    l->version = (uint32_t)wire_get(h + AT_VERSION, 4);
     l->large = wire_get(h + AT_FLAGS, 4) & FLAG_LARGE;
     l->envelope_len = wire_get(h + AT_ENVELOPE_LEN, 8);
     l->recipient_count = (uint32_t)wire_get(h + AT_RECIPIENTS, 4);
@@ -268,6 +278,9 @@ enum spool_verdict spool_decode_header(struct slice header, uint64_t file_size,
     }
     if (wire_get(h + AT_HEADER_SUM, 8) != XXH3_64bits(h, AT_HEADER_SUM))
         return corrupt(e, "the header's checksum is wrong");
+    uint64_t flags = wire_get(h + AT_FLAGS, 4);
+    if (flags & ~(uint64_t)FLAG_LARGE)
+        return newer(e, "the header has a flag", flags);
     struct slice id = slice_make(h + AT_ID, ID_FIELD);
     id.len = slice_chr(id, '\0');
     if (version == 0 || id_parse(id, &layout->id) < 0 || read_lengths(h, layout) < 0)
@@ -287,13 +300,14 @@ bool spool_status_valid(char status)
            status == SPOOL_BOUNCED || status == SPOOL_DROPPED;
 }
 
-static void read_envelope(struct wire *w, struct spool_envelope *v)
+/* Returns the bits of fields that are not known; what these hold is left in *w. */
+static uint64_t read_envelope(struct wire *w, struct spool_envelope *v)
 {
     v->arrival = (int64_t)wire_number(w, 8);
     v->flags = (uint32_t)wire_number(w, 4);
     v->ret = (uint8_t)wire_number(w, 1);
     v->mail_class = (uint8_t)wire_number(w, 1);
-    uint64_t more = wire_number(w, 2);
+    uint64_t fields = wire_number(w, 2);
     v->account = wire_counted(w);
     v->client = wire_counted(w);
     v->message_id = wire_counted(w);
@@ -301,8 +315,9 @@ static void read_envelope(struct wire *w, struct spool_envelope *v)
     v->envid = wire_counted(w);
     v->recipient_count = (uint32_t)wire_number(w, 4);
     v->recipients = wire_counted(w);
-    if (more & HAS_SIGNER)
+    if (fields & HAS_SIGNER) /* in files of version 1, too: that was so for a while */
         v->signer = wire_counted(w);
+    return fields & ~(uint64_t)FIELDS_KNOWN;
 }
 
 enum spool_verdict spool_decode_envelope(struct slice header, const struct spool_layout *layout,
@@ -319,7 +334,11 @@ enum spool_verdict spool_decode_envelope(struct slice header, const struct spool
         envelope_sum(envelope_bytes, prefix, layout->large))
         return corrupt(e, "the envelope's checksum is wrong");
     struct wire w = {envelope_bytes, false};
-    read_envelope(&w, envelope);
+    uint64_t unknown = read_envelope(&w, envelope);
+    if (unknown) { /* its checksum is right: a later program wrote it */
+        *envelope = (struct spool_envelope){0};
+        return newer(e, "the envelope has a field", unknown);
+    }
     if (w.failed || w.rest.len || envelope->recipient_count != layout->recipient_count ||
         !recipients_match(envelope->recipients, envelope->recipient_count))
         return corrupt(e, "the envelope is malformed");

@@ -19,6 +19,10 @@
  * content, which a peer chose, and is never looked at. A record counts only
  * with this message's ID and a good checksum.
  *
+ * Versions: 1, and 2 where the envelope has a signer. A file gets the lowest that
+ * says all of it, so that an earlier program, after a downgrade, delivers what it
+ * understands and leaves the rest alone (B79).
+ *
  *   0 magic   8 u32 version   12 u32 flags   16 ID (24)   40 u64 envelope length
  *   48 u32 recipients   56 u64 prefix length   64 u64 body length
  *   72 u64 content sum   168 zero ...   176 u64 envelope sum   184 u64 header sum
@@ -32,7 +36,7 @@
 #include "core/id.h"
 
 enum {
-    SPOOL_VERSION = 1,
+    SPOOL_VERSION = 2, /* the latest that is known */
     SPOOL_HEADER = 192,
     SPOOL_LARGE_BODY = 4096,
     SPOOL_ENVELOPE_MAX = 64 * 1024 * 1024,
@@ -75,6 +79,7 @@ int spool_rcpt_next(struct slice *list, struct spool_rcpt *r);
 /* What lies where in a file. */
 struct spool_layout {
     struct id id;
+    uint32_t version;
     uint64_t envelope_at, envelope_len, status_at, prefix_at, prefix_len, body_at, body_len;
     uint64_t records_at;
     uint32_t recipient_count; /* status bytes */
@@ -109,7 +114,8 @@ enum spool_verdict spool_decode_header(struct slice header, uint64_t file_size,
                                        struct err *e);
 /* Checks the checksum over the envelope (and a large message's prefix; not
  * looked at for a small one) and the status bytes, and decodes the envelope;
- * its slices borrow from `envelope_bytes`. */
+ * its slices borrow from `envelope_bytes`. An envelope that is whole and has a
+ * field that this program does not know is SPOOL_NEWER. */
 enum spool_verdict spool_decode_envelope(struct slice header, const struct spool_layout *layout,
                                          struct slice envelope_bytes, struct slice status,
                                          struct slice prefix, struct spool_envelope *envelope,

@@ -281,7 +281,7 @@ QUARANTINED = {
     "B82_length": overwrite(64, b"\1\2"),
 }
 LEFT_ALONE = {
-    "B79_later_version": overwrite(8, b"\2"),
+    "B79_later_version": overwrite(8, b"\xff"),
     "B80_symlink": replace_by(lambda kept, path: os.symlink(kept, path)),
     "B80_fifo": replace_by(lambda kept, path: os.mkfifo(path)),
     "B80_hard_link": replace_by(lambda kept, path: os.link(kept, path)),

@@ -7,8 +7,11 @@
 
 #include <cmocka.h>
 
+#include <xxhash.h>
+
 #include "core/mem.h"
 #include "spool/format.h"
+#include "spool/wire.h"
 
 enum { LIMIT = 1 << 20 };
 
@@ -90,6 +93,16 @@ static void make_small(struct buf *file, struct spool_layout *l, struct buf *lis
                      0);
 }
 
+static void make_signed(struct buf *file, struct spool_layout *l, struct buf *list)
+{
+    struct id id = sample_id();
+    struct spool_envelope v = sample_envelope(list);
+    v.signer = SLICE("example.com");
+    assert_int_equal(spool_encode_small(file, l, &id, &v, SLICE("Received: x\r\n"),
+                                        SLICE("Subject: y\r\n\r\nbody\r\n")),
+                     0);
+}
+
 static void test_small_round_trip(void **state)
 {
     struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
@@ -139,14 +152,14 @@ static void test_large_round_trip(void **state)
 }
 
 /* Every single bit of header and envelope; a status byte and content excepted. */
-static void test_B77_F40_every_flipped_bit_shows(void **state)
+static void check_flipped_bits(void (*make)(struct buf *file, struct spool_layout *l,
+                                            struct buf *list))
 {
     struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
     struct spool_layout l, again;
     struct spool_envelope v;
     struct id id = sample_id();
-    (void)state;
-    make_small(&file, &l, &list);
+    make(&file, &l, &list);
     for (size_t bit = 0; bit < l.status_at * 8; bit++) {
         file.data[bit / 8] = (char)(file.data[bit / 8] ^ (1 << bit % 8));
         enum spool_verdict verdict = decode(buf_slice(&file), &id, &again, &v);
@@ -160,14 +173,21 @@ static void test_B77_F40_every_flipped_bit_shows(void **state)
     buf_free(&list);
 }
 
-static void test_B76_every_truncation_shows(void **state)
+static void test_B77_F40_every_flipped_bit_shows(void **state)
+{
+    (void)state;
+    check_flipped_bits(make_small);
+    check_flipped_bits(make_signed);
+}
+
+static void check_truncations(void (*make)(struct buf *file, struct spool_layout *l,
+                                           struct buf *list))
 {
     struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
     struct spool_layout l, again;
     struct spool_envelope v;
     struct id id = sample_id();
-    (void)state;
-    make_small(&file, &l, &list);
+    make(&file, &l, &list);
     for (size_t len = 0; len < file.len; len++) {
         /* a copy of its own size, so that the sanitizer sees a read beyond it */
         char *cut = xmalloc(len + 1);
@@ -179,6 +199,13 @@ static void test_B76_every_truncation_shows(void **state)
     buf_free(&list);
 }
 
+static void test_B76_every_truncation_shows(void **state)
+{
+    (void)state;
+    check_truncations(make_small);
+    check_truncations(make_signed);
+}
+
 static void test_other_id_and_B79_newer_version(void **state)
 {
     struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
@@ -188,8 +215,109 @@ static void test_other_id_and_B79_newer_version(void **state)
     (void)state;
     make_small(&file, &l, &list);
     assert_int_equal(decode(buf_slice(&file), &other, &l, &v), SPOOL_OTHER_ID);
-    file.data[8] = 2;
+    file.data[8] = SPOOL_VERSION + 1;
     assert_int_equal(decode(buf_slice(&file), &id, &l, &v), SPOOL_NEWER);
+    buf_free(&file);
+    buf_free(&list);
+}
+
+/* ---- the signer: a field that files of version 1 do not have ------------------------ */
+
+enum { AT_VERSION = 8, AT_FLAGS = 12, AT_FIELDS = SPOOL_HEADER + 14 };
+
+/* As a program would have written it that changed these bytes. */
+static void mend_sums(char *file, const struct spool_layout *l)
+{
+    enum { AT_ENVELOPE_SUM = 176, AT_HEADER_SUM = 184 };
+    wire_put(file + AT_ENVELOPE_SUM, XXH3_64bits(file + l->envelope_at, l->envelope_len), 8);
+    wire_put(file + AT_HEADER_SUM, XXH3_64bits(file, AT_HEADER_SUM), 8);
+}
+
+static void test_B79_only_files_with_a_signer_need_version_2(void **state)
+{
+    struct buf plain = BUF_INIT(LIMIT), file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
+    struct spool_layout l;
+    struct spool_envelope v;
+    struct id id = sample_id();
+    (void)state;
+    make_small(&plain, &l, &list);
+    assert_int_equal(wire_get(plain.data + AT_VERSION, 4), 1);
+    assert_int_equal(decode(buf_slice(&plain), &id, &l, &v), SPOOL_GOOD);
+    assert_int_equal(l.version, 1);
+    assert_int_equal(v.signer.len, 0);
+
+    buf_clear(&list);
+    make_signed(&file, &l, &list);
+    assert_int_equal(wire_get(file.data + AT_VERSION, 4), 2);
+    assert_int_equal(decode(buf_slice(&file), &id, &l, &v), SPOOL_GOOD);
+    assert_int_equal(l.version, 2);
+    assert_true(slice_eq(v.signer, SLICE("example.com")));
+    check_envelope(&v);
+    /* for a while such files had version 1: they are mail, too */
+    file.data[AT_VERSION] = 1;
+    mend_sums(file.data, &l);
+    assert_int_equal(decode(buf_slice(&file), &id, &l, &v), SPOOL_GOOD);
+    assert_true(slice_eq(v.signer, SLICE("example.com")));
+    buf_free(&plain);
+    buf_free(&file);
+    buf_free(&list);
+}
+
+static void test_large_round_trip_with_a_signer(void **state)
+{
+    struct buf head = BUF_INIT(LIMIT), tail = BUF_INIT(LIMIT), file = BUF_INIT(LIMIT);
+    struct buf list = BUF_INIT(LIMIT);
+    struct id id = sample_id();
+    struct spool_layout l, again;
+    struct spool_envelope in = sample_envelope(&list), v;
+    (void)state;
+    in.signer = SLICE("example.com");
+    assert_int_equal(
+        spool_encode_large(&head, &tail, &l, &id, &in, SLICE("Received: x\r\n"), 5000, 42), 0);
+    buf_adds(&file, buf_slice(&head));
+    while (file.len < SPOOL_LARGE_BODY + 5000)
+        buf_addc(&file, 'b');
+    buf_adds(&file, buf_slice(&tail));
+    assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_GOOD);
+    assert_int_equal(again.version, 2);
+    assert_true(slice_eq(v.signer, SLICE("example.com")));
+    check_envelope(&v);
+    buf_free(&head);
+    buf_free(&tail);
+    buf_free(&file);
+    buf_free(&list);
+}
+
+/* A bit that this program does not know says that there is more: neither damaged nor to be
+ * delivered without it. */
+static void test_B79_unknown_bits_are_of_a_later_version(void **state)
+{
+    struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
+    struct spool_layout l, again;
+    struct spool_envelope v;
+    struct id id = sample_id();
+    (void)state;
+    make_signed(&file, &l, &list);
+    for (size_t bit = 1; bit < 16; bit++) {
+        char *at = file.data + AT_FIELDS + bit / 8;
+        *at = (char)(*at ^ (1 << bit % 8));
+        assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_CORRUPT);
+        mend_sums(file.data, &l);
+        assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_NEWER);
+        assert_int_equal(v.recipients.len, 0);
+        *at = (char)(*at ^ (1 << bit % 8));
+    }
+    for (size_t bit = 1; bit < 32; bit++) {
+        char *at = file.data + AT_FLAGS + bit / 8;
+        *at = (char)(*at ^ (1 << bit % 8));
+        mend_sums(file.data, &l);
+        assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_NEWER);
+        *at = (char)(*at ^ (1 << bit % 8));
+    }
+    /* a field that is announced and not there, or there and not announced */
+    file.data[AT_FIELDS] = 0;
+    mend_sums(file.data, &l);
+    assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_CORRUPT);
     buf_free(&file);
     buf_free(&list);
 }
@@ -332,6 +460,9 @@ int main(void)
         cmocka_unit_test(test_B77_F40_every_flipped_bit_shows),
         cmocka_unit_test(test_B76_every_truncation_shows),
         cmocka_unit_test(test_other_id_and_B79_newer_version),
+        cmocka_unit_test(test_B79_only_files_with_a_signer_need_version_2),
+        cmocka_unit_test(test_large_round_trip_with_a_signer),
+        cmocka_unit_test(test_B79_unknown_bits_are_of_a_later_version),
         cmocka_unit_test(test_B83_unknown_status),
         cmocka_unit_test(test_encoder_refuses_what_it_could_not_read),
         cmocka_unit_test(test_records_round_trip),

@@ -131,7 +131,7 @@ static void test_B79_later_version_is_left_alone(void **state)
 {
     struct pair p = make_pair();
     (void)state;
-    overwrite(p.path, 8, "\x02", 1);
+    overwrite(p.path, 8, "\xff", 1);
     check_pair(&p, 0, 1);
 }
 
