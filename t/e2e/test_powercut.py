@@ -40,6 +40,24 @@ def test_the_recorder_knows_all_calls_that_change_the_spool():
     assert not shim.unknown_calls(BUILD)
 
 
+def step(call, begin, end, begin_ns, end_ns):
+    return shim.Record(call, 1, 0, begin, end, begin_ns, end_ns, 7, False, (1, "a"), (0, ""), 0, 0,
+                       b"")
+
+
+def test_a_removal_comes_after_the_delivery_whatever_other_threads_did_meanwhile():
+    """Another thread's write ended, by the clock, before the removal began, and got its
+    number after it."""
+    second = 10**9
+    write = step(shim.WRITE, 1, 6, 1 * second, 3 * second)
+    removal = step(shim.UNLINK, 5, 7, 4 * second, 5 * second)
+    rec = powercut_scenario.Recording({}, 0, [write, removal], {}, {}, [], [], {}, [])
+    assert rec.position(2.0) == removal.begin, "a removal after the delivery seems too early"
+    assert rec.position(4.5) == removal.end, "a removal before the delivery would not be found"
+    assert rec.position(0.0) == write.begin
+    assert rec.position(6.0) > removal.end
+
+
 @pytest.mark.parametrize("which", ["recording", "journalled"])
 def test_F20_power_cut_at_every_write(request, which):
     directory, rec = request.getfixturevalue(which)

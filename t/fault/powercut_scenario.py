@@ -6,6 +6,7 @@ import collections
 import ctypes
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import random
@@ -85,6 +86,9 @@ class Recording:
         self.sends = [(r.begin_ns, r.begin) for r in self.records if r.call == shim.SEND]
         self.times = sorted([(r.begin_ns, r.begin) for r in self.records] +
                             [(r.end_ns, r.end) for r in self.records if r.end])
+        # for each of them the earliest position from this time on: a thread that lost the
+        # CPU between its look at the clock and its number has an early time and a late number
+        self.earliest = list(itertools.accumulate((p for _, p in reversed(self.times)), min))[::-1]
 
     def told_by(self, seconds):
         """Position of the last thing that qmgr sent before this time: what somebody
@@ -93,9 +97,10 @@ class Recording:
         return self.sends[i - 1][1] if i else 0
 
     def position(self, seconds):
-        """Position of the first step after this time."""
+        """Position of the first step that may have come after this time; what was known
+        outside by then was known to those who made this step."""
         i = bisect.bisect_left(self.times, (int(seconds * 1e9), 0))
-        return self.times[i][1] if i < len(self.times) else self.times[-1][1] + 1
+        return self.earliest[i] if i < len(self.times) else max(p for _, p in self.times) + 1
 
     def time(self, position):
         """When this step was, in seconds."""

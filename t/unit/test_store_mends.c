@@ -10,13 +10,14 @@
 #include "core/fault.h"
 
 #define STORE_HARNESS_JOURNAL .journal_size = 1 << 20
+#include "qmgr/store_internal.h"
 #include "spool/journal.h"
 #include "store_harness.h"
 
 #ifdef POSTERN_FAULTS
 
 static const struct slice body = SLICE("Subject: x\r\n\r\nhello\r\n");
-enum { FOREVER = 1 << 30, PIECE_US = 2000, AGAIN = 77 };
+enum { FOREVER = 1 << 30, PIECE_US = 2000, AGAIN = 77, GATE_PIECES = 5000 };
 
 /* ---- calls that are watched ------------------------------------------------------------- */
 
@@ -31,12 +32,33 @@ static struct {
     atomic_uint whole, torn; /* such writes; those that had something else there */
     atomic_uint starve_at;   /* after so many of them no file can be opened; 0: any can */
     atomic_bool hold;        /* syncfs waits until corrupt/ has something, and fails */
+    atomic_bool sync_gate;   /* syncfs waits while this is set */
+    atomic_int ring_gate;    /* writes of blocks to this descriptor wait, if it is not 0... */
+    atomic_uint let;         /* ...but so many */
+    atomic_uint syncs_held, blocks_held; /* that came to a gate so far */
 } calls;
 
 static void a_moment(void)
 {
     const struct timespec t = {0, PIECE_US * 1000L};
     nanosleep(&t, NULL);
+}
+
+/* No gate holds for ever: then a test fails. */
+static void pass_sync_gate(void)
+{
+    calls.syncs_held++;
+    for (int i = 0; i < GATE_PIECES && calls.sync_gate; i++)
+        a_moment();
+}
+
+static void pass_ring_gate(void)
+{
+    calls.blocks_held++;
+    for (int i = 0; i < GATE_PIECES && calls.ring_gate && calls.let == 0; i++)
+        a_moment();
+    if (calls.let > 0)
+        calls.let--;
 }
 
 static void descriptors(rlim_t most)
@@ -49,6 +71,8 @@ static void descriptors(rlim_t most)
 
 ssize_t pwrite(int fd, const void *bytes, size_t len, off_t at)
 {
+    if (calls.ring_gate && fd == calls.ring_gate && at >= JOURNAL_PAGE)
+        pass_ring_gate();
     unsigned number = ++calls.writes;
     size_t status_at = calls.status_at;
     if (status_at && at == 0 && len > status_at) {
@@ -73,6 +97,8 @@ int fdatasync(int fd)
 
 int syncfs(int fd)
 {
+    if (calls.sync_gate)
+        pass_sync_gate();
     if (!calls.hold)
         return (int)syscall(SYS_syncfs, fd);
     for (int i = 0; i < 200 && count_entries("corrupt") == 0; i++)
@@ -245,25 +271,80 @@ static unsigned fill_ring(struct spool *s, struct id *first, struct store_ref *r
     return count;
 }
 
+/* Lets the loop run until so many calls have come to their gate. */
+static void wait_held(struct spool *s, atomic_uint *held, unsigned count)
+{
+    for (int i = 0; *held < count; i++) {
+        assert_true(i < GATE_PIECES);
+        event_base_loop(s->base, EVLOOP_NONBLOCK);
+        a_moment();
+    }
+}
+
+static void wait_landed(struct store *s)
+{
+    for (unsigned landed = 0, i = 0; landed == 0; i++) {
+        assert_true(i < GATE_PIECES);
+        a_moment();
+        pthread_mutex_lock(&s->mutex);
+        landed = s->landed;
+        pthread_mutex_unlock(&s->mutex);
+    }
+}
+
+static unsigned length(const struct list *head, unsigned most)
+{
+    unsigned n = 0;
+    for (const struct list *at = head->next; at != head && n <= most; at = at->next)
+        n++;
+    return n;
+}
+
+/* Files of messages were written and are being synced. In one turn of the disk thread it hears
+ * that they are durable, of which the ring is told in the next block, and of changes of one of
+ * them, *id, more than has room. Returns how many messages that block says to have files,
+ * when the thread is about to write it. */
+static unsigned filed_and_changed(struct spool *s, struct id *id, struct store_ref ref,
+                                  unsigned records, unsigned most)
+{
+    struct journal *j = &s->store->disk.journal;
+    static char text[1000];
+    memset(text, 'y', sizeof text);
+    calls.ring_gate = j->fd; /* the disk thread stops at the end of its turn with this mark */
+    store_mark(s->store, id, &ref, 0, SPOOL_SENT);
+    wait_held(s, &calls.blocks_held, 1);
+    *id = container_of(j->filed.next, struct kept, stage)->id; /* it stands still */
+    ref.bucket = store_bucket_of(id);                          /* all are alike */
+    calls.sync_gate = false;
+    wait_landed(s->store);
+    for (unsigned i = 0; i < records; i++)
+        append(s, id, &ref, slice_make(text, sizeof text), NULL);
+    while (!list_empty(&s->store->outbox))
+        event_base_loop(s->base, EVLOOP_NONBLOCK);
+    calls.let = 1; /* and again at the end of the next one */
+    wait_held(s, &calls.blocks_held, 2);
+    assert_false(list_empty(&j->pending));
+    unsigned noted = length(&j->noting, most);
+    calls.ring_gate = 0;
+    return noted;
+}
+
 static void test_F21_a_change_that_finds_no_room_is_noted_once(void **state)
 {
     enum { RECORDS = 60 };
     struct spool *s = new_spool();
     struct id id, next = id_new();
     struct store_ref ref;
-    static char text[1000];
     (void)state;
-    memset(text, 'y', sizeof text);
     open_spool(s, default_config());
+    calls.sync_gate = true;
     unsigned count = fill_ring(s, &id, &ref);
     assert_true(count > 10);
     wait_files(s, count);
-    /* in one turn of the disk thread: the files are durable, of which the ring is told in
-     * the next block; and changes, more than has room in that */
-    store_sync(s->store, on_sync, s);
-    for (unsigned i = 0; i < RECORDS; i++)
-        append(s, &id, &ref, slice_make(text, sizeof text), NULL);
-    wait_answer(s);
+    wait_held(s, &calls.syncs_held, 1);
+    unsigned noted = filed_and_changed(s, &id, ref, RECORDS, count);
+    /* the sync that came to its end was of the first of them, at least */
+    assert_true(noted > 1 && noted <= count);
     for (unsigned i = 0; i < 4; i++)
         sync_now(s);
     assert_string_equal(s->error, "");
