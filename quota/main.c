@@ -29,13 +29,20 @@ static struct quota quota;
 
 /* ---- the database ------------------------------------------------------------------ */
 
+static void on_alive(void *arg)
+{
+    service_alive(arg);
+}
+
 static int open_database(struct quota *q, struct err *e)
 {
     enum kv_condition condition;
     struct kv_config c = {.directory = ".",
                           .tables = table_names,
                           .table_count = T_COUNT,
-                          .cache_bytes = (uint64_t)q->s->config->accounts_cache_size};
+                          .cache_bytes = (uint64_t)q->s->config->accounts_cache_size,
+                          .alive = on_alive,
+                          .arg = q->s};
     q->kv = kv_open(&c, &condition, e);
     if (!q->kv)
         return err_prefix(e, "%s: ", q->s->config->accounts_directory);

@@ -113,6 +113,17 @@ static void on_heartbeat(evutil_socket_t fd, short what, void *arg)
         ipc_heartbeat_encode(channel_out(s->master), &(struct ipc_heartbeat){.tick = ++tick});
 }
 
+void service_alive(struct service *s)
+{
+    static int64_t last;
+    int64_t now = clock_mono();
+    if (now - last < CLOCK_SECOND)
+        return;
+    last = now;
+    on_heartbeat(-1, 0, s);
+    channel_flush_all();
+}
+
 static void on_drain_over(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;

@@ -99,6 +99,10 @@ struct service_ops {
 int service_main(int argc, char **argv, const struct service_ops *ops);
 /* Ends the loop after this turn; what is queued on channels is sent. */
 void service_stop(struct service *s);
+/* start() works and needs long: sends a heartbeat, at most one a second, so that master's
+ * watchdog does not take the process for one that hangs. Call it where work goes on, never
+ * from a timer of its own. */
+void service_alive(struct service *s);
 /* Asks master for a connection to an address that the configuration names; CONNECTING with
  * the same tag answers. False: master is gone. `service` is a struct service (remote.h wants
  * a callback of this shape). */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "core/fault.h"
 #include "core/mem.h"
@@ -14,33 +15,104 @@ enum {
     LOCKS_MAX = 200000,  /* a transaction holds one for each page that it changes */
     LOCKS_HASHED = 4001, /* places in their table, else as many as LOCKS_MAX: 26 MB */
     PAGE_BYTES = 4096,
-    BATCH_HEADER = 9 /* table and flag, lengths of key and value */
+    BATCH_HEADER = 9,         /* table and flag, lengths of key and value */
+    ROOM_BYTES = 1024 * 1024, /* of a disk that is not full */
+    KV_LIST_MAX = 4096        /* of a small text file in db/ */
 };
 
 /* ---- opening --------------------------------------------------------------- */
 
-/* What Berkeley DB says of itself; the last sentence is the one that tells. */
+/* What Berkeley DB says of itself: the first sentence names the cause, others are what followed
+ * from it, except for some that name nothing. */
 static void on_message(const DB_ENV *env, const char *prefix, const char *message)
 {
+    static const char *const empty[] = {"BDB0060", "BDB0061", "BDB0178", "BDB1544", "BDB1581"};
     struct kv *kv = env->app_private;
     (void)prefix;
-    snprintf(kv->said, sizeof kv->said, "%s", message);
+    for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
+        if (strncmp(message, empty[i], strlen(empty[i])) == 0)
+            return;
+    if (!*kv->said)
+        snprintf(kv->said, sizeof kv->said, "%s", message);
 }
 
 static void on_event(DB_ENV *env, u_int32_t event, void *info)
 {
     struct kv *kv = env->app_private;
-    (void)info;
-    if (event == DB_EVENT_PANIC)
-        atomic_store(&kv->failed, true);
+    if (event != DB_EVENT_PANIC)
+        return;
+    if (info && atomic_load(&kv->panicked) == 0)
+        atomic_store(&kv->panicked, *(const int *)info);
+    atomic_store(&kv->failed, true);
+}
+
+static void on_progress(DB_ENV *env, int what, int percent)
+{
+    (void)what, (void)percent;
+    kv_alive(env->app_private);
+}
+
+void kv_alive(const struct kv *kv)
+{
+    if (kv->config && kv->config->alive)
+        kv->config->alive(kv->config->arg);
+}
+
+bool kv_is_damage(const struct kv *kv, int rc)
+{
+    static const int others[] = {
+        ENOSPC, EDQUOT, EFBIG,  ENOMEM, EMFILE, ENFILE,           EACCES,
+        EPERM,  EROFS,  EAGAIN, EINTR,  EBUSY,  DB_LOCK_DEADLOCK, DB_VERSION_MISMATCH};
+    if (rc == DB_RUNRECOVERY && atomic_load(&kv->panicked) != 0)
+        rc = atomic_load(&kv->panicked);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (rc == others[i])
+            return false;
+    return rc != 0;
 }
 
 int kv_fail(struct kv *kv, int rc, const char *what, struct err *e)
 {
+    int cause = rc == DB_RUNRECOVERY ? atomic_load(&kv->panicked) : 0;
     if (rc == DB_RUNRECOVERY)
         atomic_store(&kv->failed, true);
-    return err_set(e, "%s/db: %s: %s%s%s", kv->directory, what, db_strerror(rc),
-                   *kv->said ? ": " : "", kv->said);
+    err_set(e, "%s/db: %s: %s%s%s%s%s", kv->directory, what, db_strerror(rc),
+            cause && cause != rc ? ": " : "", cause && cause != rc ? db_strerror(cause) : "",
+            *kv->said ? ": " : "", kv->said);
+    if (e)
+        e->number = cause ? cause : rc;
+    return -1;
+}
+
+/* An error of a database that was open: if a page of it is damaged, the next start has to know
+ * that, because opening does not look at every page. */
+static int fail_reading(struct kv *kv, int rc, struct err *e)
+{
+    kv_fail(kv, rc, "cannot read", e);
+    bool panicked = rc == DB_RUNRECOVERY && atomic_load(&kv->panicked) != EIO;
+    if ((panicked && kv_is_damage(kv, rc)) || rc == DB_PAGE_NOTFOUND || rc == DB_VERIFY_BAD ||
+        rc == EIO)
+        kv_mark_damaged(kv, e->text);
+    return -1;
+}
+
+void kv_break(struct kv *kv, int rc)
+{
+    int none = 0;
+    (void)atomic_compare_exchange_strong(&kv->panicked, &none, rc);
+    atomic_store(&kv->failed, true);
+    if (kv->env)
+        (void)kv->env->set_flags(kv->env, DB_PANIC_ENVIRONMENT, 1);
+}
+
+static int fail_writing(struct kv *kv, int rc, const char *what, struct err *e)
+{
+    kv_fail(kv, rc, what, e);
+    bool panicked = rc == DB_RUNRECOVERY && atomic_load(&kv->panicked) != EIO;
+    if ((panicked && kv_is_damage(kv, rc)) || rc == DB_PAGE_NOTFOUND)
+        kv_mark_damaged(kv, e->text);
+    kv_break(kv, rc);
+    return -1;
 }
 
 static int configure(struct kv *kv, uint64_t cache_bytes)
@@ -63,13 +135,16 @@ static int configure(struct kv *kv, uint64_t cache_bytes)
         rc = env->set_lk_detect(env, DB_LOCK_DEFAULT);
     if (rc == 0)
         rc = env->set_event_notify(env, on_event);
+    if (rc == 0)
+        rc = env->set_feedback(env, on_progress);
     return rc;
 }
 
-static int open_table(struct kv *kv, const char *name, DB **out)
+static int open_table(struct kv *kv, const char *name, bool create, DB **out)
 {
     DB *db;
     char file[64];
+    const u_int32_t flags = DB_THREAD | DB_AUTO_COMMIT;
     snprintf(file, sizeof file, "%s.db", name);
     int rc = db_create(&db, kv->env, 0);
     if (rc)
@@ -79,40 +154,71 @@ static int open_table(struct kv *kv, const char *name, DB **out)
     if (rc == 0)
         rc = db->set_flags(db, DB_CHKSUM);
     if (rc == 0)
-        rc = db->open(db, NULL, file, NULL, DB_BTREE, DB_CREATE | DB_THREAD | DB_AUTO_COMMIT, 0600);
+        rc = db->open(db, NULL, file, NULL, DB_BTREE, create ? flags | DB_CREATE : flags, 0600);
     return rc;
 }
 
-int kv_open_environment(struct kv *kv, const struct kv_config *c, bool fatal, struct err *e)
+static bool is_listed(struct slice list, const char *name)
+{
+    while (list.len)
+        if (slice_eq(slice_cut(&list, '\n'), slice_str(name)))
+            return true;
+    return false;
+}
+
+/* A table that was there is not made anew: without its file the database is damaged. */
+static int open_tables(struct kv *kv, const char *name, struct err *e)
+{
+    const struct kv_config *c = kv->config;
+    struct buf before = BUF_INIT(KV_LIST_MAX), now = BUF_INIT(KV_LIST_MAX);
+    bool known = kv_read_file(kv, name, KV_TABLES, &before);
+    bool fresh = !known && !kv_exists(kv, "snapshot");
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < kv->count; i++) {
+        bool create = known ? !is_listed(buf_slice(&before), c->tables[i]) : fresh;
+        rc = open_table(kv, c->tables[i], create, &kv->tables[i]);
+        if (rc == 0)
+            rc = fault_point("kv.damaged");
+        if (rc)
+            kv_fail(kv, rc, c->tables[i], e);
+        (void)buf_printf(&now, "%s\n", c->tables[i]);
+    }
+    if (rc == 0 && !slice_eq(buf_slice(&before), buf_slice(&now)) &&
+        kv_write_file(kv, name, KV_TABLES, buf_slice(&now), e) < 0)
+        rc = e->number ? e->number : EIO;
+    buf_free(&before);
+    buf_free(&now);
+    return rc;
+}
+
+int kv_open_environment(struct kv *kv, const char *name, enum kv_recovery how, struct err *e)
 {
     char home[KV_DIRECTORY_MAX];
     const u_int32_t flags = DB_CREATE | DB_INIT_MPOOL | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_LOCK |
                             DB_PRIVATE | DB_THREAD;
-    snprintf(home, sizeof home, "%s/db", kv->directory);
+    kv_path(kv, name, home);
     kv->said[0] = '\0';
     atomic_store(&kv->failed, false);
+    atomic_store(&kv->panicked, 0);
     int rc = db_env_create(&kv->env, 0);
-    if (rc)
-        return kv_fail(kv, rc, "cannot begin", e);
-    kv->env->app_private = kv;
-    kv->env->set_errcall(kv->env, on_message);
-    rc = configure(kv, c->cache_bytes);
-    if (rc == 0)
-        rc = kv->env->open(kv->env, home, flags | (fatal ? DB_RECOVER_FATAL : DB_RECOVER), 0600);
-    if (rc)
-        return kv_fail(kv, rc, "cannot open the database", e);
-    for (unsigned i = 0; i < kv->count; i++) {
-        rc = open_table(kv, c->tables[i], &kv->tables[i]);
-        if (rc == 0 && fault_point("kv.damaged"))
-            rc = EINVAL;
-        if (rc)
-            return kv_fail(kv, rc, c->tables[i], e);
+    if (rc == 0) {
+        kv->env->app_private = kv;
+        kv->env->set_errcall(kv->env, on_message);
+        rc = configure(kv, kv->config->cache_bytes);
     }
-    return 0;
+    if (rc == 0)
+        rc = kv->env->open(kv->env, home,
+                           flags | (how == KV_RECOVER_FULL ? DB_RECOVER_FATAL : DB_RECOVER), 0600);
+    if (rc == 0)
+        return open_tables(kv, name, e);
+    kv_fail(kv, rc, "cannot open the database", e);
+    return rc;
 }
 
 void kv_close_environment(struct kv *kv)
 {
+    if (atomic_load(&kv->failed))
+        kv_break(kv, DB_RUNRECOVERY); /* else pages are written that the log does not have */
     for (unsigned i = 0; i < kv->count; i++) {
         if (kv->tables[i])
             (void)kv->tables[i]->close(kv->tables[i], 0);
@@ -123,38 +229,70 @@ void kv_close_environment(struct kv *kv)
     kv->env = NULL;
 }
 
-struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, struct err *e)
+/* On a full disk Berkeley DB finds all kinds of errors after the first. */
+static bool has_room(const struct kv *kv)
 {
-    struct kv *kv = xcalloc(1, sizeof *kv);
-    char home[KV_DIRECTORY_MAX];
-    struct stat st;
-    if (c->table_count > KV_TABLES_MAX || strlen(c->directory) > KV_DIRECTORY_MAX / 2)
-        panic("a database of %u tables", c->table_count);
-    kv->directory = xstrdup(c->directory);
-    kv->count = c->table_count;
-    snprintf(home, sizeof home, "%s/db", kv->directory);
-    bool rebuilt = kv_finish_rebuild(kv, home);
-    *condition = stat(home, &st) < 0 && errno == ENOENT ? KV_CREATED : KV_SOUND;
-    if (mkdir(home, 0700) < 0 && errno != EEXIST) {
-        err_sys(e, "%s: cannot create", home);
-        kv_close(kv);
-        return NULL;
-    }
-    if (kv_open_environment(kv, c, rebuilt, e) == 0) {
-        if (rebuilt) {
+    struct statvfs v;
+    return statvfs(kv->directory, &v) < 0 || (uint64_t)v.f_bavail * v.f_frsize >= ROOM_BYTES;
+}
+
+/* The database that is there: opened, or rebuilt if it is damaged. */
+static int open_existing(struct kv *kv, bool settled, enum kv_condition *condition, struct err *e)
+{
+    struct buf mark = BUF_INIT(KV_LIST_MAX);
+    bool damaged = kv_read_file(kv, "db", KV_DAMAGED, &mark);
+    if (damaged)
+        err_set(e, "%.*s", SLICE_ARG(buf_slice(&mark)));
+    buf_free(&mark);
+    if (!damaged) {
+        int rc = kv_open_environment(kv, "db", KV_RECOVER, e);
+        if (rc == 0 && settled) {
             *condition = KV_REBUILT;
             err_set(e,
                     "a rebuild from snapshot and log was interrupted, and is finished now; the "
                     "damaged files are in %s/damaged-*",
                     kv->directory);
         }
-        return kv;
+        if (rc == 0)
+            return 0;
+        damaged = kv_is_damage(kv, rc) && has_room(kv);
+        atomic_store(&kv->failed, true);
+        kv_close_environment(kv);
     }
-    kv_close_environment(kv);
-    if (*condition == KV_SOUND && kv_rebuild(kv, c, e) == 0) {
-        *condition = KV_REBUILT;
+    if (!damaged)
+        return err_prefix(e, "this is no damage, a start when its cause is over will do: ");
+    *condition = KV_REBUILT;
+    return kv_rebuild(kv, e);
+}
+
+static int open_or_make(struct kv *kv, enum kv_condition *condition, struct err *e)
+{
+    char home[KV_DIRECTORY_MAX];
+    int found = kv_settle(kv, e);
+    *condition = found == 0 ? KV_CREATED : KV_SOUND;
+    if (found > 0)
+        return open_existing(kv, found == 2, condition, e);
+    kv_path(kv, "db", home);
+    if (found < 0)
+        return -1;
+    if (mkdir(home, 0700) < 0)
+        return err_sys(e, "%s: cannot create", home);
+    return kv_open_environment(kv, "db", KV_RECOVER, e) == 0 ? 0 : -1;
+}
+
+struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, struct err *e)
+{
+    struct kv *kv = xcalloc(1, sizeof *kv);
+    if (c->table_count > KV_TABLES_MAX || strlen(c->directory) > KV_DIRECTORY_MAX / 2)
+        panic("a database of %u tables", c->table_count);
+    kv->directory = xstrdup(c->directory);
+    kv->count = c->table_count;
+    kv->config = c;
+    int rc = open_or_make(kv, condition, e);
+    kv->config = NULL;
+    if (rc == 0)
         return kv;
-    }
+    atomic_store(&kv->failed, true);
     kv_close(kv);
     return NULL;
 }
@@ -199,7 +337,7 @@ int kv_get(struct kv *kv, unsigned table, struct slice key, struct buf *value, s
             return 1;
         }
         if (rc != DB_BUFFER_SMALL)
-            return kv_fail(kv, rc, "cannot read", e);
+            return fail_reading(kv, rc, e);
         if (buf_reserve(value, v.size) < 0)
             return err_set(e, "%s/db: a value of %u bytes is too large", kv->directory, v.size);
     }
@@ -214,7 +352,7 @@ int kv_walk(struct kv *kv, unsigned table, struct slice from,
     k.flags = DB_DBT_MALLOC;
     int rc = db->cursor(db, NULL, &cursor, DB_READ_COMMITTED);
     if (rc)
-        return kv_fail(kv, rc, "cannot read", e);
+        return fail_reading(kv, rc, e);
     rc = cursor->get(cursor, &k, &v, from.len ? DB_SET_RANGE : DB_FIRST);
     bool first = true;
     while (rc == 0) {
@@ -230,7 +368,7 @@ int kv_walk(struct kv *kv, unsigned table, struct slice from,
         free(k.data);
     free(v.data);
     (void)cursor->close(cursor);
-    return rc == 0 || rc == DB_NOTFOUND ? 0 : kv_fail(kv, rc, "cannot read", e);
+    return rc == 0 || rc == DB_NOTFOUND ? 0 : fail_reading(kv, rc, e);
 }
 
 /* ---- writing --------------------------------------------------------------- */
@@ -306,16 +444,16 @@ int kv_apply(struct kv *kv, struct slice batch, struct err *e)
     DB_TXN *txn;
     int rc = kv->env->txn_begin(kv->env, NULL, &txn, 0);
     if (rc)
-        return kv_fail(kv, rc, "cannot begin a change", e);
+        return fail_writing(kv, rc, "cannot begin a change", e);
     rc = make_changes(kv, txn, batch);
     if (rc == 0)
         rc = fault_point("kv.apply");
     if (rc == 0) {
         rc = txn->commit(txn, DB_TXN_NOSYNC);
-        return rc ? kv_fail(kv, rc, "cannot make a change", e) : 0;
+        return rc ? fail_writing(kv, rc, "cannot make a change", e) : 0;
     }
     (void)txn->abort(txn);
-    return kv_fail(kv, rc, "cannot make a change", e);
+    return fail_writing(kv, rc, "cannot make a change", e);
 }
 
 int kv_sync(struct kv *kv, struct err *e)
@@ -323,11 +461,11 @@ int kv_sync(struct kv *kv, struct err *e)
     int rc = fault_point("kv.sync");
     if (rc == 0)
         rc = kv->env->log_flush(kv->env, NULL);
-    return rc ? kv_fail(kv, rc, "cannot write the log", e) : 0;
+    return rc ? fail_writing(kv, rc, "cannot write the log", e) : 0;
 }
 
 int kv_checkpoint(struct kv *kv, struct err *e)
 {
     int rc = kv->env->txn_checkpoint(kv->env, 0, 0, 0);
-    return rc ? kv_fail(kv, rc, "cannot write pages back", e) : 0;
+    return rc ? fail_writing(kv, rc, "cannot write pages back", e) : 0;
 }

@@ -7,7 +7,8 @@
  *   db/        the database and its log since the last snapshot
  *   snapshot/  a copy of the database (kv_snapshot); with the log in db/ it gives
  *              everything back, also when a file of db/ is damaged
- *   damaged-N/ a database that kv_open found damaged and rebuilt
+ *   damaged-N/ a database that was damaged and rebuilt
+ *   db.new/, db.ready/, snapshot.new/, snapshot.old/  only while one of them is made
  *
  * All calls block on the disk. Any thread may call; writes come from one thread
  * at a time.
@@ -32,6 +33,10 @@ struct kv_config {
     const char *const *tables; /* names of files; a table's number is its place here */
     unsigned table_count;
     uint64_t cache_bytes; /* of pages in memory */
+    /* Called again and again while kv_open recovers or rebuilds, which can take minutes: a
+     * sign that it goes on. May be NULL. */
+    void (*alive)(void *arg);
+    void *arg;
 };
 
 /* How kv_open found the database. */
@@ -41,9 +46,11 @@ enum kv_condition {
     KV_REBUILT  /* it was damaged: put together again from snapshot and log */
 };
 
-/* Opens or makes the database, recovering what the log has of it. NULL and why:
- * after damage that snapshot and log cannot repair, *e says what to do. With
- * KV_REBUILT *e tells what was wrong. */
+/* Opens or makes the database, recovering what the log has of it. A damaged one (one that
+ * does not open, or in which an earlier process met a damaged page) is rebuilt from the
+ * snapshot, or from nothing, and the log. NULL and why: after damage that they cannot repair,
+ * *e says what to do; a full disk, or a lack of descriptors, memory or rights, is no damage,
+ * and nothing was changed. With KV_REBUILT *e tells what was wrong. */
 struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, struct err *e);
 void kv_close(struct kv *kv);
 
@@ -68,12 +75,13 @@ int kv_sync(struct kv *kv, struct err *e);
 
 /* Writes changed pages back so that a start is quick. */
 int kv_checkpoint(struct kv *kv, struct err *e);
-/* A consistent copy in snapshot/, made while others work; then the log that it
- * replaces is removed. */
+/* A consistent copy in snapshot/, made while others work, checked and durable; then the log
+ * that it replaces is removed. On an error the snapshot before stays. */
 int kv_snapshot(struct kv *kv, struct err *e);
 /* Bytes of log since the last snapshot. */
 uint64_t kv_log_bytes(struct kv *kv);
-/* The database has failed in a way that only a new start can repair. */
+/* The database has failed in a way that only a new start can repair: kv_open rebuilds what
+ * was found to be damaged. */
 bool kv_failed(const struct kv *kv);
 
 #endif

@@ -6,10 +6,12 @@ import json
 import os
 import time
 
+import faults
 import pytest
 from accounts_rig import (CLIENT, DELIVERED, DENIED, FAILED, NONE, OK, REFUNDED, TEMPORARY,
                           TOO_MANY, Quota, Refused)
 from ipc import Closed
+from postern import Postern, wait_until
 from qmgr_peers import new_id
 
 MONTH = 'plan month { messages = 10\n at_limit = block\n zone = "Europe/Berlin" }\n'
@@ -593,6 +595,63 @@ def test_F41_damaged_database_is_rebuilt_with_an_alert(quota):
     quota.__dict__.update(q.__dict__)
     assert q.usage()["delivered"] == 2 and q.login().status == OK
     assert "rebuilt from snapshot and log" in q.master.log()
+
+
+def test_F41_a_damaged_page_is_met_once(quota):
+    """Opening looks at the first page of a table only: the quota that meets another bad one
+    ends, and the next one has rebuilt it."""
+    quota.account()
+    ticket = quota.login().ticket
+    quota.ask("import", records=[{"type": "user", "login": f"user{i}", "account": "acme",
+                                  "hash": "$y$j9T$KpGSsKAhZM5D00VXI9l6K0$" + "x" * 43}
+                                 for i in range(2000)])
+    quota.ask("snapshot")
+    quota.sent(ticket)
+    quota.ask("user.set", login="user1000", status="suspended")
+    quota.stop(remove=False)
+    path = os.path.join(quota.directory, "data", "accounts", "db", "user.db")
+    with open(path, "r+b") as f:
+        for at in range(2 * 4096, os.path.getsize(path), 4096):
+            f.seek(at + 1000)
+            f.write(os.urandom(16))
+    first = quota.again()
+    first.connect()
+    first.connection.sendall(b'{"request":"user.show","login":"user1000"}\n')
+    assert first.connection.recv(100) == b"", "it answered from a damaged page"
+    first.master.process.wait(20)
+    q = quota.again()
+    quota.__dict__.update(q.__dict__)
+    assert "rebuilt from snapshot and log" in q.master.log()
+    assert len(q.ask("user.list")[0]) == 2001
+    assert q.one("user.show", login="user1000")["status"] == "suspended"
+    assert q.usage()["delivered"] == 1 and q.login().status == OK
+
+
+@pytest.mark.skipif(not faults.available(), reason="a build without fault points")
+def test_F18_F41_the_watchdog_lets_a_rebuild_end(tmp_path):
+    """A copy that takes three times as long as the watchdog waits."""
+    points = faults.Faults(str(tmp_path))
+    with Postern(tmp_path, accounts_enable="yes", accounts_minfree="0", scram_iterations="4096",
+                 environment=points.environment, service_watchdog_timeout="2s") as p:
+        def answers():
+            return p.ctl("account", "status", check=False).returncode == 0
+        wait_until(answers, 20, "quota")
+        for i in range(20):
+            p.ctl("account", "add", f"account{i}")
+        p.ctl("account", "snapshot")
+        p.ctl("account", "add", "last")
+        db = os.path.join(p.directory, "data", "accounts", "db")
+        (pid,) = p.pids("quota")
+        points.set("kv.copy.slow", count=20)
+        with open(os.path.join(db, "account.db"), "r+b") as f:
+            f.write(os.urandom(4096))
+        os.kill(pid, 9)
+        p.wait_log("rebuilt from snapshot and log", 60)
+        wait_until(answers, 30, "quota")
+        assert points.left() == 0, "the copy was not slow"
+        accounts = p.ctl("account", "list")
+        assert "account19" in accounts and "last" in accounts
+        assert "does not respond" not in p.log()
 
 
 def test_F41_full_disk_refuses_mail_and_keeps_the_rest(quota):

@@ -9,70 +9,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
-#include "store/kv.h"
-#include "unit.h"
-
-static char directory[64];
-static const char *const tables[] = {"one", "two"};
-
-static struct kv *opened(enum kv_condition expected)
-{
-    struct err e = {0, ""};
-    enum kv_condition condition;
-    struct kv *kv = kv_open(&(struct kv_config){.directory = directory,
-                                                .tables = tables,
-                                                .table_count = 2,
-                                                .cache_bytes = 4 * 1024 * 1024},
-                            &condition, &e);
-    if (!kv)
-        fail_msg("%s", e.text);
-    if (condition != expected)
-        fail_msg("condition %d instead of %d: %s", condition, expected, e.text);
-    return kv;
-}
-
-static void put(struct kv *kv, int from, int to, const char *value)
-{
-    struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    struct err e;
-    char key[16];
-    for (int i = from; i < to; i++) {
-        snprintf(key, sizeof key, "key%06d", i);
-        assert_int_equal(kv_put(&batch, (unsigned)i % 2, slice_str(key), slice_str(value)), 0);
-    }
-    assert_int_equal(kv_apply(kv, buf_slice(&batch), &e), 0);
-    buf_free(&batch);
-}
-
-static int has(struct kv *kv, int i, const char *value)
-{
-    struct buf b = BUF_INIT(KV_VALUE_MAX);
-    struct err e = {0, ""};
-    char key[16];
-    snprintf(key, sizeof key, "key%06d", i);
-    int rc = kv_get(kv, (unsigned)i % 2, slice_str(key), &b, &e);
-    if (rc < 0)
-        fail_msg("%s", e.text);
-    if (rc == 1 && !slice_eq(buf_slice(&b), slice_str(value)))
-        rc = 2;
-    buf_free(&b);
-    return rc;
-}
-
-static int make(void **state)
-{
-    (void)state;
-    snprintf(directory, sizeof directory, "/tmp/postern-kv-XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int clear(void **state)
-{
-    char command[100];
-    (void)state;
-    snprintf(command, sizeof command, "rm -rf %s", directory);
-    return system(command);
-}
+#include "kv_unit.h"
 
 /* ---- the interface ---------------------------------------------------------------- */
 
@@ -134,6 +71,7 @@ static void test_F41_a_killed_process_loses_nothing_that_was_synced(void **state
     for (int round = 0; round < 3; round++) {
         pid_t pid = fork();
         if (pid == 0) {
+            is_child = true;
             struct kv *kv = opened(round ? KV_SOUND : KV_CREATED);
             struct err e;
             put(kv, round * 500, round * 500 + 500, "kept");
@@ -156,16 +94,6 @@ static void test_F41_a_killed_process_loses_nothing_that_was_synced(void **state
     kv_close(kv);
 }
 
-static void damage(const char *file, const char *with, off_t at)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", directory, file);
-    int fd = open(path, O_WRONLY);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, with, strlen(with), at), strlen(with));
-    close(fd);
-}
-
 /* Snapshot and log give everything back that the tables had. */
 static void test_F41_bad_magic_is_rebuilt_from_the_snapshot(void **state)
 {
@@ -186,46 +114,6 @@ static void test_F41_bad_magic_is_rebuilt_from_the_snapshot(void **state)
     kv = opened(KV_SOUND);
     assert_int_equal(has(kv, 3, "again"), 1);
     kv_close(kv);
-}
-
-/* The process ended after the damaged one had gone and before the new one was in its place;
- * and earlier, with a part of it. */
-static void test_F41_a_rebuild_that_was_interrupted_goes_on(void **state)
-{
-    char db[128], fresh[128];
-    struct kv *kv = opened(KV_CREATED);
-    (void)state;
-    snprintf(db, sizeof db, "%s/db", directory);
-    snprintf(fresh, sizeof fresh, "%s/db.new", directory);
-    put(kv, 0, 1000, "kept");
-    kv_close(kv);
-    assert_int_equal(rename(db, fresh), 0);
-    kv = opened(KV_REBUILT);
-    assert_int_equal(has(kv, 999, "kept"), 1);
-    kv_close(kv);
-    assert_int_equal(mkdir(fresh, 0700), 0);
-    kv = opened(KV_SOUND);
-    assert_int_equal(has(kv, 999, "kept"), 1);
-    assert_int_equal(access(fresh, F_OK), -1);
-    kv_close(kv);
-}
-
-static void test_F41_without_a_snapshot_it_says_what_to_do(void **state)
-{
-    struct err e = {0, ""};
-    enum kv_condition condition;
-    struct kv *kv = opened(KV_CREATED);
-    (void)state;
-    put(kv, 0, 1000, "x");
-    kv_close(kv);
-    damage("db/one.db", "garbage garbage garbage garbage garbage garbage", 0);
-    kv = kv_open(&(struct kv_config){.directory = directory,
-                                     .tables = tables,
-                                     .table_count = 2,
-                                     .cache_bytes = 4 * 1024 * 1024},
-                 &condition, &e);
-    assert_null(kv);
-    assert_non_null(strstr(e.text, "postern account import"));
 }
 
 static unsigned log_files(void)
@@ -275,10 +163,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_F41_a_killed_process_loses_nothing_that_was_synced,
                                         make, clear),
         cmocka_unit_test_setup_teardown(test_F41_bad_magic_is_rebuilt_from_the_snapshot, make,
-                                        clear),
-        cmocka_unit_test_setup_teardown(test_F41_a_rebuild_that_was_interrupted_goes_on, make,
-                                        clear),
-        cmocka_unit_test_setup_teardown(test_F41_without_a_snapshot_it_says_what_to_do, make,
                                         clear),
         cmocka_unit_test_setup_teardown(test_a_snapshot_ends_the_growth_of_the_log, make, clear),
     };
