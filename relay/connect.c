@@ -188,8 +188,29 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     return 0;
 }
 
+/* For the domain's report (RFC 8460): it keeps us from its own server. */
+static void report_forbidden(const struct relay *relay, const struct job *j,
+                             const struct ipc_target *t, const struct tls_need *need)
+{
+    char address[NET_TEXT_MAX], source[NET_TEXT_MAX] = "";
+    struct slice from = source_for(relay, j, t);
+    if (need->result == TLS_RESULT_SUCCESS || j->m.tls_report.len == 0 || !relay->qmgr)
+        return;
+    net_text(t->address, t->port, address);
+    if (from.len)
+        net_text(from, 0, source);
+    struct ipc_tls_session m = {.domain = j->m.tls_report,
+                                .origin = (uint8_t)need->origin,
+                                .result = (uint8_t)need->result,
+                                .host = slice_first(t->host, HOST_MAX),
+                                .address = slice_str(address),
+                                .source = slice_str(source),
+                                .why = need->why};
+    ipc_tls_session_encode(channel_out(relay->qmgr), &m);
+}
+
 /* Whether the rules about TLS leave this target out. */
-static bool is_forbidden(struct job *j, const struct ipc_target *t)
+static bool is_forbidden(const struct relay *relay, struct job *j, const struct ipc_target *t)
 {
     struct tls_need need;
     if (j->m.transport != TRANSPORT_SMTP || (j->m.tls.len == 0 && j->tls_wish == TLS_WISH_NONE))
@@ -197,6 +218,7 @@ static bool is_forbidden(struct job *j, const struct ipc_target *t)
     rules_find(j, t->host, &need);
     if (need.level != TLS_LEVEL_FORBIDDEN)
         return false;
+    report_forbidden(relay, j, t, &need);
     char *host = slice_dup(slice_first(t->host, HOST_MAX));
     struct verdict v = verdict_local(STAGE_CONNECT, need.required ? "5.7.30" : "4.7.5",
                                      "%s must not be used: %.*s", host, SLICE_ARG(need.why));
@@ -248,7 +270,7 @@ void connect_next(struct relay *relay, struct job *j)
     while (j->next_target < j->target_count && j->addresses_tried < config->smtp_mx_address_limit &&
            j->sessions_tried < greetings) {
         const struct ipc_target *t = &j->targets[j->next_target++];
-        if (is_forbidden(j, t) || is_out_of_reach(j, t))
+        if (is_forbidden(relay, j, t) || is_out_of_reach(j, t))
             continue;
         j->addresses_tried++;
         if (try_target(relay, j, t) == 0)

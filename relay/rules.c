@@ -24,8 +24,9 @@ int rules_check(struct slice list, struct err *e)
     if (list.len > TLS_RULES_BYTES)
         return err_set(e, "%zu bytes of rules about TLS", list.len);
     while (ipc_tls_rule_next(&c, &r)) {
-        if (r.level >= TLS_LEVELS || r.origin >= TLS_ORIGINS || ++count > TLS_RULES_MAX)
-            return err_set(e, "a rule about TLS with an undeclared level or origin");
+        if (r.level >= TLS_LEVELS || r.origin >= TLS_ORIGINS || r.result >= TLS_RESULTS ||
+            ++count > TLS_RULES_MAX)
+            return err_set(e, "a rule about TLS with an undeclared level, origin or result");
         if (check_tlsa(&r, e) < 0)
             return -1;
     }
@@ -85,6 +86,7 @@ static void relax(struct tls_need *out, enum tls_level floor)
         return;
     out->level = floor == TLS_LEVEL_ENCRYPT ? TLS_LEVEL_ENCRYPT : TLS_LEVEL_MAY;
     out->testing = false;
+    out->result = TLS_RESULT_SUCCESS;
     out->tlsa = SLICE("");
 }
 
@@ -100,6 +102,7 @@ void rules_find(const struct job *j, struct slice host, struct tls_need *out)
                                  .protocols = r.protocols,
                                  .ciphers = r.ciphers,
                                  .servername = r.servername,
+                                 .result = (enum tls_result)r.result,
                                  .why = r.why,
                                  .tlsa = r.tlsa};
     if ((out->level == TLS_LEVEL_DANE || out->level == TLS_LEVEL_DANE_ONLY) && out->tlsa.len == 0)

@@ -5,6 +5,7 @@
 
 #include "core/err.h"
 #include "relay/job.h"
+#include "tls/result.h"
 #include "tls/level.h"
 
 /* Slices borrow from the job. */
@@ -14,8 +15,9 @@ struct tls_need {
     bool testing;  /* a failed check is no reason not to deliver */
     bool required; /* REQUIRETLS */
     struct slice names, protocols, ciphers, servername;
-    struct slice why;  /* of TLS_LEVEL_FORBIDDEN */
-    struct slice tlsa; /* list of ipc_tlsa */
+    enum tls_result result; /* of the rule: what the session counts as; 0: what comes of it */
+    struct slice why;       /* of TLS_LEVEL_FORBIDDEN, or of result */
+    struct slice tlsa;      /* list of ipc_tlsa */
 };
 
 /* Checks a list of ipc_tls_rule before it is used. */

@@ -2,6 +2,7 @@
  * must be like before mail goes over the connection. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "core/log.h"
@@ -9,6 +10,8 @@
 #include "relay/connect.h"
 #include "relay/outcome.h"
 #include "relay/verify.h"
+
+enum { REASON_MAX = 255 /* bytes of a rule's, in a report */ };
 
 static const struct config *config_of(const struct session *s)
 {
@@ -223,12 +226,18 @@ static void established(struct session *s)
 {
     struct tls_need need;
     struct verification found;
+    char why[REASON_MAX + 1];
     need_of(s, &need);
     verify_server(s, &need, &found);
     s->tls.peer = found.peer;
     describe(s);
     bool expected = must_verify(&need) || need.testing;
-    starttls_report(s, expected ? found.result : TLS_RESULT_SUCCESS, found.why);
+    if (need.result != TLS_RESULT_SUCCESS && !expected) {
+        snprintf(why, sizeof why, "%.*s", SLICE_ARG(need.why));
+        starttls_report(s, need.result, why);
+    } else {
+        starttls_report(s, expected ? found.result : TLS_RESULT_SUCCESS, found.why);
+    }
     if (must_verify(&need) && found.peer != TLS_PEER_VERIFIED) {
         struct verdict v = verdict_local(STAGE_STARTTLS, "4.7.5",
                                          "the certificate of %s[%s] is not accepted (%s): %s",

@@ -15,9 +15,10 @@ struct https {
 struct https_fetch {
     struct https *all;
     CURL *easy;
-    struct curl_slist *addresses;
+    struct curl_slist *addresses, *headers;
+    CURLSH *names; /* a cache of its own: what CURLOPT_RESOLVE puts into one stays there */
     struct buf body;
-    bool too_long;
+    bool too_long, posted;
     char error[CURL_ERROR_SIZE];
     https_done *done;
     void *arg;
@@ -38,6 +39,8 @@ static void fetch_free(struct https_fetch *f)
     curl_multi_remove_handle(f->all->multi, f->easy);
     curl_easy_cleanup(f->easy);
     curl_slist_free_all(f->addresses);
+    curl_slist_free_all(f->headers);
+    curl_share_cleanup(f->names);
     buf_free(&f->body);
     free(f);
 }
@@ -48,26 +51,39 @@ void https_cancel(struct https_fetch *f)
         fetch_free(f);
 }
 
-/* RFC 8461 section 3.3: the document counts if it comes with 200, and as text, so
- * that what users of a web server upload is not taken for a policy. */
-static const char *judge(struct https_fetch *f, CURLcode code)
+static bool is_untrusted(CURLcode code)
 {
-    static char text[CURL_ERROR_SIZE + 40];
+    return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR;
+}
+
+/* RFC 8461 section 3.3: the document counts if it comes with 200, and as text, so
+ * that what users of a web server upload is not taken for a policy. What was posted has
+ * arrived with any 2xx. */
+static enum https_end judge(struct https_fetch *f, CURLcode code, char *why, size_t size)
+{
     long status = 0;
     const char *type = NULL;
     curl_easy_getinfo(f->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(f->easy, CURLINFO_CONTENT_TYPE, &type);
-    if (f->too_long)
-        snprintf(text, sizeof text, "it is longer than %zu bytes", f->body.max);
-    else if (code != CURLE_OK)
-        snprintf(text, sizeof text, "%s", *f->error ? f->error : curl_easy_strerror(code));
-    else if (status != 200)
-        snprintf(text, sizeof text, "the server answers with status %ld", status);
-    else if (!type || !slice_casestarts(slice_str(type), SLICE("text/plain")))
-        snprintf(text, sizeof text, "it is not text/plain");
-    else
-        return NULL;
-    return text;
+    why[0] = '\0';
+    if (f->posted && status / 100 == 2)
+        return HTTPS_FINE;
+    if (f->too_long) {
+        snprintf(why, size, "it is longer than %zu bytes", f->body.max);
+        return HTTPS_UNFIT;
+    }
+    if (code != CURLE_OK) {
+        snprintf(why, size, "%s", *f->error ? f->error : curl_easy_strerror(code));
+        return is_untrusted(code) ? HTTPS_UNTRUSTED : HTTPS_FAILED;
+    }
+    if (f->posted || status != 200) {
+        snprintf(why, size, "the server answers with status %ld", status);
+        return HTTPS_FAILED;
+    }
+    if (type && slice_casestarts(slice_str(type), SLICE("text/plain")))
+        return HTTPS_FINE;
+    snprintf(why, size, "it is not text/plain");
+    return HTTPS_UNFIT;
 }
 
 static void take_finished(struct https *h)
@@ -80,7 +96,9 @@ static void take_finished(struct https *h)
             continue;
         CURLcode code = m->data.result; /* m goes with the handle */
         curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &f);
-        f->done(buf_slice(&f->body), judge(f, code), f->arg);
+        char why[CURL_ERROR_SIZE + 40];
+        enum https_end end = judge(f, code, why, sizeof why);
+        f->done(buf_slice(&f->body), why, end, f->arg);
         fetch_free(f);
     }
 }
@@ -183,6 +201,8 @@ static void set_options(struct https_fetch *f, const struct https_request *r)
     curl_easy_setopt(c, CURLOPT_PRIVATE, f);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "https");
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_share_setopt(f->names, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    curl_easy_setopt(c, CURLOPT_SHARE, f->names);
     curl_easy_setopt(c, CURLOPT_RESOLVE, f->addresses);
     curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
@@ -203,6 +223,19 @@ static void set_options(struct https_fetch *f, const struct https_request *r)
     curl_easy_setopt(c, CURLOPT_WRITEDATA, f);
 }
 
+static void set_content(struct https_fetch *f, const struct https_request *r)
+{
+    char *type = xasprintf("Content-Type: %s", r->content_type);
+    f->posted = true;
+    f->headers = curl_slist_append(NULL, type);
+    free(type);
+    if (!f->headers)
+        panic("out of memory");
+    curl_easy_setopt(f->easy, CURLOPT_HTTPHEADER, f->headers);
+    curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE, (long)r->content.len);
+    curl_easy_setopt(f->easy, CURLOPT_COPYPOSTFIELDS, r->content.ptr);
+}
+
 struct https_fetch *https_get(struct https *h, const struct https_request *r, https_done *done,
                               void *arg)
 {
@@ -217,9 +250,12 @@ struct https_fetch *https_get(struct https *h, const struct https_request *r, ht
     buf_init(&f->body, r->limit);
     f->easy = curl_easy_init();
     f->addresses = curl_slist_append(NULL, addresses);
-    if (!f->easy || !f->addresses)
+    f->names = curl_share_init();
+    if (!f->easy || !f->addresses || !f->names)
         panic("out of memory");
     set_options(f, r);
+    if (r->content.len)
+        set_content(f, r);
     curl_easy_setopt(f->easy, CURLOPT_URL, url);
     free(url);
     free(addresses);

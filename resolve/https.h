@@ -1,4 +1,4 @@
-/* One document by HTTPS, through libcurl on the service's own loop: certificates
+/* One document by HTTPS, got or posted, through libcurl on the service's own loop: certificates
  * must verify, nothing is redirected, size and time are limited (B75). */
 #ifndef POSTERN_RESOLVE_HTTPS_H
 #define POSTERN_RESOLVE_HTTPS_H
@@ -11,9 +11,16 @@
 struct https;
 struct https_fetch;
 
-/* `why` is NULL and body the document, or why says what went wrong. Valid until it
+enum https_end {
+    HTTPS_FINE,
+    HTTPS_FAILED,    /* it could not be had */
+    HTTPS_UNTRUSTED, /* the server's certificate does not verify */
+    HTTPS_UNFIT      /* what came is too long, or no text */
+};
+
+/* `body` is the document if all is fine, else why says what went wrong. Valid until it
  * returns; the fetch is over then. */
-typedef void https_done(struct slice body, const char *why, void *arg);
+typedef void https_done(struct slice body, const char *why, enum https_end end, void *arg);
 
 struct https_request {
     const char *host, *path; /* "mta-sts.example.com", "/.well-known/mta-sts.txt" */
@@ -21,6 +28,9 @@ struct https_request {
     uint16_t port;
     long seconds;
     size_t limit; /* bytes of the document */
+    /* to be posted; copied. Empty: the document is got, and has to be text. */
+    struct slice content;
+    const char *content_type;
 };
 
 /* Once, before the jail: what libcurl and OpenSSL may want to read. */

@@ -7,6 +7,7 @@
 #include "ipc/ipc.h"
 #include "resolve/lookup_private.h"
 #include "resolve/sts.h"
+#include "resolve/tlsrpt.h"
 
 /* What was found to be wrong with addresses. */
 struct objections {
@@ -191,6 +192,9 @@ static void keep_facts(struct lookup *l)
     dane_facts(&l->dane, l->hosts, &r->tls->hosts);
     if (l->destination.facts & TLS_WANT_STS)
         sts_result(l->all->sts, domain_slice(&l->destination.name), r->tls);
+    if (l->reports)
+        tlsrpt_facts(l->all->tlsrpt, domain_slice(&l->destination.name), r->tls,
+                     l->destination.port);
 }
 
 void lookup_finish(struct lookup *l)

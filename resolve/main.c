@@ -179,6 +179,7 @@ static int start(struct service *s, struct err *e)
     if (sts_start(r->sts, s->base, s->config, &r->policy, e) < 0 ||
         tlsrpt_start(&r->tlsrpt, s->base, s->config, r->sts, e) < 0)
         return -1;
+    tlsrpt_network(&r->tlsrpt, &r->lookups.dns, &r->policy);
     r->table_servers.network =
         (struct remote_network){.base = s->base, .connect = service_ask_connection, .arg = s};
     listings_init(&r->listings, &r->lookups);
@@ -274,12 +275,18 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     tlsrpt_qmgr(&r->tlsrpt, qmgr);
 }
 
-/* Those that vouch for the web servers of MTA-STS. */
+static void use_authorities(struct resolver *r, struct slice pem)
+{
+    sts_authorities(r->sts, pem);
+    tlsrpt_authorities(&r->tlsrpt, pem);
+}
+
+/* Those that vouch for the web servers of MTA-STS, and that reports are posted to. */
 static void authorities(struct resolver *r, struct slice spec, int fd)
 {
     struct buf pem = BUF_INIT(AUTHORITIES_MAX);
     if (read_all(fd, &pem) == 0)
-        sts_authorities(r->sts, buf_slice(&pem));
+        use_authorities(r, buf_slice(&pem));
     else
         log_error("smtp_tls_CAfile: %s: %s; the old authorities stay in use", log_esc(spec),
                   strerror(errno));

@@ -26,6 +26,7 @@ static void domain_free(struct sts *all, struct sts_domain *d)
     dns_abandon(&d->questions);
     https_cancel(d->fetch);
     buf_free(&d->mx);
+    free(d->failure_why);
     free(d);
 }
 
@@ -90,8 +91,16 @@ static void settle(struct sts_domain *d, int64_t seconds)
     }
 }
 
-static void settle_failed(struct sts_domain *d, const char *why)
+static void note_failure(struct sts_domain *d, enum tls_result result, const char *why)
 {
+    d->failure = (uint8_t)result;
+    free(d->failure_why);
+    d->failure_why = xstrdup(why);
+}
+
+static void settle_failed(struct sts_domain *d, enum tls_result result, const char *why)
+{
+    note_failure(d, result, why);
     log_warning("MTA-STS policy of %s: %s; %s", d->domain, why,
                 has_policy(d) ? "the one that is known stays in use" : "mail goes without one");
     settle(d, STS_RETRY_SECONDS);
@@ -99,16 +108,12 @@ static void settle_failed(struct sts_domain *d, const char *why)
 
 /* ---- the policy --------------------------------------------------------------------------- */
 
-static void take_policy(struct sts_domain *d, struct slice body, const char *why)
+static void take_policy(struct sts_domain *d, struct slice body)
 {
     struct mta_sts_policy p;
     struct err e;
-    if (why) {
-        settle_failed(d, why);
-        return;
-    }
     if (mta_sts_policy_parse(body, &p, &e) < 0) {
-        settle_failed(d, e.text);
+        settle_failed(d, TLS_RESULT_POLICY_INVALID, e.text);
         return;
     }
     bool changed = strcmp(d->id, d->wanted_id) != 0 || d->mode != p.mode;
@@ -126,12 +131,18 @@ static void take_policy(struct sts_domain *d, struct slice body, const char *why
     settle(d, d->holds);
 }
 
-static void on_document(struct slice body, const char *why, void *arg)
+static void on_document(struct slice body, const char *why, enum https_end end, void *arg)
 {
+    static const enum tls_result results[] = {[HTTPS_FAILED] = TLS_RESULT_POLICY_FETCH,
+                                              [HTTPS_UNTRUSTED] = TLS_RESULT_POLICY_WEBPKI,
+                                              [HTTPS_UNFIT] = TLS_RESULT_POLICY_INVALID};
     struct sts_domain *d = arg;
     d->fetch = NULL;
     d->all->fetches--;
-    take_policy(d, body, why);
+    if (end == HTTPS_FINE)
+        take_policy(d, body);
+    else
+        settle_failed(d, results[end], why);
 }
 
 static void fetch(struct sts_domain *d)
@@ -149,7 +160,7 @@ static void fetch(struct sts_domain *d)
     if (d->fetch)
         all->fetches++;
     else
-        settle_failed(d, "it cannot be asked for without smtp_tls_CAfile");
+        settle_failed(d, TLS_RESULT_POLICY_FETCH, "it cannot be asked for without smtp_tls_CAfile");
 }
 
 /* ---- the policy server's addresses ---------------------------------------------------------- */
@@ -175,9 +186,10 @@ static void on_address(const struct dns_answer *a, unsigned tag, void *arg)
     if (!list_empty(&d->questions))
         return;
     if (d->address_count == 0)
-        settle_failed(d, "its policy server has no address that may be used");
+        settle_failed(d, TLS_RESULT_POLICY_FETCH,
+                      "its policy server has no address that may be used");
     else if (d->all->fetches >= STS_FETCHES_MAX)
-        settle_failed(d, "too many policies are fetched at a time");
+        settle_failed(d, TLS_RESULT_POLICY_FETCH, "too many policies are fetched at a time");
     else
         fetch(d);
 }
@@ -189,7 +201,7 @@ static void ask_server(struct sts_domain *d)
     d->addresses[0] = '\0';
     d->address_count = 0;
     if (snprintf(host, sizeof host, "mta-sts.%s", d->domain) > DNS_NAME_MAX) {
-        settle_failed(d, "its name is too long");
+        settle_failed(d, TLS_RESULT_POLICY_FETCH, "its name is too long");
         return;
     }
     if (strcmp(protocols, "ipv6") != 0)
@@ -267,6 +279,7 @@ void sts_give_up(struct sts_domain *d)
         d->all->fetches--;
     https_cancel(d->fetch);
     d->fetch = NULL;
+    note_failure(d, TLS_RESULT_POLICY_FETCH, "no answer in time");
     log_warning("MTA-STS policy of %s: no answer within %llds; %s", d->domain,
                 (long long)d->all->config->smtp_tls_mta_sts_timeout,
                 has_policy(d) ? "the one that is known stays in use" : "mail goes without one");
@@ -305,6 +318,19 @@ void sts_result(struct sts *all, struct slice domain, struct tls_facts *out)
     out->sts = true;
     out->sts_mode = (enum mta_sts_mode)d->mode;
     (void)buf_adds(&out->sts_mx, buf_slice(&d->mx));
+}
+
+enum tls_result sts_failure(struct sts *all, struct slice domain, char **why)
+{
+    struct sts_domain *d = map_get(&all->domains, domain);
+    *why = NULL;
+    if (!d || !d->failure)
+        return TLS_RESULT_SUCCESS;
+    enum tls_result result = (enum tls_result)d->failure;
+    d->failure = TLS_RESULT_SUCCESS;
+    *why = d->failure_why;
+    d->failure_why = NULL;
+    return result;
 }
 
 void sts_configure(struct sts *all, const struct config *config)

@@ -12,6 +12,7 @@
 #include "resolve/https.h"
 #include "resolve/policy.h"
 #include "resolve/tls_facts.h"
+#include "tls/result.h"
 
 enum {
     STS_DOMAINS_MAX = 20000,     /* remembered; the least recently used go */
@@ -43,6 +44,9 @@ struct sts_waiter *sts_find(struct sts *all, struct dns *dns, struct slice domai
 void sts_forget(struct sts_waiter *w);
 /* What is known about the domain into out->sts...; nothing if there is no policy. */
 void sts_result(struct sts *all, struct slice domain, struct tls_facts *out);
+/* What went wrong with the last search for a policy that there should be, once each: the
+ * result, or TLS_RESULT_SUCCESS. *why, printable, is the caller's to free. */
+enum tls_result sts_failure(struct sts *all, struct slice domain, char **why);
 /* Writes down what has changed, at the end. */
 void sts_save(struct sts *all);
 

@@ -29,6 +29,8 @@ struct sts_domain {
     unsigned address_count;
     char addresses[STS_ADDRESSES_MAX * 48];
     struct https_fetch *fetch;
+    uint8_t failure;   /* enum tls_result of the last search, until sts_failure tells it; 0: none */
+    char *failure_why; /* or NULL */
     size_t len;
     char domain[]; /* NUL-terminated */
 };

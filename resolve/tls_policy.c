@@ -261,11 +261,14 @@ static struct ipc_tls_rule basic(const struct building *b)
                                  .servername = buf_slice(&b->servername)};
 }
 
-static void forbid(struct ipc_tls_rule *r, struct slice why)
+static void forbid(struct ipc_tls_rule *r, enum tls_result result, struct slice why)
 {
     r->level = TLS_LEVEL_FORBIDDEN;
+    r->result = (uint8_t)result;
     r->why = why;
 }
+
+static const char unusable[] = "none of its TLSA records can be used";
 
 /* Hosts for which DANE says something. */
 static void add_dane(struct building *b)
@@ -287,11 +290,14 @@ static void add_dane(struct building *b)
         r.names = buf_slice(&names); /* RFC 7672 section 3.2.2 */
         r.tlsa = host.tlsa;
         if (host.level == DANE_FAILED)
-            forbid(&r, SLICE("the lookup of its TLSA records failed"));
+            forbid(&r, TLS_RESULT_DNSSEC, SLICE("the lookup of its TLSA records failed"));
         else if (host.level == DANE_UNUSABLE && b->s.policy.level == TLS_LEVEL_DANE_ONLY)
-            continue; /* forbidden as those without records are */
-        else if (host.level == DANE_UNUSABLE)
+            forbid(&r, TLS_RESULT_TLSA, slice_str(unusable));
+        else if (host.level == DANE_UNUSABLE) {
             r.level = TLS_LEVEL_ENCRYPT;
+            r.result = TLS_RESULT_TLSA;
+            r.why = slice_str(unusable);
+        }
         (void)add(b, &r);
     }
     buf_free(&names);
@@ -325,7 +331,8 @@ static void add_sts(struct building *b, struct slice targets)
         r.origin = TLS_ORIGIN_STS;
         r.names = SLICE("");
         if (enforce)
-            forbid(&r, SLICE("the domain's MTA-STS policy does not name it"));
+            forbid(&r, TLS_RESULT_VALIDATION,
+                   SLICE("the domain's MTA-STS policy does not name it"));
         else
             r.flags |= TLS_RULE_TESTING;
         if (r.level == TLS_LEVEL_DANE)
@@ -340,9 +347,10 @@ static void add_rest(struct building *b, bool sts, struct slice targets)
 {
     struct ipc_tls_rule r = basic(b);
     if (b->s.failed)
-        forbid(&r, SLICE("smtp_tls_policy_maps cannot be used on this relay"));
+        forbid(&r, TLS_RESULT_SUCCESS, SLICE("smtp_tls_policy_maps cannot be used on this relay"));
     else if (r.level == TLS_LEVEL_DANE_ONLY)
-        forbid(&r, SLICE("it has no TLSA records that DNSSEC validates (dane-only)"));
+        forbid(&r, TLS_RESULT_DANE_REQUIRED,
+               SLICE("it has no TLSA records that DNSSEC validates (dane-only)"));
     else if (r.level == TLS_LEVEL_DANE)
         r.level = TLS_LEVEL_MAY;
     if (sts && r.level != TLS_LEVEL_FORBIDDEN) {

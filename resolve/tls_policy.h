@@ -16,6 +16,7 @@
 #include "resolve/tls_facts.h"
 #include "tables/table.h"
 #include "tls/policy.h"
+#include "tls/result.h"
 
 struct tls_policies {
     const struct config *config;

@@ -43,28 +43,55 @@ void tlsrpt_period_clear(struct tlsrpt_period *p)
     period_init(p);
 }
 
+static void domain_free(struct tlsrpt *all, struct tlsrpt_domain *d)
+{
+    tlsrpt_post_cancel(d);
+    map_remove(&all->domains, domain_key(d));
+    list_remove(&d->link);
+    tlsrpt_period_clear(&d->now);
+    tlsrpt_period_clear(&d->before);
+    buf_free(&d->tlsa);
+    buf_free(&d->hosts);
+    free(d);
+}
+
+/* The domain that was asked about longest ago, of those about which there is nothing to
+ * report, gives way; those that there is something to report about go to the end. */
+static void make_room(struct tlsrpt *all)
+{
+    enum { STEPS = 64 };
+    for (int i = 0; i < STEPS && all->domains.count >= TLSRPT_DOMAINS_MAX; i++) {
+        struct tlsrpt_domain *d = container_of(all->list.next, struct tlsrpt_domain, link);
+        if (!d->now.used && !d->before.used) {
+            domain_free(all, d);
+            continue;
+        }
+        list_remove(&d->link);
+        list_push(&all->list, &d->link);
+    }
+}
+
 struct tlsrpt_domain *tlsrpt_domain_get(struct tlsrpt *all, struct slice domain)
 {
     struct tlsrpt_domain *d = map_get(&all->domains, domain);
-    if (d || all->domains.count >= TLSRPT_DOMAINS_MAX)
+    if (d) {
+        list_remove(&d->link);
+        list_push(&all->list, &d->link);
         return d;
+    }
+    make_room(all);
+    if (all->domains.count >= TLSRPT_DOMAINS_MAX)
+        return NULL;
     d = xcalloc(1, sizeof *d + domain.len + 1);
     d->len = domain.len;
     memcpy(d->domain, domain.ptr, domain.len);
     period_init(&d->now);
     period_init(&d->before);
+    buf_init(&d->tlsa, TLSRPT_TLSA_MAX);
+    buf_init(&d->hosts, TLSRPT_TLSA_MAX);
     list_push(&all->list, &d->link);
     map_put(&all->domains, d);
     return d;
-}
-
-static void domain_free(struct tlsrpt *all, struct tlsrpt_domain *d)
-{
-    map_remove(&all->domains, domain_key(d));
-    list_remove(&d->link);
-    tlsrpt_period_clear(&d->now);
-    tlsrpt_period_clear(&d->before);
-    free(d);
 }
 
 static bool same_kind(const struct tlsrpt_failure *a, const struct tlsrpt_failure *b)
@@ -120,7 +147,9 @@ static void roll(struct tlsrpt *all, struct tlsrpt_domain *d)
             list_init(&d->before.policies[i].failures);
             list_splice(&d->before.policies[i].failures, &d->now.policies[i].failures);
         }
-        d->mailbox = 0;
+        d->place = 0;
+        d->again = 0;
+        tlsrpt_post_cancel(d); /* of the report that was dropped */
         all->changed = true;
     }
     period_init(&d->now);
@@ -150,19 +179,14 @@ static char *plain(struct slice s, bool word)
     return text;
 }
 
-int tlsrpt_count(struct tlsrpt *all, const struct ipc_tls_session *m, struct err *e)
+static void count(struct tlsrpt *all, struct tlsrpt_domain *d, const struct ipc_tls_session *m)
 {
-    struct tlsrpt_domain *d = map_get(&all->domains, m->domain);
-    if (m->result >= TLS_RESULTS || m->origin >= TLS_ORIGINS)
-        return err_set(e, "a TLS session with an undeclared result or origin");
-    if (!d || !d->wanted)
-        return 0; /* of a domain that has changed its mind */
     roll(all, d);
     struct tlsrpt_counts *c = &d->now.policies[policy_of(m->origin)];
     d->now.used = all->changed = true;
     if (m->result == TLS_RESULT_SUCCESS) {
         c->good++;
-        return 0;
+        return;
     }
     c->failed++;
     struct tlsrpt_failure f = {.count = 1,
@@ -176,7 +200,70 @@ int tlsrpt_count(struct tlsrpt *all, const struct ipc_tls_session *m, struct err
     free(f.address);
     free(f.source);
     free(f.why);
+}
+
+int tlsrpt_count(struct tlsrpt *all, const struct ipc_tls_session *m, struct err *e)
+{
+    struct tlsrpt_domain *d = map_get(&all->domains, m->domain);
+    if (m->result >= TLS_RESULTS || m->origin >= TLS_ORIGINS)
+        return err_set(e, "a TLS session with an undeclared result or origin");
+    if (d && d->wanted) /* else it has changed its mind */
+        count(all, d, m);
     return 0;
+}
+
+/* ---- what lookups find -------------------------------------------------------------------- */
+
+/* As a zone file has them (RFC 6698 section 2.3). What finds no room is left out. */
+static void keep_tlsa(struct tlsrpt_domain *d, struct slice base, uint16_t port,
+                      struct slice records)
+{
+    struct ipc_cursor c = ipc_list_cursor(records);
+    struct ipc_tlsa t;
+    while (ipc_tlsa_next(&c, &t)) {
+        struct buf line = BUF_INIT(TLSRPT_TLSA_MAX);
+        (void)buf_printf(&line, "_%u._tcp.%.*s. IN TLSA %u %u %u ", port, SLICE_ARG(base), t.usage,
+                         t.selector, t.matching);
+        for (size_t i = 0; i < t.data.len; i++)
+            (void)buf_printf(&line, "%02X", (unsigned char)t.data.ptr[i]);
+        (void)buf_addc(&line, '\n');
+        if (line.len < line.max && d->tlsa.max - d->tlsa.len >= line.len)
+            (void)buf_adds(&d->tlsa, buf_slice(&line));
+        buf_free(&line);
+    }
+}
+
+static void keep_hosts(struct tlsrpt_domain *d, const struct tls_facts *f, uint16_t port)
+{
+    struct ipc_cursor c = ipc_list_cursor(buf_slice(&f->hosts));
+    struct ipc_tls_rule r;
+    if (f->hosts.len == 0)
+        return; /* a report speaks of what was there before they went */
+    buf_clear(&d->tlsa);
+    buf_clear(&d->hosts);
+    while (ipc_tls_rule_next(&c, &r)) {
+        if (d->hosts.max - d->hosts.len > r.host.len) {
+            (void)buf_adds(&d->hosts, r.host);
+            (void)buf_addc(&d->hosts, '\n');
+        }
+        keep_tlsa(d, r.names.len ? r.names : r.host, port, r.tlsa);
+    }
+}
+
+void tlsrpt_facts(struct tlsrpt *all, struct slice domain, const struct tls_facts *f, uint16_t port)
+{
+    char *why;
+    struct tlsrpt_domain *d = map_get(&all->domains, domain);
+    if (!d || !d->wanted)
+        return;
+    keep_hosts(d, f, port);
+    enum tls_result failure = sts_failure(all->sts, domain, &why);
+    if (failure != TLS_RESULT_SUCCESS)
+        count(all, d,
+              &(struct ipc_tls_session){.origin = TLS_ORIGIN_STS,
+                                        .result = (uint8_t)failure,
+                                        .why = slice_str(why ? why : "")});
+    free(why);
 }
 
 bool tlsrpt_record(struct tlsrpt *all, struct slice domain, const struct dns_answer *a)
@@ -193,7 +280,8 @@ bool tlsrpt_record(struct tlsrpt *all, struct slice domain, const struct dns_ans
         }
     }
     buf_free(&text);
-    bool wanted = records == 1 && found.count > 0; /* several are none (RFC 8460 section 3) */
+    bool wanted = records == 1 &&
+                  found.count + found.url_count > 0; /* several are none (RFC 8460 section 3) */
     struct tlsrpt_domain *d =
         wanted ? tlsrpt_domain_get(all, domain) : map_get(&all->domains, domain);
     if (!d || (!wanted && a->result == DNS_FAILED))
@@ -217,7 +305,7 @@ static void forget_period(struct tlsrpt *all, struct tlsrpt_domain *d)
 static void send_report(struct tlsrpt *all, struct tlsrpt_domain *d)
 {
     struct buf message = BUF_INIT(REPORT_MAX);
-    const char *mailbox = d->record.mailbox[d->mailbox];
+    const char *mailbox = d->record.mailbox[d->place];
     if (tlsrpt_compose(all, d, mailbox, &message) < 0) {
         log_error("TLSRPT: the report for %s is longer than %d bytes: dropped", d->domain,
                   REPORT_MAX);
@@ -242,6 +330,14 @@ static bool is_time(const struct tlsrpt *all, const struct tlsrpt_domain *d)
     return since >= (int64_t)(map_hash(slice_str(d->domain)) % (uint64_t)(spread ? spread : 1));
 }
 
+/* Whether the next report of the domain could leave now. */
+static bool has_a_way(const struct tlsrpt *all, const struct tlsrpt_domain *d)
+{
+    if (d->place < d->record.count)
+        return all->qmgr && all->outstanding < TLSRPT_OUTSTANDING;
+    return all->posts < TLSRPT_POSTS_MAX && clock_mono() >= d->again;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct tlsrpt *all = arg;
@@ -252,16 +348,41 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     {
         struct tlsrpt_domain *d = container_of(n, struct tlsrpt_domain, link);
         roll(all, d);
-        if (!d->before.used || d->tag || !all->qmgr || sent >= TLSRPT_PER_TICK ||
-            all->outstanding >= TLSRPT_OUTSTANDING || !is_time(all, d))
+        if (!d->before.used || d->tag || d->post || sent >= TLSRPT_PER_TICK || !is_time(all, d) ||
+            !has_a_way(all, d))
             continue;
         sent++;
-        if (d->mailbox < d->record.count)
+        if (d->place < d->record.count)
             send_report(all, d);
+        else if (d->place - d->record.count < d->record.url_count)
+            tlsrpt_post(all, d, d->record.url[d->place - d->record.count]);
         else
             forget_period(all, d);
     }
     tlsrpt_save(all);
+}
+
+static void next_place(struct tlsrpt *all, struct tlsrpt_domain *d)
+{
+    if (++d->place >= d->record.count + d->record.url_count)
+        forget_period(all, d);
+}
+
+void tlsrpt_posted(struct tlsrpt *all, struct tlsrpt_domain *d, const char *why)
+{
+    unsigned at = d->place - d->record.count; /* a new TXT record may have fewer */
+    const char *url = at < d->record.url_count ? d->record.url[at] : "a URL of before";
+    int64_t wait = all->config->smtp_tlsrpt_period / 8;
+    if (!why) {
+        log_info("TLSRPT: the report for %s was posted to %s", d->domain, url);
+        next_place(all, d);
+        return;
+    }
+    if (wait > TLSRPT_AGAIN_SECONDS)
+        wait = TLSRPT_AGAIN_SECONDS;
+    d->again = clock_mono() + wait * CLOCK_SECOND;
+    log_warning("TLSRPT: the report for %s cannot be posted to %s: %s; tried again in %llds",
+                d->domain, url, why, (long long)wait);
 }
 
 void tlsrpt_taken(struct tlsrpt *all, const struct ipc_tls_reported *m)
@@ -275,9 +396,9 @@ void tlsrpt_taken(struct tlsrpt *all, const struct ipc_tls_reported *m)
         all->outstanding--;
         if (!m->taken)
             return; /* again at the next tick */
-        log_info("TLSRPT: the report for %s goes to %s", d->domain, d->record.mailbox[d->mailbox]);
-        if (++d->mailbox >= d->record.count)
-            forget_period(all, d);
+        log_info("TLSRPT: the report for %s goes to %s", d->domain,
+                 d->place < d->record.count ? d->record.mailbox[d->place] : "nobody any more");
+        next_place(all, d);
         return;
     }
     /* of an earlier channel: the report was handed over again */
@@ -288,6 +409,17 @@ void tlsrpt_qmgr(struct tlsrpt *all, struct channel *qmgr)
     all->qmgr = qmgr;
     all->outstanding = 0;
     list_each(&all->list, n) container_of(n, struct tlsrpt_domain, link)->tag = 0;
+}
+
+void tlsrpt_network(struct tlsrpt *all, struct dns *const *dns, const struct policy *policy)
+{
+    all->dns = dns;
+    all->policy = policy;
+}
+
+void tlsrpt_authorities(struct tlsrpt *all, struct slice pem)
+{
+    https_authorities(all->https, pem);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -322,6 +454,9 @@ int tlsrpt_start(struct tlsrpt *all, struct event_base *base, const struct confi
     struct timeval tick = {seconds, 0};
     all->config = config;
     all->sts = sts;
+    all->https = https_new(base, e);
+    if (!all->https)
+        return -1;
     all->tick = event_new(base, -1, EV_PERSIST, on_tick, all);
     if (!all->tick)
         return err_set(e, "no timer");

@@ -46,13 +46,20 @@ static json_t *text(const char *s)
     return j ? j : json_string("");
 }
 
+/* Where no server was spoken to there is no address either. */
+static void add_known(json_t *j, const char *name, const char *value)
+{
+    if (*value)
+        json_object_set_new(j, name, text(value));
+}
+
 static json_t *failure(const struct tlsrpt_failure *f)
 {
     json_t *j = json_object();
     json_object_set_new(j, "result-type", text(tls_result_name((enum tls_result)f->result)));
-    json_object_set_new(j, "sending-mta-ip", text(f->source));
-    json_object_set_new(j, "receiving-mx-hostname", text(f->host));
-    json_object_set_new(j, "receiving-ip", text(f->address));
+    add_known(j, "sending-mta-ip", f->source);
+    add_known(j, "receiving-mx-hostname", f->host);
+    add_known(j, "receiving-ip", f->address);
     json_object_set_new(j, "failed-session-count", json_integer((json_int_t)f->count));
     if (*f->why)
         json_object_set_new(j, "failure-reason-code", text(f->why));
@@ -83,6 +90,23 @@ static void describe_sts(const struct report *r, json_t *policy)
     tls_facts_free(facts);
 }
 
+static json_t *lines_of(const struct buf *b)
+{
+    struct slice rest = buf_slice(b);
+    json_t *list = json_array();
+    while (rest.len) {
+        struct slice line = slice_cut(&rest, '\n');
+        json_array_append_new(list, json_stringn(line.ptr, line.len));
+    }
+    return list;
+}
+
+static void describe_tlsa(const struct report *r, json_t *policy)
+{
+    json_object_set_new(policy, "policy-string", lines_of(&r->d->tlsa));
+    json_object_set_new(policy, "mx-host", lines_of(&r->d->hosts));
+}
+
 static json_t *policy(const struct report *r, enum tlsrpt_policy type)
 {
     static const char *const names[] = {
@@ -93,6 +117,8 @@ static json_t *policy(const struct report *r, enum tlsrpt_policy type)
     json_object_set_new(what, "policy-domain", text(r->d->domain));
     if (type == TLSRPT_STS)
         describe_sts(r, what);
+    else if (type == TLSRPT_TLSA)
+        describe_tlsa(r, what);
     json_object_set_new(summary, "total-successful-session-count",
                         json_integer((json_int_t)c->good));
     json_object_set_new(summary, "total-failure-session-count",
@@ -172,7 +198,7 @@ static int add_header(const struct report *r, const char *mailbox, struct buf *o
     (void)buf_printf(out, "Subject: Report Domain: %s Submitter: %s\r\n Report-ID: <%s@%s>\r\n",
                      r->d->domain, c->myorigin, r->id, c->myhostname);
     (void)buf_printf(out, "Date: %.*s\r\n", SLICE_ARG(mail_date(clock_wall())));
-    (void)buf_printf(out, "Message-ID: <%s.%llu@%s>\r\n", r->id, (unsigned long long)r->d->mailbox,
+    (void)buf_printf(out, "Message-ID: <%s.%llu@%s>\r\n", r->id, (unsigned long long)r->d->place,
                      c->myhostname);
     (void)buf_printf(out, "TLS-Report-Domain: %s\r\nTLS-Report-Submitter: %s\r\n", r->d->domain,
                      c->myorigin);
@@ -193,15 +219,23 @@ static int add_text(const struct report *r, struct buf *out)
                       r->d->domain);
 }
 
+int tlsrpt_pack(const struct tlsrpt *all, const struct tlsrpt_domain *d, struct buf *out)
+{
+    struct report r = {.all = all, .d = d};
+    start(&r);
+    char *json = make_json(&r);
+    int rc = json ? compress_text(json, out) : -1;
+    free(json);
+    return rc;
+}
+
 int tlsrpt_compose(const struct tlsrpt *all, const struct tlsrpt_domain *d, const char *mailbox,
                    struct buf *out)
 {
     struct report r = {.all = all, .d = d};
     struct buf packed = BUF_INIT(out->max);
     start(&r);
-    char *json = make_json(&r);
-    int rc = json ? compress_text(json, &packed) : -1;
-    free(json);
+    int rc = tlsrpt_pack(all, d, &packed);
     if (rc == 0)
         rc = add_header(&r, mailbox, out);
     if (rc == 0)

@@ -1,6 +1,8 @@
 /*
  * The counters of TLSRPT on disk, as lines:
- *   domain NAME MAILBOX...
+ *   domain NAME MAILBOX|URL...
+ *   tlsa RECORD
+ *   host NAME
  *   period now|before NUMBER
  *   policy TYPE GOOD FAILED
  *   failure RESULT COUNT HOST ADDRESS SOURCE WHY
@@ -35,6 +37,15 @@ static void write_period(const struct tlsrpt_period *p, const char *which, struc
     }
 }
 
+static void write_lines(const struct buf *b, const char *word, struct buf *out)
+{
+    struct slice rest = buf_slice(b);
+    while (rest.len) {
+        struct slice line = slice_cut(&rest, '\n');
+        (void)buf_printf(out, "%s %.*s\n", word, SLICE_ARG(line));
+    }
+}
+
 void tlsrpt_write(const struct tlsrpt *all, struct buf *out)
 {
     list_each(&all->list, n)
@@ -45,7 +56,11 @@ void tlsrpt_write(const struct tlsrpt *all, struct buf *out)
         (void)buf_printf(out, "domain %s", d->domain);
         for (unsigned i = 0; i < d->record.count; i++)
             (void)buf_printf(out, " %s", d->record.mailbox[i]);
+        for (unsigned i = 0; i < d->record.url_count; i++)
+            (void)buf_printf(out, " %s", d->record.url[i]);
         (void)buf_addc(out, '\n');
+        write_lines(&d->tlsa, "tlsa", out);
+        write_lines(&d->hosts, "host", out);
         write_period(&d->before, "before", out);
         write_period(&d->now, "now", out);
     }
@@ -63,26 +78,43 @@ struct reading {
 static void read_domain(struct reading *r, struct slice line)
 {
     struct domain name;
-    struct buf record = BUF_INIT(2048);
+    struct buf record = BUF_INIT(8192);
     r->domain = NULL;
     if (domain_parse(slice_cut(&line, ' '), &name) < 0)
         return;
     (void)buf_addstr(&record, "v=TLSRPTv1;rua=");
     while (line.len) {
-        struct slice mailbox = slice_cut(&line, ' ');
+        struct slice place = slice_cut(&line, ' ');
+        if (slice_casestarts(place, SLICE("https:"))) {
+            (void)buf_printf(&record, "%.*s,", SLICE_ARG(place));
+            continue;
+        }
         (void)buf_addstr(&record, "mailto:");
-        for (size_t i = 0; i < mailbox.len; i++)
-            (void)buf_printf(&record, "%%%02x", (unsigned char)mailbox.ptr[i]);
+        for (size_t i = 0; i < place.len; i++)
+            (void)buf_printf(&record, "%%%02x", (unsigned char)place.ptr[i]);
         (void)buf_addc(&record, ',');
     }
     struct tlsrpt_record found;
-    if (tlsrpt_record_parse(buf_slice(&record), &found) == 0 && found.count > 0)
+    if (tlsrpt_record_parse(buf_slice(&record), &found) == 0 && found.count + found.url_count > 0)
         r->domain = tlsrpt_domain_get(r->all, domain_slice(&name));
     if (r->domain) {
+        buf_clear(&r->domain->tlsa);
+        buf_clear(&r->domain->hosts);
         r->domain->record = found;
         r->domain->wanted = true;
     }
     buf_free(&record);
+}
+
+static void read_line(struct buf *b, struct slice line)
+{
+    for (size_t i = 0; i < line.len; i++)
+        if (line.ptr[i] < ' ' || line.ptr[i] > '~')
+            return;
+    if (line.len == 0 || b->max - b->len <= line.len)
+        return;
+    (void)buf_adds(b, line);
+    (void)buf_addc(b, '\n');
 }
 
 static void read_period(struct reading *r, struct slice line)
@@ -138,6 +170,10 @@ void tlsrpt_read(struct tlsrpt *all, struct slice text)
             r.period = NULL;
         if (slice_eq(word, SLICE("period")))
             read_period(&r, line);
+        if (r.domain && slice_eq(word, SLICE("tlsa")))
+            read_line(&r.domain->tlsa, line);
+        if (r.domain && slice_eq(word, SLICE("host")))
+            read_line(&r.domain->hosts, line);
         if (!slice_eq(word, SLICE("failure")))
             r.counts = NULL;
         if (slice_eq(word, SLICE("policy")))

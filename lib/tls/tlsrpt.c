@@ -28,9 +28,41 @@ static bool is_mailbox(struct slice address)
     return tls_is_host_name(slice_from(address, at + 1));
 }
 
+int tlsrpt_url_parse(struct slice text, struct tlsrpt_url *out)
+{
+    uint64_t port = 443;
+    if (!slice_casestarts(text, SLICE("https://")) || text.len > TLSRPT_URL_MAX)
+        return -1;
+    for (size_t i = 0; i < text.len; i++)
+        if (text.ptr[i] <= ' ' || text.ptr[i] > '~' || strchr("\"#<>\\^`{|}", text.ptr[i]))
+            return -1;
+    struct slice rest = slice_from(text, 8), authority = rest;
+    size_t end = slice_chr(rest, '/'), query = slice_chr(rest, '?');
+    authority = slice_first(rest, end < query ? end : query);
+    out->path = slice_from(rest, authority.len);
+    out->host = slice_cut(&authority, ':');
+    if (authority.len && (slice_u64(authority, &port) < 0 || port == 0 || port > UINT16_MAX))
+        return -1;
+    out->port = (uint16_t)port;
+    return tls_is_host_name(out->host) && (out->path.len == 0 || out->path.ptr[0] == '/') ? 0 : -1;
+}
+
+static void take_url(struct slice uri, struct tlsrpt_record *out)
+{
+    struct tlsrpt_url parts;
+    if (out->url_count == TLSRPT_URLS_MAX || tlsrpt_url_parse(uri, &parts) < 0)
+        return;
+    memcpy(out->url[out->url_count], uri.ptr, uri.len);
+    out->url[out->url_count++][uri.len] = '\0';
+}
+
 /* "mailto:a%2Bb@example.com?subject=x" */
 static void take_uri(struct slice uri, struct tlsrpt_record *out)
 {
+    if (slice_casestarts(uri, SLICE("https:"))) {
+        take_url(uri, out);
+        return;
+    }
     char address[TLSRPT_MAILBOX_MAX + 1];
     size_t len = 0;
     if (!slice_casestarts(uri, SLICE("mailto:")) || out->count == TLSRPT_MAILBOXES_MAX)
@@ -60,7 +92,7 @@ static void take_uri(struct slice uri, struct tlsrpt_record *out)
 int tlsrpt_record_parse(struct slice text, struct tlsrpt_record *out)
 {
     bool first = true, found = false;
-    *out = (struct tlsrpt_record){.count = 0};
+    memset(out, 0, sizeof *out);
     while (text.len) {
         struct slice value = slice_trim(slice_cut(&text, ';'));
         struct slice name = slice_trim(slice_cut(&value, '='));

@@ -462,4 +462,4 @@ def test_sts_testing_reports_and_delivers(ca):
 def test_a_bad_rule_is_refused(ca):
     with Relay() as relay:
         relay.deliver([25], ["r@dst.test"], tls=[dict(level=77)])
-        relay.master.wait_log("a rule about TLS with an undeclared level or origin")
+        relay.master.wait_log("a rule about TLS with an undeclared level, origin or result")
