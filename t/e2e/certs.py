@@ -56,6 +56,31 @@ class Authority(Certificate):
         with open(self.certificate, encoding="ascii") as f:
             return f.read()
 
+    def below(self, length, name):
+        """A certificate for `name` with `length` authorities between it and this one."""
+        above, between = self, []
+        for _ in range(length):
+            self.count += 1
+            c = Authority.__new__(Authority)
+            Certificate.__init__(c, self.directory, f"between-{self.count}", above)
+            c.directory, c.count = self.directory, 0
+            config = c.path + ".ext"
+            with open(config, "w", encoding="ascii") as f:
+                f.write("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n")
+            run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", c.key, "-out", c.path + ".csr", "-subj", f"/CN=between {self.count}")
+            run("x509", "-req", "-in", c.path + ".csr", "-CA", above.certificate, "-CAkey",
+                above.key, "-CAcreateserial", "-days", "30", "-extfile", config,
+                "-out", c.certificate)
+            between.insert(0, c)
+            above = c
+        server = above.server(name)
+        with open(server.chain, "w", encoding="ascii") as out:
+            for part in [server, *between, self]:
+                with open(part.certificate, encoding="ascii") as f:
+                    out.write(f.read())
+        return server
+
     def server(self, *names, days="30", self_signed=False, names_text=None):
         """A certificate for these names; days may be negative (expired)."""
         self.count += 1

@@ -264,6 +264,17 @@ def test_B71_thousands_of_names(ca):
         assert (outcome.status, outcome.enhanced) == (DEFERRED, b"4.7.5")
 
 
+def test_B71_a_chain_of_twenty(ca):
+    """Each of its certificates is good, and signed by the one above it; short chains of the
+    same kind are accepted."""
+    for length, status in ((3, SENT), (20, DEFERRED)):
+        server = ca.below(length, "mx0.test")
+        with Script(starttls(server)) as s, relay_with(ca) as relay:
+            outcome = deliver(relay, s, rule(VERIFY))[1]
+            assert outcome.status == status, (length, outcome)
+    assert outcome.enhanced == b"4.7.5" and b"chain too long" in outcome.text
+
+
 def test_B74_a_handshake_that_dribbles(ca):
     def dribble(c):
         c.hello("STARTTLS")

@@ -12,9 +12,9 @@ from tls_rig import make
 OWN = ("engine_problem", "service", "RC4", "scanTime", "scanProblem", "old_fart")
 
 
-@pytest.mark.parametrize("immediate", [False, True])
-def test_testssl_finds_no_weakness(tmp_path, immediate):
-    made, port, report = make(tmp_path, "localhost"), free_port(), tmp_path / "report.json"
+@pytest.mark.parametrize("immediate, kind", [(False, "ec"), (True, "ec"), (True, "rsa")])
+def test_testssl_finds_no_weakness(tmp_path, immediate, kind):
+    made, port, report = make(tmp_path, "localhost", kind), free_port(), tmp_path / "report.json"
     p = Postern(tmp_path / "r", start=False,
                 **{**made.config, "smtpd_tls_security_level": "encrypt"})
     p.master_cf += f"127.0.0.1:{port} inet n - y - 1 smtpd -o smtpd_tls_wrappermode=yes\n"

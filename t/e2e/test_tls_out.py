@@ -7,6 +7,7 @@ import os
 import tempfile
 
 import pytest
+from aiosmtpd.smtp import SMTP
 
 from certs import Authority
 from dnsserver import DnsServer
@@ -155,6 +156,100 @@ def test_requiretls_all_the_way(place, dns, ca):
             assert (event["event"], event["status"]) == ("bounced", "5.7.30")
             assert "neither DNSSEC nor MTA-STS vouches for the name" in event["text"]
         assert not [m for m in sink.messages if m.recipients == ["r@a.test"]]
+
+
+class Requiring(SMTP):
+    """A server that offers REQUIRETLS behind TLS, and notes who asks for it."""
+    asked = []
+
+    async def smtp_EHLO(self, hostname):
+        push = self.push
+
+        async def with_keyword(status):
+            lines = status if isinstance(status, (str, bytes)) else str(status)
+            if str(lines).startswith("250 ") and self.session.ssl:
+                await push("250-REQUIRETLS")
+            await push(status)
+        self.push = with_keyword
+        try:
+            await super().smtp_EHLO(hostname)
+        finally:
+            del self.push
+
+    async def smtp_MAIL(self, arg):
+        if arg and " REQUIRETLS" in arg:
+            self.asked.append(arg)
+            arg = arg.replace(" REQUIRETLS", "")
+        await super().smtp_MAIL(arg)
+
+
+def required(p, recipient):
+    """A message that requires TLS; its queue ID."""
+    with p.client() as c:
+        c.starttls()
+        c.ehlo()
+        assert c.mail("s@src.test", ["REQUIRETLS"])[0] == 250
+        assert c.rcpt(recipient)[0] == 250
+        return c.data(MAIL)[1].decode().rsplit(" ", 1)[-1]
+
+
+def tls_of(ca):
+    server = ca.server("relay.test")
+    os.chmod(server.key, 0o600)
+    return {"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": server.chain,
+            "smtpd_tls_key_file": server.key}
+
+
+def test_requiretls_from_one_relay_to_the_next(place, dns, ca):
+    """Postern hands a message to another Postern, which offers REQUIRETLS and asks the same
+    of the next server: one that offers it gets the message, with the keyword; one that does
+    not makes it come back."""
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    last, plain = Sink(tls_context=ca.good.context()), tls_sink(ca.good)
+    last.controller.factory = lambda: Requiring(last, **last.controller.SMTP_kwargs)
+    second_place = os.path.join(place, "second")
+    os.makedirs(second_place)
+    with last, plain, PolicyHost(ca.good) as host:
+        host.policy("sts.test", mx=("mx.test",))
+        common = {"smtp_tls_mta_sts_port": str(host.port)}
+        good = {"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": ca.good.chain,
+                "smtpd_tls_key_file": ca.good.key}
+        os.chmod(ca.good.key, 0o600)
+        with relay(second_place, dns, last, ca, **good, **common) as second:
+            first = relay(place, dns, second, ca, start=False, **tls_of(ca), **common)
+            first.write_config(smtp_tcp_port=str(second.port))
+            first.start()
+            with first:
+                event = attempt(first, required(first, "r@sts.test"))
+                assert (event["event"], event["tls_peer"]) == ("delivered", "verified"), event
+                last.wait(1)
+                assert [m.recipients for m in last.messages] == [["r@sts.test"]]
+                assert len(Requiring.asked) == 1
+                # without the wish there is no keyword
+                attempt(first, first.send("s@src.test", ["q@sts.test"], MAIL))
+                last.wait(2)
+                assert len(Requiring.asked) == 1
+
+
+@pytest.mark.parametrize("certificate, keyword, event, text", [
+    ("good", False, "bounced", "which mx.test[127.0.0.1] does not offer"),
+    ("bad", True, "bounced", "its certificate is for other names")])
+def test_requiretls_that_the_server_cannot_keep(place, dns, ca, certificate, keyword, event, text):
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    with PolicyHost(ca.good) as host, tls_sink(getattr(ca, certificate)) as sink:
+        if keyword:
+            sink.controller.factory = lambda: Requiring(sink, **sink.controller.SMTP_kwargs)
+        host.policy("sts.test", mx=("mx.test",))
+        p = relay(place, dns, sink, ca, start=False, smtp_tls_mta_sts_port=str(host.port),
+                  **tls_of(ca))
+        p.start()
+        with p:
+            seen = attempt(p, required(p, "r@sts.test"))
+            assert (seen["event"], seen["status"]) == (event, "5.7.30"), seen
+            assert text in seen["text"]
+        assert not [m for m in sink.messages if m.recipients == ["r@sts.test"]]
 
 
 def test_mta_sts_defers_a_server_that_is_not_the_one(place, dns, ca):
