@@ -40,6 +40,7 @@ static const struct shape shapes[] = {
     {"account", "set", "account.set", {"account"}, NULL, true, false, false},
     {"account", "suspend", "account.set", {"account"}, "status=suspended", false, false, false},
     {"account", "resume", "account.set", {"account"}, "status=active", false, false, false},
+    {"account", "unguard", "account.unguard", {"account", "?usual"}, NULL, false, false, false},
     {"account", "show", "account.show", {"account"}, NULL, false, false, false},
     {"account", "list", "account.list", {"?prefix"}, NULL, false, false, false},
     {"account", "delete", "account.delete", {"account"}, NULL, false, false, true},
@@ -283,8 +284,9 @@ static const struct columns *columns_of(const char *request)
 
 static bool is_time(const char *name)
 {
-    static const char *const names[] = {"time",    "until", "from", "began", "ends",
-                                        "created", "start", "end",  "added"};
+    static const char *const names[] = {"time",  "until",       "from",       "began",
+                                        "ends",  "created",     "start",      "end",
+                                        "added", "spike_since", "spike_until"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)
             return true;

@@ -157,6 +157,14 @@ const struct ctl_command ctl_commands[] = {
     {"account", "resume", cmd_accounts, "NAME [--json]", "Takes mail of an account again",
      "Example:\n"
      "  postern account resume acme\n"},
+    {"account", "unguard", cmd_accounts, "NAME [USUAL] [--json]",
+     "Ends what the spike guard does about an account",
+     "From now on its mail is taken as before, and this hour counts anew. What is held stays\n"
+     "on hold: release or delete it. USUAL is how many messages the account sends in an hour\n"
+     "from now on, where its history does not tell (a new customer, a customer who has grown).\n\n"
+     "Example:\n"
+     "  postern account unguard acme\n"
+     "  postern account unguard acme 5000\n"},
     {"account", "show", cmd_accounts, "NAME [--json]", "Shows an account",
      "Example:\n"
      "  postern account show acme\n"},

@@ -445,7 +445,7 @@ void accounts_trim(struct quota *q)
         struct party *p = container_of(n, struct party, link);
         if (q->parties.count <= ACCOUNTS_CACHED)
             break;
-        if (!list_empty(&p->dirty) || p->pending.messages)
+        if (!list_empty(&p->dirty) || p->reservations)
             continue;
         map_remove(&q->parties, slice_str(p->owner));
         list_remove(&p->link);

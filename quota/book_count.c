@@ -131,7 +131,8 @@ static int take_charge(struct quota *q, const struct ipc_charge *in, struct err 
     if (!id_valid(in->id) || in->recipients == 0 || in->recipients > CHARGE_RECIPIENTS_MAX ||
         in->owner.len > OWNER_MAX)
         return err_set(e, "a malformed charge");
-    bool expected = gate_charged(q, in->id);
+    bool expected = gate_reservation(q, in->id) != NULL;
+    gate_charged(q, in->id);
     struct entry *x = map_get(&q->book.open, in->id);
     if (!x && !expected)
         x = book_entry_find(q, in->id);

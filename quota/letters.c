@@ -9,6 +9,7 @@
 #include "mail/date.h"
 #include "mail/message_id.h"
 #include "quota/letter.h"
+#include "quota/spike.h"
 
 enum {
     LETTER_MAX = 72 * 1024, /* with a list; qmgr takes 80 KB */
@@ -258,16 +259,25 @@ void letters_after_charge(struct quota *q, struct account *a, struct party *p)
     }
 }
 
-void letters_spike(struct quota *q, struct account *a, const struct party *p, const char *action)
+void letters_spike(struct quota *q, struct account *a, const struct party *p, bool held)
 {
-    char subject[128], sentence[512];
+    char subject[128], sentence[640];
+    unsigned long long limit = spike_limit(&p->tally, a->plan);
     snprintf(subject, sizeof subject, "Unusual volume of account %s", a->name);
-    snprintf(sentence, sizeof sentence,
-             "The account sends far more than usual: %llu messages in this hour, where\n"
-             "about %llu are usual. Its mail is %s. If it is not yours, a password may\n"
-             "have been stolen: change it and tell your provider.",
-             (unsigned long long)(p->tally.hour_count + p->pending.messages),
-             (unsigned long long)(p->tally.usual / 1000), action);
+    int n = snprintf(sentence, sizeof sentence,
+                     "The account sends far more than usual: %llu messages in this hour, where\n"
+                     "about %llu are usual. ",
+                     (unsigned long long)(p->tally.hour_count + p->pending.messages),
+                     (unsigned long long)(p->tally.usual / 1000));
+    if (held)
+        n += snprintf(sentence + n, sizeof sentence - (size_t)n,
+                      "Its mail is taken and held back until your provider has looked at it.\n");
+    else
+        n += snprintf(sentence + n, sizeof sentence - (size_t)n,
+                      "No more than %llu messages an hour are taken of it.\n", limit);
+    snprintf(sentence + n, sizeof sentence - (size_t)n,
+             "If it is not yours, a password may have been stolen: change it and tell your\n"
+             "provider. If it is yours, tell your provider, too, who can let it go.");
     usage_letter(q, a, p, subject, sentence);
 }
 

@@ -176,6 +176,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
     struct quota *q = s->q;
     log_debug("the channel to %s is gone: %s", channel_name(c), why);
     login_forget(s);
+    gate_forget(s);
     for (unsigned i = 0; i < q->smtpd_count; i++)
         if (q->smtpds[i] == s)
             q->smtpds[i] = q->smtpds[--q->smtpd_count];

@@ -9,7 +9,8 @@
  *              has them; recent: those that were right a moment ago; verify: the threads
  *              that hash; tickets: what stands for a login later
  *   failures   failed logins and what they cost
- *   gate       MAIL and end of data: may it be sent?
+ *   gate       MAIL: may it be sent? reservations: the end of data; guard, spike: an account
+ *              that sends far more than it used to; rates
  *   book       charges and settlements from qmgr: book_count counts, book_sweep asks
  *              about old ones, book_link is the channel
  *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
@@ -42,7 +43,8 @@ enum {
     RESERVE_SECONDS = 600,   /* a reservation without a charge ends */
     CLOSED_SECONDS = 900,    /* a finished charge is kept, for what a power cut repeats */
     TICKET_MAX = 512,
-    PENDING_MAX = 1000000 /* reservations in memory */
+    PENDING_MAX = 1000000,                  /* reservations in memory */
+    RESERVATIONS_OF_SMTPD = PENDING_MAX / 4 /* one that misbehaves leaves room for others */
 };
 
 /* ---- accounts.c --------------------------------------------------------------------- */
@@ -55,6 +57,7 @@ struct party {
     struct plan_usage usage; /* of the current period */
     struct tally tally;
     struct volume pending; /* reserved and not charged yet */
+    uint32_t reservations; /* that point here: it stays in memory */
     bool usage_dirty, tally_dirty;
 };
 
@@ -156,7 +159,8 @@ struct smtpd {
     struct channel *channel;
     struct map questions; /* struct question: exchanges and passwords under way */
     uint32_t count;
-    uint32_t good; /* answers to MAIL since the last MAIL_FORGET that hold for a while */
+    uint32_t reserved; /* reservations that it asked for and that are not over */
+    uint32_t good;     /* answers to MAIL since the last MAIL_FORGET that hold for a while */
 };
 struct slice smtpd_question_key(const void *value); /* for the map */
 struct logins;
@@ -180,23 +184,34 @@ void login_hash(struct quota *q, struct slice password,
 int ticket_read(struct quota *q, struct slice ticket, char account[static ACCOUNT_NAME_MAX + 1],
                 char user[static LOGIN_MAX + 1]);
 
-/* ---- gate.c ------------------------------------------------------------------------------- */
+/* ---- gate.c, reservations.c ----------------------------------------------------------------- */
 
+/* What a reservation has taken of one party, which stays in memory as long. */
+struct taken {
+    struct party *party;
+    struct volume volume;
+};
 struct reservation {
     struct list link; /* by age */
     char id[20];
     char owner[OWNER_MAX + 1];
     uint64_t size;
     uint32_t recipients;
-    int64_t at; /* monotonic */
+    int64_t at;      /* monotonic */
+    struct smtpd *s; /* that asked for it, or NULL if its channel is gone */
+    unsigned parties;
+    struct taken taken[];
 };
 int gate_mail(struct smtpd *s, struct slice body, struct err *e);
 int gate_reserve(struct smtpd *s, struct slice body, struct err *e);
 int gate_release(struct smtpd *s, struct slice body, struct err *e);
 /* Accounts, users or plans have changed: answers to MAIL do not hold any longer. */
 void gate_changed(struct quota *q);
-/* The message is charged now: its reservation is over. False if there was none. */
-bool gate_charged(struct quota *q, struct slice id);
+/* What was reserved for a message, or NULL. */
+const struct reservation *gate_reservation(struct quota *q, struct slice id);
+/* The message is charged now: its reservation, if there is one, is over. */
+void gate_charged(struct quota *q, struct slice id);
+void gate_forget(struct smtpd *s); /* its channel is gone */
 void gate_tick(struct quota *q);
 
 /* ---- book.c ------------------------------------------------------------------------------- */
@@ -219,7 +234,7 @@ void book_pools_changed(struct quota *q);
 /* After a charge: whatever the account's owner has to be told of. */
 void letters_after_charge(struct quota *q, struct account *a, struct party *p);
 /* The account sends far more than it used to. */
-void letters_spike(struct quota *q, struct account *a, const struct party *p, const char *action);
+void letters_spike(struct quota *q, struct account *a, const struct party *p, bool held);
 /* qmgr is there: what it has not taken is sent. */
 void letters_connected(struct quota *q);
 void letters_taken(struct quota *q, uint64_t tag, bool stored);

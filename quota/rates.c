@@ -1,6 +1,8 @@
 #include "quota/rates.h"
 
-enum { HOUR = 3600, USUAL_HOURS = 24, WINDOWS_AHEAD_MAX = 400 };
+#include "quota/spike.h"
+
+enum { WINDOWS_AHEAD_MAX = 400 };
 
 static const struct plan_rate *rate_of(const struct plan_rate *rates, uint8_t unit)
 {
@@ -16,9 +18,12 @@ static void roll_window(struct tally *t, const struct plan *p, const struct plan
     struct period w = plan_rate_window(p, unit, now);
     const struct plan_rate *rate = rate_of(rates, unit);
     uint64_t carried = 0;
-    if (t->window[unit].start >= w.start) /* the same, or the clock stepped back */
+    /* a little ahead: the clock was set back, and the window goes on. Far ahead: it was
+     * counted by a clock that was wrong (F30) */
+    bool ahead = t->window[unit].start >= w.end;
+    if (t->window[unit].start >= w.start && !ahead)
         return;
-    if (rate && p->rate_action == RATE_QUEUE && t->window[unit].start > 0) {
+    if (rate && !ahead && p->rate_action == RATE_QUEUE && t->window[unit].start > 0) {
         carried = t->window[unit].count;
         int64_t at = t->window[unit].start;
         for (int i = 0; i < WINDOWS_AHEAD_MAX && carried && at < w.start; i++) {
@@ -30,31 +35,11 @@ static void roll_window(struct tally *t, const struct plan *p, const struct plan
     t->window[unit].count = carried;
 }
 
-/* An hour is over. What was a spike counts as its limit only: else a thief would
- * set the new measure. */
-static void roll_hour(struct tally *t, const struct plan *p, int64_t now)
-{
-    int64_t hour = now - now % HOUR;
-    if (hour <= t->hour)
-        return;
-    uint64_t count = t->hour_count, limit = rates_spike_limit(t, p);
-    if (count > limit)
-        count = limit;
-    if (count > UINT64_MAX / 1000 / 2)
-        count = UINT64_MAX / 1000 / 2;
-    if (count && t->usual == 0)
-        t->usual = count * 1000;
-    else if (count)
-        t->usual = t->usual - t->usual / USUAL_HOURS + count * 1000 / USUAL_HOURS;
-    t->hour = hour;
-    t->hour_count = 0;
-}
-
 void rates_roll(struct tally *t, const struct plan *p, const struct plan_rate *rates, int64_t now)
 {
     for (uint8_t unit = 0; unit < TALLY_UNITS; unit++)
         roll_window(t, p, rates, unit, now);
-    roll_hour(t, p, now);
+    spike_roll(t, p, now);
 }
 
 void rates_add(struct tally *t, uint64_t messages, int64_t now)
@@ -111,15 +96,4 @@ void rates_print(struct buf *out, const struct plan_rate *r)
 {
     static const char *const units[] = {"a minute", "an hour", "a day", "a month"};
     (void)buf_printf(out, "%llu %s", (unsigned long long)r->count, units[r->unit]);
-}
-
-uint64_t rates_spike_limit(const struct tally *t, const struct plan *p)
-{
-    uint64_t limit;
-    if (p->spike_factor == 0 || p->spike_action == SPIKE_OFF)
-        return UINT64_MAX;
-    if (__builtin_mul_overflow(t->usual, p->spike_factor, &limit))
-        return UINT64_MAX;
-    limit /= 1000;
-    return limit > p->spike_minimum ? limit : p->spike_minimum;
 }

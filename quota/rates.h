@@ -1,11 +1,11 @@
-/* Rates and the usual volume of a party: pure, on struct tally. */
+/* Rates of a party: pure, on struct tally. */
 #ifndef POSTERN_QUOTA_RATES_H
 #define POSTERN_QUOTA_RATES_H
 
 #include "quota/records.h"
 
-/* Brings the windows up to now. What was queued beyond a rate (rate_action =
- * queue) is carried into the next window. */
+/* Brings the windows, and the hour that spike.h looks at, up to now. What was queued beyond a rate
+ * (rate_action = queue) is carried into the next window. */
 void rates_roll(struct tally *t, const struct plan *p, const struct plan_rate *rates, int64_t now);
 /* So many messages more; after rates_roll. */
 void rates_add(struct tally *t, uint64_t messages, int64_t now);
@@ -19,9 +19,5 @@ int64_t rates_turn(const struct tally *t, const struct plan *p, const struct pla
                    uint64_t pending, uint64_t messages, int64_t now);
 /* "50 a day" */
 void rates_print(struct buf *out, const struct plan_rate *r);
-
-/* Messages an hour beyond which the account is far above its usual; UINT64_MAX:
- * there is no guard. */
-uint64_t rates_spike_limit(const struct tally *t, const struct plan *p);
 
 #endif

@@ -167,7 +167,7 @@ static int over(const struct reader *r)
 }
 
 /* Every record begins with the version of its format. */
-enum { RECORD_VERSION = 1 };
+enum { RECORD_VERSION = 1, TALLY_VERSION = 2, TALLY_OLD_HOURS = 24 };
 
 static struct reader reader_of(struct slice s)
 {
@@ -214,7 +214,7 @@ int usage_decode(struct slice s, struct plan_usage *u)
 void tally_encode(const struct tally *t, struct buf *out)
 {
     buf_clear(out);
-    put(out, RECORD_VERSION, 1);
+    put(out, TALLY_VERSION, 1);
     for (int i = 0; i < TALLY_UNITS; i++) {
         put(out, (uint64_t)t->window[i].start, 8);
         put(out, t->window[i].count, 8);
@@ -223,11 +223,18 @@ void tally_encode(const struct tally *t, struct buf *out)
     put(out, t->hour_count, 8);
     put(out, t->usual, 8);
     put(out, (uint64_t)t->spike_until, 8);
+    put(out, t->usual_before, 8);
+    put(out, (uint64_t)t->day, 8);
+    put(out, t->busy_hours, 4);
+    put(out, (uint64_t)t->spike_since, 8);
+    put(out, (uint64_t)t->spike_told, 8);
 }
 
 int tally_decode(struct slice s, struct tally *t)
 {
-    struct reader r = reader_of(s);
+    struct reader r = {s, false};
+    uint64_t version = get(&r, 1);
+    *t = (struct tally){.hour = 0};
     for (int i = 0; i < TALLY_UNITS; i++) {
         t->window[i].start = (int64_t)get(&r, 8);
         t->window[i].count = get(&r, 8);
@@ -236,7 +243,18 @@ int tally_decode(struct slice s, struct tally *t)
     t->hour_count = get(&r, 8);
     t->usual = get(&r, 8);
     t->spike_until = (int64_t)get(&r, 8);
-    return over(&r);
+    if (version == 1) { /* before there was more: the history that it has is taken as it is */
+        t->usual_before = t->usual;
+        t->busy_hours = t->usual ? TALLY_OLD_HOURS : 0;
+        t->spike_until = 0;
+        return over(&r);
+    }
+    t->usual_before = get(&r, 8);
+    t->day = (int64_t)get(&r, 8);
+    t->busy_hours = (uint32_t)get(&r, 4);
+    t->spike_since = (int64_t)get(&r, 8);
+    t->spike_told = (int64_t)get(&r, 8);
+    return version == TALLY_VERSION ? over(&r) : -1;
 }
 
 /* ---- charges ------------------------------------------------------------------------- */

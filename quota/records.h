@@ -87,7 +87,8 @@ void usage_encode(const struct plan_usage *u, struct buf *out);
 int usage_decode(struct slice s, struct plan_usage *out);
 
 enum { TALLY_UNITS = 4 }; /* enum plan_rate_unit */
-/* Messages in the running minute, hour, day and month, and what is usual. */
+/* Messages in the running minute, hour, day and month, and what is usual (spike.h). Times
+ * are seconds since 1970. */
 struct tally {
     struct {
         int64_t start;
@@ -95,8 +96,13 @@ struct tally {
     } window[TALLY_UNITS];
     int64_t hour; /* start of the hour that is counted */
     uint64_t hour_count;
-    uint64_t usual;      /* thousandths of messages an hour: the weighted mean of busy hours */
-    int64_t spike_until; /* the guard acts until then */
+    uint64_t usual;        /* thousandths of messages an hour: the mean of busy hours */
+    uint64_t usual_before; /* the same when the running day began: in a day it at most doubles */
+    int64_t day;           /* start of that day */
+    uint32_t busy_hours;   /* that are in the mean */
+    int64_t spike_since;   /* the guard acts since then; 0: it does not */
+    int64_t spike_until;   /* and until then, if nothing is beyond the limit meanwhile */
+    int64_t spike_told;    /* when the owner was told last */
 };
 void tally_encode(const struct tally *t, struct buf *out);
 int tally_decode(struct slice s, struct tally *out);

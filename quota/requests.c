@@ -15,6 +15,7 @@ static const struct {
     {"account.show", account_show},
     {"account.list", account_list},
     {"account.delete", account_delete},
+    {"account.unguard", account_unguard},
     {"user.add", user_add},
     {"user.set", user_set},
     {"user.show", user_show},

@@ -49,7 +49,7 @@ struct listing {
  * at the end. */
 void listing_go_on(struct client *c, const struct listing *l);
 
-control_serve account_add, account_set, account_show, account_list, account_delete;
+control_serve account_add, account_set, account_show, account_list, account_delete, account_unguard;
 control_serve user_add, user_set, user_show, user_list, user_delete;
 control_serve user_certificate_add, user_certificate_delete, user_certificate_list;
 control_serve domain_add, domain_delete, domain_list;

@@ -1,6 +1,8 @@
 /* Accounts, their sending domains and addresses. */
 #include "core/mem.h"
+#include "quota/rates.h"
 #include "quota/requests.h"
+#include "quota/spike.h"
 
 /* Before the database is changed: what was counted is written, and what is in
  * memory of the account is read again when it is needed. */
@@ -109,6 +111,40 @@ void account_add(struct client *c)
     }
     json_int_t now = (json_int_t)quota_now();
     change(c, name, json_pack("{s:s,s:I,s:I}", "status", "active", "created", now, "began", now));
+}
+
+/* An operator has looked at what the spike guard found; `usual` is what it had better know. */
+void account_unguard(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 40];
+    const json_t *value = json_object_get(control_request(c), "usual");
+    struct slice text = slice_str(json_string_value(value) ? json_string_value(value) : "");
+    uint64_t usual = 0;
+    if (!request_account(c, "account", name))
+        return;
+    struct account *a = account_find(q, slice_str(name));
+    if (!a) {
+        control_fail(c, "There is no account %s.", name);
+        return;
+    }
+    if (json_is_integer(value) && json_integer_value(value) >= 0)
+        usual = (uint64_t)json_integer_value(value);
+    else if (value && slice_u64(text, &usual) < 0) {
+        control_fail(c, "usual: give the messages that the account sends in an hour.");
+        return;
+    }
+    struct party *p = party_find(q, a, SLICE(""));
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    rates_roll(&p->tally, a->plan, a->plan->account_rates, quota_now());
+    spike_end(&p->tally);
+    if (value)
+        spike_teach(&p->tally, usual, quota_now());
+    party_touched(q, p);
+    book_apply(q);
+    snprintf(what, sizeof what, "spike guard of account %s", name);
+    control_change(c, &batch, what);
+    buf_free(&batch);
 }
 
 void account_set(struct client *c)

@@ -2,6 +2,7 @@
 #include "core/mem.h"
 #include "quota/rates.h"
 #include "quota/requests.h"
+#include "quota/spike.h"
 
 /* ---- plans ------------------------------------------------------------------------------- */
 
@@ -223,7 +224,9 @@ void usage_show(struct client *c)
         control_fail(c, "There is no account %s.", name);
         return;
     }
-    const struct party *p = party_find(q, a, *user ? slice_str(login) : SLICE(""));
+    struct party *p = party_find(q, a, *user ? slice_str(login) : SLICE(""));
+    rates_roll(&p->tally, a->plan, *user ? a->plan->user_rates : a->plan->account_rates,
+               quota_now());
     json_t *j = show_usage(p->owner, &p->usage);
     json_object_set_new(j, "plan", json_string(a->plan->name));
     set_number(j, "reserved", p->pending.messages);
@@ -245,6 +248,12 @@ void usage_show(struct client *c)
         set_number(j, "hour", p->tally.hour_count);
         set_number(j, "usual_hour", p->tally.usual / 1000);
         json_object_set_new(j, "spike", json_boolean(p->tally.spike_until > quota_now()));
+        if (spike_limit(&p->tally, a->plan) != UINT64_MAX)
+            set_number(j, "hour_limit", spike_limit(&p->tally, a->plan));
+        if (p->tally.spike_until > quota_now()) {
+            json_object_set_new(j, "spike_since", json_integer(p->tally.spike_since));
+            json_object_set_new(j, "spike_until", json_integer(p->tally.spike_until));
+        }
     }
     control_result(c, j);
     control_done(c, NULL);

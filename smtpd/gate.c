@@ -285,11 +285,6 @@ void gate_message(struct session *s, void (*done)(struct session *s, const struc
         done(s, no);
 }
 
-static void after_nap(struct session *s)
-{
-    s->tx.gate->done(s, NULL);
-}
-
 void gate_reserved(struct session *s, const struct ipc_reserved *r)
 {
     struct gate *g = s->tx.gate;
@@ -302,12 +297,7 @@ void gate_reserved(struct session *s, const struct ipc_reserved *r)
     g->owner = slice_dup(r->owner);
     g->mail_class = r->mail_class;
     s->tx.flags |= r->flags & MESSAGE_HOLD;
-    if (r->delay) {
-        nap_begin(s, r->delay, after_nap);
-        session_go_on(s);
-    } else {
-        answer(s, NULL);
-    }
+    answer(s, NULL);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */

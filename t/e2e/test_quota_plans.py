@@ -31,12 +31,6 @@ plan bigger { messages = 3
  at_limit = block }
 plan ending { messages = 100
  end_warnings = {30, 7, 1} }
-plan guarded { spike_factor = 10
- spike_minimum = 50
- spike_action = hold }
-plan slowed { spike_factor = 10
- spike_minimum = 50
- spike_action = slow }
 """
 
 
@@ -186,21 +180,6 @@ def test_warning_before_the_end():
     q = q.again(PLANS)
     assert q.qmgr.receive(2.5) is None, "the warning was sent again"
     q.stop()
-
-
-@pytest.mark.parametrize("plan,flags,delay", [("guarded", 32, 0), ("slowed", 0, 2000)])
-def test_spike_guard(quota, plan, flags, delay):
-    quota.account(plan=plan, reference="owner@acme.test")
-    ticket = quota.login().ticket
-    quiet = quota.sent(ticket, recipients=50)
-    assert quiet.flags == 0 and quiet.delay == 0
-    loud = quota.sent(ticket, state=None)
-    assert loud.flags == flags and loud.delay == delay
-    letter = quota.qmgr.expect("ipc_account_notice", skip=("ipc_charged",))
-    assert b"Unusual volume of account acme" in letter.content
-    assert quota.usage()["spike"] is True
-    assert quota.reserve(ticket).flags == flags
-    assert "far above its usual" in quota.master.log()
 
 
 def test_reload_with_another_plan(quota):

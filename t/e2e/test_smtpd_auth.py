@@ -576,16 +576,6 @@ def test_refused_at_the_end_of_data(rig):
         assert rig.quota.expect("ipc_release")
 
 
-def test_spike_guard_holds_the_commit_back(rig):
-    with rig.client() as c:
-        rig.login(c)
-        rig.message(c)
-        begin = time.monotonic()
-        rig.reserved(delay=1000)
-        rig.smtpd.accept(c)
-        assert time.monotonic() - begin > 0.9
-
-
 @pytest.mark.parametrize("header, start", [
     (b"From: ceo@bank.test <a@acme.test> <b@acme.test>\r\n", "550 5.6.0"),
     (b"From: \"unclosed\r\n", "550 5.6.0"),

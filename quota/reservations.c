@@ -1,0 +1,216 @@
+/* Reservations: room for a message from its end of data until qmgr reports it. */
+#include "core/log.h"
+#include "core/mem.h"
+#include "quota/gate.h"
+#include "quota/rates.h"
+
+/* ---- what is reserved --------------------------------------------------------------- */
+
+static struct slice reservation_key(const void *value)
+{
+    return slice_str(((const struct reservation *)value)->id);
+}
+
+/* What was taken is what is given back, whatever plan holds by then. */
+static void take_room(struct reservation *r, struct party *p, const struct plan *plan)
+{
+    struct volume v = plan_cost(plan, r->size, r->recipients);
+    r->taken[r->parties++] = (struct taken){p, v};
+    p->pending.messages += v.messages;
+    p->pending.bytes += v.bytes;
+    p->reservations++;
+}
+
+static void give_back(const struct taken *t)
+{
+    t->party->pending.messages -= t->volume.messages;
+    t->party->pending.bytes -= t->volume.bytes;
+    t->party->reservations--;
+}
+
+static struct reservation *reserve(struct smtpd *s, const struct asking *x,
+                                   const struct ipc_reserve *in)
+{
+    unsigned parties = x->levels + (x->user != NULL);
+    struct reservation *r = xcalloc(1, sizeof *r + parties * sizeof r->taken[0]);
+    snprintf(r->id, sizeof r->id, "%.*s", SLICE_ARG(in->id));
+    snprintf(r->owner, sizeof r->owner, *x->user_name ? "%s/%s" : "%s%s", x->chain[0]->name,
+             x->user_name);
+    r->size = in->size;
+    r->recipients = in->recipients;
+    r->at = clock_mono();
+    r->s = s;
+    s->reserved++;
+    map_put(&x->q->reservations, r);
+    list_push(&x->q->reserved, &r->link);
+    for (unsigned i = 0; i < x->levels; i++)
+        take_room(r, x->parties[i], x->chain[i]->plan);
+    if (x->user)
+        take_room(r, x->user, x->chain[0]->plan);
+    return r;
+}
+
+static void release(struct quota *q, struct reservation *r)
+{
+    for (unsigned i = 0; i < r->parties; i++)
+        give_back(&r->taken[i]);
+    if (r->s)
+        r->s->reserved--;
+    map_remove(&q->reservations, reservation_key(r));
+    list_remove(&r->link);
+    free(r);
+}
+
+const struct reservation *gate_reservation(struct quota *q, struct slice id)
+{
+    return map_get(&q->reservations, id);
+}
+
+void gate_charged(struct quota *q, struct slice id)
+{
+    struct reservation *r = map_get(&q->reservations, id);
+    if (r)
+        release(q, r);
+}
+
+void gate_forget(struct smtpd *s)
+{
+    if (s->reserved)
+        list_each(&s->q->reserved, n)
+        {
+            struct reservation *r = container_of(n, struct reservation, link);
+            if (r->s == s)
+                r->s = NULL;
+        }
+}
+
+int gate_release(struct smtpd *s, struct slice body, struct err *e)
+{
+    struct ipc_release in;
+    if (ipc_release_decode(body, &in) < 0)
+        return err_set(e, "malformed RELEASE");
+    struct reservation *r = map_get(&s->q->reservations, in.id);
+    if (r && r->s != s)
+        return err_set(e, "RELEASE of another's message");
+    if (r)
+        release(s->q, r);
+    return 0;
+}
+
+void gate_tick(struct quota *q)
+{
+    int64_t old = clock_mono() - RESERVE_SECONDS * CLOCK_SECOND;
+    if (!q->reservations.key)
+        map_init(&q->reservations, reservation_key);
+    while (!list_empty(&q->reserved)) {
+        struct reservation *r = container_of(q->reserved.next, struct reservation, link);
+        if (r->at > old)
+            break;
+        release(q, r);
+    }
+}
+
+/* ---- the end of data ---------------------------------------------------------------------- */
+
+/* B33: From: (and Sender:) must be the account's own. */
+static bool authors_owned(const struct asking *x, struct slice list, struct answer *no)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(list);
+    struct ipc_author author;
+    for (int n = 0; ipc_author_next(&cursor, &author); n++) {
+        if (n == AUTHORS_MAX) {
+            gate_refuse(no, 550, "5.7.1", "Error: more than %d authors", AUTHORS_MAX);
+            return false;
+        }
+        if (account_owns(x->q, x->chain[0], author.address))
+            continue;
+        gate_refuse(no, 550, "5.7.1", "<%s>: author address rejected: not owned by account %s",
+                    log_esc(author.address), x->chain[0]->name);
+        return false;
+    }
+    return !cursor.failed;
+}
+
+static bool has_room(const struct asking *x, const struct ipc_reserve *in, struct answer *no)
+{
+    struct answer more = {.text = BUF_INIT(1000)};
+    struct room r = gate_room(x, in->size, in->recipients, &more);
+    bool enough = in->recipients <= r.messages;
+    if (!enough && r.spike)
+        (void)guard_acts(x, in->recipients);
+    if (!enough)
+        gate_refuse(no, more.code, more.enhanced, "%.*s", SLICE_ARG(buf_slice(&more.text)));
+    buf_free(&more.text);
+    return enough;
+}
+
+/* rate_action = queue: the message is held until its turn comes. */
+static void queue_for_rate(const struct asking *x, const struct ipc_reserve *in,
+                           struct ipc_reserved *out)
+{
+    const struct plan *own = x->chain[0]->plan;
+    int64_t at = x->now, t;
+    if (x->user && own->rate_action == RATE_QUEUE)
+        at = rates_turn(&x->user->tally, own, own->user_rates, x->user->pending.messages,
+                        in->recipients, x->now);
+    for (unsigned i = 0; i < x->levels; i++) {
+        const struct plan *p = x->chain[i]->plan;
+        if (p->rate_action != RATE_QUEUE)
+            continue;
+        t = rates_turn(&x->parties[i]->tally, p, p->account_rates, x->parties[i]->pending.messages,
+                       in->recipients, x->now);
+        at = t > at ? t : at;
+    }
+    if (at <= x->now)
+        return;
+    struct key k = {.len = 0};
+    struct buf batch = BUF_INIT(4096);
+    key_number(&k, (uint64_t)at);
+    key_add(&k, in->id);
+    kv_put(&batch, T_HELD, key_slice(&k), SLICE(""));
+    sync_apply(x->q, buf_slice(&batch), NULL, NULL);
+    buf_free(&batch);
+    out->flags |= MESSAGE_HOLD;
+}
+
+static bool too_many(const struct smtpd *s, struct slice id, struct answer *no)
+{
+    const struct quota *q = s->q;
+    if (map_get(&q->reservations, id))
+        gate_refuse(no, 451, "4.3.0", "Error: queue ID in use, try again");
+    else if (s->reserved >= RESERVATIONS_OF_SMTPD || q->reservations.count >= PENDING_MAX)
+        gate_refuse(no, 451, "4.3.2", "Error: too many messages at the same time");
+    return no->code != 0;
+}
+
+int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
+{
+    struct quota *q = s->q;
+    struct ipc_reserve in;
+    struct asking x;
+    struct answer no = {.text = BUF_INIT(1000)};
+    struct id id;
+    if (ipc_reserve_decode(body, &in) < 0 || id_parse(in.id, &id) < 0 || in.recipients == 0 ||
+        in.recipients > CHARGE_RECIPIENTS_MAX)
+        return err_set(e, "malformed RESERVE");
+    struct ipc_reserved out = {.tag = in.tag};
+    if (!too_many(s, in.id, &no) && gate_identify(&x, q, in.ticket, &no) &&
+        gate_may_send(&x, in.sender, in.size, &no) && authors_owned(&x, in.authors, &no) &&
+        has_room(&x, &in, &no)) {
+        if (x.chain[0]->plan->spike_action == SPIKE_HOLD && guard_acts(&x, in.recipients))
+            out.flags |= MESSAGE_HOLD;
+        else
+            queue_for_rate(&x, &in, &out);
+        out.owner = slice_str(reserve(s, &x, &in)->owner);
+        out.mail_class = x.chain[0]->mail_class;
+    } else if (!no.code) {
+        buf_free(&no.text);
+        return err_set(e, "malformed RESERVE");
+    }
+    out.code = no.code;
+    out.enhanced = slice_str(no.code ? no.enhanced : "");
+    out.text = buf_slice(&no.text);
+    ipc_reserved_encode(channel_out(s->channel), &out);
+    buf_free(&no.text);
+    return 0;
+}

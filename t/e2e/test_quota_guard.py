@@ -1,0 +1,205 @@
+"""What a stolen password, and an smtpd that was taken over, can do: the spike guard,
+reservations, owners of messages."""
+import time
+
+import pytest
+import faults as fault_points
+from accounts_rig import Quota, Refused
+from ipc import Closed
+
+PLANS = """
+plan guarded { spike_factor = 10
+ spike_minimum = 50
+ spike_action = hold }
+plan slowed { spike_factor = 10
+ spike_minimum = 50
+ spike_action = slow }
+plan hard { messages = 10
+ at_limit = block }
+"""
+HOLD = 32
+HOUR = 3600
+needs_clock = pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
+
+
+@pytest.fixture
+def quota():
+    q = Quota(PLANS)
+    yield q
+    q.stop()
+
+
+class Clock:
+    """quota's wall time, in seconds after the full hour that follows the test's start."""
+
+    def __init__(self, place):
+        self.faults = fault_points.Faults(place)
+        self.base = int(HOUR - time.time() % HOUR)
+        self.environment = self.faults.environment
+
+    def at(self, seconds):
+        self.faults.clear()
+        self.faults.shift("wall", self.base + seconds)
+
+
+def letter(quota, subject):
+    """The next one; qmgr takes it."""
+    while True:
+        message = quota.qmgr.expect("ipc_account_notice", 10,
+                                    skip=("ipc_charged", "ipc_charges_query"))
+        quota.qmgr.send("ipc_account_noticed", tag=message.tag)
+        if subject in message.content:
+            return message.content
+
+
+# ---- the spike guard -------------------------------------------------------------------
+
+
+def test_spike_is_held_and_told(quota):
+    quota.account(plan="guarded", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    assert quota.sent(ticket, recipients=50).flags == 0
+    assert quota.sent(ticket, state=None).flags == HOLD
+    content = letter(quota, b"Unusual volume of account acme")
+    assert b"held back until your provider has looked" in content
+    usage = quota.usage()
+    assert usage["spike"] is True and usage["hour_limit"] == 50
+    assert usage["spike_until"] - usage["spike_since"] == 86400
+    assert quota.reserve(ticket).flags == HOLD
+    assert "far above its usual" in quota.master.log()
+    assert "postern account unguard acme" in quota.master.log()
+
+
+def test_spike_is_slowed_to_a_rate(quota):
+    quota.account(plan="slowed", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    assert quota.mail(ticket).recipients == 50
+    quota.sent(ticket, recipients=45)
+    answer = quota.mail(ticket)
+    assert answer.recipients == 5 and answer.more_code == 450
+    assert quota.reserve(ticket, recipients=6).code == 450
+    content = letter(quota, b"Unusual volume of account acme")
+    assert b"No more than 50 messages an hour" in content
+    quota.sent(ticket, recipients=5)
+    answer = quota.mail(ticket)
+    assert answer.code == 450 and b"far more than its usual" in answer.text
+    assert quota.usage()["spike"] is True
+    # what a hundred connections reserve at the same time is one rate, too
+    quota.ask("account.unguard", account="acme")
+    codes = [quota.reserve(ticket, recipients=10).code for _ in range(10)]
+    assert codes == [0] * 5 + [450] * 5
+
+
+@needs_clock
+@pytest.mark.parametrize("plan", ["guarded", "slowed"])
+def test_spike_against_a_history(place, plan):
+    """Fifty an hour are usual; then somebody sends as much as goes, over full hours."""
+    clock = Clock(place)
+    quota = Quota(PLANS, environment=clock.environment)
+    quota.account(plan=plan, reference="owner@acme.test")
+    quota.ask("account.unguard", account="acme", usual=40)
+    for hour in range(30):
+        clock.at(hour * HOUR)
+        answer = quota.sent(quota.login().ticket, recipients=50)
+        assert answer.flags == 0
+    clock.at(30 * HOUR)
+    usage = quota.usage()
+    assert usage["spike"] is False and 40 < usage["usual_hour"] < 50
+    limit, free, letters = usage["hour_limit"], 0, 0
+    assert 400 < limit < 500
+    ticket = quota.login().ticket
+    for hour in range(30, 30 + 26):
+        for minute in (1, 59):
+            clock.at(hour * HOUR + 60 * minute)
+            for _ in range(4):
+                answer = quota.reserve(ticket, recipients=100)
+                if answer.code == 0:
+                    quota.charge(answer.id, owner=answer.owner, recipients=100)
+                    free += 0 if answer.flags else 100
+                if plan == "guarded" and hour > 30:
+                    assert answer.flags == HOLD, f"let go at {minute} minutes past hour {hour}"
+        assert quota.usage()["hour_limit"] <= limit
+    assert quota.usage()["spike"] is True
+    assert free <= limit * (1 if plan == "guarded" else 26)
+    while letters < 2:  # once when it began, once a day later
+        letter(quota, b"Unusual volume")
+        letters += 1
+    # it goes on after a crash, and ends when an operator says so
+    quota.kill()
+    again = Quota(PLANS, None, quota.directory, environment=clock.environment)
+    quota.__dict__.update(again.__dict__)
+    assert quota.usage()["spike"] is True
+    quota.ask("account.unguard", account="acme")
+    assert quota.usage()["spike"] is False
+    assert quota.sent(quota.login().ticket).flags == 0
+    quota.stop()
+
+
+def test_operator_says_what_is_usual(quota):
+    quota.account(plan="guarded")
+    quota.ask("account.unguard", account="acme", usual="700")
+    assert quota.usage()["hour_limit"] == 7000
+    assert quota.sent(quota.login().ticket, recipients=6999).flags == 0
+    for wrong in ("many", -1, "1.5"):
+        with pytest.raises(Refused, match="messages that the account sends in an hour"):
+            quota.ask("account.unguard", account="acme", usual=wrong)
+    with pytest.raises(Refused, match="no account nobody"):
+        quota.ask("account.unguard", account="nobody")
+    audit, _ = quota.ask("audit.list")
+    assert audit[-1]["what"] == "spike guard of account acme"
+
+
+# ---- reservations ----------------------------------------------------------------------
+
+
+def test_what_was_reserved_is_what_is_given_back(quota):
+    """Whatever the plan says by then."""
+    quota.account(plan="hard")
+    ticket = quota.login().ticket
+    for plan in ("plan hard { bytes = 100KB\n byte_minimum = 10KB\n at_limit = block }\n",
+                 "plan hard { bytes = 100KB\n at_limit = block }\n"):
+        ids = [quota.reserve(ticket, recipients=2).id for _ in range(3)]
+        assert quota.usage()["reserved"] == 6
+        quota.master.table("plans_file", 0, "plans.conf", plan)
+        quota.master.wait_log("1 plans read from")
+        for id in ids:
+            quota.smtpd.send("ipc_release", id=id)
+        assert quota.usage()["reserved"] == 0
+    assert quota.mail(ticket, size=1000).recipients == 100
+    assert quota.mail(ticket, size=100000).recipients == 1
+
+
+def test_reservation_of_an_account_that_is_moved(quota):
+    """Below another account, while a message is on its way."""
+    quota.account(plan="hard")
+    quota.ask("account.add", account="top", plan="hard")
+    ticket = quota.login().ticket
+    id = quota.reserve(ticket, recipients=5).id
+    quota.ask("account.set", account="acme", parent="top")
+    quota.smtpd.send("ipc_release", id=id)
+    assert quota.usage()["reserved"] == 0 and quota.usage("top")["reserved"] == 0
+    assert quota.mail(quota.login().ticket).recipients == 10
+
+
+def test_one_smtpd_cannot_touch_what_another_reserved(quota):
+    quota.account(plan="hard")
+    ticket = quota.login().ticket
+    answer = quota.reserve(ticket, recipients=5)
+    other = quota.master.peer("smtpd", 1)
+    other.expect("ipc_quota_state")
+    # its ID is in use: refused, and neither channel suffers
+    other.send("ipc_reserve", tag=1, ticket=ticket, id=answer.id, client=b"", sender="a@acme.test",
+               authors=[], recipients=1, size=1)
+    refused = other.expect("ipc_reserved")
+    assert refused.code == 451 and b"in use" in refused.text
+    assert quota.mail(ticket).recipients == 5
+    other.send("ipc_release", id=answer.id)
+    with pytest.raises(Closed):
+        other.receive(10)
+    assert quota.usage()["reserved"] == 5
+    assert "RELEASE of another's message" in quota.master.log()
+    # one that ends does not take with it what it has reserved: qmgr may have the message
+    quota.smtpd.close()
+    assert quota.usage()["reserved"] == 5
+    quota.charge(answer.id, owner=answer.owner, recipients=5)
+    assert quota.usage()["reserved"] == 0 and quota.usage()["messages"] == 5
