@@ -195,6 +195,7 @@ static struct account *account_read(struct quota *q, struct slice name)
     copy(a->source, sizeof a->source, j, "source");
     a->began = json_integer_value(json_object_get(j, "began"));
     a->ends = json_integer_value(json_object_get(j, "ends"));
+    a->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
     a->reported = json_integer_value(json_object_get(j, "reported"));
     a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
     a->any_sender = json_is_true(json_object_get(j, "any_sender"));
@@ -320,6 +321,7 @@ int user_find(struct quota *q, struct slice login, struct user *out)
     copy(out->hash, sizeof out->hash, j, "password");
     copy(out->scram, sizeof out->scram, j, "scram");
     out->suspended = strcmp(json_text(j, "status"), "suspended") == 0;
+    out->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
     json_decref(j);
     lookups_add_user(&q->lookups, out);
     return 1;

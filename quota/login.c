@@ -124,11 +124,16 @@ void login_wrong(struct logins *l, struct question *x)
                                   : "wrong password");
 }
 
+/* `u`: NULL for clients of mynetworks, and for users that only others know. */
 static void grant(struct quota *q, struct smtpd *s, uint64_t tag, struct account *a,
-                  const char *user, struct slice message)
+                  const struct user *u, struct slice message)
 {
     struct buf ticket = BUF_INIT(TICKET_MAX);
-    ticket_make(q, a->name, user, &ticket);
+    struct ticket t = {.epoch = ticket_epoch(q, a, u)};
+    const char *user = u ? u->login : "";
+    snprintf(t.account, sizeof t.account, "%s", a->name);
+    snprintf(t.user, sizeof t.user, "%s", user);
+    ticket_make(q, &t, &ticket);
     struct ipc_auth_result r = {
         .tag = tag,
         .status = AUTH_OK,
@@ -152,6 +157,10 @@ void login_right(struct logins *l, struct question *x, struct slice message)
     bool found = x->s && user_find(q, slice_str(x->login), &u) == 1;
     struct account *a = found ? account_find(q, slice_str(u.account)) : NULL;
     failures_known(&l->failures, client_of(x), slice_str(x->login), clock_mono());
+    if (found && x->epoch != u.epoch) { /* what was verified is what it was a moment ago */
+        login_fail(x, AUTH_TEMPORARY, 0, "the user was changed meanwhile");
+        return;
+    }
     if (found && u.suspended)
         why = "the user is suspended";
     else if (found && !a)
@@ -160,7 +169,7 @@ void login_right(struct logins *l, struct question *x, struct slice message)
         login_fail(x, AUTH_DENIED, 1000, why);
         return;
     }
-    grant(q, x->s, x->tag, a, x->login, message);
+    grant(q, x->s, x->tag, a, &u, message);
     question_free(x);
 }
 
@@ -176,11 +185,11 @@ bool login_turned_away(struct logins *l, struct question *x)
 
 /* ---- clients whose password we do not see ------------------------------------------------ */
 
-static void grant_account(struct smtpd *s, uint64_t tag, struct account *a, const char *user)
+static void grant_account(struct smtpd *s, uint64_t tag, struct account *a, const struct user *u)
 {
     const char *why = NULL;
     if (account_usable(s->q, a, &why))
-        grant(s->q, s, tag, a, user, SLICE(""));
+        grant(s->q, s, tag, a, u, SLICE(""));
     else
         send_result(s, &(struct ipc_auth_result){
                            .tag = tag, .status = AUTH_DENIED, .reason = slice_str(why)});
@@ -194,7 +203,7 @@ static void grant_common(struct smtpd *s, uint64_t tag, const char *wanted, cons
     if (name_account(slice_str(wanted), name) == 0)
         a = account_find(s->q, slice_str(name));
     if (a) {
-        grant_account(s, tag, a, "");
+        grant_account(s, tag, a, NULL);
         return;
     }
     snprintf(reason, sizeof reason, "the account of %s does not exist", parameter);
@@ -228,7 +237,7 @@ static void grant_external(struct smtpd *s, uint64_t tag, struct slice name)
     if (!known && *c->external_login_account) {
         grant_common(s, tag, c->external_login_account, "external_login_account");
     } else if (a && !u.suspended) {
-        grant_account(s, tag, a, login);
+        grant_account(s, tag, a, &u);
     } else {
         no.reason = !known ? SLICE("the user belongs to no account")
                     : a    ? SLICE("the user is suspended")
@@ -277,7 +286,7 @@ static void grant_certificate(struct smtpd *s, uint64_t tag, const char *login)
     else if (found && !a)
         why = "the user's account does not exist";
     else if (a && account_usable(s->q, a, &why)) {
-        grant(s->q, s, tag, a, login, SLICE(""));
+        grant(s->q, s, tag, a, &u, SLICE(""));
         return;
     }
     no.reason = slice_str(why);

@@ -25,6 +25,7 @@ struct question {
     char client[CLIENT_BYTES];
     size_t client_len;
     bool known_user;
+    int64_t epoch; /* of the user, when the exchange began */
     bool is_scram;
     struct scram scram;
     unsigned char digest[RECENT_DIGEST];
@@ -46,7 +47,7 @@ void login_right(struct logins *l, struct question *x, struct slice message);
 /* Limits on failures: true if the question was answered. */
 bool login_turned_away(struct logins *l, struct question *x);
 
-/* Appends the ticket of an account's user; `user` is empty for clients of mynetworks. */
-void ticket_make(const struct quota *q, const char *account, const char *user, struct buf *out);
+/* Appends a ticket. */
+void ticket_make(const struct quota *q, const struct ticket *t, struct buf *out);
 
 #endif

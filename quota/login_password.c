@@ -71,6 +71,7 @@ int login_password(struct smtpd *s, struct slice body, struct err *e)
         in.password = SLICE(""); /* no hash fits; it takes as long as another */
     x->known_user =
         *x->login && user_find(q, slice_str(x->login), &u) == 1 && (*u.hash || *u.scram);
+    x->epoch = x->known_user ? u.epoch : 0;
     recent_digest(&l->recent, x->login, in.password, x->digest);
     /* first: who has guessed too often must not learn that a remembered password is right */
     if (login_turned_away(l, x))

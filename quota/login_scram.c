@@ -33,6 +33,7 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e)
         return 0;
     x->known_user = *x->login && user_find(q, slice_str(x->login), &u) == 1 &&
                     scram_parse(slice_str(u.scram), &keys) == 0;
+    x->epoch = x->known_user ? u.epoch : 0;
     uint32_t iterations = (uint32_t)q->s->config->scram_iterations;
     if (!x->known_user) /* the same for as long as the ticket key lives */
         scram_fake(slice_make(q->ticket_key, sizeof q->ticket_key), slice_str(x->login),

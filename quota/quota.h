@@ -72,6 +72,7 @@ struct account {
     char source[PLAN_NAME_MAX + 1];
     const struct plan *plan; /* never NULL; an unknown name is `plan_unlimited` and told */
     int64_t began, ends;     /* of the plan, seconds; ends 0: never */
+    int64_t epoch;           /* changes when its users' sessions shall end (tickets.c) */
     uint8_t status;          /* enum account_status */
     bool any_sender, plan_missing;
     uint8_t mail_class;
@@ -86,7 +87,11 @@ struct user {
     char login[LOGIN_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
     char hash[512], scram[340];
     bool suspended;
+    int64_t epoch; /* changes when its sessions shall end (tickets.c) */
 };
+
+/* The member of an account's or user's record that changes when its sessions shall end. */
+#define RECORD_EPOCH "epoch"
 
 struct quota;
 
@@ -180,9 +185,16 @@ void login_changed(struct quota *q, const char *login);
  * texts, or NULL if it cannot be. The password is copied. */
 void login_hash(struct quota *q, struct slice password,
                 void (*done)(const char *hash, const char *scram, void *arg), void *arg);
-/* Whom a ticket names; 0 or -1: it is not ours. */
-int ticket_read(struct quota *q, struct slice ticket, char account[static ACCOUNT_NAME_MAX + 1],
-                char user[static LOGIN_MAX + 1]);
+/* Whom a ticket names, and the epoch of that login. */
+struct ticket {
+    char account[ACCOUNT_NAME_MAX + 1];
+    char user[LOGIN_MAX + 1]; /* empty: clients of mynetworks, or all unknown users */
+    uint64_t epoch;
+};
+/* 0 or -1: it is not ours, or too old. */
+int ticket_read(struct quota *q, struct slice ticket, struct ticket *t);
+/* Of those who log in now; the user may be NULL. */
+uint64_t ticket_epoch(struct quota *q, struct account *a, const struct user *u);
 
 /* ---- gate.c, reservations.c ----------------------------------------------------------------- */
 

@@ -279,3 +279,21 @@ int record_set_user(json_t *record, const json_t *from, struct err *e)
         json_object_set_new(record, "note", json_string(json_text(from, "note")));
     return 0;
 }
+
+void record_end_sessions(json_t *record)
+{
+    json_object_set_new(record, RECORD_EPOCH, json_integer((json_int_t)clock_wall()));
+}
+
+void record_sessions(json_t *record, const json_t *before)
+{
+    static const char *const members[] = {"password", "scram", "status"};
+    bool same = before != NULL;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        same = same && strcmp(json_text(record, members[i]), json_text(before, members[i])) == 0;
+    json_t *epoch = json_object_get(before, RECORD_EPOCH);
+    if (!same)
+        record_end_sessions(record);
+    else if (epoch)
+        json_object_set(record, RECORD_EPOCH, epoch);
+}

@@ -36,6 +36,11 @@ int certificates_add(struct quota *q, json_t *record, const char *login, const j
 void certificates_index(struct buf *batch, const char *login, const json_t *record);
 void certificates_unindex(struct buf *batch, const json_t *record);
 
+/* Ends the sessions of the user, or of the account's users: they log in again, if they can. */
+void record_end_sessions(json_t *record);
+/* The same, if a user's record differs from what it was (NULL: there was none) in its password
+ * or in being suspended; an account's in its status. Otherwise they go on. */
+void record_sessions(json_t *record, const json_t *before);
 /* "acme", NUL, 'u', "login": the membership. */
 void member_key(struct key *k, const char *account, char kind, const char *name);
 

@@ -89,6 +89,9 @@ static void change(struct client *c, const char *name, json_t *record)
     if (good && check_parent(c, name, json_text(record, "parent"))) {
         char what[ACCOUNT_NAME_MAX + 16];
         snprintf(what, sizeof what, "account %s", name);
+        json_t *old = quota_get_json(q, T_ACCOUNT, slice_str(name));
+        record_sessions(record, old);
+        json_decref(old);
         before_change(q, name);
         set_parent(&batch, name, before, json_text(record, "parent"));
         quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
@@ -162,6 +165,8 @@ static json_t *with_name(const char *member, struct slice name, json_t *record)
     json_t *out = json_pack("{s:s%}", member, name.ptr, name.len);
     if (out && record)
         json_object_update(out, record);
+    if (out)
+        json_object_del(out, RECORD_EPOCH);
     json_decref(record);
     return out;
 }

@@ -148,6 +148,7 @@ void user_certificate_delete(struct client *c)
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     print_fingerprint(digits, text);
     take_away(record, text);
+    record_end_sessions(record); /* whoever has the key is out */
     kv_remove(&batch, T_CERTIFICATE, slice_str(digits));
     write_record(c, &batch, login, record);
     buf_free(&batch);

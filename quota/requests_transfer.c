@@ -153,6 +153,9 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
             kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
     if (rc == 0) {
+        json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
+        record_sessions(record, old);
+        json_decref(old);
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_true());
         account_forget(i->q, slice_str(name));
@@ -162,10 +165,11 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
 }
 
 /* The user may come to another account than it was in, with other certificates. */
-static void leave_account(struct importing *i, const char *login)
+static void leave_account(struct importing *i, const char *login, json_t *record)
 {
     struct key k;
     json_t *old = quota_get_json(i->q, T_USER, slice_str(login));
+    record_sessions(record, old);
     if (!old)
         return;
     member_key(&k, json_text(old, "account"), 'u', login);
@@ -204,7 +208,7 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
     if (rc == 0)
         rc = new_certificates(i, record, e);
     if (rc == 0) {
-        leave_account(i, login);
+        leave_account(i, login, record);
         certificates_index(i->batch, login, record);
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))

@@ -17,6 +17,9 @@ static void write_user(struct user_change *u, struct client *c)
     char what[LOGIN_MAX + 16];
     struct key k;
     snprintf(what, sizeof what, "user %s", u->login);
+    json_t *before = quota_get_json(control_quota(c), T_USER, slice_str(u->login));
+    record_sessions(u->record, before);
+    json_decref(before);
     quota_put_json(&batch, T_USER, slice_str(u->login), u->record);
     if (u->fresh) {
         certificates_index(&batch, u->login, u->record);
@@ -34,18 +37,46 @@ static void user_change_free(struct user_change *u)
     free(u);
 }
 
+/* While the password was hashed others went on: what they did to the user stays. NULL:
+ * answered. */
+static json_t *record_now(struct user_change *u, struct client *c)
+{
+    struct err e;
+    const char *account = json_text(u->record, "account");
+    json_t *now = quota_get_json(control_quota(c), T_USER, slice_str(u->login));
+    if (u->fresh && now)
+        control_fail(c, "There is a user %s already.", u->login);
+    else if (u->fresh && !quota_get(control_quota(c), T_ACCOUNT, slice_str(account)))
+        control_fail(c, "Account %s was deleted meanwhile.", account);
+    else if (u->fresh)
+        return json_incref(u->record);
+    else if (!now)
+        control_fail(c, "The user %s was deleted meanwhile.", u->login);
+    else if (record_set_user(now, control_request(c), &e) < 0)
+        control_fail(c, "%s", e.text);
+    else
+        return now;
+    json_decref(now);
+    return NULL;
+}
+
 static void on_hashed(const char *hash, const char *scram, void *arg)
 {
     struct user_change *u = arg;
     struct client *c = control_client_unpin(u->c);
-    if (c && !hash) {
+    json_t *now = NULL;
+    if (c && !hash)
         control_fail(c, "The password cannot be hashed; it must not have NUL bytes.");
-    } else if (c) {
-        json_object_set_new(u->record, "password", json_string(hash));
+    else if (c)
+        now = record_now(u, c);
+    if (now) {
+        json_decref(u->record);
+        u->record = now;
+        json_object_set_new(now, "password", json_string(hash));
         if (*scram)
-            json_object_set_new(u->record, "scram", json_string(scram));
+            json_object_set_new(now, "scram", json_string(scram));
         else
-            json_object_del(u->record, "scram");
+            json_object_del(now, "scram");
         write_user(u, c);
     }
     user_change_free(u);
@@ -124,6 +155,7 @@ static json_t *public_user(const char *login, size_t len, json_t *record)
     json_object_set_new(record, "hash_kind", json_stringn(kind.ptr, kind.len));
     json_object_set_new(record, "scram", json_boolean(*json_text(record, "scram")));
     json_object_del(record, "password");
+    json_object_del(record, RECORD_EPOCH);
     json_object_update(out, record);
     json_decref(record);
     return out;

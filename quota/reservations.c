@@ -90,8 +90,11 @@ int gate_release(struct smtpd *s, struct slice body, struct err *e)
     if (ipc_release_decode(body, &in) < 0)
         return err_set(e, "malformed RELEASE");
     struct reservation *r = map_get(&s->q->reservations, in.id);
-    if (r && r->s != s)
+    if (r && r->s != s) {
+        log_error("%s wants to give back what another has reserved: its channel is closed",
+                  channel_name(s->channel));
         return err_set(e, "RELEASE of another's message");
+    }
     if (r)
         release(s->q, r);
     return 0;

@@ -55,6 +55,8 @@ static void answer(struct session *s, const struct refusal *no)
 {
     s->wait = WAIT_NOTHING;
     s->tx.gate->done(s, no);
+    if (no && no->code == 421) /* the login is over, and with it the session */
+        session_end(s);
     session_go_on(s);
 }
 
