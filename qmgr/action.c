@@ -11,7 +11,7 @@ enum queue_status queue_status(const struct message *m)
         return QUEUE_INCOMING;
     if (m->flags & MESSAGE_DELETED)
         return QUEUE_DELETED;
-    if (m->flags & MESSAGE_HOLD)
+    if (m->flags & MESSAGE_HELD)
         return QUEUE_HOLD;
     return m->env && (m->env->queued || !m->env->active_logged) ? QUEUE_ACTIVE : QUEUE_DEFERRED;
 }
@@ -140,10 +140,21 @@ void message_discard(struct qmgr *q, struct message *m)
 
 static bool release(struct qmgr *q, struct message *m)
 {
-    if (!(m->flags & MESSAGE_HOLD))
+    if (!(m->flags & MESSAGE_HELD))
         return false;
-    message_set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD);
+    message_set_flags(q, m, m->flags & ~MESSAGE_HELD);
     make_due(m);
+    return true;
+}
+
+/* What operator, restrictions or spike guard hold stays held. */
+static bool release_rate(struct qmgr *q, struct message *m)
+{
+    if (!(m->flags & MESSAGE_HOLD_RATE))
+        return false;
+    message_set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD_RATE);
+    if (!(m->flags & MESSAGE_HOLD))
+        make_due(m);
     return true;
 }
 
@@ -179,6 +190,7 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
     static const char *const names[] = {
         [QUEUE_DO_HOLD] = "held",
         [QUEUE_DO_RELEASE] = "released",
+        [QUEUE_DO_RELEASE_RATE] = "released",
         [QUEUE_DO_FLUSH] = "flushed",
         [QUEUE_DO_REQUEUE] = "requeued",
         [QUEUE_DO_DELETE] = "deleted",
@@ -198,6 +210,9 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
         break;
     case QUEUE_DO_RELEASE:
         changed = release(q, m);
+        break;
+    case QUEUE_DO_RELEASE_RATE:
+        changed = release_rate(q, m);
         break;
     case QUEUE_DO_FLUSH:
         changed = m->env->forced = flush(q, m);
@@ -232,7 +247,7 @@ void queue_wake_all(struct qmgr *q, bool force)
     list_each(&q->all, at)
     {
         struct message *m = container_of(at, struct message, all);
-        if (m->flags & MESSAGE_HOLD)
+        if (m->flags & MESSAGE_HELD)
             continue;
         if (m->phase == PHASE_STUB || m->phase == PHASE_LOADING) {
             m->flushed = true;

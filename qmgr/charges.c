@@ -110,19 +110,27 @@ static bool has_to_pay(const struct qmgr *q, const struct message *m)
     return q->s->config->accounts_enable && message_owner(m).len && !(m->flags & MESSAGE_NOTICE);
 }
 
-void charges_committed(struct qmgr *q, struct message *m)
+static void charge(struct qmgr *q, struct message *m, unsigned flags)
 {
     struct charges *c = &q->charges;
     if (!has_to_pay(q, m))
         return;
+    if (m->flags & MESSAGE_HOLD_RATE)
+        flags |= CHARGE_HELD_RATE;
     make_room(q, &c->fresh, 2 * ACCOUNT_MAX);
     ipc_charge_add(&c->fresh, &(struct ipc_charge){.id = id_slice(&m->id),
                                                    .owner = message_owner(m),
                                                    .arrival = m->arrival,
                                                    .size = message_size(m),
-                                                   .recipients = m->recipient_count});
+                                                   .recipients = m->recipient_count,
+                                                   .flags = (uint8_t)flags});
     m->charged = true;
     m->charge = c->number;
+}
+
+void charges_committed(struct qmgr *q, struct message *m)
+{
+    charge(q, m, CHARGE_FRESH);
 }
 
 static void add_settlement(struct qmgr *q, const struct message *m, enum charge_state state,
@@ -194,7 +202,7 @@ void charges_lost(struct qmgr *q, struct message *m)
 
 void charges_found(struct qmgr *q, struct message *m, const struct store_found *found)
 {
-    charges_committed(q, m);
+    charge(q, m, 0);
     for (uint32_t i = 0; m->charged && i < m->recipient_count; i++) {
         char status = found->status[i];
         if (status == SPOOL_SENT || status == SPOOL_CONFIRM)
@@ -343,7 +351,7 @@ static int on_letter(struct qmgr *q, struct slice body, struct err *e)
 static enum walk_answer release_one(struct message *m, void *arg)
 {
     struct qmgr *q = arg;
-    (void)queue_act(q, m, QUEUE_DO_RELEASE, "the account's rate");
+    (void)queue_act(q, m, QUEUE_DO_RELEASE_RATE, "the account's rate");
     return WALK_ON;
 }
 

@@ -46,7 +46,7 @@ static void check_recipients(const struct message *m)
 static void check_awake(const struct qmgr *q, const struct message *m)
 {
     const struct envelope *e = m->env;
-    bool waits = heap_has(&m->due) || m->pins || m->viewers || (m->flags & MESSAGE_HOLD) ||
+    bool waits = heap_has(&m->due) || m->pins || m->viewers || (m->flags & MESSAGE_HELD) ||
                  !q->scanned || q->draining || (e && !list_empty(&e->waiting));
     if (!waits && !e)
         panic("%s: nothing will read it back", m->id.text);

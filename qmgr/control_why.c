@@ -318,12 +318,12 @@ static void put_all_in(struct why *w, enum recipient_state state, const char *co
 static void put_recipients(struct why *w)
 {
     struct message *m = w->m;
-    bool waits = (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) == 0;
+    bool waits = (m->flags & (MESSAGE_HELD | MESSAGE_DELETED)) == 0;
     list_each(&m->env->jobs, n) put_job(w, container_of(n, struct job, of_message));
     if (m->flags & MESSAGE_DELETED)
         put_all_in(w, RCPT_WAITING, "deleted",
                    "deleted, and kept for a while: 'postern queue undelete' brings it back");
-    else if (m->flags & MESSAGE_HOLD)
+    else if (m->flags & MESSAGE_HELD)
         put_all_in(w, RCPT_WAITING, "held",
                    "held: not tried until it is released ('postern queue release')");
     for (uint32_t i = 0; i < m->recipient_count && waits; i++)

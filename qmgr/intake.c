@@ -408,7 +408,7 @@ void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
     ipc_rcpt_add(&list, &(struct ipc_rcpt){.address = recipient});
     struct ipc_commit in = {
         .arrival = clock_wall(),
-        .flags = (flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD) | MESSAGE_NOTICE,
+        .flags = (flags & MESSAGE_FLAGS_ALL & ~MESSAGE_HELD) | MESSAGE_NOTICE,
         .account = owner,
         .recipient_count = 1,
         .recipients = buf_slice(&list),

@@ -170,7 +170,7 @@ int pools_answer(struct qmgr *q, struct slice body, struct err *e)
     p->answered = q->pools.generation;
     while ((n = list_pop(&p->waiting))) {
         struct message *m = container_of(n, struct envelope, waiting)->message;
-        if ((m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) == 0)
+        if ((m->flags & (MESSAGE_HELD | MESSAGE_DELETED)) == 0)
             message_plan(q, m, q->now);
     }
     return 0;

@@ -101,7 +101,7 @@ bool message_unpin(struct qmgr *q, struct message *m)
 
 void message_count_held(struct qmgr *q, struct message *m)
 {
-    bool held = (m->flags & MESSAGE_HOLD) && !(m->flags & MESSAGE_DELETED);
+    bool held = (m->flags & MESSAGE_HELD) && !(m->flags & MESSAGE_DELETED);
     if (held && !m->held)
         q->held++;
     if (!held && m->held)
@@ -240,7 +240,7 @@ void message_stay(struct qmgr *q, struct message *m)
 void message_activate(struct qmgr *q, struct message *m)
 {
     message_stay(q, m);
-    bool stopped = (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)) || m->env->discarded;
+    bool stopped = (m->flags & (MESSAGE_HELD | MESSAGE_DELETED)) || m->env->discarded;
     if (!stopped && !q->draining && !waits_for_scan(q, m) && !pools_wait(q, m)) {
         m->env->activated = q->now;
         if (!m->env->active_logged)
@@ -296,7 +296,7 @@ static bool unpark(struct qmgr *q, struct message *m)
 
 bool message_hurry(struct qmgr *q, struct message *m)
 {
-    if (m->flags & (MESSAGE_HOLD | MESSAGE_DELETED))
+    if (m->flags & (MESSAGE_HELD | MESSAGE_DELETED))
         return false;
     m->hurried = m->phase == PHASE_LOADING;
     if (m->phase == PHASE_LOADED && !m->env->peeked)
@@ -344,7 +344,7 @@ int64_t message_next_due(struct qmgr *q, const struct message *m)
     int64_t due = INT64_MAX;
     if (waits_for_scan(q, m))
         return due;
-    if ((m->flags & MESSAGE_HOLD) == 0) {
+    if ((m->flags & MESSAGE_HELD) == 0) {
         int64_t pool = pools_due(q, m);
         if (e->more && e->queued < ACTIVATE_RECIPIENTS_MAX / 2)
             return pool > q->now ? pool : q->now;

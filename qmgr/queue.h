@@ -102,13 +102,14 @@ struct queue_walk *queue_visit_one(struct qmgr *q, enum walk_over over, struct s
 /* ---- acting ----------------------------------------------------------------- */
 
 enum queue_action {
-    QUEUE_DO_HOLD,    /* no new attempts until released; those under way go on */
-    QUEUE_DO_RELEASE, /* ends a hold; tried at once */
-    QUEUE_DO_FLUSH,   /* try now what waits */
-    QUEUE_DO_REQUEUE, /* the same, and look its destinations up anew */
-    QUEUE_DO_EXPIRE,  /* return to the sender what is not delivered */
-    QUEUE_DO_DELETE,  /* drop without a notice; what was deleted before is purged */
-    QUEUE_DO_UNDELETE /* back into the queue */
+    QUEUE_DO_HOLD,         /* no new attempts until released; those under way go on */
+    QUEUE_DO_RELEASE,      /* ends a hold; tried at once */
+    QUEUE_DO_RELEASE_RATE, /* the same for what is held for its account's rate and nothing else */
+    QUEUE_DO_FLUSH,        /* try now what waits */
+    QUEUE_DO_REQUEUE,      /* the same, and look its destinations up anew */
+    QUEUE_DO_EXPIRE,       /* return to the sender what is not delivered */
+    QUEUE_DO_DELETE,       /* drop without a notice; what was deleted before is purged */
+    QUEUE_DO_UNDELETE      /* back into the queue */
 };
 /* Acts on m, whose envelope must be there (as in a walk). True if it changed
  * anything. m may be gone afterwards. `by` names who asked, for the log; NULL: do

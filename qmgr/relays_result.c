@@ -147,7 +147,7 @@ static int not_tried(struct qmgr *q, struct job *j, struct err *e)
     struct message *m = j->m;
     if (j->may_connect)
         return err_set(e, "RESULT: not tried, of a job that may open a connection");
-    if (!(m->flags & (MESSAGE_HOLD | MESSAGE_EXPIRED | MESSAGE_DELETED)) && !m->env->discarded) {
+    if (!(m->flags & (MESSAGE_HELD | MESSAGE_EXPIRED | MESSAGE_DELETED)) && !m->env->discarded) {
         dispatch_return(q, j);
         return 0;
     }

@@ -126,7 +126,7 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .sessions = shaper_window(&l->shaper),
         .reuse_only = !j->may_connect,
         .greetings = shaper_works(&l->shaper, q->now) ? 1 : 0,
-        .flags = m->flags & MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_HOLD,
+        .flags = m->flags & MESSAGE_FLAGS_ALL & ~MESSAGE_HELD,
         .ret = m->env->ret,
         .envid = message_envid(m),
         .sender = message_sender(m),

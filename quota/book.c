@@ -225,6 +225,7 @@ static void init(struct quota *q)
     map_init(&q->book.open, book_entry_key);
     list_init(&q->book.recent);
     list_init(&q->book.dirty);
+    q->book.began = clock_mono();
     list_init(&pasts);
     list_init(&finished);
     buf_init(&extra, KV_BATCH_MAX / 2);

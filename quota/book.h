@@ -30,6 +30,8 @@ int book_charges(struct quota *q, struct slice body, struct err *e);
 int book_gone(struct quota *q, struct slice body, struct err *e);
 
 /* ---- book_sweep.c ---- */
+/* The message is held for its rate until then: qmgr is told. Written with the charge. */
+void book_hold(struct quota *q, struct entry *x, int64_t until);
 void book_sweep(struct quota *q);
 
 #endif

@@ -79,8 +79,9 @@ static void count_charge(struct quota *q, struct entry *x)
             continue;
         rates_roll(&k.parties[i]->tally, a->plan, a->plan->account_rates, now);
         rates_add(&k.parties[i]->tally, c->recipients, now);
-        plan_charge(a->plan, book_usage(q, k.parties[i], c->levels[i].period), a->grants,
-                    a->grant_count, volume_of(c, i, c->recipients), now);
+        struct plan_usage *u = book_usage(q, k.parties[i], c->levels[i].period);
+        plan_told_anew(a->plan, u, a->grants, a->grant_count, now);
+        plan_charge(a->plan, u, a->grants, a->grant_count, volume_of(c, i, c->recipients), now);
         if (a->grant_count)
             account_touched(q, a);
     }
@@ -126,22 +127,59 @@ static void count_end(struct quota *q, struct entry *x, const struct counted *k,
 /* ---- what qmgr says ----------------------------------------------------------------------------
  */
 
-static int take_charge(struct quota *q, const struct ipc_charge *in, struct err *e)
+/* What smtpd wrote into COMMIT is its word; what it reserved, with whose ticket, is known. An
+ * smtpd that was taken over gains nothing by naming another owner, or less than there is. */
+static void check_claim(const struct quota *q, const struct reservation *r, struct ipc_charge *in)
+{
+    const char *id = log_esc(in->id);
+    bool same = r && slice_eq(in->owner, slice_str(r->owner));
+    if (r && (!same || in->recipients != r->recipients || in->size != r->size)) {
+        log_error(
+            "%s: ALARM: %s reserved it for %s, %u recipients, %llu bytes, and it was committed "
+            "as mail of %s, %u recipients, %llu bytes: an smtpd process may have been taken "
+            "over; it is charged to %s",
+            id, r->s ? channel_name(r->s->channel) : "an smtpd that is gone", r->owner,
+            r->recipients, (unsigned long long)r->size, log_esc(in->owner), in->recipients,
+            (unsigned long long)in->size, r->owner);
+        in->owner = slice_str(r->owner);
+        in->size = in->size > r->size ? in->size : r->size;
+    } else if (!r && (in->flags & CHARGE_FRESH) &&
+               clock_mono() - q->book.began > 2 * RESERVE_SECONDS * CLOCK_SECOND) {
+        log_error("%s: ALARM: it was committed as mail of %s, which nobody had reserved: an smtpd "
+                  "process may have been taken over; it is charged to that account",
+                  id, log_esc(in->owner));
+    }
+}
+
+/* The message is known already: a crash may have taken qmgr's or our word of its hold. */
+static void charged_before(struct quota *q, struct entry *x, const struct ipc_charge *in)
+{
+    q->book.repeated++;
+    if ((in->flags & CHARGE_HELD_RATE) && x->c.open)
+        book_hold(q, x, x->c.held_until ? x->c.held_until : quota_now());
+}
+
+static int take_charge(struct quota *q, struct ipc_charge *in, struct err *e)
 {
     if (!id_valid(in->id) || in->recipients == 0 || in->recipients > CHARGE_RECIPIENTS_MAX ||
         in->owner.len > OWNER_MAX)
         return err_set(e, "a malformed charge");
-    bool expected = gate_reservation(q, in->id) != NULL;
-    gate_charged(q, in->id);
+    const struct reservation *r = gate_reservation(q, in->id);
     struct entry *x = map_get(&q->book.open, in->id);
-    if (!x && !expected)
+    /* new, and reserved: no need to look it up */
+    if (!x && !(r && (in->flags & CHARGE_FRESH)))
         x = book_entry_find(q, in->id);
     if (x) {
-        q->book.repeated++;
+        gate_charged(q, in->id);
+        charged_before(q, x, in);
         return 0;
     }
+    check_claim(q, r, in);
     x = book_entry_new(q, in->id);
     new_charge(q, in, x);
+    if (in->flags & CHARGE_HELD_RATE)
+        book_hold(q, x, r && r->held_until ? r->held_until : quota_now());
+    gate_charged(q, in->id); /* what it points to is needed until here */
     count_charge(q, x);
     return 0;
 }

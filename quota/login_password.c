@@ -29,6 +29,8 @@ static void on_verified(struct verify_job *j, void *arg)
         log_error("user %s: the password hash in the database is not usable; set the password "
                   "again",
                   log_esc(slice_str(x->login)));
+    if (login_turned_away(l, x)) /* by those that were queued before it */
+        return;
     if (verdict != HASH_MATCH || !x->known_user) {
         login_wrong(l, x);
         return;
@@ -54,33 +56,38 @@ static void verify(struct logins *l, struct question *x, const char *hash, struc
     login_fail(x, AUTH_TEMPORARY, 0, "too many logins at the same time (auth_queue_limit)");
 }
 
-int login_password(struct smtpd *s, struct slice body, struct err *e)
+static void compare(struct logins *l, struct question *x, struct slice password)
 {
-    struct quota *q = s->q;
-    struct logins *l = q->logins;
-    struct ipc_auth_password in;
+    struct quota *q = l->q;
     struct user u;
-    if (ipc_auth_password_decode(body, &in) < 0)
-        return err_set(e, "malformed AUTH_PASSWORD");
-    struct question *x = question_new(s, in.tag, in.client, e);
-    if (!x)
-        return -1;
-    if (prepare_login(in.user, x->login) < 0)
-        x->login[0] = '\0';
-    if (in.password.len > PASSWORD_MAX)
-        in.password = SLICE(""); /* no hash fits; it takes as long as another */
     x->known_user =
         *x->login && user_find(q, slice_str(x->login), &u) == 1 && (*u.hash || *u.scram);
     x->epoch = x->known_user ? u.epoch : 0;
-    recent_digest(&l->recent, x->login, in.password, x->digest);
+    recent_digest(&l->recent, x->login, password, x->digest);
     /* first: who has guessed too often must not learn that a remembered password is right */
     if (login_turned_away(l, x))
-        return 0;
+        return;
     if (x->known_user && recent_knows(&l->recent, x->login, x->digest, clock_mono()))
         login_right(l, x, SLICE(""));
     else
-        verify(l, x, !x->known_user ? l->nobody : *u.hash ? u.hash : u.scram, in.password);
-    return 0;
+        verify(l, x, !x->known_user ? l->nobody : *u.hash ? u.hash : u.scram, password);
+}
+
+int login_password(struct smtpd *s, struct slice body, struct err *e)
+{
+    struct ipc_auth_password in;
+    if (ipc_auth_password_decode(body, &in) < 0)
+        return err_set(e, "malformed AUTH_PASSWORD");
+    struct question *x = question_new(s, in.tag, in.client, e);
+    if (x) {
+        if (prepare_login(in.user, x->login) < 0)
+            x->login[0] = '\0';
+        /* no hash fits one that is too long; it takes as long as another */
+        compare(s->q->logins, x, in.password.len > PASSWORD_MAX ? SLICE("") : in.password);
+    }
+    /* the frame stays in the channel's buffer until others have filled it */
+    OPENSSL_cleanse((char *)(uintptr_t)body.ptr, body.len);
+    return x ? 0 : -1;
 }
 
 void login_changed(struct quota *q, const char *login)

@@ -58,6 +58,9 @@ int login_response(struct smtpd *s, struct slice body, struct err *e)
     struct question *x = question_find(s, in.tag);
     if (!x || !x->is_scram || x->scram.challenge.len == 0)
         return err_set(e, "AUTH_RESPONSE without a challenge");
+    /* challenges of a moment ago are no way around the limits */
+    if (login_turned_away(s->q->logins, x))
+        return 0;
     bool good = scram_final(&x->scram, in.message, &out) == 0 && x->known_user;
     if (good)
         login_right(s->q->logins, x, buf_slice(&out));

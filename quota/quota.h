@@ -209,8 +209,9 @@ struct reservation {
     char owner[OWNER_MAX + 1];
     uint64_t size;
     uint32_t recipients;
-    int64_t at;      /* monotonic */
-    struct smtpd *s; /* that asked for it, or NULL if its channel is gone */
+    int64_t at;         /* monotonic */
+    int64_t held_until; /* for its rate, seconds; 0: it is not */
+    struct smtpd *s;    /* that asked for it, or NULL if its channel is gone */
     unsigned parties;
     struct taken taken[];
 };
@@ -283,6 +284,7 @@ struct book {
     uint32_t syncing;
     int64_t last_sync;      /* monotonic: when the last one began */
     struct event *interval; /* until the next may */
+    int64_t began;          /* monotonic: when this process did */
     uint64_t generation;    /* of the channel: answers for an older one are dropped */
     uint64_t query;         /* tag of the question under way, 0: none */
     struct key sweep;       /* where the search for old charges goes on */

@@ -166,16 +166,8 @@ static int over(const struct reader *r)
     return r->failed || r->rest.len ? -1 : 0;
 }
 
-/* Every record begins with the version of its format. */
-enum { RECORD_VERSION = 1, TALLY_VERSION = 2, TALLY_OLD_HOURS = 24 };
-
-static struct reader reader_of(struct slice s)
-{
-    struct reader r = {s, false};
-    if (get(&r, 1) != RECORD_VERSION)
-        r.failed = true;
-    return r;
-}
+/* Every record begins with the version of its format; older ones are read, too. */
+enum { USAGE_VERSION = 2, TALLY_VERSION = 2, CHARGE_VERSION = 2, TALLY_OLD_HOURS = 24 };
 
 /* ---- usage, tally ------------------------------------------------------------------ */
 
@@ -183,7 +175,7 @@ void usage_encode(const struct plan_usage *u, struct buf *out)
 {
     const struct volume volumes[] = {u->charged, u->delivered, u->refunded, u->granted};
     buf_clear(out);
-    put(out, RECORD_VERSION, 1);
+    put(out, USAGE_VERSION, 1);
     put(out, (uint64_t)u->period.start, 8);
     put(out, (uint64_t)u->period.end, 8);
     for (int i = 0; i < 4; i++) {
@@ -193,11 +185,13 @@ void usage_encode(const struct plan_usage *u, struct buf *out)
     put(out, u->alerts, 4);
     put(out, u->reported, 1);
     put(out, u->over_told, 1);
+    put(out, u->told_of, 8);
 }
 
 int usage_decode(struct slice s, struct plan_usage *u)
 {
-    struct reader r = reader_of(s);
+    struct reader r = {s, false};
+    uint64_t version = get(&r, 1);
     struct volume *const volumes[] = {&u->charged, &u->delivered, &u->refunded, &u->granted};
     u->period.start = (int64_t)get(&r, 8);
     u->period.end = (int64_t)get(&r, 8);
@@ -208,7 +202,8 @@ int usage_decode(struct slice s, struct plan_usage *u)
     u->alerts = (uint32_t)get(&r, 4);
     u->reported = (uint8_t)get(&r, 1);
     u->over_told = get(&r, 1) == 1;
-    return over(&r);
+    u->told_of = version == USAGE_VERSION ? get(&r, 8) : 0;
+    return version == 1 || version == USAGE_VERSION ? over(&r) : -1;
 }
 
 void tally_encode(const struct tally *t, struct buf *out)
@@ -273,7 +268,7 @@ static void put_states(struct buf *out, const struct charge *c)
 void charge_encode(const struct charge *c, struct buf *out)
 {
     buf_clear(out);
-    put(out, RECORD_VERSION, 1);
+    put(out, CHARGE_VERSION, 1);
     put_text(out, c->user);
     put(out, c->level_count, 1);
     for (unsigned i = 0; i < c->level_count; i++) {
@@ -284,6 +279,7 @@ void charge_encode(const struct charge *c, struct buf *out)
     put(out, c->size, 8);
     put(out, (uint64_t)c->charged_at, 8);
     put(out, (uint64_t)c->closed_at, 8);
+    put(out, (uint64_t)c->held_until, 8);
     put(out, c->recipients, 4);
     put_states(out, c);
 }
@@ -305,7 +301,8 @@ static void get_states(struct reader *r, struct charge *c)
 
 int charge_decode(struct slice s, struct charge *out)
 {
-    struct reader r = reader_of(s);
+    struct reader r = {s, false};
+    uint64_t version = get(&r, 1);
     *out = (struct charge){.states = NULL};
     get_text(&r, out->user, LOGIN_MAX);
     uint64_t levels = get(&r, 1);
@@ -320,8 +317,11 @@ int charge_decode(struct slice s, struct charge *out)
     out->size = get(&r, 8);
     out->charged_at = (int64_t)get(&r, 8);
     out->closed_at = (int64_t)get(&r, 8);
+    if (version == CHARGE_VERSION)
+        out->held_until = (int64_t)get(&r, 8);
     uint64_t recipients = get(&r, 4);
-    if (r.failed || recipients == 0 || recipients > CHARGE_RECIPIENTS_MAX)
+    if (r.failed || version == 0 || version > CHARGE_VERSION || recipients == 0 ||
+        recipients > CHARGE_RECIPIENTS_MAX)
         return -1;
     out->recipients = (uint32_t)recipients;
     out->states = xcalloc(recipients, 1);

@@ -121,6 +121,7 @@ struct charge {
     unsigned level_count;
     uint64_t size;
     int64_t charged_at, closed_at; /* seconds; closed_at 0: recipients are open */
+    int64_t held_until;            /* for its account's rate, seconds; 0: it was not */
     uint32_t recipients, open;
     uint8_t *states; /* enum charge_state, a byte for each recipient */
 };

@@ -291,6 +291,9 @@ void record_sessions(json_t *record, const json_t *before)
     bool same = before != NULL;
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         same = same && strcmp(json_text(record, members[i]), json_text(before, members[i])) == 0;
+    /* smtpd has been told that it need not collect the addresses of From: */
+    if (json_is_true(json_object_get(before, "any_sender")))
+        same = same && json_is_true(json_object_get(record, "any_sender"));
     json_t *epoch = json_object_get(before, RECORD_EPOCH);
     if (!same)
         record_end_sessions(record);

@@ -75,6 +75,7 @@ static json_t *show_record(struct client *c, struct slice key, struct slice valu
         json_decref(record);
         return NULL;
     }
+    json_object_del(record, RECORD_EPOCH);
     if (exported[stage].table == T_IDENTITY || exported[stage].table == T_GRANT)
         json_object_set_new(out, "account", json_stringn(first.ptr, first.len));
     if (exported[stage].table == T_GRANT)

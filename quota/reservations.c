@@ -147,9 +147,8 @@ static bool has_room(const struct asking *x, const struct ipc_reserve *in, struc
     return enough;
 }
 
-/* rate_action = queue: the message is held until its turn comes. */
-static void queue_for_rate(const struct asking *x, const struct ipc_reserve *in,
-                           struct ipc_reserved *out)
+/* rate_action = queue: when the message's turn comes; 0: now. */
+static int64_t rate_turn(const struct asking *x, const struct ipc_reserve *in)
 {
     const struct plan *own = x->chain[0]->plan;
     int64_t at = x->now, t;
@@ -164,16 +163,7 @@ static void queue_for_rate(const struct asking *x, const struct ipc_reserve *in,
                        in->recipients, x->now);
         at = t > at ? t : at;
     }
-    if (at <= x->now)
-        return;
-    struct key k = {.len = 0};
-    struct buf batch = BUF_INIT(4096);
-    key_number(&k, (uint64_t)at);
-    key_add(&k, in->id);
-    kv_put(&batch, T_HELD, key_slice(&k), SLICE(""));
-    sync_apply(x->q, buf_slice(&batch), NULL, NULL);
-    buf_free(&batch);
-    out->flags |= MESSAGE_HOLD;
+    return at > x->now ? at : 0;
 }
 
 static bool too_many(const struct smtpd *s, struct slice id, struct answer *no)
@@ -200,11 +190,15 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
     if (!too_many(s, in.id, &no) && gate_identify(&x, q, in.ticket, &no) &&
         gate_may_send(&x, in.sender, in.size, &no) && authors_owned(&x, in.authors, &no) &&
         has_room(&x, &in, &no)) {
+        int64_t turn = rate_turn(&x, &in); /* before this message takes part in it */
         if (x.chain[0]->plan->spike_action == SPIKE_HOLD && guard_acts(&x, in.recipients))
             out.flags |= MESSAGE_HOLD;
-        else
-            queue_for_rate(&x, &in, &out);
-        out.owner = slice_str(reserve(s, &x, &in)->owner);
+        struct reservation *r = reserve(s, &x, &in);
+        if (!out.flags && turn) {
+            r->held_until = turn;
+            out.flags |= MESSAGE_HOLD_RATE;
+        }
+        out.owner = slice_str(r->owner);
         out.mail_class = x.chain[0]->mail_class;
     } else if (!no.code) {
         buf_free(&no.text);

@@ -298,7 +298,7 @@ void gate_reserved(struct session *s, const struct ipc_reserved *r)
     }
     g->owner = slice_dup(r->owner);
     g->mail_class = r->mail_class;
-    s->tx.flags |= r->flags & MESSAGE_HOLD;
+    s->tx.flags |= r->flags & MESSAGE_HELD;
     answer(s, NULL);
 }
 

@@ -96,15 +96,18 @@ void ipc_print(struct buf *b, const struct ipc_frame *f);
 /* ---- values that travel in messages -------------------------------------- */
 
 enum message_flag {
-    MESSAGE_8BIT = 1,         /* BODY=8BITMIME, or 8-bit bytes in the content */
-    MESSAGE_SMTPUTF8 = 2,     /* SMTPUTF8 was given */
-    MESSAGE_NOTICE = 4,       /* a notice that qmgr itself submitted */
-    MESSAGE_BINARY = 8,       /* BODY=BINARYMIME; reserved */
-    MESSAGE_REQUIRETLS = 16,  /* REQUIRETLS was given (RFC 8689) */
-    MESSAGE_HOLD = 32,        /* held by the operator or by policy */
-    MESSAGE_TLS_OPTIONAL = 64 /* header field "TLS-Required: No" (RFC 8689 section 5) */
+    MESSAGE_8BIT = 1,          /* BODY=8BITMIME, or 8-bit bytes in the content */
+    MESSAGE_SMTPUTF8 = 2,      /* SMTPUTF8 was given */
+    MESSAGE_NOTICE = 4,        /* a notice that qmgr itself submitted */
+    MESSAGE_BINARY = 8,        /* BODY=BINARYMIME; reserved */
+    MESSAGE_REQUIRETLS = 16,   /* REQUIRETLS was given (RFC 8689) */
+    MESSAGE_HOLD = 32,         /* held by the operator or by policy */
+    MESSAGE_TLS_OPTIONAL = 64, /* header field "TLS-Required: No" (RFC 8689 section 5) */
+    MESSAGE_HOLD_RATE = 128    /* held until its account's rate lets it go (rate_action = queue) */
 };
-#define MESSAGE_FLAGS_ALL 127u
+#define MESSAGE_FLAGS_ALL 255u
+/* Held for whatever reason. */
+#define MESSAGE_HELD ((uint32_t)(MESSAGE_HOLD | MESSAGE_HOLD_RATE))
 
 enum dsn_action {
     ACTION_FAILED,
@@ -204,6 +207,11 @@ enum charge_state {
     CHARGE_RESERVED,
     CHARGE_DELIVERED,
     CHARGE_REFUNDED /* bounced, refused, expired, deleted */
+};
+/* What qmgr says of a charged message. */
+enum charge_flag {
+    CHARGE_FRESH = 1,    /* committed since qmgr's start, not found in the spool */
+    CHARGE_HELD_RATE = 2 /* MESSAGE_HOLD_RATE: it waits for CHARGES_RELEASE */
 };
 
 #endif

@@ -219,6 +219,40 @@ unsigned plan_percent(const struct plan *p, const struct plan_usage *u, const st
     return m > b ? m : b;
 }
 
+static uint64_t mixed(uint64_t sum, uint64_t more)
+{
+    return (sum ^ more) * UINT64_C(0x100000001b3) + (sum >> 32);
+}
+
+uint64_t plan_capacity(const struct plan *p, const struct grant *grants, size_t count, int64_t now)
+{
+    uint64_t sum = mixed(mixed(p->report_percent, p->messages), p->bytes);
+    for (int i = 0; i < PLAN_PERCENTS_MAX && p->alert_percents[i]; i++)
+        sum = mixed(sum, p->alert_percents[i]);
+    for (size_t i = 0; i < count; i++)
+        if (grants[i].from <= now && now < grants[i].until)
+            sum = mixed(mixed(sum, grants[i].id), grants[i].amount);
+    return sum ? sum : 1;
+}
+
+void plan_told_anew(const struct plan *p, struct plan_usage *u, const struct grant *grants,
+                    size_t count, int64_t now)
+{
+    uint64_t capacity = plan_capacity(p, grants, count, now);
+    if (u->told_of == capacity)
+        return;
+    unsigned percent = plan_percent(p, u, grants, count, now);
+    unsigned step = p->report_percent, whole = percent < 100 ? percent : 100;
+    struct volume over = plan_overage(p, u);
+    for (int i = 0; i < PLAN_PERCENTS_MAX; i++)
+        if (!p->alert_percents[i] || percent < p->alert_percents[i])
+            u->alerts &= ~(1u << i);
+    if (step && u->reported > whole / step * step)
+        u->reported = (uint8_t)(whole / step * step);
+    u->over_told = u->over_told && (over.messages || over.bytes);
+    u->told_of = capacity;
+}
+
 uint64_t plan_credit(const struct plan *p, const struct grant *g)
 {
     if (!g->bought || p->credit_unit == 0 || g->amount < p->credit_minimum)

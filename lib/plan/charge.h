@@ -26,6 +26,7 @@ struct plan_usage {
     uint32_t alerts;       /* bit i: alert_percents[i] was told */
     uint8_t reported;      /* the last multiple of report_percent that was told */
     bool over_told;        /* that overage has begun */
+    uint64_t told_of;      /* the volume that all this was told of: plan_capacity */
 };
 
 enum grant_unit { GRANT_MESSAGES, GRANT_BYTES };
@@ -67,6 +68,14 @@ void plan_refund(const struct plan *p, struct plan_usage *u, struct grant *grant
 struct volume plan_overage(const struct plan *p, const struct plan_usage *u);
 /* The same in blocks that are begun; 0 if the plan has none. */
 uint64_t plan_overage_blocks(const struct plan *p, const struct plan_usage *u);
+/* A number that stands for the volume of plan and grants and for the percents that the owner is
+ * told at: it differs when one of them does. Never 0. */
+uint64_t plan_capacity(const struct plan *p, const struct grant *grants, size_t count, int64_t now);
+/* The volume may have changed since the owner was told last (an upgrade, a package): alerts and
+ * reports that are ahead again count as not told. What was told of the same volume stays told,
+ * though a refund has lowered what is used. Before a charge. */
+void plan_told_anew(const struct plan *p, struct plan_usage *u, const struct grant *grants,
+                    size_t count, int64_t now);
 /* Percent of the plan and its grants that is used, of the unit that is used most,
  * rounded down; 0 without limits. */
 unsigned plan_percent(const struct plan *p, const struct plan_usage *u, const struct grant *grants,

@@ -10,6 +10,7 @@ from qmgr_peers import new_id
 
 OK, FAILED, DENIED, TOO_MANY, TEMPORARY, NONE = range(6)
 RESERVED, DELIVERED, REFUNDED = range(3)
+FRESH, HELD_RATE = 1, 2  # enum charge_flag
 CLIENT = b"\xc0\x00\x02\x01"
 
 
@@ -118,8 +119,9 @@ class Quota:
             if message.batch >= self.batch:
                 return
 
-    def charge(self, id, owner="acme/web", size=1000, recipients=1, **more):
-        self.charges([dict(id=id, owner=owner, arrival=1, size=size, recipients=recipients)], **more)
+    def charge(self, id, owner="acme/web", size=1000, recipients=1, flags=FRESH, **more):
+        self.charges([dict(id=id, owner=owner, arrival=1, size=size, recipients=recipients,
+                           flags=flags)], **more)
 
     def settle(self, id, state=DELIVERED, recipients=(), **fields):
         packed = b"".join(i.to_bytes(4, "little") for i in recipients)
@@ -130,7 +132,7 @@ class Quota:
         answer = self.reserve(ticket, **fields)
         assert answer.code == 0, answer
         self.charge(answer.id, size=fields.get("size", 1000), recipients=fields.get("recipients", 1),
-                    owner=answer.owner)
+                    owner=answer.owner, flags=FRESH | (HELD_RATE if answer.flags & 128 else 0))
         if state is not None:
             self.settle(answer.id, state)
         return answer

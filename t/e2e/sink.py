@@ -12,7 +12,8 @@ SMTP.line_length_limit = 1 << 20  # Postern may send lines that RFC 5321 does no
 
 
 class Message:
-    def __init__(self, envelope):
+    def __init__(self, envelope, peer):
+        self.peer = peer  # the client's address
         self.sender = envelope.mail_from
         self.mail_options = envelope.mail_options
         self.recipients = envelope.rcpt_tos
@@ -61,7 +62,7 @@ class Sink:
         if reply and not reply.startswith("2"):
             return reply
         with self.lock:
-            self.messages.append(Message(envelope))
+            self.messages.append(Message(envelope, session.peer[0]))
         return "250 2.0.0 Ok"
 
     def wait(self, count, timeout=30.0):

@@ -60,8 +60,8 @@ def test_changes_are_told(quota):
 class Asking(Qmgr):
     """qmgr with a stand-in for quota."""
 
-    def __init__(self):
-        super().__init__(dict(accounts_enable="yes", event_log_file="events"))
+    def __init__(self, directory=None):
+        super().__init__(dict(accounts_enable="yes", event_log_file="events"), directory)
         self.join()
 
     def join(self, ready=True):
@@ -151,6 +151,36 @@ def test_F16_question_is_asked_again_of_a_new_quota(qmgr):
     qmgr.tell("acme", "high")
     qmgr.deliver()
     assert delivered(qmgr, 1) == ["high"]
+
+
+def test_release_for_the_rate_frees_nothing_else(qmgr):
+    """What the guard or the operator holds as well stays, and the operator's word frees both."""
+    rate = qmgr.commit(["a@example.org"], account="acme", flags=128)
+    qmgr.quiet()
+    both = qmgr.commit(["b@example.net"], account="acme", flags=128 | 32)
+    qmgr.quota.send("ipc_charges_release", id=both)
+    qmgr.quota.send("ipc_charges_release", id=rate)
+    assert qmgr.asked() == b"acme"
+    qmgr.tell("acme", "high")
+    assert qmgr.deliver() == rate.encode()
+    qmgr.quiet()
+    qmgr.quota.send("ipc_charges_release", id=both)
+    qmgr.quiet()
+
+
+def test_charges_say_what_is_fresh_and_what_is_held():
+    """Quota needs both words after a crash."""
+    qmgr = Asking()
+    qmgr.commit(account="acme", flags=128)
+    first = qmgr.quota.expect("ipc_charges", skip=("ipc_account_ask",))
+    assert [c.flags for c in first.charges] == [3]
+    qmgr.kill()
+    again = Asking(qmgr.directory)
+    found = again.quota.expect("ipc_charges", skip=("ipc_account_ask",))
+    assert [c.flags for c in found.charges] == [2]
+    again.quota.close()
+    again.own_directory = True
+    again.stop()
 
 
 def test_held_while_it_waits(qmgr):

@@ -1,12 +1,15 @@
 """What relay services sell, each row through a whole relay: a client's session at one end,
 what arrives at the other, letters to the owner included. quota's own corners are in
 test_quota_plans.py, logins in test_auth.py, the arithmetic in test_plan.c."""
+import calendar
 import datetime
 import email
 import email.policy
 import json
 import os
 import smtplib
+import time
+import zoneinfo
 
 import faults as fault_points
 import pytest
@@ -41,6 +44,14 @@ plan ending { messages = 100
 plan guarded { spike_factor = 10
  spike_minimum = 5
  spike_action = hold }
+plan more { messages = 10
+ at_limit = block }
+plan own_day { messages = 1
+ period = month
+ anchor = anniversary
+ zone = "America/New_York"
+ at_limit = block }
+plan dedicated { source = "high" }
 plan steps { messages = 10
  at_limit = block
  alerts = {}
@@ -52,13 +63,13 @@ DAY = 86400
 class Relay(Postern):
     """A relay whose clients belong to the account acme."""
 
-    def __init__(self, directory, plan, sink, *more):
+    def __init__(self, directory, plan, sink, *more, **config):
         self.faults, self.sink = Faults(str(directory)), sink
         with open(os.path.join(str(directory), "plans.conf"), "w", encoding="utf-8") as f:
             f.write(PLANS)
         super().__init__(directory, environment=self.faults.environment, accounts_enable="yes",
                          plans_file="plans.conf", accounts_minfree="0", mynetworks_account="acme",
-                         relayhost=f"[127.0.0.1]:{sink.port}")
+                         relayhost=f"[127.0.0.1]:{sink.port}", **config)
         wait_until(lambda: self.ctl("account", "status", check=False).returncode == 0, 20, "quota")
         self.wait_log("plans read from")
         self.ctl("account", "add", "acme", "--plan", plan, "--reference", "owner@acme.test", *more)
@@ -219,6 +230,72 @@ def test_alerts_name_the_reset(tmp_path, sink):
         text = p.letter("100% of the volume of account acme is used").get_content()
         assert "mail is refused until the reset" in text and "00:00 UTC" in text
         assert len(p.letters()) == 1, "several alerts at once"
+
+
+def test_upgrade_at_the_limit(tmp_path, sink):
+    """Mail is taken again at once, within the new plan, whose alerts come anew."""
+    with Relay(tmp_path, "hard", sink) as p:
+        assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250
+        p.letter("100% of the volume")
+        assert p.send()[0] == 550
+        p.ctl("account", "set", "acme", "--plan", "more")
+        assert p.send(*(f"r{i}@dst.test" for i in range(5)))[0] == 250
+        assert "Messages:  8 of 10" in p.letter("80% of the volume").get_content()
+        assert p.send("y@dst.test", "z@dst.test")[0] == 250
+        wait_until(lambda: len(p.letters()) == 3, 20, "the letter about 100% of the new plan")
+        assert p.send()[0] == 550
+
+
+def test_alerts_come_again_after_a_package(tmp_path, sink):
+    """Of both together; a package that is added moves all of them ahead."""
+    with Relay(tmp_path, "hard", sink) as p:
+        assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250
+        p.letter("100% of the volume")
+        p.ctl("grant", "add", "acme", "7")
+        assert p.send(*(f"r{i}@dst.test" for i in range(4)))[0] == 250
+        for used, percent in ((8, 80), (9, 90), (10, 100)):
+            assert p.send()[0] == 250
+            wait_until(lambda: any(f"Messages:  {used} of 3" in str(m.content)
+                                   for m in p.letters()), 20, f"{percent}%")
+            assert f"{percent}% of the volume" in str(p.letters()[-1].content)
+        assert p.send()[0] == 550 and len(p.letters()) == 4
+
+
+@needs_clock
+def test_period_from_the_plan_s_own_day_in_its_zone(tmp_path, sink):
+    """Resumes by itself a month after the plan began, at midnight of its customer."""
+    zone = zoneinfo.ZoneInfo("America/New_York")
+    began = datetime.datetime.now(zone) - datetime.timedelta(days=20)
+    year, month = (began.year, began.month + 1) if began.month < 12 else (began.year + 1, 1)
+    day = min(began.day, calendar.monthrange(year, month)[1])
+    reset = datetime.datetime(year, month, day, tzinfo=zone)
+    with Relay(tmp_path, "own_day", sink, "--began", began.strftime("%Y-%m-%d")) as p:
+        assert p.usage()["end"] == reset.timestamp()
+        assert p.send()[0] == 250
+        code, text = p.send()
+        assert code == 550 and reset.strftime("used up until %Y-%m-%d 00:00 ") in text
+        p.later(reset.timestamp() - time.time() - 60)
+        assert p.send()[0] == 550
+        p.faults.clear()
+        p.later(reset.timestamp() - time.time() + 5)
+        assert p.send()[0] == 250
+
+
+def test_plan_s_mail_leaves_from_its_pool(tmp_path, sink):
+    """A dedicated address: what the receiving server sees."""
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source shared { ipv4 = 127.0.0.11 }\nsource own { ipv4 = 127.0.0.12 }\n"
+                    "pool default { sources = {shared} }\npool high { sources = {own} }\n")
+    with Relay(tmp_path, "dedicated", sink, source_config_file=str(conf)) as p:
+        for _ in range(3):
+            assert p.send()[0] == 250
+        assert [m.peer for m in sink.wait(3)] == 3 * ["127.0.0.12"]
+        p.ctl("account", "set", "acme", "--plan", "more")
+
+        def leaves_from_the_shared_one():  # once qmgr has heard of it
+            assert p.send("o@dst.test")[0] == 250
+            return sink.wait(len(sink.messages) + 1)[-1].peer == "127.0.0.11"
+        wait_until(leaves_from_the_shared_one, 20, "mail from the default pool")
 
 
 @needs_clock

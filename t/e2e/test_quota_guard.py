@@ -1,12 +1,16 @@
 """What a stolen password, and an smtpd that was taken over, can do: the spike guard,
 reservations, owners of messages."""
+import base64
 import json
+import os
 import time
 
 import pytest
 import faults as fault_points
-from accounts_rig import Quota, Refused
+from accounts_rig import CLIENT, FAILED, TOO_MANY, Quota, Refused
 from ipc import Closed
+from memory import in_memory
+from qmgr_peers import new_id
 
 PLANS = """
 plan guarded { spike_factor = 10
@@ -17,8 +21,18 @@ plan slowed { spike_factor = 10
  spike_action = slow }
 plan hard { messages = 10
  at_limit = block }
+plan queued { account_rate = {2/minute}
+ rate_action = queue }
+plan each { user_rate = {1/minute}
+ rate_action = queue }
+plan both { account_rate = {2/minute}
+ rate_action = queue
+ spike_factor = 10
+ spike_minimum = 3
+ spike_action = hold }
 """
-HOLD = 32
+HOLD, HOLD_RATE = 32, 128
+OTHERS = ("ipc_charged", "ipc_charges_query", "ipc_account_notice")
 HOUR = 3600
 needs_clock = pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
 
@@ -35,12 +49,29 @@ class Clock:
 
     def __init__(self, place):
         self.faults = fault_points.Faults(place)
-        self.base = int(HOUR - time.time() % HOUR)
+        self.base = int(HOUR - time.time() % HOUR) + 2
         self.environment = self.faults.environment
 
     def at(self, seconds):
         self.faults.clear()
         self.faults.shift("wall", self.base + seconds)
+
+    def quota(self, directory=None):
+        return Quota(PLANS, None, directory, environment=self.environment)
+
+
+def released(quota, count=1):
+    """The next messages that quota lets go."""
+    return [quota.qmgr.expect("ipc_charges_release", 10, skip=OTHERS).id.decode()
+            for _ in range(count)]
+
+
+def nothing_released(quota, seconds=2.5):
+    """Through more than two of quota's looks at what is held, which are a second apart."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        message = quota.qmgr.receive(left)
+        assert message is None or message.name in OTHERS, message
 
 
 def letter(quota, subject):
@@ -96,7 +127,7 @@ def test_spike_is_slowed_to_a_rate(quota):
 def test_spike_against_a_history(place, plan):
     """Fifty an hour are usual; then somebody sends as much as goes, over full hours."""
     clock = Clock(place)
-    quota = Quota(PLANS, environment=clock.environment)
+    quota = clock.quota()
     quota.account(plan=plan, reference="owner@acme.test")
     quota.ask("account.unguard", account="acme", usual=40)
     for hour in range(30):
@@ -126,7 +157,7 @@ def test_spike_against_a_history(place, plan):
     assert quota.master.log().count("Unusual volume of account acme (letter") == 2
     # it goes on after a crash, and ends when an operator says so
     quota.kill()
-    again = Quota(PLANS, None, quota.directory, environment=clock.environment)
+    again = clock.quota(quota.directory)
     quota.__dict__.update(again.__dict__)
     assert quota.usage()["spike"] is True
     quota.ask("account.unguard", account="acme")
@@ -205,6 +236,180 @@ def test_one_smtpd_cannot_touch_what_another_reserved(quota):
     assert quota.usage()["reserved"] == 0 and quota.usage()["messages"] == 5
 
 
+def test_owner_in_commit_is_compared_with_the_reservation(quota):
+    """smtpd's word in COMMIT is not what is paid by."""
+    quota.account(plan="hard")
+    quota.account("victim", user="v", domain="victim.test", plan="hard")
+    answer = quota.reserve(quota.login().ticket, recipients=2, size=1000)
+    quota.charge(answer.id, owner="victim/v", recipients=2)
+    assert quota.usage("victim")["messages"] == 0 and quota.usage()["messages"] == 2
+    assert quota.usage(user="web")["messages"] == 2
+    assert f"{answer.id}: ALARM: smtpd 0 (process" in quota.master.log()
+    assert "charged to acme/web" in quota.master.log()
+    # less than there is: what is in the spool is paid, and never less than was reserved
+    answer = quota.reserve(quota.login().ticket, recipients=1, size=50)
+    quota.charge(answer.id, recipients=4, size=10)
+    usage = quota.usage()
+    assert usage["messages"] == 6 and usage["bytes"] == 2 * 1000 + 4 * 50
+    assert quota.master.log().count("ALARM") == 2
+    # an honest one gives no alarm
+    quota.sent(quota.login().ticket)
+    assert quota.master.log().count("ALARM") == 2
+
+
+@needs_clock
+def test_mail_that_nobody_reserved(place):
+    """After a start there may be some; later it is an smtpd's lie, or a message that the queue
+    manager found, which is none."""
+    faults = fault_points.Faults(place)
+    quota = Quota(PLANS, environment=faults.environment)
+    quota.account(plan="hard")
+    quota.charge(new_id())
+    faults.shift("mono", 1500)
+    quota.charge(new_id(), flags=0)
+    assert "ALARM" not in quota.master.log()
+    id = new_id()
+    quota.charge(id)
+    assert f"{id}: ALARM: it was committed as mail of acme/web, which nobody had reserved" in \
+        quota.master.log()
+    assert quota.usage()["messages"] == 3
+    quota.stop()
+
+
+def test_a_charged_id_that_is_reserved_again_counts_once(quota):
+    """An smtpd that names a message of before, so that its repetition counts anew."""
+    quota.account(plan="hard")
+    ticket = quota.login().ticket
+    id = quota.sent(ticket).id
+    quota.kill()
+    quota.__dict__.update(quota.again(PLANS).__dict__)
+    assert quota.reserve(ticket, id=id).code == 0
+    quota.charge(id, flags=0)  # qmgr has found it
+    assert quota.usage()["messages"] == 1 and quota.usage()["reserved"] == 0
+
+
+# ---- messages that are held for their account's rate -----------------------------------------
+
+
+@needs_clock
+def test_what_the_guard_holds_is_not_the_rate_s(place):
+    clock = Clock(place)
+    clock.at(0)
+    quota = clock.quota()
+    quota.account(plan="both", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    answers = [quota.sent(ticket, state=None) for _ in range(4)]
+    assert [a.flags for a in answers] == [0, 0, HOLD_RATE, HOLD]
+    nothing_released(quota)
+    clock.at(10 * 60)
+    assert released(quota) == [answers[2].id]
+    nothing_released(quota)
+    quota.stop()
+
+
+@needs_clock
+def test_each_user_waits_for_its_own_turn(place):
+    """The rate of a user, with rate_action = queue."""
+    clock = Clock(place)
+    clock.at(0)
+    quota = clock.quota()
+    quota.account(plan="each")
+    quota.ask("user.add", login="two", account="acme", password="secret")
+    one, two = quota.login().ticket, quota.login("two").ticket
+    answers = [quota.sent(ticket, state=None) for ticket in (one, one, two, one)]
+    assert [a.flags for a in answers] == [0, HOLD_RATE, 0, HOLD_RATE]
+    nothing_released(quota)
+    clock.at(65)
+    assert released(quota) == [answers[1].id]
+    nothing_released(quota)
+    clock.at(125)
+    assert released(quota) == [answers[3].id]
+    quota.stop()
+
+
+@needs_clock
+def test_held_mail_outlives_crashes(place):
+    clock = Clock(place)
+    clock.at(0)
+    quota = clock.quota()
+    quota.account(plan="queued")
+    ticket = quota.login().ticket
+    answers = [quota.sent(ticket, state=None) for _ in range(3)]
+    lost = quota.reserve(ticket)  # quota dies before qmgr tells of it
+    assert [a.flags for a in answers] + [lost.flags] == [0, 0, HOLD_RATE, HOLD_RATE]
+    quota.kill()
+    quota.__dict__.update(clock.quota(quota.directory).__dict__)
+    quota.charge(lost.id, flags=3)
+    quota.charge(answers[2].id, flags=2)  # qmgr has found it after its own crash
+    assert released(quota) == [lost.id]  # nobody knows its turn any more
+    nothing_released(quota)
+    clock.at(70)
+    assert released(quota) == [answers[2].id]
+    # qmgr loses the word, with the power: it tells that the message is still held
+    quota.charge(answers[2].id, flags=2)
+    assert released(quota) == [answers[2].id]
+    assert quota.usage()["messages"] == 4
+    quota.stop()
+
+
+@needs_clock
+def test_mail_of_a_suspended_account_stays_held(place):
+    clock = Clock(place)
+    clock.at(0)
+    quota = clock.quota()
+    quota.account(plan="queued")
+    ticket = quota.login().ticket
+    answers = [quota.sent(ticket, state=None) for _ in range(3)]
+    quota.ask("account.set", account="acme", status="suspended")
+    clock.at(70)
+    nothing_released(quota)
+    quota.ask("account.set", account="acme", status="active")
+    clock.at(200)
+    assert released(quota) == [answers[2].id]
+    quota.stop()
+
+
+# ---- logins ------------------------------------------------------------------------------------
+
+
+def test_B16_challenges_of_before_are_no_way_around_the_limits(quota):
+    """Thirty exchanges are begun, then thirty proofs come."""
+    quota.account()
+    tags = []
+    for _ in range(30):
+        tags.append(quota.next_tag())
+        quota.smtpd.send("ipc_auth_scram", tag=tags[-1], client=CLIENT, message="n,,n=web,r=x")
+    nonces = {m.tag: m.message.decode().split(",")[0] for m in
+              (quota.smtpd.expect("ipc_auth_challenge") for _ in tags)}
+    answers = []
+    for tag in tags:
+        proof = base64.b64encode(bytes(32)).decode()
+        quota.smtpd.send("ipc_auth_response", tag=tag, message=f"c=biws,{nonces[tag]},p={proof}")
+        answers.append(quota.smtpd.expect("ipc_auth_result").status)
+    assert answers == 20 * [FAILED] + 10 * [TOO_MANY]
+
+
+def test_B16_passwords_that_were_queued_together(quota):
+    """Sixty guesses at once, the right one last."""
+    quota.account()
+    guesses = [f"guess{i}" for i in range(60)] + ["secret"]
+    for guess in guesses:
+        quota.smtpd.send("ipc_auth_password", tag=quota.next_tag(), client=CLIENT, user="web",
+                         password=guess, flags=1)
+    answers = [quota.smtpd.expect("ipc_auth_result", 60).status for _ in guesses]
+    assert answers.count(FAILED) == 20 and answers.count(TOO_MANY) == len(guesses) - 20
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another process's memory is read")
+def test_B14_quota_wipes_passwords(quota):
+    secret = "0verl00ked-Pa55word"
+    quota.account(password="another")
+    for _ in range(2):
+        assert quota.login(password=secret).status == FAILED
+    assert in_memory(quota.master.process.pid, secret.encode()) == 0
+    assert in_memory(quota.master.process.pid, b"acme.test")  # it can be seen
+
+
 # ---- sessions of a stolen password ---------------------------------------------------------
 
 
@@ -262,6 +467,17 @@ def test_suspension_ends_sessions(quota):
     assert over(quota, ticket) == 0
 
 
+def test_who_may_not_use_any_sender_any_longer(quota):
+    """smtpd was told not to collect authors: it is told anew."""
+    quota.account()
+    ticket = quota.login().ticket
+    quota.ask("account.set", account="acme", any_sender=True)
+    assert over(quota, ticket) == 0
+    ticket = quota.login().ticket
+    quota.ask("account.set", account="acme", any_sender=False)
+    assert over(quota, ticket) == 421
+
+
 def test_deletion_ends_sessions(quota):
     """Also when a user of that name comes back."""
     quota.account()
@@ -298,7 +514,7 @@ def test_sessions_outlive_a_crash_and_a_step_of_the_clock(quota):
 @needs_clock
 def test_ticket_is_good_for_one_session(place):
     clock = Clock(place)
-    quota = Quota(PLANS, environment=clock.environment)
+    quota = clock.quota()
     quota.account()
     ticket = quota.login().ticket
     clock.faults.shift("wall", 86400)

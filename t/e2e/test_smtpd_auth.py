@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+from memory import in_memory
 from postern import wait_until
 from smtpd_rig import MESSAGE, Smtpd
 
@@ -192,29 +193,6 @@ def test_B14_tokens_up_to_the_limit_and_beyond(rig):
             c.send(part)
         rig.grant(rig.asked().tag)
         assert c.reply()[0] == 235
-
-
-# Larger areas are the sanitizer's table of what is addressable, without content.
-ADDRESS_SANITIZER_TABLE = 1 << 30
-
-
-def in_memory(pid, needle):
-    """How often the bytes are in the writable memory of a process."""
-    found = 0
-    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
-        for line in maps:
-            area, mode = line.split()[:2]
-            if not mode.startswith("rw") or "[v" in line:
-                continue
-            start, end = (int(x, 16) for x in area.split("-"))
-            if end - start > ADDRESS_SANITIZER_TABLE:
-                continue
-            mem.seek(start)
-            try:
-                found += mem.read(end - start).count(needle)
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="another process's memory is read")
