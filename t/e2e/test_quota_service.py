@@ -383,6 +383,8 @@ def test_answers_to_mail_hold_where_room_is_ample(quota):
     assert quota.smtpd.expect("ipc_mail_forget", skip=()).answers == 1
     assert quota.mail(ticket, "a@free.test").code == 550
     quota.ask("user.set", login="other", status="active")
+    assert quota.mail(ticket, "a@free.test").code == 421
+    ticket = quota.login("other").ticket
     assert quota.mail(ticket, "a@free.test").good_for == 1000
     quota.ask("domain.delete", account="free", domain="free.test")
     assert quota.smtpd.expect("ipc_mail_forget", skip=()).answers == 1
