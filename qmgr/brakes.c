@@ -1,13 +1,10 @@
 #include "qmgr/brakes.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/json.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "qmgr/sources.h"
 #include "rules/rules.h"
 
 /* What a rule leaves of a sender's rate if it does not say. */
@@ -16,13 +13,12 @@
 #define RATE_UNKNOWN 10.0
 /* Always allowed, or nothing would show that it is over: one a minute. */
 #define RATE_LEAST (1 / 60.0)
-/* A brake is taken off when it has let through so many times what it began with. */
-#define RELEASED 32.0
 
 enum {
-    BURST_SECONDS = 2,
     TIME_GROWS = 2,
-    KEPT_SECONDS = 3600 /* so long it is known how long the last suspension was */
+    HOLD_GROWS_MAX = 16, /* times the first */
+    KEPT_SECONDS = 3600, /* after its end: how long it was, what it failed at */
+    TOLD_SECONDS = 600
 };
 static const int64_t TIME_MOST = INT64_C(86400) * CLOCK_SECOND;
 
@@ -31,20 +27,142 @@ static struct slice key_of(const void *value)
     return slice_str(((const struct brake *)value)->key);
 }
 
+static struct slice alias_of(const void *value)
+{
+    return slice_str(((const struct brake *)value)->alias);
+}
+
 void brakes_init(struct qmgr *q)
 {
     q->brakes = xcalloc(1, sizeof *q->brakes);
     map_init(&q->brakes->by_key, key_of);
+    map_init(&q->brakes->by_alias, alias_of);
     list_init(&q->brakes->all);
     q->brakes->file.name = "shaping.brakes";
 }
 
-static void take_off(struct brakes *all, struct brake *b)
+const char *brake_kind_name(uint8_t kind)
+{
+    return kind == BRAKE_ACCOUNT ? "account" : "domain";
+}
+
+bool brake_suspends(const struct qmgr *q, const struct brake *b)
+{
+    return b->until > q->now;
+}
+
+bool brake_is_on(const struct qmgr *q, const struct brake *b)
+{
+    return brake_suspends(q, b) || b->rate > 0;
+}
+
+/* ---- finding ----------------------------------------------------------------------- */
+
+enum { PLACE_MAX = SITE_NAME_MAX + 64, KEY_MAX = 4 + ACCOUNT_MAX + 1 + PLACE_MAX };
+
+/* None of the three has a line's end, so no two give the same. The bytes are in `out`. */
+static struct slice make_key(enum brake_kind kind, struct slice who, const char *place,
+                             char out[static KEY_MAX])
+{
+    int n = snprintf(out, KEY_MAX, "%d\n%.*s\n%.*s", (int)kind,
+                     SLICE_ARG(slice_first(who, ACCOUNT_MAX + 1)), PLACE_MAX - 1, place);
+    return slice_make(out, (size_t)n < KEY_MAX ? (size_t)n : KEY_MAX - 1);
+}
+
+static struct brake *find(const struct qmgr *q, enum brake_kind kind, const char *place,
+                          const char *name, struct slice who)
+{
+    char key[KEY_MAX];
+    struct brake *b = map_get(&q->brakes->by_key, make_key(kind, who, place, key));
+    return b || !*place ? b : map_get(&q->brakes->by_alias, make_key(kind, who, name, key));
+}
+
+/* A sender whose name cannot be shown, or written to the file, has none. */
+static bool has_name(struct slice who)
+{
+    for (size_t i = 0; i < who.len; i++)
+        if ((unsigned char)who.ptr[i] < ' ' || who.ptr[i] == 0x7f)
+            return false;
+    return who.len > 0 && who.len <= ACCOUNT_MAX + 1;
+}
+
+/* A message that no domain answers for is its account's. */
+static enum brake_kind kind_of(const struct message *m, enum brake_kind wanted)
+{
+    return wanted == BRAKE_SIGNER && m->env->signer_len ? BRAKE_SIGNER : BRAKE_ACCOUNT;
+}
+
+static struct slice who_of(const struct message *m, enum brake_kind kind,
+                           char buffer[static ACCOUNT_MAX + 1])
+{
+    return kind == BRAKE_SIGNER ? message_signer(m) : dispatch_sharer(m, buffer);
+}
+
+struct slice brakes_who(const struct message *m, enum brake_kind kind,
+                        char buffer[static ACCOUNT_MAX + 1])
+{
+    return who_of(m, kind_of(m, kind), buffer);
+}
+
+/* Of the envelope, in lower case: by hand it counts where no domain answers for the message. */
+static struct slice sender_domain(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
+{
+    struct slice sender = message_sender(m);
+    size_t at = slice_rchr(sender, '@'), n = 0;
+    for (size_t i = at + 1; i < sender.len && n < ACCOUNT_MAX; i++) {
+        char c = sender.ptr[i];
+        buffer[n++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+    }
+    return slice_make(buffer, n);
+}
+
+static void stricter(const struct qmgr *q, struct brake *b, struct brake_pair *p)
+{
+    if (brake_suspends(q, b) && (!p->suspends || b->until > p->suspends->until))
+        p->suspends = b;
+    if (b->rate > 0 && (!p->slows || b->rate < p->slows->rate))
+        p->slows = b;
+}
+
+struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct message *m)
+{
+    char buffer[ACCOUNT_MAX + 1];
+    struct brake_pair found = {0};
+    if (q->brakes->by_key.count == 0 || (!g->braked && !q->brakes->everywhere))
+        return found;
+    for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++) {
+        bool answers = kind_of(m, kind) == kind;
+        struct slice who = answers ? who_of(m, kind, buffer) : sender_domain(m, buffer);
+        struct brake *here = g->braked ? find(q, kind, g->stable, g->name, who) : NULL,
+                     *all = q->brakes->everywhere ? find(q, kind, "", "", who) : NULL;
+        if (here && (answers || here->by_hand))
+            stricter(q, here, &found);
+        if (all && (answers || all->by_hand))
+            stricter(q, all, &found);
+    }
+    return found;
+}
+
+/* ---- there and gone ------------------------------------------------------------------- */
+
+static void unlink_brake(struct brakes *all, struct brake *b)
+{
+    map_remove(&all->by_key, key_of(b));
+    if (map_get(&all->by_alias, alias_of(b)) == b)
+        map_remove(&all->by_alias, alias_of(b));
+}
+
+/* Its line is empty, and no probe of it is under way. */
+static void drop(struct brakes *all, struct brake *b)
 {
     all->dirty = all->dirty || b->until;
-    map_remove(&all->by_key, key_of(b));
+    all->everywhere -= !*b->place;
+    all->of_rules -= !b->by_hand;
+    unlink_brake(all, b);
     list_remove(&b->link);
+    heap_remove(&all->wakes, &b->wake);
     free(b->key);
+    free(b->alias);
     free(b->place);
     free(b->who);
     free(b->name);
@@ -52,90 +170,136 @@ static void take_off(struct brakes *all, struct brake *b)
     free(b);
 }
 
-/* ---- finding ----------------------------------------------------------------------- */
-
-static char *make_key(enum brake_kind kind, const char *place, struct slice who)
+static bool is_of_use(const struct qmgr *q, const struct brake *b)
 {
-    return xasprintf("%d\n%s\n%.*s", (int)kind, place, SLICE_ARG(who));
+    return b->held || b->probe || brake_suspends(q, b);
 }
 
-static struct brake *find(const struct qmgr *q, enum brake_kind kind, const char *place,
-                          struct slice who)
+/* Room for one more, at the cost of the oldest that only slows and holds nothing back just
+ * now; false: there is none. */
+static bool make_room(struct qmgr *q, const char *place, bool by_hand)
 {
-    char *key = make_key(kind, place, who);
-    struct brake *b = map_get(&q->brakes->by_key, slice_str(key));
-    free(key);
-    return b;
+    struct brakes *all = q->brakes;
+    bool full = all->by_key.count >= BRAKES_MAX;
+    struct brake *oldest = NULL, *oldest_here = NULL;
+    unsigned here = 0;
+    list_each(&all->all, n)
+    {
+        struct brake *b = container_of(n, struct brake, link);
+        bool at_place = strcmp(b->place, place) == 0;
+        here += at_place && !b->by_hand;
+        if (is_of_use(q, b))
+            continue;
+        if (!oldest)
+            oldest = b;
+        if (at_place && !oldest_here)
+            oldest_here = b;
+    }
+    if (!by_hand && here >= BRAKES_PLACE_MAX)
+        oldest = oldest_here;
+    else if (!full && (by_hand || all->of_rules < BRAKES_OF_RULES_MAX))
+        return true;
+    if (oldest)
+        drop(all, oldest);
+    return oldest != NULL;
+}
+
+static void say_full(struct qmgr *q, const char *name, bool by_hand)
+{
+    if (q->brakes->told_full && q->now - q->brakes->told_full < TOLD_SECONDS * CLOCK_SECOND)
+        return;
+    q->brakes->told_full = q->now;
+    log_error("shaping %s: %s: %s", log_esc(slice_str(name)),
+              by_hand ? "an account or domain is not suspended"
+                      : "a sender is not slowed down alone",
+              by_hand ? "there are too many suspensions; end some of them"
+                      : "too many are already; its rules slow down the whole destination");
 }
 
 struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place, const char *name,
-                         struct slice who)
+                         struct slice who, bool by_hand)
 {
+    char key[KEY_MAX];
     struct brakes *all = q->brakes;
-    struct brake *b = find(q, kind, place, who);
+    struct brake *b = find(q, kind, place, name, who);
     if (b)
         return b;
-    if (all->by_key.count >= BRAKES_MAX) {
-        if (!all->full)
-            log_error("more than %d senders are slowed down or suspended at destinations; "
-                      "further ones are not",
-                      BRAKES_MAX);
-        all->full = true;
+    if (!make_room(q, place, by_hand)) {
+        say_full(q, name, by_hand);
         return NULL;
     }
     b = xcalloc(1, sizeof *b);
-    *b = (struct brake){.key = make_key(kind, place, who),
+    *b = (struct brake){.key = slice_dup(make_key(kind, who, place, key)),
+                        .alias = slice_dup(make_key(kind, who, name, key)),
                         .place = xstrdup(place),
                         .who = slice_dup(who),
                         .name = xstrdup(name),
                         .reason = xstrdup(""),
-                        .kind = (uint8_t)kind};
+                        .kind = (uint8_t)kind,
+                        .by_hand = by_hand};
+    for (int i = 0; i < 3; i++)
+        list_init(&b->line[i]);
+    shaper_times_init(&b->times, (unsigned)q->s->config->shaping_time_divisor);
     list_init(&b->link);
     list_push(&all->all, &b->link);
     map_put(&all->by_key, b);
+    if (*place && !map_get(&all->by_alias, alias_of(b)))
+        map_put(&all->by_alias, b);
+    all->everywhere += !*place;
+    all->of_rules += !by_hand;
     return b;
 }
 
-struct slice brakes_who(const struct message *m, enum brake_kind kind,
-                        char buffer[static ACCOUNT_MAX + 1])
+/* Of a suspension alone: what is slowed is learned anew at another place. */
+static void copy_to(struct qmgr *q, const struct brake *b, const struct group *g)
 {
-    if (kind == BRAKE_SIGNER && m->env->signer_len)
-        return message_signer(m);
-    struct slice who = dispatch_sharer(m, buffer);
-    if (kind == BRAKE_ACCOUNT)
-        return who;
-    /* unsigned, or from an older spool: the sender's domain */
-    size_t at = slice_rchr(message_sender(m), '@');
-    return at < message_sender(m).len ? slice_from(message_sender(m), at + 1) : SLICE("");
+    struct brake *c = brakes_add(q, b->kind, g->stable, g->name, slice_str(b->who), b->by_hand);
+    if (!c || c->until >= b->until)
+        return;
+    c->until = b->until;
+    c->time = b->time;
+    c->cut = b->cut;
+    brake_set_reason(c, slice_str(b->reason));
+    q->brakes->dirty = true;
+    log_info("shaping %s: the suspension of %s %s at %s holds here, too",
+             log_esc(slice_str(g->name)), brake_kind_name(b->kind), log_esc(slice_str(b->who)),
+             log_esc(slice_str(b->name)));
 }
 
-/* The brakes that may hold m at a group, the strictest of those that do. */
-static struct brake *brake_of(struct qmgr *q, const struct group *g, const struct message *m)
+void brakes_meet(struct qmgr *q, struct group *g, struct slice site)
 {
-    char buffer[ACCOUNT_MAX + 1];
-    const char *places[] = {g->stable, ""};
-    struct brake *found = NULL;
-    for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++)
-        for (int i = 0; i < 2; i++) {
-            struct brake *b = find(q, kind, places[i], brakes_who(m, kind, buffer));
-            if (b && (!found || b->until > found->until ||
-                      (b->until == found->until && b->rate > 0 && b->rate < found->rate)))
-                found = b;
+    /* copies come at the end */
+    uint64_t count = q->brakes->by_key.count;
+    list_each(&q->brakes->all, n)
+    {
+        struct brake *b = container_of(n, struct brake, link);
+        if (count-- == 0)
+            break;
+        if (strcmp(b->place, g->stable) == 0 || (*b->place && strcmp(b->name, g->name) == 0)) {
+            g->braked = true;
+        } else if (*b->place && brake_suspends(q, b) && slice_eq(slice_str(b->name), site)) {
+            g->braked = true; /* an entry of providers.conf has taken the site over */
+            copy_to(q, b, g);
         }
-    return found;
+    }
 }
 
 /* ---- putting on ---------------------------------------------------------------------- */
 
-static void set_reason(struct brake *b, struct slice reason)
+void brake_set_reason(struct brake *b, struct slice reason)
 {
+    size_t n = reason.len < BRAKE_REASON_MAX ? reason.len : BRAKE_REASON_MAX;
+    while (n && n < reason.len && ((unsigned char)reason.ptr[n] & 0xc0) == 0x80)
+        n--;
     free(b->reason);
-    b->reason = slice_dup(slice_first(reason, BRAKE_REASON_MAX));
+    b->reason = slice_dup(slice_first(reason, n));
 }
 
-static const char *kind_name(uint8_t kind)
+static void set_by_hand(struct qmgr *q, struct brake *b, bool by_hand)
 {
-    return kind == BRAKE_ACCOUNT ? "account" : "domain";
+    q->brakes->of_rules += b->by_hand;
+    q->brakes->of_rules -= by_hand;
+    b->by_hand = by_hand;
 }
 
 /* What the sender has of the lane's rate, by its deliveries since the last refusal. */
@@ -152,210 +316,157 @@ static double present_rate(const struct lane *l, const struct job *j)
     return all ? rate * (double)own / (double)all : rate;
 }
 
-static void slow(const struct qmgr *q, struct brake *b, const struct job *j,
-                 const struct rule *rule)
+/* To `set`, or to so much of what it was; where that fails again the rate is left alone for
+ * longer. */
+static void slow(const struct qmgr *q, struct brake *b, const struct job *j, double set,
+                 double factor)
 {
     double from = b->rate > 0 ? b->rate : present_rate(j->queue->lane, j);
-    double rate =
-        rule->action == RULES_SET ? rule->value : from * (rule->factor > 0 ? rule->factor : SLOWED);
+    double rate = set > 0 ? set : from * (factor > 0 ? factor : SLOWED);
+    b->times = j->queue->lane->shaper.limits->times;
+    bool again = b->failed > 0 && q->now - b->cut < KEPT_SECONDS * CLOCK_SECOND;
+    int64_t most = HOLD_GROWS_MAX * b->times.hold;
+    b->hold = !again ? b->times.hold : 2 * b->hold < most ? 2 * b->hold : most;
     b->rate = rate > RATE_LEAST ? rate : RATE_LEAST;
+    b->failed = from > b->rate ? from : 2 * b->rate;
     b->tokens = 0;
-    b->filled = b->cut = b->grown = q->now;
+    b->filled = b->cut = q->now;
+    b->grown = q->now + b->hold;
+}
+
+/* So long after its end a suspension is remembered: as long as it was, but at least an hour. */
+static int64_t kept(const struct brake *b)
+{
+    int64_t least = KEPT_SECONDS * CLOCK_SECOND;
+    return b->time > least ? b->time : least;
+}
+
+/* Longer than the last one, if that is not long ago. */
+static void suspend(struct qmgr *q, struct brake *b, const struct job *j, const struct rule *rule)
+{
+    int64_t divisor = q->s->config->shaping_time_divisor, time = rule->time / divisor,
+            end = b->until > b->cut ? b->until : b->cut;
+    bool again = b->time && q->now - end < kept(b);
+    int64_t most = TIME_MOST / divisor > time ? TIME_MOST / divisor : time,
+            longer = again && b->time < most / TIME_GROWS ? TIME_GROWS * b->time : most;
+    slow(q, b, j, 0, SLOWED); /* so it goes on afterwards */
+    b->time = again ? longer : time;
+    b->until = q->now + b->time;
+    b->probing = true;
+    q->brakes->dirty = true;
+}
+
+static void say_rule(const struct group *g, struct brake *b, const struct rule *rule,
+                     const struct ipc_outcome *o)
+{
+    struct buf text = BUF_INIT(2048);
+    const char *place = log_esc(slice_str(g->name));
+    buf_printf(&text, "rule %s (%s:%d): %u %s", rule->name, rule->file, rule->line, o->code,
+               log_esc_n(o->text, BRAKE_REASON_MAX));
+    brake_set_reason(b, buf_slice(&text));
+    if (rule->action >= RULES_SUSPEND)
+        log_info("shaping %s: %s %s suspended for %.1fs, %s", place, brake_kind_name(b->kind),
+                 log_esc(slice_str(b->who)), (double)b->time / 1e6, b->reason);
+    else
+        log_info("shaping %s: %s %s slowed to %.3f/s, %s", place, brake_kind_name(b->kind),
+                 log_esc(slice_str(b->who)), b->rate, b->reason);
+    buf_free(&text);
 }
 
 bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule,
                     const struct ipc_outcome *o)
 {
     char buffer[ACCOUNT_MAX + 1];
-    enum brake_kind kind = rule->scope == RULES_OF_DKIM ? BRAKE_SIGNER : BRAKE_ACCOUNT;
-    const struct group *g = j->queue->lane->group;
-    struct slice who = brakes_who(j->m, kind, buffer);
-    struct brake *b = who.len ? brakes_add(q, kind, g->stable, g->name, who) : NULL;
-    int64_t time = rule->time / q->s->config->shaping_time_divisor;
+    enum brake_kind kind =
+        kind_of(j->m, rule->scope == RULES_OF_DKIM ? BRAKE_SIGNER : BRAKE_ACCOUNT);
+    struct group *g = j->queue->lane->group;
+    struct slice who = who_of(j->m, kind, buffer);
+    struct brake *b = has_name(who) ? brakes_add(q, kind, g->stable, g->name, who, false) : NULL;
     if (!b)
         return false;
-    if (b->by_hand || (b->cut && j->sent_at < b->cut))
+    g->braked = true;
+    if (b->by_hand && brake_suspends(q, b))
+        return true; /* the operator's suspension is the stronger */
+    if (b->cut && j->sent_at < b->cut)
         return true; /* was under way */
-    if (rule->action >= RULES_SUSPEND) {
-        b->time = b->time && TIME_GROWS * b->time < TIME_MOST ? TIME_GROWS * b->time : time;
-        b->until = clock_wall() + b->time;
-        b->cut = q->now;
-        q->brakes->dirty = true;
-    } else {
-        slow(q, b, j, rule);
-    }
-    struct buf text = BUF_INIT(2048);
-    buf_printf(&text, "rule %s (%s:%d): %u %s", rule->name, rule->file, rule->line, o->code,
-               log_esc_n(o->text, BRAKE_REASON_MAX));
-    set_reason(b, buf_slice(&text));
+    if (b->by_hand)
+        set_by_hand(q, b, false);
     if (rule->action >= RULES_SUSPEND)
-        log_info("shaping %s: %s %s suspended for %.1fs, %s", log_esc(slice_str(g->name)),
-                 kind_name(b->kind), log_esc(slice_str(b->who)), (double)b->time / 1e6, b->reason);
+        suspend(q, b, j, rule);
     else
-        log_info("shaping %s: %s %s slowed to %.3f/s, %s", log_esc(slice_str(g->name)),
-                 kind_name(b->kind), log_esc(slice_str(b->who)), b->rate, b->reason);
-    buf_free(&text);
+        slow(q, b, j, rule->action == RULES_SET ? rule->value : 0, rule->factor);
+    say_rule(g, b, rule, o);
+    brake_changed(q, b);
     return true;
 }
 
-unsigned brakes_set(struct qmgr *q, const struct group *g, enum brake_kind kind, struct slice who,
-                    int64_t until, struct slice reason)
+/* ---- by hand ------------------------------------------------------------------------- */
+
+static void take_off(struct qmgr *q, struct brake *b)
 {
-    const char *place = g ? g->stable : "";
-    struct brake *b = find(q, kind, place, who);
-    if (!until && b) {
-        q->brakes->dirty = true;
-        take_off(q->brakes, b);
-        return 1;
-    }
-    if (!until || !(b = brakes_add(q, kind, place, g ? g->name : "all destinations", who)))
-        return 0;
-    b->by_hand = true;
-    b->until = until;
-    b->cut = q->now;
-    set_reason(b, reason);
     q->brakes->dirty = true;
+    b->until = 0;
+    b->rate = 0;
+    b->probing = false;
+    if (b->held || b->probe)
+        brake_changed(q, b); /* the sweep drops it later */
+    else
+        drop(q->brakes, b);
+}
+
+unsigned brakes_set(struct qmgr *q, struct group *g, enum brake_kind kind, struct slice who,
+                    int64_t time, struct slice reason)
+{
+    const char *place = g ? g->stable : "", *name = g ? g->name : "all destinations";
+    struct brake *b = find(q, kind, place, name, who);
+    if (time <= 0) {
+        bool on = b && brake_is_on(q, b);
+        if (b)
+            take_off(q, b);
+        return on;
+    }
+    if (!has_name(who) || !(b = brakes_add(q, kind, place, name, who, true)))
+        return 0;
+    if (g)
+        g->braked = true;
+    set_by_hand(q, b, true);
+    b->until = time > BRAKE_DAYS_MAX * TIME_MOST ? INT64_MAX : q->now + time;
+    b->cut = q->now;
+    b->probing = false;
+    brake_set_reason(b, reason);
+    q->brakes->dirty = true;
+    brake_changed(q, b);
     return 1;
 }
 
-/* ---- holding ------------------------------------------------------------------------- */
-
-/* Fast again where nothing is refused: it doubles, and in the end the brake is off. */
-static void grow(const struct qmgr *q, struct brake *b, const struct shaper_times *t)
+unsigned brakes_release(struct qmgr *q, struct slice name, enum brake_kind kind, struct slice who)
 {
-    if (b->rate <= 0 || q->now - b->cut < t->hold || q->now - b->grown < t->growth)
-        return;
-    b->rate *= 2;
-    b->grown = q->now;
-    if (q->now - b->cut > t->hold + (int64_t)log2(RELEASED) * t->growth)
-        b->rate = 0;
-}
-
-/* Until when a slowed sender's job waits; 0: it may go. */
-static int64_t slowed_until(const struct qmgr *q, struct brake *b, const struct job *j)
-{
-    double most = BURST_SECONDS * b->rate > 1 ? BURST_SECONDS * b->rate : 1;
-    b->tokens += b->rate * (double)(q->now - b->filled) / 1e6;
-    b->tokens = b->tokens < most ? b->tokens : most;
-    b->filled = q->now;
-    if (b->tokens >= 0.999) {
-        b->tokens -= j->count; /* a job of several goes as one, and is paid back */
-        return 0;
-    }
-    int64_t first = q->now + (int64_t)((1 - b->tokens) / b->rate * 1e6);
-    b->slot = b->slot > first ? b->slot : first;
-    int64_t until = b->slot;
-    b->slot += (int64_t)(j->count / b->rate * 1e6);
-    return until;
-}
-
-static void defer(struct qmgr *q, const struct lane *l, struct job *j, const struct brake *b)
-{
-    struct attempt t = {.site = j->site, .sent = q->now};
-    struct buf text = BUF_INIT(1024);
-    int64_t left = b->until == INT64_MAX ? TIME_MOST : b->until - clock_wall();
-    buf_printf(&text, "delivery temporarily suspended for %s %s: %s%s", kind_name(b->kind), b->who,
-               b->by_hand ? "by the operator: " : "", b->reason);
-    struct answer *a = answer_new(0, SLICE("4.7.0"), buf_slice(&text), SLICE(""), SLICE(""));
-    a->local = true;
-    a->source = l->from ? l->from->number : 0;
-    int64_t until = q->now + left + retry_jitter(left / 10 + CLOCK_SECOND);
-    outcome_deferred(q, j->m, j->rcpts, j->count, a, &t, until, false);
-    answer_unref(a);
-    buf_free(&text);
-    job_free(q, j);
-}
-
-bool brakes_hold(struct qmgr *q, struct lane *l, struct job *j, bool starts)
-{
-    if (q->brakes->by_key.count == 0)
-        return false;
-    struct brake *b = brake_of(q, l->group, j->m);
-    if (!b)
-        return false;
-    if (b->until > clock_wall()) {
-        defer(q, l, j, b);
-        return true;
-    }
-    grow(q, b, &l->shaper.limits->times);
-    int64_t until = starts && b->rate > 0 ? slowed_until(q, b, j) : 0;
-    if (!until)
-        return false;
-    for (uint32_t i = 0; i < j->count; i++)
-        recipient_waits(j->m, j->rcpts[i], queue_seconds(q, until) + 1);
-    j->m->env->queued -= j->count;
-    job_free(q, j);
-    return true;
-}
-
-/* ---- telling ------------------------------------------------------------------------- */
-
-static void put(const struct brake *b, struct buf *out)
-{
-    int64_t left = b->until - clock_wall();
-    json_str(out, "kind", slice_str(kind_name(b->kind)));
-    json_str(out, "who", slice_str(b->who));
-    json_str(out, "at", slice_str(b->name));
-    json_str(out, "reason", slice_str(b->reason));
-    json_bool(out, "by_hand", b->by_hand);
-    json_bool(out, "suspended", left > 0);
-    if (left > 0 && b->until != INT64_MAX)
-        json_seconds(out, "suspended_for", left);
-    if (left <= 0 && b->rate > 0) {
-        char text[32];
-        int n = snprintf(text, sizeof text, "%.3f", b->rate);
-        json_raw(out, "rate", slice_make(text, (size_t)n));
-    }
-}
-
-static bool is_on(const struct brake *b)
-{
-    return b->until > clock_wall() || b->rate > 0;
-}
-
-enum brake_effect brakes_effect(struct qmgr *q, const struct group *g, const struct message *m)
-{
-    const struct brake *b = q->brakes->by_key.count ? brake_of(q, g, m) : NULL;
-    if (!b || !is_on(b))
-        return BRAKE_NONE;
-    return b->until > clock_wall() ? BRAKE_SUSPENDS : BRAKE_SLOWS;
-}
-
-bool brakes_describe(struct qmgr *q, const struct group *g, const struct message *m,
-                     struct buf *out)
-{
-    const struct brake *b = q->brakes->by_key.count ? brake_of(q, g, m) : NULL;
-    if (!b || !is_on(b))
-        return false;
-    json_member(out, "brake");
-    put(b, out);
-    json_end(out);
-    return true;
-}
-
-void brakes_show(struct qmgr *q, const struct group *g, struct buf *out)
-{
-    enum { SHOWN = 50 };
-    unsigned shown = 0;
-    json_list(out, "brakes");
-    list_each(&q->brakes->all, n)
+    unsigned changed = 0;
+    bool all = slice_eq(name, SLICE("all"));
+    list_each_safe(&q->brakes->all, n)
     {
-        const struct brake *b = container_of(n, struct brake, link);
-        if (!is_on(b) || (*b->place && strcmp(b->place, g->stable) != 0) || shown++ >= SHOWN)
+        struct brake *b = container_of(n, struct brake, link);
+        bool there = all ? !*b->place : *b->place && slice_caseeq(name, slice_str(b->name));
+        if (b->kind != kind || !there || !slice_eq(who, slice_str(b->who)))
             continue;
-        json_begin(out);
-        put(b, out);
-        json_end(out);
+        changed += brake_is_on(q, b);
+        take_off(q, b);
     }
-    json_list_end(out);
+    return changed;
 }
+
+/* ---- now and then -------------------------------------------------------------------- */
 
 void brakes_sweep(struct qmgr *q)
 {
     list_each_safe(&q->brakes->all, n)
     {
         struct brake *b = container_of(n, struct brake, link);
-        if (!is_on(b) && q->now - b->cut > KEPT_SECONDS * CLOCK_SECOND)
-            take_off(q->brakes, b);
+        int64_t used = b->until > b->cut ? b->until : b->cut;
+        used = b->filled > used ? b->filled : used;
+        brake_expire(q, b);
+        if (b->held || b->probe || brake_suspends(q, b) || q->now - used <= kept(b))
+            continue;
+        drop(q->brakes, b);
     }
 }

@@ -3,6 +3,7 @@
  * the counters, so that every test of qmgr also finds a counter that drifts, a
  * recipient without a state's consequence, or a message that nothing will wake.
  */
+#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 
 #ifdef POSTERN_FAULTS
@@ -83,11 +84,56 @@ static uint32_t check_jobs(const struct queue *k, const struct list *list)
     return jobs;
 }
 
-static uint32_t check_queue(const struct queue *k)
+/* Jobs of a queue that wait in brakes' lines. */
+static uint32_t held_of(const struct qmgr *q, const struct queue *k)
+{
+    uint32_t jobs = 0;
+    list_each(&q->brakes->all, n)
+    {
+        const struct brake *b = container_of(n, struct brake, link);
+        for (int class = 0; class < 3; class ++)
+            list_each(&b->line[class], at) jobs += container_of(at, struct job, link)->queue == k;
+    }
+    return jobs;
+}
+
+static uint32_t check_queue(const struct qmgr *q, const struct queue *k)
 {
     uint32_t jobs = check_jobs(k, &k->again) + check_jobs(k, &k->jobs);
+    if (jobs && k->place == PLACE_IDLE)
+        panic("queue: jobs in a queue that waits for nothing");
+    if (!jobs && k->place != PLACE_IDLE)
+        panic("queue: an empty queue waits for its turn");
+    if (q->brakes->held)
+        jobs += held_of(q, k);
     same(NULL, "jobs in a queue", jobs, k->count);
     return jobs;
+}
+
+/* Each line's jobs, and that something will let the first of them go. */
+static void check_brakes(const struct qmgr *q)
+{
+    uint64_t held = 0;
+    list_each(&q->brakes->all, n)
+    {
+        const struct brake *b = container_of(n, struct brake, link);
+        uint32_t jobs = 0;
+        for (int class = 0; class < 3; class ++)
+            list_each(&b->line[class], at)
+            {
+                const struct job *j = container_of(at, struct job, link);
+                if (j->state != JOB_QUEUED || j->brake != b || j->queue->mail_class != class)
+                    panic("%s: a job in the wrong line", j->m->id.text);
+                jobs++;
+            }
+        same(NULL, "jobs in a brake's line", jobs, b->held);
+        if (b->held && !heap_has(&b->wake) && !b->probe)
+            panic("brake %s: nothing will wake its line", b->who);
+        if (b->probe && !b->probe->probe)
+            panic("brake %s: its probe is none", b->who);
+        held += jobs;
+    }
+    same(NULL, "jobs in brakes' lines", held, q->brakes->held);
 }
 
 static void check_lanes(const struct qmgr *q)
@@ -96,13 +142,16 @@ static void check_lanes(const struct qmgr *q)
     list_each(&q->dispatch.lanes, n)
     {
         const struct lane *l = container_of(n, struct lane, all);
-        uint32_t jobs = 0;
+        uint32_t jobs = 0, started = 0;
         list_each(&l->queues, of)
         {
-            uint32_t count = check_queue(container_of(of, struct queue, of_lane));
+            const struct queue *k = container_of(of, struct queue, of_lane);
+            uint32_t count = check_queue(q, k);
             jobs += count;
             busy += count > 0;
+            started += k->in_flight;
         }
+        same(NULL, "jobs of a lane's queues under way", started, l->in_flight);
         same(NULL, "jobs queued at a lane", jobs, l->queued);
         same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);
         queued += jobs;
@@ -134,6 +183,7 @@ void queue_check(const struct qmgr *q)
     same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);
     same(NULL, "messages being loaded", t.loading, q->loading + q->peeking);
     check_lanes(q);
+    check_brakes(q);
 }
 
 #else

@@ -83,6 +83,14 @@ static bool name_given(struct control_client *c, struct slice *name)
     return name->len > 0 && name->len <= SITE_NAME_MAX;
 }
 
+static bool reason_fits(struct control_client *c)
+{
+    bool fits = text_of(c, "reason").len <= BRAKE_REASON_MAX;
+    if (!fits)
+        control_fail(c, "A reason has at most %d bytes.", (int)BRAKE_REASON_MAX);
+    return fits;
+}
+
 static void not_there(struct control_client *c, struct slice name)
 {
     control_fail(
@@ -152,17 +160,17 @@ static void put_brake(struct control_client *c, struct slice who, const char *pl
 }
 
 /* At one place, or with g NULL at all of them. */
-static unsigned brake(struct control_client *c, const struct group *g, enum brake_kind kind,
+static unsigned brake(struct control_client *c, struct group *g, enum brake_kind kind,
                       struct slice who)
 {
     struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
     double seconds = number_of(c, "seconds");
     bool ends = seconds > 0 && seconds < FOREVER_DAYS * 86400.0;
-    int64_t until = !slice_eq(action, SLICE("suspend")) ? 0
-                    : ends                              ? clock_wall() + (int64_t)(seconds * 1e6)
-                                                        : INT64_MAX;
+    int64_t time = !slice_eq(action, SLICE("suspend")) ? 0
+                   : ends                              ? (int64_t)(seconds * 1e6)
+                                                       : INT64_MAX;
     const char *place = g ? g->name : "all destinations";
-    if (!brakes_set(c->control->queue, g, kind, who, until, reason))
+    if (!brakes_set(c->control->queue, g, kind, who, time, reason))
         return 0;
     log_info("shaping %s: %s of %s by %s: %s", log_esc(slice_str(place)), log_esc(action),
              log_esc(who), c->by, log_esc(reason));
@@ -183,8 +191,9 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
                               : "One account or domain can be suspended and resumed, no more.");
         return;
     }
-    if (!name_given(c, &name))
+    if (!name_given(c, &name) || !reason_fits(c))
         return;
+    queue_tick(q);
     if (slice_eq(name, SLICE("all"))) {
         seen = 1;
         changed = brake(c, NULL, kind, who);
@@ -200,8 +209,13 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
         seen++;
         changed += brake(c, l->group, kind, who);
     }
+    if (!changed && slice_eq(action, SLICE("resume"))) /* no mail there, or others' addresses */
+        changed = brakes_release(q, name, kind, who);
     if (changed)
         control_done(c, NULL);
+    else if (seen && slice_eq(action, SLICE("suspend")))
+        control_fail(c,
+                     "There are too many suspensions of accounts and domains; end some of them.");
     else if (seen)
         control_fail(c, "There is no suspension of %s there.", log_esc(who));
     else
@@ -215,7 +229,13 @@ void control_shaping_act(struct control_client *c)
         return;
     }
     if (text_of(c, "domain").len) {
-        act_on_sender(c, BRAKE_SIGNER, text_of(c, "domain"));
+        struct slice domain = text_of(c, "domain");
+        char lower[ACCOUNT_MAX + 1];
+        size_t n = domain.len < sizeof lower ? domain.len : sizeof lower; /* too long is refused */
+        for (size_t i = 0; i < n; i++)
+            lower[i] = domain.ptr[i] >= 'A' && domain.ptr[i] <= 'Z' ? (char)(domain.ptr[i] + 32)
+                                                                    : domain.ptr[i];
+        act_on_sender(c, BRAKE_SIGNER, slice_make(lower, n));
         return;
     }
     struct qmgr *q = c->control->queue;
@@ -223,10 +243,8 @@ void control_shaping_act(struct control_client *c)
     unsigned changed = 0;
     if (!name_given(c, &name))
         return;
-    if (text_of(c, "reason").len > BRAKE_REASON_MAX) {
-        control_fail(c, "A reason has at most %d bytes.", (int)BRAKE_REASON_MAX);
+    if (!reason_fits(c))
         return;
-    }
     queue_tick(q);
     list_each(&q->dispatch.lanes, n)
     {

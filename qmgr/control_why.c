@@ -70,11 +70,13 @@ static void put_lane(struct why *w, struct lane *l, bool whole, struct buf *b)
 
 /* ---- in line, or under way ------------------------------------------------------------ */
 
-/* Jobs of its own queue that go before it. */
+/* Jobs of its own queue that go before it, or in the line of the brake that holds it. */
 static unsigned ahead_of(const struct job *j)
 {
     const struct queue *k = j->queue;
     unsigned n = 0;
+    if (j->brake)
+        return brake_ahead(j);
     for (const struct list *at = j->link.prev; n < AHEAD_MAX; at = at->prev) {
         if (at == &k->again)
             return n;
@@ -142,7 +144,9 @@ static void put_in_line(struct why *w, const struct job *j)
     json_int(b, "before_it", ahead);
     json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
     json_int(b, "others", sharers_of(j));
-    if (s.when > q->now && !braked)
+    if (j->brake)
+        put_until_mono(q, b, brake_when(q, j, ahead));
+    else if (s.when > q->now && !braked)
         put_until_mono(q, b, s.when);
     put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
     (void)brakes_describe(q, l->group, w->m, b);

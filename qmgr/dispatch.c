@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/brakes.h"
+#include "qmgr/classes.h"
 #include "qmgr/memory.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
@@ -21,7 +22,6 @@ enum {
     STARTS_PER_TURN = 256,
     LANE_IDLE_SECONDS = 3600
 };
-enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING };
 
 struct account {
     struct list active;   /* in dispatch.active while it has ready queues */
@@ -69,33 +69,6 @@ void dispatch_init(struct qmgr *q)
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
     list_init(&q->dispatch.lanes);
-}
-
-/* Which class goes first this time: each gets a share by its weight among those that have
- * anything, so that bulk mail never starves; 3: all are empty. */
-static uint8_t class_in_turn(const struct qmgr *q, struct list lists[3], struct class_turns *t)
-{
-    static const uint8_t order[3] = {CLASS_TRANSACTIONAL, CLASS_NORMAL, CLASS_BULK};
-    const struct config *c = q->s->config;
-    const int64_t weights[3] = {[CLASS_TRANSACTIONAL] = c->class_weight_transactional,
-                                [CLASS_NORMAL] = c->class_weight_normal,
-                                [CLASS_BULK] = c->class_weight_bulk};
-    int32_t all = 0;
-    uint8_t first = 3;
-    for (int i = 0; i < 3; i++) {
-        uint8_t class = order[i];
-        if (list_empty(&lists[class])) {
-            t->credit[class] = 0;
-            continue;
-        }
-        t->credit[class] += (int32_t)weights[class];
-        all += (int32_t)weights[class];
-        if (first == 3 || t->credit[class] > t->credit[first])
-            first = class;
-    }
-    if (first < 3)
-        t->credit[first] -= all;
-    return first;
 }
 
 /* ---- accounts, lanes, queues ------------------------------------------------------------ */
@@ -303,7 +276,7 @@ static void wake_one(struct qmgr *q, struct lane *l)
         heap_set(&q->dispatch.wakes, &l->wake, when);
     if (room != SHAPER_GO)
         return;
-    uint8_t class = class_in_turn(q, l->waiting, &l->turns);
+    uint8_t class = class_in_turn(q->s->config, l->waiting, &l->turns);
     make_ready(q, next_waiting(q, &l->waiting[class]));
 }
 
@@ -318,17 +291,25 @@ struct job *job_new(struct message *m, uint32_t room)
     return j;
 }
 
-/* Takes a queued job out of its queue. */
+/* None of those that wait in a brake's line. */
+static bool has_jobs(const struct queue *k)
+{
+    return !list_empty(&k->again) || !list_empty(&k->jobs);
+}
+
+/* Takes a queued job out of its queue, or out of the line of a brake. */
 static void unqueue(struct qmgr *q, struct job *j)
 {
     struct queue *k = j->queue;
+    if (j->brake)
+        brakes_leave(q, j);
     list_remove(&j->link);
     k->lane->queued--;
     q->dispatch.queued--;
-    if (--k->count == 0) {
+    if (--k->count == 0)
         q->dispatch.busy_queues--;
+    if (!has_jobs(k))
         make_idle(k);
-    }
     park_release(q, k);
 }
 
@@ -354,6 +335,8 @@ void job_free(struct qmgr *q, struct job *j)
         unqueue(q, j);
         wake_one(q, l); /* the room may have been given to the queue that it leaves */
     }
+    if (j->probe)
+        brakes_probed(q, j, false);
     relays_release(q, j);
     list_remove(&j->link);
     list_remove(&j->of_message);
@@ -363,11 +346,13 @@ void job_free(struct qmgr *q, struct job *j)
 }
 
 /* The site is suspended: its job waits for the end of that, not for its own
- * back-off, so that mail flows as soon as the site is back. */
+ * back-off, so that mail flows as soon as the site is back; but not longer than any
+ * attempt waits, so that its age is looked at and the operator's resume is seen. */
 static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
 {
     struct attempt t = {.site = j->site, .sent = q->now};
-    int64_t until = l->shaper.suspended_until;
+    int64_t most = q->now + q->s->config->maximal_backoff_time * CLOCK_SECOND;
+    int64_t until = l->shaper.suspended_until < most ? l->shaper.suspended_until : most;
     until += retry_jitter((until - q->now) / 10 + CLOCK_SECOND);
     struct answer *a = answer_ref(l->suspended);
     outcome_deferred(q, j->m, j->rcpts, j->count, a, &t, until, false);
@@ -384,10 +369,19 @@ static struct job *first_job(const struct queue *k)
 
 static void defer_all(struct qmgr *q, struct lane *l)
 {
-    list_each(&l->queues, n)
+    struct list jobs, *n;
+    list_init(&jobs);
+    brakes_give_up(q, l, &jobs);
+    while ((n = list_pop(&jobs))) {
+        struct job *j = container_of(n, struct job, link);
+        struct message *m = j->m;
+        defer_suspended(q, l, j);
+        message_settle(q, m);
+    }
+    list_each(&l->queues, of)
     {
-        struct queue *k = container_of(n, struct queue, of_lane);
-        while (k->count) {
+        struct queue *k = container_of(of, struct queue, of_lane);
+        while (has_jobs(k)) {
             struct job *j = first_job(k);
             struct message *m = j->m;
             defer_suspended(q, l, j);
@@ -438,7 +432,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
         put_off(q, j, in_vain);
         return;
     }
-    if (brakes_hold(q, l, j, false))
+    if (brakes_hold(q, l, j, false) != BRAKE_LETS_GO)
         return;
     struct queue *k = queue_get(q, l, j->m);
     bool first = verdict_goes_first(j);
@@ -467,19 +461,28 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     wake_one(q, l);
 }
 
+static void take(struct qmgr *q, struct job *j, struct list *jobs)
+{
+    struct lane *l = j->queue->lane;
+    unqueue(q, j);
+    give_room(l, j->count);
+    j->queue = NULL;
+    j->state = JOB_ROUTING;
+    list_push(jobs, &j->link);
+}
+
 void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
 {
-    list_each(&l->queues, n)
+    struct list held, *n;
+    list_init(&held);
+    brakes_give_up(q, l, &held);
+    while ((n = list_pop(&held)))
+        take(q, container_of(n, struct job, link), jobs);
+    list_each(&l->queues, of)
     {
-        struct queue *k = container_of(n, struct queue, of_lane);
-        while (k->count) {
-            struct job *j = first_job(k);
-            unqueue(q, j);
-            give_room(l, j->count);
-            j->queue = NULL;
-            j->state = JOB_ROUTING;
-            list_push(jobs, &j->link);
-        }
+        const struct queue *k = container_of(of, struct queue, of_lane);
+        while (has_jobs(k))
+            take(q, first_job(k), jobs);
     }
 }
 
@@ -515,6 +518,9 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     j->queue->in_flight--;
     q->dispatch.in_flight--;
     l->used = q->now;
+    if (j->probe)
+        brakes_probed(q, j, report->recipients > 0);
+    j->probe = false;
     if (why) {
         answer_unref(l->last);
         l->last = answer_ref(why);
@@ -528,6 +534,15 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
         dispatch_suspend(q, l);
     else
         wake_one(q, l);
+}
+
+/* A queue that has a job that goes before others. */
+static void wait_first(struct queue *k)
+{
+    if (k->place != PLACE_IDLE)
+        return;
+    k->place = PLACE_WAITING;
+    list_push_front(&k->lane->waiting[k->mail_class], &k->link);
 }
 
 void dispatch_return(struct qmgr *q, struct job *j)
@@ -547,11 +562,17 @@ void dispatch_return(struct qmgr *q, struct job *j)
     q->dispatch.queued++;
     if (k->count++ == 0)
         q->dispatch.busy_queues++;
-    if (k->place == PLACE_IDLE) {
-        k->place = PLACE_WAITING;
-        list_push_front(&l->waiting[k->mail_class], &k->link);
-    }
+    wait_first(k);
     wake_one(q, l);
+}
+
+void dispatch_again(struct qmgr *q, struct job *j)
+{
+    struct queue *k = j->queue;
+    brakes_leave(q, j);
+    list_push(&k->again, &j->link);
+    wait_first(k);
+    wake_one(q, k->lane);
 }
 
 void dispatch_wake(struct qmgr *q, struct lane *l)
@@ -573,7 +594,7 @@ static struct queue *choose(struct qmgr *q, struct account **of)
             list_push(&d->active, &a->active);
             continue;
         }
-        uint8_t class = class_in_turn(q, a->ready, &a->turns);
+        uint8_t class = class_in_turn(q->s->config, a->ready, &a->turns);
         *of = a;
         return container_of(a->ready[class].next, struct queue, link);
     }
@@ -601,7 +622,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     k->account->deficit -= cost(j);
     k->window += j->count;
     unqueue(q, j);
-    if (k->count) { /* the next one of its class and lane comes first */
+    if (has_jobs(k)) { /* the next one of its class and lane comes first */
         make_idle(k);
         if (lane_has_waiting(l)) {
             k->place = PLACE_WAITING;
@@ -625,10 +646,18 @@ static bool held_by_brake(struct qmgr *q, struct queue *k)
 {
     struct job *j = first_job(k);
     struct message *m = j->m;
-    if (!brakes_hold(q, k->lane, j, true))
+    switch (brakes_hold(q, k->lane, j, true)) {
+    case BRAKE_DEFERRED:
+        message_settle(q, m);
+        return true;
+    case BRAKE_LINED:
+        if (!has_jobs(k))
+            make_idle(k);
+        wake_one(q, k->lane); /* the room was given to this queue */
+        return true;
+    default:
         return false;
-    message_settle(q, m);
-    return true;
+    }
 }
 
 void dispatch_turn(struct qmgr *q)

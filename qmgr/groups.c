@@ -11,6 +11,7 @@
 
 #include "core/mem.h"
 #include "qmgr/alerts.h"
+#include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
 #include "rules/rules.h"
@@ -133,6 +134,7 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
         g->stable = make_stable(s, g);
         list_init(&g->lanes);
         map_put(&q->shaping.groups, g);
+        brakes_meet(q, g, site_name(s));
     }
     g->refs++;
     return g;

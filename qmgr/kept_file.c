@@ -123,6 +123,7 @@ void kept_file_save(struct kept_file *k)
     buf_addstr(&k->text, sum);
     atomic_store(&k->finished, false);
     k->running = pthread_create(&k->thread, NULL, run, k) == 0;
+    k->failed = !k->running;
     if (!k->running)
         log_warning("%s: cannot be written: no thread can be made", k->name);
 }

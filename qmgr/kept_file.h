@@ -18,7 +18,8 @@ struct kept_file {
     const char *name; /* of the file */
     struct buf text;
     pthread_t thread;
-    bool running, failed, complained;
+    bool running, complained;
+    bool failed; /* the last writing: the file is behind */
     atomic_bool finished;
     struct err error;
 };

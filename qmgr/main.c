@@ -206,6 +206,9 @@ static void arm_timer(struct qmgr *q)
     int64_t alerts = alerts_next_due(q);
     if (alerts < due)
         due = alerts;
+    int64_t brakes = brakes_next_due(q);
+    if (brakes < due)
+        due = brakes;
     if (q->next_sweep < due)
         due = q->next_sweep;
     if (walks_ready(q))
@@ -224,7 +227,7 @@ static void turn(struct service *s)
     qmgr_turn(q);
     sources_save(q, false);
     memory_turn(q);
-    brakes_turn(q);
+    brakes_save(q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&

@@ -31,6 +31,7 @@ void qmgr_turn(struct qmgr *q)
     sites_turn(q);
     sources_lists_turn(q);
     alerts_turn(q);
+    brakes_turn(q);
     dispatch_turn(q);
     notices_turn(q);
     charges_turn(q);

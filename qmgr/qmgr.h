@@ -51,7 +51,8 @@ enum {
 #define NOTICE_RETRY_DELAY (60 * CLOCK_SECOND) /* F22 */
 
 struct alerts; /* alerts.h */
-struct brakes; /* brakes.h */
+struct brake;  /* brakes.h */
+struct brakes; /* the same */
 struct job;
 struct source;        /* sources.h */
 struct source_record; /* the same */
@@ -111,6 +112,7 @@ struct group {
     char *stable;                   /* the same over restarts */
     char *name;                     /* for people: of the entry, or of the first site */
     char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
+    bool braked;             /* some sender is or was slowed or suspended here: brakes.h */
     bool own;                /* relayhost or a table names it, not the MX records of the domain */
     unsigned provider_index; /* in the present set of rules; 0: none */
     uint32_t refs;           /* sites and lanes */
@@ -163,6 +165,9 @@ struct job {
     uint8_t state;
     bool dot;         /* its end of data is being sent */
     bool may_connect; /* what connect_rate_take has said */
+    bool paid;        /* its brake's token */
+    bool probe;       /* of its brake: others wait for what becomes of it */
+    struct brake *brake; /* in whose line it waits, instead of in its queue; or NULL */
     uint32_t rcpts[];
 };
 
@@ -358,6 +363,8 @@ void sites_turn(struct qmgr *q);
 
 /* ---- dispatch.c ------------------------------------------------------------------- */
 
+enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING };
+
 struct queue {
     struct list link; /* ready in its account, or waiting in its lane */
     struct list of_lane;
@@ -368,7 +375,7 @@ struct queue {
     struct lane *lane;
     uint8_t mail_class, place;
     uint8_t debt; /* turns that it leaves to others of its class: it made up that window */
-    uint32_t count;
+    uint32_t count;     /* of its jobs that were not started, also those in brakes' lines */
     uint32_t in_flight; /* jobs that were started */
     uint32_t window;    /* recipients started since the lane was refused something last */
 };
@@ -386,6 +393,8 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
 /* A job that was started was not tried, for want of a connection: it is in line again,
  * as the first. */
 void dispatch_return(struct qmgr *q, struct job *j);
+/* A job leaves a brake's line: it is in its queue again, before those that came later. */
+void dispatch_again(struct qmgr *q, struct job *j);
 void dispatch_turn(struct qmgr *q);
 int64_t dispatch_next_due(const struct qmgr *q);
 void dispatch_reload(struct qmgr *q);
