@@ -65,7 +65,9 @@ int shaping_list_line(json_t *line, void *arg)
 
 void shaping_age(char out[static SHAPING_AGE], double seconds)
 {
-    if (seconds > 0 && seconds < 10)
+    if (seconds < 0.1)
+        snprintf(out, SHAPING_AGE, "less than 0.1s");
+    else if (seconds < 10)
         snprintf(out, SHAPING_AGE, "%.1fs", seconds);
     else
         print_age(out, SHAPING_AGE, seconds);
@@ -82,15 +84,16 @@ void shaping_wait(const char *before, const json_t *line, const char *name)
 
 static void print_greylist(const json_t *learned)
 {
-    char age[32];
-    printf("  greylisting ");
-    if (json_object_get(learned, "greylist_refused")) {
-        print_age(age, sizeof age, shaping_number(learned, "greylist_refused"));
-        printf(" refused after %s", age);
+    char age[SHAPING_AGE];
+    bool refused = json_object_get(learned, "greylist_refused");
+    printf("  greylisting  ");
+    if (refused) {
+        shaping_age(age, shaping_number(learned, "greylist_refused"));
+        printf("refused after %s", age);
     }
     if (json_object_get(learned, "greylist_passed")) {
-        print_age(age, sizeof age, shaping_number(learned, "greylist_passed"));
-        printf(" taken after %s", age);
+        shaping_age(age, shaping_number(learned, "greylist_passed"));
+        printf("%staken after %s", refused ? ", " : "", age);
     }
     putchar('\n');
 }
@@ -131,6 +134,8 @@ static void print_events(const json_t *line)
     json_array_foreach(json_object_get(line, "events"), i, e)
     {
         char age[32];
+        if (i == 0)
+            printf("  last changes:\n");
         print_age(age, sizeof age, shaping_number(e, "age"));
         printf("  %8s ago  %s", age, shaping_text(e, "change"));
         if (json_object_get(e, "seconds"))

@@ -13,11 +13,12 @@ struct shown {
     char *lane; /* whose limits were shown last, so that they come once */
 };
 
-/* "until 14:03:22, in 4m" */
+/* "until 14:03:22, in 4m"; behind others that time is the destination's, not its own. */
 static void print_until(const json_t *line)
 {
     char at[TIME_SIZE], age[SHAPING_AGE];
-    if (!json_object_get(line, "until"))
+    bool others = shaping_number(line, "before_it") + shaping_number(line, "others") > 0;
+    if (!json_object_get(line, "until") || (others && !json_object_get(line, "brake")))
         return;
     print_time(at, sizeof at, shaping_number(line, "until"));
     shaping_age(age, shaping_number(line, "next_in"));
@@ -37,6 +38,7 @@ static void print_place(const json_t *line)
         printf("; it shares the destination with %.0f other sender%s", others,
                plural((long long)others));
     putchar('\n');
+    shaping_wait("  at the present rate its turn comes in about ", line, "expected_in");
 }
 
 static void print_heading(const json_t *line)
@@ -47,7 +49,8 @@ static void print_heading(const json_t *line)
         printf(" and %.0f more", recipients - 1);
     printf(": %s", shaping_text(line, "waits"));
     if (shaping_number(line, "attempts") > 0)
-        printf(" (%.0f so far)", shaping_number(line, "attempts"));
+        printf(" (%.0f attempt%s so far)", shaping_number(line, "attempts"),
+               plural((long long)shaping_number(line, "attempts")));
     putchar('\n');
 }
 

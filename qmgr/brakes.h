@@ -139,7 +139,8 @@ void brake_expire(struct qmgr *q, struct brake *b);
 /* ---- brakes_show.c ----------------------------------------------------------------------- */
 
 /* Appends b's members to a JSON object: kind, who, at, reason, by_hand, suspended,
- * suspended_for (seconds; not given: for good), rate, failed_rate, in_line, probing. */
+ * since (seconds), suspended_for (not given: for good), rate, failed_rate, in_line, probing,
+ * next_in (seconds; for the first in line). */
 void brake_put(const struct qmgr *q, const struct brake *b, struct buf *out);
 /* What a brake does to m's mail at the group now. */
 enum brake_effect { BRAKE_NONE, BRAKE_SLOWS, BRAKE_SUSPENDS };

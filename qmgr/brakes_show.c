@@ -30,6 +30,10 @@ void brake_put(const struct qmgr *q, const struct brake *b, struct buf *out)
     }
     if (!suspended && b->probing)
         json_bool(out, "probing", true);
+    if (b->cut)
+        json_seconds(out, "since", q->now - b->cut);
+    if (!suspended && heap_has(&b->wake)) /* the first of those in line */
+        json_seconds(out, "next_in", b->wake.key > q->now ? b->wake.key - q->now : 0);
     if (b->held)
         json_int(out, "in_line", b->held);
 }

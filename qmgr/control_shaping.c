@@ -8,7 +8,7 @@
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 
-enum { SHOWN_MAX = 1000, FOREVER_DAYS = 366 };
+enum { SHOWN_MAX = 1000, SHOWN_BYTES_MAX = 400 * 1024, FOREVER_DAYS = 366 };
 
 static struct slice text_of(const struct control_client *c, const char *name)
 {
@@ -58,21 +58,58 @@ static bool unusual(const struct shaper *s)
            s->suspended_until || s->probing;
 }
 
+/* Lines that were wanted, and did not fit. */
+static void left_out(struct control_client *c, struct buf *b)
+{
+    if (c->request.missing)
+        json_int(b, "left_out", (int64_t)c->request.missing);
+}
+
+/* Whether a line more fits; else it is counted. */
+static bool fits(struct control_client *c, unsigned *shown)
+{
+    if (*shown < SHOWN_MAX && c->out.len < SHOWN_BYTES_MAX) {
+        ++*shown;
+        return true;
+    }
+    c->request.missing++;
+    return false;
+}
+
+struct list_of_brakes {
+    struct control_client *c;
+    unsigned shown;
+};
+
+static bool put_listed_brake(const struct brake *b, void *arg)
+{
+    struct list_of_brakes *list = arg;
+    if (!fits(list->c, &list->shown))
+        return true;
+    struct buf *out = control_line_begin(list->c);
+    json_member(out, "brake");
+    brake_put(list->c->control->queue, b, out);
+    json_end(out);
+    control_line_end(list->c);
+    return true;
+}
+
 void control_shaping_list(struct control_client *c)
 {
     struct qmgr *q = c->control->queue;
     bool all = json_is_true(json_object_get(c->request.json, "all"));
+    struct list_of_brakes brakes = {.c = c};
     unsigned shown = 0;
+    queue_tick(q);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        if (!all && !l->queued && !l->in_flight && !unusual(&l->shaper))
-            continue;
-        if (shown++ == SHOWN_MAX || control_full(c))
-            break;
-        put_lane(c, l, false);
+        bool wanted = all || l->queued || l->in_flight || unusual(&l->shaper);
+        if (wanted && fits(c, &shown))
+            put_lane(c, l, false);
     }
-    control_done(c, NULL);
+    (void)brakes_each(q, put_listed_brake, &brakes);
+    control_done(c, left_out);
 }
 
 static bool name_given(struct control_client *c, struct slice *name)
@@ -107,14 +144,15 @@ void control_shaping_show(struct control_client *c)
     unsigned shown = 0;
     if (!name_given(c, &name))
         return;
+    queue_tick(q);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        if (is_meant(q, l, name, source) && shown++ < SHOWN_MAX && !control_full(c))
+        if (is_meant(q, l, name, source) && fits(c, &shown))
             put_lane(c, l, true);
     }
     if (shown)
-        control_done(c, NULL);
+        control_done(c, left_out);
     else
         not_there(c, name);
 }

@@ -19,6 +19,9 @@ enum {
     SHARERS_MAX = 10000 /* queues that are looked at */
 };
 
+/* A rate of a lane, recipients a second, that is none; a guess, seconds, that is worth nothing. */
+static const double RATE_UNLIMITED = 1e5, EXPECTED_MAX = 1e7;
+
 struct why {
     struct control_client *c;
     struct qmgr *q;
@@ -121,11 +124,20 @@ static const char *what_else(const struct qmgr *q, unsigned ahead, const char **
                  : "the destination has room; it is about to be delivered";
 }
 
+/* When its turn comes at the present rate, if the others get as much as its sender: a guess,
+ * but what people want to know. */
+static void put_expected(const struct lane *l, unsigned ahead, unsigned others, struct buf *b)
+{
+    double rate = l->shaper.rate, seconds = ((double)ahead + 1) * ((double)others + 1) / rate;
+    if (rate > 0 && rate < RATE_UNLIMITED && seconds < EXPECTED_MAX)
+        json_seconds(b, "expected_in", (int64_t)(seconds * 1e6));
+}
+
 static void put_in_line(struct why *w, const struct job *j)
 {
     struct qmgr *q = w->q;
     struct lane *l = j->queue->lane;
-    unsigned ahead = ahead_of(j);
+    unsigned ahead = ahead_of(j), others = sharers_of(j);
     struct lane_state s;
     lane_state(l, q->now, &s);
     const char *state = s.code, *words = s.words;
@@ -143,11 +155,13 @@ static void put_in_line(struct why *w, const struct job *j)
     json_int(b, "recipients", j->count);
     json_int(b, "before_it", ahead);
     json_int(b, "in_line", j->queue->count); /* of this account or sender, for this place */
-    json_int(b, "others", sharers_of(j));
+    json_int(b, "others", others);
     if (j->brake)
         put_until_mono(q, b, brake_when(q, j, ahead));
     else if (s.when > q->now && !braked)
         put_until_mono(q, b, s.when);
+    if (!braked && s.room != SHAPER_SUSPENDED)
+        put_expected(l, ahead, others, b);
     put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
     (void)brakes_describe(q, l->group, w->m, b);
     put_lane(w, l, true, b);

@@ -110,6 +110,8 @@ def test_waiting_for_the_rate():
         id = c.q.commit(["b@d.test"])
         line = becomes(c, id, "rate")
         assert "waiting for the rate" in line["waits"] and 0 < line["next_in"] <= 31
+        last = [c.q.commit(["b@d.test"]) for _ in range(9)][-1]
+        assert why(c, last)["before_it"] == 9 and abs(why(c, last)["expected_in"] - 300) < 5
     finally:
         c.stop()
 
@@ -316,3 +318,46 @@ def test_the_command_says_it_in_words(c):
     assert "The message is from <s@client.test>, account shop, class normal, " in out
     lines = [json.loads(x) for x in command(c, "shaping", "why", id, "--json").splitlines()]
     assert lines[0]["state"] == "connections" and lines[-1]["account"] == "shop"
+
+
+def test_all_brakes_of_senders_are_listed(c):
+    """Those of rules and by hand, also at places that have no mail; each can be taken off."""
+    q = c.q
+    q.commit(["a@d.test"], account="shop")
+    q.resolved()
+    q.result(q.job(), scope=1, outcomes=refusal(451, "account too fast", MAIL))
+    q.wait_log("account shop slowed to 1.000/s")
+    first(c, "b@e.test", account="bank")
+    c.ask(request="shaping.act", action="suspend", destination="e.test", account="bank", seconds=3600,
+          reason="under review")
+    c.ask(request="shaping.act", action="suspend", destination="all", domain="spam.test", reason="phishing")
+    lines = c.ask(request="shaping.list")
+    brakes = {x["brake"]["who"]: x["brake"] for x in lines if "brake" in x}
+    assert set(brakes) == {"shop", "bank", "spam.test"}
+    assert brakes["shop"]["rate"] == 1 and brakes["shop"]["at"] == "mx.d.test"
+    assert "a.conf:9" in brakes["shop"]["reason"] and 0 <= brakes["shop"]["since"] < 60
+    assert brakes["bank"]["by_hand"] and 3500 < brakes["bank"]["suspended_for"] <= 3600
+    assert brakes["spam.test"]["kind"] == "domain" and "suspended_for" not in brakes["spam.test"]
+    out = command(c, "shaping", "list")
+    assert "Senders that are slowed down or suspended:\n" in out
+    assert "  account bank at mx.e.test suspended for 59m by hand" in out
+    assert "  domain spam.test at all destinations suspended until it is resumed by hand" in out
+    for place, how in (("d.test", dict(account="shop")), ("e.test", dict(account="bank")),
+                       ("all", dict(domain="spam.test"))):
+        assert c.ask(request="shaping.act", action="resume", destination=place, **how)[-1]["done"]
+    assert [x for x in c.ask(request="shaping.list") if "brake" in x] == []
+
+
+def test_a_slowed_sender_is_told_when_its_mail_goes(c):
+    q = c.q
+    q.commit(["a@d.test"], account="shop")
+    q.resolved()
+    q.result(q.job(), scope=1, outcomes=refusal(451, "account too fast", MAIL))
+    q.wait_log("account shop slowed to 1.000/s")
+    ids = [q.commit(["a@d.test"], account="shop") for _ in range(30)]
+    line = becomes(c, ids[-1], "sender_slowed")
+    assert 15 < line["next_in"] <= 40 and line["before_it"] >= 25, line
+    assert 0 <= line["brake"]["since"] < 60 and line["brake"]["in_line"] >= 25
+    out = command(c, "shaping", "why", ids[-1])
+    assert "in line: its sender is slowed down at this destination\n" in out
+    assert "  account shop at mx.d.test slowed to 1/s since " in out and "the next goes in " in out
