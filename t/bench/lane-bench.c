@@ -1,14 +1,17 @@
 /*
  * lane-bench: what a destination from one source address costs the queue manager.
  *
- *   lane-bench [PAIRS [SITES [SOURCES [DECISIONS]]]]      1000000 100000 1000 300000
+ *   lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS]]]]]]
+ *                                                   1000000 100000 1000 300000 0 1
  *
  * Makes SITES destinations and SOURCES addresses, and PAIRS of them active: each pair
- * has a lane and its customer's queue there with two messages in line, at a pace of its
- * own, so that nearly all lanes are waiting for their time at any moment. Then
- * deliveries start in the order in which the queue manager chooses them, end well (one
- * in a thousand is refused), and a next one comes. Everything is qmgr's own code, with a
- * spool in memory, a clock that is set by hand, and a relay process that is a socket.
+ * has a lane and its customer's queue there with two messages in line, or with SENDERS
+ * above one the queues of so many customers with one each, at a pace of its own, so that nearly all
+ * lanes are waiting for their time at any moment. Then deliveries start in the order in which the
+ * queue manager chooses them, end well (one in a thousand is refused), and a next one comes.
+ * Everything is qmgr's own code, with a spool in memory, a clock that is set by hand, and a relay
+ * process that is a socket. BRAKES: so many customers are slowed down at a destination each, to
+ * twice its pace.
  *
  * Prints two JSON objects: the memory of an active pair, and the time of a scheduling
  * decision: choosing what is next and handing it out (the frame for relay included),
@@ -21,6 +24,7 @@
 #include <time.h>
 
 #include "core/log.h"
+#include "qmgr/brakes.h"
 #include "qmgr/sources.h"
 #include "t/fuzz/fake_store.h"
 
@@ -37,7 +41,7 @@ static struct {
     struct service service;
     struct qmgr q;
     int relay; /* our end */
-    size_t pairs, sites, sources, decisions;
+    size_t pairs, sites, sources, decisions, brakes, senders;
     struct site **site;
     struct source **source;
     struct message *message[ACCOUNTS];
@@ -47,6 +51,7 @@ static struct {
            .sites = 100000,
            .sources = 1000,
            .decisions = 300000,
+           .senders = 1,
            .random = 88172645463325252ULL};
 
 static uint64_t any(void)
@@ -160,6 +165,33 @@ static struct lane *lane_of(size_t pair)
                          world.source[(pair + pair / world.sites) % world.sources]);
 }
 
+static size_t jobs_each(void)
+{
+    return world.senders > 1 ? world.senders : JOBS_EACH;
+}
+
+/* Whose the job with that number of a pair is. */
+static struct message *message_of(size_t pair, size_t job)
+{
+    return world.message[(pair + (world.senders > 1 ? job : 0)) % ACCOUNTS];
+}
+
+/* Some customers go slower at some destinations. */
+static void make_brakes(void)
+{
+    for (size_t i = 0; i < world.brakes; i++) {
+        const struct group *g = world.site[i % world.sites]->group;
+        struct slice who = message_account(message_of(i % world.pairs, i / world.sites));
+        struct brake *b = brakes_add(&world.q, BRAKE_ACCOUNT, g->stable, g->name, who, false);
+        if (!b)
+            panic("not so many brakes can be put on");
+        b->rate = b->failed = 2.0 / PACE;
+        b->tokens = 1;
+        b->filled = b->cut = b->grown = world.q.now;
+        b->hold = INT64_MAX / 4; /* stays as it is */
+    }
+}
+
 static struct job *make_job(struct message *m)
 {
     struct job *j = job_new(m, 1);
@@ -190,7 +222,8 @@ static double resident(void)
 
 static void memory(void)
 {
-    struct job **jobs = xreallocarray(NULL, world.pairs * JOBS_EACH, sizeof(struct job *));
+    size_t each = jobs_each(), count = world.pairs * each;
+    struct job **jobs = xreallocarray(NULL, count, sizeof(struct job *));
     double pairs = (double)world.pairs, empty = allocated();
     world.site = xreallocarray(NULL, world.sites, sizeof(struct site *));
     world.source = xreallocarray(NULL, world.sources, sizeof(struct source *));
@@ -199,22 +232,23 @@ static void memory(void)
     for (size_t i = 0; i < world.sources; i++)
         world.source[i] = make_source(i);
     double sites = allocated();
-    for (size_t i = 0; i < world.pairs * JOBS_EACH; i++)
-        jobs[i] = make_job(world.message[i / JOBS_EACH % ACCOUNTS]);
+    for (size_t i = 0; i < count; i++)
+        jobs[i] = make_job(message_of(i / each, i % each));
     double before = allocated(), before_resident = resident();
     for (size_t i = 0; i < world.pairs; i++)
         shaper_set(&lane_of(i)->shaper, 1.0 / PACE, 0, 0, world.q.now);
     double lanes = allocated();
-    for (size_t i = 0; i < world.pairs * JOBS_EACH; i++)
-        dispatch_add(&world.q, lane_of(i / JOBS_EACH), world.site[i / JOBS_EACH % world.sites],
-                     jobs[i]);
+    make_brakes();
+    for (size_t i = 0; i < count; i++)
+        dispatch_add(&world.q, lane_of(i / each), world.site[i / each % world.sites], jobs[i]);
     /* each has started once: now they wait for their time */
     double all = allocated(), all_resident = resident();
     printf("{\"pairs\": %zu, \"sites\": %zu, \"sources\": %zu, \"accounts\": %d, "
-           "\"bytes_per_pair\": %.0f, \"lane\": %.0f, \"queue\": %.0f, "
+           "\"brakes\": %zu, \"senders\": %zu, \"bytes_per_pair\": %.0f, \"lane\": %.0f, "
+           "\"queue\": %.0f, "
            "\"pss_per_pair\": %.0f, \"sizeof_lane\": %zu, \"bytes_per_site\": %.0f}\n",
-           world.pairs, world.sites, world.sources, ACCOUNTS, (all - before) / pairs,
-           (lanes - before) / pairs, (all - lanes) / pairs,
+           world.pairs, world.sites, world.sources, ACCOUNTS, world.brakes, world.senders,
+           (all - before) / pairs, (lanes - before) / pairs, (all - lanes) / pairs,
            (all_resident - before_resident) / pairs, sizeof(struct lane),
            (sites - empty) / (double)world.sites);
     free(jobs);
@@ -300,7 +334,8 @@ static void turn(struct times *t, int64_t step)
     struct qmgr *q = &world.q;
     struct job *j;
     size_t first = t->n;
-    int64_t due = dispatch_next_due(q);
+    int64_t due = dispatch_next_due(q), braked = brakes_next_due(q);
+    due = braked < due ? braked : due;
     if (due == INT64_MAX)
         panic("nothing waits for its time");
     now = (due > now ? due : now) + step;
@@ -308,6 +343,7 @@ static void turn(struct times *t, int64_t step)
     store_turn();
     t->waiting = q->dispatch.wakes.count > t->waiting ? q->dispatch.wakes.count : t->waiting;
     int64_t began = nanoseconds();
+    brakes_turn(q);
     dispatch_turn(q);
     int64_t took = nanoseconds() - began;
     while ((j = handed_out())) {
@@ -349,12 +385,15 @@ static void decide(void)
 
 int main(int argc, char **argv)
 {
-    size_t *numbers[] = {&world.pairs, &world.sites, &world.sources, &world.decisions};
-    for (int i = 1; i < argc && i <= 4; i++)
+    size_t *numbers[] = {&world.pairs,     &world.sites,  &world.sources,
+                         &world.decisions, &world.brakes, &world.senders};
+    for (int i = 1; i < argc && i <= 6; i++)
         *numbers[i - 1] = strtoull(argv[i], NULL, 10);
     if (world.pairs == 0 || world.sites == 0 || world.sources == 0 || world.decisions == 0 ||
-        world.sources > UINT16_MAX || world.pairs > world.sites * world.sources) {
-        fprintf(stderr, "usage: lane-bench [PAIRS [SITES [SOURCES [DECISIONS]]]]\n");
+        world.senders == 0 || world.senders > ACCOUNTS || world.sources > UINT16_MAX ||
+        world.pairs > world.sites * world.sources) {
+        fprintf(stderr,
+                "usage: lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS]]]]]]\n");
         return 2;
     }
     start();
