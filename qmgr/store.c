@@ -257,12 +257,12 @@ static int start_threads(struct store *s, struct err *e)
 
 /* What an earlier process renamed to free/ may not be durable: it must be, before
  * it is overwritten (see the crash argument). Where that cannot be known, because
- * somebody's write failed, it is not used again. */
+ * somebody's write failed, it is not used again but removed, little by little. */
 static int bring_up(struct store *s, struct err *e)
 {
     disk_ask_kernel(s);
     if (syncfs(s->disk.new_fd) < 0)
-        files_trim(s, 0, UINT32_MAX);
+        files_doom(s);
     return journal_open(s, e);
 }
 

@@ -280,8 +280,8 @@ static bool below_reserve(const struct store *s, const struct space *space)
 static bool make_room(struct store *s, struct space *space)
 {
     int64_t until = store_now() + STORE_ROOM_US;
-    while (below_reserve(s, space) && !list_empty(&s->disk.ready) && store_now() < until) {
-        files_trim(s, 0, STORE_ROOM_FILES);
+    while (below_reserve(s, space) && files_removable(s) && store_now() < until) {
+        files_trim(s, 0, STORE_ROOM_FILES, STORE_ROOM_US);
         if (!get_space(s, space))
             return false;
     }

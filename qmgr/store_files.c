@@ -198,11 +198,38 @@ static void file_remove(struct store *s, struct free_file *f)
     count_free(s, -1);
 }
 
-void files_trim(struct store *s, uint32_t keep, uint32_t most)
+/* Which one goes next; NULL: none. */
+static struct free_file *to_remove(struct disk *d, uint32_t keep)
 {
-    struct disk *d = &s->disk;
-    for (uint32_t i = 0; i < most && d->free_count > keep && !list_empty(&d->ready); i++)
-        file_remove(s, container_of(d->ready.prev, struct free_file, link));
+    struct list *from = &d->doomed;
+    if (list_empty(from))
+        from = &d->ready;
+    else
+        keep = 0;
+    return d->free_count > keep && !list_empty(from)
+               ? container_of(from->prev, struct free_file, link)
+               : NULL;
+}
+
+void files_trim(struct store *s, uint32_t keep, uint32_t most, int64_t us)
+{
+    struct free_file *f;
+    int64_t until = store_now() + us;
+    for (uint32_t i = 0; i < most && (f = to_remove(&s->disk, keep)) != NULL; i++) {
+        file_remove(s, f);
+        if (store_now() >= until)
+            break;
+    }
+}
+
+bool files_removable(const struct store *s)
+{
+    return !list_empty(&s->disk.ready) || !list_empty(&s->disk.doomed);
+}
+
+void files_doom(struct store *s)
+{
+    list_splice(&s->disk.doomed, &s->disk.ready);
 }
 
 /* ---- quarantine ------------------------------------------------------------------ */
@@ -298,11 +325,11 @@ static void adopt_free(struct store *s, const char *name)
         return;
     if (number >= d->next_number)
         d->next_number = (uint32_t)number + 1;
-    if (d->free_count >= s->config.free_max + s->config.surplus_max ||
-        st.st_size > STORE_RECYCLE_MAX) {
+    if (st.st_size > STORE_RECYCLE_MAX) {
         unlinkat(d->free_fd, name, 0);
         return;
     }
+    /* however many: removing them would take minutes, which the start has not */
     struct free_file *f = xcalloc(1, sizeof *f);
     f->number = (uint32_t)number;
     f->fd = -1;
@@ -330,6 +357,7 @@ int files_open(struct store *s, struct err *e)
     map_init(&d->shifts, shift_key);
     list_init(&d->dirty_order);
     list_init(&d->ready);
+    list_init(&d->doomed);
     buf_init(&d->scratch, SIZE_MAX);
     buf_init(&d->trailer, SIZE_MAX);
     if (open_directory("new", &d->new_fd, e) < 0 || open_directory("free", &d->free_fd, e) < 0 ||
@@ -364,6 +392,7 @@ void files_close(struct store *s)
     struct disk *d = &s->disk;
     buckets_close(s);
     files_drop(s, &d->ready);
+    files_drop(s, &d->doomed);
     map_clear(&d->dirty, free);
     map_free(&d->dirty);
     map_clear(&d->shifts, free);

@@ -52,7 +52,8 @@ enum {
     STORE_IDLE_US = 60000000,     /* then free/ is trimmed... */
     STORE_TRIM_FILES = 32,        /* ...by so many files a tick */
     STORE_SURPLUS_SHARE = 256,    /* of the surplus 1/this more goes with each tick... */
-    STORE_SURPLUS_FILES = 16,     /* ...and so many at a time while there is nothing to do */
+    STORE_SURPLUS_FILES = 16,     /* ...and so many at a time while there is nothing to do... */
+    STORE_SURPLUS_US = 4000,      /* ...but for no longer than this: commits wait meanwhile */
     STORE_ROOM_FILES = 1024,      /* where room is short, so many at a time... */
     STORE_ROOM_US = 500000,       /* ...for at most this long */
     STORE_SPARE_IDLE_US = 200000, /* files are made ahead, or removed, once no message came or was
@@ -277,6 +278,7 @@ struct disk {
     generation_t generation;  /* stamp of the changes that are made now */
     generation_t durable;     /* all up to this one are durable */
     struct list ready;        /* free files that may be overwritten */
+    struct list doomed;       /* free files that may only be removed */
     uint32_t free_count, next_number;
     uint32_t *numbers; /* names that are not in use */
     size_t number_count, number_capacity;
@@ -420,8 +422,13 @@ int file_used(struct store *s, struct free_file *f);
 /* new/BUCKET/ID becomes a free file, or is unlinked. fd: cached, or -1. */
 void file_retire(struct store *s, const struct id *id, uint32_t bucket, int fd, bool unlink_it);
 void file_quarantine(struct store *s, const struct op *op);
-/* Removes up to `most` files that wait for reuse, as long as more than `keep` are free. */
-void files_trim(struct store *s, uint32_t keep, uint32_t most);
+/* Removes up to `most` files that wait for reuse, as long as more than `keep` are free and
+ * `us` are not over; first those that must not be reused, whatever `keep` is. */
+void files_trim(struct store *s, uint32_t keep, uint32_t most, int64_t us);
+/* Whether there are any that it may remove. */
+bool files_removable(const struct store *s);
+/* Nothing that is ready is ever overwritten: it is removed when there is time. */
+void files_doom(struct store *s);
 void store_fd_opened(struct store *s);
 void store_fd_close(struct store *s, int fd);
 

@@ -58,14 +58,14 @@ static uint32_t surplus(const struct store *s)
 bool files_surplus(const struct store *s)
 {
     const struct disk *d = &s->disk;
-    return surplus(s) > 0 && !list_empty(&d->ready) && !d->bad &&
-           d->now - d->last_commit > STORE_SPARE_IDLE_US &&
+    bool some = !list_empty(&d->doomed) || (surplus(s) > 0 && !list_empty(&d->ready));
+    return some && !d->bad && d->now - d->last_commit > STORE_SPARE_IDLE_US &&
            d->now - d->last_finish > STORE_SPARE_IDLE_US;
 }
 
 void files_remove_surplus(struct store *s)
 {
-    files_trim(s, s->config.free_max, STORE_SURPLUS_FILES);
+    files_trim(s, s->config.free_max, STORE_SURPLUS_FILES, STORE_SURPLUS_US);
 }
 
 void files_tick(struct store *s)
@@ -74,8 +74,9 @@ void files_tick(struct store *s)
     uint32_t more = surplus(s);
     if (d->bad)
         return;
-    if (more)
-        files_trim(s, s->config.free_max, STORE_TRIM_FILES + more / STORE_SURPLUS_SHARE);
+    if (more || !list_empty(&d->doomed))
+        files_trim(s, s->config.free_max, STORE_TRIM_FILES + more / STORE_SURPLUS_SHARE,
+                   STORE_SURPLUS_US);
     else if (d->now - d->last_commit > STORE_IDLE_US)
-        files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES);
+        files_trim(s, s->config.free_max / 4, STORE_TRIM_FILES, STORE_SURPLUS_US);
 }
