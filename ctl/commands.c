@@ -299,8 +299,10 @@ const struct ctl_command ctl_commands[] = {
     {"shaping", "list", cmd_shaping_list, "[--all] [--json]",
      "Lists destinations with the limits that hold for them now",
      "Rate (recipients a second), connections, messages on one connection, deliveries\n"
-     "under way, messages in line, and what holds the next one back.\n"
-     "  --all  also those without mail and without anything learned\n\n"
+     "under way, messages in line, and what holds the next one back; then all senders\n"
+     "(accounts, domains) that are slowed down or suspended somewhere, with since when,\n"
+     "how, and by which rule or whose hand.\n"
+     "  --all  also destinations without mail and without anything learned\n\n"
      "Example:\n"
      "  postern shaping list\n"},
     {"shaping", "show", cmd_shaping_show, "DESTINATION|DOMAIN [SOURCE] [--json]",
@@ -310,7 +312,10 @@ const struct ctl_command ctl_commands[] = {
      "  postern shaping show gmail\n"
      "  postern shaping show example.com\n"},
     {"shaping", "why", cmd_shaping_why, "ID [--json]", "Tells what a message waits for",
-     "\nExample:\n"
+     "Whatever keeps it: its place in line and about when its turn comes, the destination's\n"
+     "limits, its sender's, a suspension, greylisting, its own next attempt, a hold, and so on;\n"
+     "also of messages that are on the disk only. A line for each part of the message.\n\n"
+     "Example:\n"
      "  postern shaping why 4XyzAbCdeFz0001\n"},
     {"shaping", "suspend", cmd_shaping_act,
      "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--for TIME] "
@@ -328,6 +333,8 @@ const struct ctl_command ctl_commands[] = {
     {"shaping", "resume", cmd_shaping_act,
      "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--json]",
      "Ends a suspension: one message probes",
+     "  --account NAME, --domain NAME  takes off what slows down or suspends that sender there\n"
+     "                                 (also if a rule did it); 'postern shaping list' has all\n\n"
      "Mail that was put off meanwhile has its own times; 'postern queue flush' tries it at once."
      "\n\nExamples:\n"
      "  postern shaping resume gmail\n"

@@ -267,10 +267,32 @@ static bool is_member(const struct pool_conf *p, const struct source *s)
     return false;
 }
 
+/* Nothing goes there from it for a while. */
+static bool is_shut(const struct qmgr *q, struct source *s, const struct site *site)
+{
+    const struct lane *l = dispatch_lane_known(q, site->group, s);
+    return l && l->shaper.suspended_until > q->now;
+}
+
+/* Takes it, or notes it in *shut if mail that has gone from no source yet had better go from one
+ * that is let in. */
+static bool take(struct qmgr *q, struct source *s, const struct site *site, struct source **shut,
+                 struct choice *c)
+{
+    if (!may_send(q, s, site, c))
+        return false;
+    if (is_shut(q, s, site)) {
+        *shut = *shut ? *shut : s;
+        return false;
+    }
+    c->source = s;
+    return true;
+}
+
 static bool from_pool(struct qmgr *q, const struct pool_conf *p, const struct message *m,
                       struct source *last, const struct site *site, struct choice *c)
 {
-    struct source **all = q->from->by_position;
+    struct source **all = q->from->by_position, *shut = NULL;
     size_t at = 0;
     if (p->count == 0)
         return false;
@@ -280,19 +302,14 @@ static bool from_pool(struct qmgr *q, const struct pool_conf *p, const struct me
     }
     for (unsigned i = 0; i < TRIES; i++) {
         at = by_weight(p, number_of(m, i));
-        if (may_send(q, all[p->members[at]], site, c)) {
-            c->source = all[p->members[at]];
+        if (take(q, all[p->members[at]], site, &shut, c))
             return true;
-        }
     }
-    for (size_t i = 1; i < p->count; i++) {
-        struct source *s = all[p->members[(at + i) % p->count]];
-        if (may_send(q, s, site, c)) {
-            c->source = s;
+    for (size_t i = 1; i < p->count; i++)
+        if (take(q, all[p->members[(at + i) % p->count]], site, &shut, c))
             return true;
-        }
-    }
-    return false;
+    c->source = shut;
+    return shut != NULL;
 }
 
 static const struct pool_conf *pool_of(struct qmgr *q, const struct message *m)

@@ -109,6 +109,32 @@ def test_a_block_switches_for_that_destination_only(c):
     assert lane[0]["suspended"] and lane[0]["events"][-1]["rule"] == "blocked"
 
 
+def test_new_mail_goes_from_a_source_that_is_let_in(c):
+    """One that is suspended there is left to the mail that has gone from it before; where all are,
+    each keeps its share."""
+    q = c.q
+    ids, jobs = send(q, 20)
+    c.ask(request="shaping.act", action="suspend", destination="d.test", source="127.0.0.11", seconds=600)
+    _, later = send(q, 20, first=False)
+    assert {j.source for j in later} == {B}
+    refused = next(j for j in jobs if j.source == A)
+    q.result(refused, outcomes=refusal(451, "4.7.1 greylisted, come again", 7), scope=RECIPIENT)
+    q.wait_log(f"{refused.id.decode()}: .*status=deferred")
+    for job in jobs:
+        if job is not refused:
+            q.result(job)
+            q.wait_log(f"{job.id.decode()}: .*status=sent")
+    c.act("flush", refused.id.decode())  # ends the suspension, too
+    again = q.job()
+    assert (again.id, again.source) == (refused.id, A)  # it keeps its source
+    c.ask(request="shaping.act", action="suspend", destination="d.test", seconds=600)
+    both = [q.commit(["r@d.test"]) for _ in range(20)]
+    for id in both:
+        q.wait_log(rf"{id}: .*status=deferred \(delivery temporarily suspended: by the operator")
+    told = [c.ask(request="shaping.why", id=id)[0]["lane"]["source"] for id in both]
+    assert set(told) == {"127.0.0.11", "127.0.0.12"}
+
+
 def test_what_waits_at_a_blocked_source_goes_with_another(c):
     q = c.q
     ids, jobs = send(q, 40)
