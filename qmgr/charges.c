@@ -117,6 +117,8 @@ static void charge(struct qmgr *q, struct message *m, unsigned flags)
         return;
     if (m->flags & MESSAGE_HOLD_RATE)
         flags |= CHARGE_HELD_RATE;
+    if (m->flags & MESSAGE_HOLD)
+        flags |= CHARGE_HELD;
     make_room(q, &c->fresh, 2 * ACCOUNT_MAX);
     ipc_charge_add(&c->fresh, &(struct ipc_charge){.id = id_slice(&m->id),
                                                    .owner = message_owner(m),

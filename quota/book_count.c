@@ -127,6 +127,13 @@ static void count_end(struct quota *q, struct entry *x, const struct counted *k,
 /* ---- what qmgr says ----------------------------------------------------------------------------
  */
 
+/* RESERVED asked for a hold: by guard or rate. */
+static bool skips_hold(const struct reservation *r, const struct ipc_charge *in)
+{
+    return (r->held && !(in->flags & CHARGE_HELD)) ||
+           (r->held_until && !(in->flags & CHARGE_HELD_RATE));
+}
+
 /* What smtpd wrote into COMMIT is its word; what it reserved, with whose ticket, is known. An
  * smtpd that was taken over gains nothing by naming another owner, or less than there is. */
 static void check_claim(const struct quota *q, const struct reservation *r, struct ipc_charge *in)
@@ -143,6 +150,10 @@ static void check_claim(const struct quota *q, const struct reservation *r, stru
             (unsigned long long)in->size, r->owner);
         in->owner = slice_str(r->owner);
         in->size = in->size > r->size ? in->size : r->size;
+    } else if (r && (in->flags & CHARGE_FRESH) && skips_hold(r, in)) {
+        log_error("%s: ALARM: %s was told to have it held, and it was committed without that: the "
+                  "process may have been taken over; it is mail of %s, and on its way",
+                  id, r->s ? channel_name(r->s->channel) : "an smtpd that is gone", r->owner);
     } else if (!r && (in->flags & CHARGE_FRESH) &&
                clock_mono() - q->book.began > 2 * RESERVE_SECONDS * CLOCK_SECOND) {
         log_error("%s: ALARM: it was committed as mail of %s, which nobody had reserved: an smtpd "

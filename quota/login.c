@@ -211,9 +211,16 @@ static void grant_common(struct smtpd *s, uint64_t tag, const char *wanted, cons
                        .tag = tag, .status = AUTH_TEMPORARY, .reason = slice_str(reason)});
 }
 
+void login_good_outside(struct logins *l, struct question *x)
+{
+    failures_known(&l->failures, client_of(x), slice_str(x->login), clock_mono());
+    send_result(x->s, &(struct ipc_auth_result){.tag = x->tag, .status = AUTH_NONE});
+    question_free(x);
+}
+
 /* Whoever controls an smtpd can name any user here: nobody is believed unless the
  * operator has others who verify users. */
-static bool believes_others(const struct config *c)
+bool login_believes_others(const struct config *c)
 {
     return strcmp(c->smtpd_sasl_type, "dovecot") == 0 || *c->smtpd_authorized_xclient_hosts;
 }
@@ -225,7 +232,7 @@ static void grant_external(struct smtpd *s, uint64_t tag, struct slice name)
     struct ipc_auth_result no = {.tag = tag, .status = AUTH_DENIED};
     char login[LOGIN_MAX + 1] = "";
     struct user u;
-    if (!believes_others(c)) {
+    if (!login_believes_others(c)) {
         no.status = AUTH_TEMPORARY;
         no.reason = SLICE("neither smtpd_sasl_type = dovecot nor smtpd_authorized_xclient_hosts is "
                           "in quota's configuration: set it in main.cf, or for quota in master.cf");

@@ -44,6 +44,10 @@ void login_fail(struct question *x, enum auth_status status, uint32_t delay, con
 void login_wrong(struct logins *l, struct question *x);
 /* The password was right; is the user still welcome? `message` is SCRAM's last one. */
 void login_right(struct logins *l, struct question *x, struct slice message);
+/* Others say that the password is right. */
+void login_good_outside(struct logins *l, struct question *x);
+/* Whether the operator has others who verify users. */
+bool login_believes_others(const struct config *c);
 /* Limits on failures: true if the question was answered. */
 bool login_turned_away(struct logins *l, struct question *x);
 

@@ -159,6 +159,8 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         return login_client(s, f->body, e);
     case IPC_NUMBER_ipc_client_certificate:
         return login_certificate(s, f->body, e);
+    case IPC_NUMBER_ipc_auth_outside:
+        return login_outside(s, f->body, e);
     case IPC_NUMBER_ipc_mail_request:
         return gate_mail(s, f->body, e);
     case IPC_NUMBER_ipc_reserve:

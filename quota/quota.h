@@ -176,6 +176,7 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e);
 int login_response(struct smtpd *s, struct slice body, struct err *e);
 int login_abort(struct smtpd *s, struct slice body, struct err *e);
 int login_client(struct smtpd *s, struct slice body, struct err *e);
+int login_outside(struct smtpd *s, struct slice body, struct err *e);
 int login_certificate(struct smtpd *s, struct slice body, struct err *e);
 void login_forget(struct smtpd *s); /* its channel is gone */
 /* The user was changed or deleted: its password is not remembered any more; those of
@@ -211,6 +212,7 @@ struct reservation {
     uint32_t recipients;
     int64_t at;         /* monotonic */
     int64_t held_until; /* for its rate, seconds; 0: it is not */
+    bool held;          /* by the spike guard */
     struct smtpd *s;    /* that asked for it, or NULL if its channel is gone */
     unsigned parties;
     struct taken taken[];

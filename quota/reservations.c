@@ -194,6 +194,7 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
         if (x.chain[0]->plan->spike_action == SPIKE_HOLD && guard_acts(&x, in.recipients))
             out.flags |= MESSAGE_HOLD;
         struct reservation *r = reserve(s, &x, &in);
+        r->held = out.flags != 0;
         if (!out.flags && turn) {
             r->held_until = turn;
             out.flags |= MESSAGE_HOLD_RATE;

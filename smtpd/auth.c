@@ -20,6 +20,7 @@ enum auth_step {
     STEP_SCRAM_FINAL,
     STEP_EXTERNAL,
     STEP_DOVECOT,  /* as it says */
+    STEP_VERDICT,  /* nothing: quota is asked about what Dovecot has said */
     STEP_LAST_WORD /* nothing: it has seen the server's proof */
 };
 
@@ -47,9 +48,11 @@ struct auth {
     uint8_t step;
     bool plus;
     uint8_t status;      /* enum auth_status of an answer that the client is to hear later */
-    struct slice user;   /* LOGIN's; into user_text */
+    bool good;           /* what Dovecot said, while quota is asked */
+    struct slice user;   /* LOGIN's, Dovecot's; into user_text */
+    struct buf last;     /* Dovecot's last message */
     struct login *login; /* proved; until the client's last word */
-    char reason[200];    /* of AUTH_DENIED, printable */
+    char reason[200];    /* of AUTH_DENIED, or Dovecot's; printable */
     char user_text[SASL_USER_MAX + 1];
 };
 
@@ -142,6 +145,7 @@ static void end(struct session *s)
     if (!a)
         return;
     login_free(&a->login);
+    buf_free(&a->last);
     explicit_bzero(a, sizeof *a);
     xfree(&s->auth);
     s->mode = INPUT_COMMAND;
@@ -354,6 +358,7 @@ static void take_message(struct session *s, struct slice message)
         take_external(s, message);
         break;
     case STEP_DOVECOT:
+    case STEP_VERDICT:
         break; /* its messages are not read here */
     case STEP_LAST_WORD:
         if (message.len)
@@ -486,26 +491,12 @@ static void denied(struct session *s, const struct ipc_auth_result *r)
         tell(s);
 }
 
-void auth_result(struct session *s, const struct ipc_auth_result *r)
-{
-    s->wait = WAIT_NOTHING;
-    if (r->status == AUTH_OK)
-        granted(s, r);
-    else
-        denied(s, r);
-    session_go_on(s);
-}
-
 /* ---- Dovecot's ----------------------------------------------------------------------------- */
 
-static void dovecot_granted(struct session *s, const struct dovecot_line *l, struct slice message)
+static void dovecot_granted(struct session *s, struct slice user, struct slice message)
 {
     struct auth *a = s->auth;
-    if (!l->user_len) {
-        unavailable(s);
-        return;
-    }
-    a->login = login_new(a->mechanism, slice_make(l->user, l->user_len));
+    a->login = login_new(a->mechanism, user);
     if (message.len) {
         a->step = STEP_LAST_WORD;
         challenge(s, message);
@@ -514,20 +505,93 @@ static void dovecot_granted(struct session *s, const struct dovecot_line *l, str
     }
 }
 
-static void dovecot_denied(struct session *s, const struct dovecot_line *l)
+static void dovecot_denied(struct session *s, uint32_t delay)
 {
-    struct slice user = slice_make(l->user, l->user_len);
-    struct slice reason = slice_make(l->reason, l->reason_len);
-    if (!reason.len)
-        reason =
-            l->temporary ? SLICE("Dovecot has no answer now") : SLICE("wrong user or password");
-    s->auth->status = l->temporary ? AUTH_TEMPORARY : AUTH_FAILED;
-    if (l->temporary)
-        log_warning("%s: SASL %s authentication is not possible now: %s", s->peer,
-                    s->auth->mechanism, log_esc_n(reason, 200));
+    struct auth *a = s->auth;
+    a->status = AUTH_FAILED;
+    log_failure(s, a->reason, a->user);
+    if (delay)
+        nap_begin(s, delay, tell);
     else
-        log_failure(s, log_esc_n(reason, 200), user);
+        tell(s);
+}
+
+static void dovecot_away(struct session *s, struct slice reason)
+{
+    if (!reason.len)
+        reason = SLICE("Dovecot has no answer now");
+    log_warning("%s: SASL %s authentication is not possible now: %s", s->peer, s->auth->mechanism,
+                log_esc_n(reason, 200));
+    s->auth->status = AUTH_TEMPORARY;
     tell(s);
+}
+
+/* Quota has counted it, or nobody counts. */
+static void dovecot_verdict(struct session *s, uint32_t delay)
+{
+    struct auth *a = s->auth;
+    if (a->good)
+        dovecot_granted(s, a->user, buf_slice(&a->last));
+    else
+        dovecot_denied(s, delay);
+}
+
+static void outside_result(struct session *s, const struct ipc_auth_result *r)
+{
+    bool agrees = s->auth->good ? r->status == AUTH_NONE : r->status == AUTH_FAILED;
+    if (agrees)
+        dovecot_verdict(s, r->delay);
+    else if (r->status == AUTH_TOO_MANY || r->status == AUTH_TEMPORARY)
+        denied(s, r);
+    else
+        unavailable(s);
+}
+
+/* With accounts, failures of Dovecot's users count as those of our own, and whoever is over a
+ * limit does not learn that a password is right. */
+static void judge(struct session *s, const struct dovecot_line *l, struct slice message)
+{
+    struct auth *a = s->auth;
+    struct slice reason = slice_make(l->reason, l->reason_len);
+    size_t len = l->user_len < SASL_USER_MAX ? l->user_len : SASL_USER_MAX;
+    if (len)
+        memcpy(a->user_text, l->user, len);
+    a->user = slice_make(a->user_text, len);
+    a->good = l->kind == DOVECOT_OK;
+    snprintf(a->reason, sizeof a->reason, "%s",
+             reason.len ? log_esc_n(reason, sizeof a->reason - 1) : "wrong user or password");
+    buf_init(&a->last, AUTH_CHALLENGE_MAX);
+    if (a->good && (!len || buf_adds(&a->last, message) < 0)) {
+        unavailable(s);
+        return;
+    }
+    if (!s->server->config->accounts_enable) {
+        dovecot_verdict(s, 0);
+        return;
+    }
+    struct buf *out = accounts_ask(s, ABOUT_LOGIN);
+    if (!out) {
+        unavailable(s);
+        return;
+    }
+    a->step = STEP_VERDICT;
+    ipc_auth_outside_encode(out, &(struct ipc_auth_outside){.tag = s->question.tag,
+                                                            .client = client_address(s),
+                                                            .user = a->user,
+                                                            .good = a->good});
+    s->wait = WAIT_ACCOUNTS;
+}
+
+void auth_result(struct session *s, const struct ipc_auth_result *r)
+{
+    s->wait = WAIT_NOTHING;
+    if (s->auth->step == STEP_VERDICT)
+        outside_result(s, r);
+    else if (r->status == AUTH_OK)
+        granted(s, r);
+    else
+        denied(s, r);
+    session_go_on(s);
 }
 
 void auth_dovecot(struct session *s, const struct dovecot_line *l, struct slice message)
@@ -535,10 +599,10 @@ void auth_dovecot(struct session *s, const struct dovecot_line *l, struct slice 
     if (s->wait != WAIT_ACCOUNTS) /* unasked: the client's next line finds nobody */
         return;
     s->wait = WAIT_NOTHING;
-    if (l->kind == DOVECOT_OK)
-        dovecot_granted(s, l, message);
-    else if (l->kind == DOVECOT_FAIL)
-        dovecot_denied(s, l);
+    if (l->kind == DOVECOT_FAIL && l->temporary)
+        dovecot_away(s, slice_make(l->reason, l->reason_len));
+    else if (l->kind == DOVECOT_OK || l->kind == DOVECOT_FAIL)
+        judge(s, l, message);
     else
         challenge(s, message);
     session_go_on(s);

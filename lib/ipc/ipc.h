@@ -195,7 +195,8 @@ enum auth_status {
     AUTH_DENIED,    /* the user or account is suspended or its plan has ended: 535 5.7.8 too */
     AUTH_TOO_MANY,  /* too many failures: 421 4.7.0 after `delay`, then close */
     AUTH_TEMPORARY, /* cannot be told now: 454 4.7.0 */
-    AUTH_NONE       /* CLIENT_ACCOUNT: there is no account for this client; it is nobody's */
+    AUTH_NONE       /* CLIENT_ACCOUNT: there is no account for this client; it is nobody's.
+                     * AUTH_OUTSIDE: nothing stands against what Dovecot said */
 };
 /* What an account or user may do; bits. */
 enum account_permission {
@@ -210,8 +211,9 @@ enum charge_state {
 };
 /* What qmgr says of a charged message. */
 enum charge_flag {
-    CHARGE_FRESH = 1,    /* committed since qmgr's start, not found in the spool */
-    CHARGE_HELD_RATE = 2 /* MESSAGE_HOLD_RATE: it waits for CHARGES_RELEASE */
+    CHARGE_FRESH = 1,     /* committed since qmgr's start, not found in the spool */
+    CHARGE_HELD_RATE = 2, /* MESSAGE_HOLD_RATE: it waits for CHARGES_RELEASE */
+    CHARGE_HELD = 4       /* MESSAGE_HOLD */
 };
 
 #endif

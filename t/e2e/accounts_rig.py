@@ -10,7 +10,7 @@ from qmgr_peers import new_id
 
 OK, FAILED, DENIED, TOO_MANY, TEMPORARY, NONE = range(6)
 RESERVED, DELIVERED, REFUNDED = range(3)
-FRESH, HELD_RATE = 1, 2  # enum charge_flag
+FRESH, HELD_RATE, HELD = 1, 2, 4  # enum charge_flag
 CLIENT = b"\xc0\x00\x02\x01"
 
 
@@ -132,7 +132,8 @@ class Quota:
         answer = self.reserve(ticket, **fields)
         assert answer.code == 0, answer
         self.charge(answer.id, size=fields.get("size", 1000), recipients=fields.get("recipients", 1),
-                    owner=answer.owner, flags=FRESH | (HELD_RATE if answer.flags & 128 else 0))
+                    owner=answer.owner, flags=FRESH | (HELD_RATE if answer.flags & 128 else 0) |
+                    (HELD if answer.flags & 32 else 0))
         if state is not None:
             self.settle(answer.id, state)
         return answer

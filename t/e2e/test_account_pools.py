@@ -174,10 +174,14 @@ def test_charges_say_what_is_fresh_and_what_is_held():
     qmgr.commit(account="acme", flags=128)
     first = qmgr.quota.expect("ipc_charges", skip=("ipc_account_ask",))
     assert [c.flags for c in first.charges] == [3]
+    qmgr.quota.send("ipc_charged", batch=first.batch)
+    qmgr.commit(["b@example.net"], account="acme", flags=32)
+    second = qmgr.quota.expect("ipc_charges", skip=("ipc_account_ask",))
+    assert [c.flags for c in second.charges] == [5]
     qmgr.kill()
     again = Asking(qmgr.directory)
     found = again.quota.expect("ipc_charges", skip=("ipc_account_ask",))
-    assert [c.flags for c in found.charges] == [2]
+    assert sorted(c.flags for c in found.charges) == [2, 4]
     again.quota.close()
     again.own_directory = True
     again.stop()

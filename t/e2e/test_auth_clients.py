@@ -159,6 +159,25 @@ class DovecotAuth(Dovecot):
 
 
 @needs_root
+def test_B16_failures_of_dovecot_s_users_are_limited(place, sink):
+    """As those of our own: slower, then not at all, the right password included."""
+    with DovecotAuth(place) as dovecot, \
+            Shop(os.path.join(place, "shop"), sink, smtpd_sasl_type="dovecot",
+                 smtpd_sasl_path=dovecot.socket, auth_failure_limit="3") as p:
+        wait_until(lambda: features(p).get("auth"), 20, "Dovecot's mechanisms")
+        with p.connect() as c:
+            assert attempt(c, "PLAIN", PASSWORD) == 235
+        for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
+            with p.connect() as c:
+                assert attempt(c, mechanism, "wrong") == 535
+        for mechanism in ("PLAIN", "SCRAM-SHA-256"):
+            with p.connect() as c:
+                assert attempt(c, mechanism, PASSWORD) == 421
+        p.wait_log(r"SASL SCRAM-SHA-256 authentication failed: too many failed logins from this "
+                   "address, sasl_username=")
+
+
+@needs_root
 @pytest.mark.parametrize("way", ["inet", "unix"])
 def test_dovecot_knows_the_passwords(place, sink, way):
     with DovecotAuth(place) as dovecot:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import faults as fault_points
-from accounts_rig import CLIENT, FAILED, TOO_MANY, Quota, Refused
+from accounts_rig import CLIENT, FAILED, FRESH, HELD, NONE, TEMPORARY, TOO_MANY, Quota, Refused
 from ipc import Closed
 from memory import in_memory
 from qmgr_peers import new_id
@@ -146,7 +146,8 @@ def test_spike_against_a_history(place, plan):
             for _ in range(4):
                 answer = quota.reserve(ticket, recipients=100)
                 if answer.code == 0:
-                    quota.charge(answer.id, owner=answer.owner, recipients=100)
+                    quota.charge(answer.id, owner=answer.owner, recipients=100,
+                                     flags=FRESH | (HELD if answer.flags else 0))
                     free += 0 if answer.flags else 100
                 if plan == "guarded" and hour > 30:
                     assert answer.flags == HOLD, f"let go at {minute} minutes past hour {hour}"
@@ -255,6 +256,18 @@ def test_owner_in_commit_is_compared_with_the_reservation(quota):
     # an honest one gives no alarm
     quota.sent(quota.login().ticket)
     assert quota.master.log().count("ALARM") == 2
+
+
+def test_smtpd_that_skips_the_guard_s_hold(quota):
+    quota.account(plan="guarded")
+    ticket = quota.login().ticket
+    quota.sent(ticket, recipients=50)
+    held = quota.sent(ticket, state=None)
+    assert held.flags == HOLD and "ALARM" not in quota.master.log()
+    answer = quota.reserve(ticket)
+    quota.charge(answer.id, owner=answer.owner)
+    assert f"{answer.id}: ALARM: smtpd 0" in quota.master.log()
+    assert "was told to have it held" in quota.master.log()
 
 
 @needs_clock
@@ -398,6 +411,31 @@ def test_B16_passwords_that_were_queued_together(quota):
                          password=guess, flags=1)
     answers = [quota.smtpd.expect("ipc_auth_result", 60).status for _ in guesses]
     assert answers.count(FAILED) == 20 and answers.count(TOO_MANY) == len(guesses) - 20
+
+
+def outside(quota, good, user="web", client=CLIENT):
+    quota.smtpd.send("ipc_auth_outside", tag=quota.next_tag(), client=client, user=user, good=good)
+    return quota.smtpd.expect("ipc_auth_result")
+
+
+def test_B16_failures_that_dovecot_reports():
+    quota = Quota(PLANS, config={"smtpd_sasl_type": "dovecot"})
+    assert outside(quota, 1).status == NONE
+    delays = [a.delay for a in (outside(quota, 0) for _ in range(20)) if a.status == FAILED]
+    assert len(delays) == 20 and delays == sorted(delays) and delays[-1] == 10000
+    assert outside(quota, 0).status == TOO_MANY
+    assert outside(quota, 1).status == TOO_MANY  # a right guess is not told
+    assert outside(quota, 1, user="two", client=b"\xc6\x33\x64\x01").status == NONE
+    with pytest.raises(Closed):
+        outside(quota, 2)
+    quota.smtpd = quota.master.peer("smtpd", 1)
+    quota.stop()
+
+
+def test_reports_of_others_without_others(quota):
+    """An smtpd that was taken over makes nobody known by it."""
+    answer = outside(quota, 1)
+    assert answer.status == TEMPORARY and b"main.cf" in answer.reason
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="another process's memory is read")
