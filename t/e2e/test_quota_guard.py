@@ -196,6 +196,7 @@ def test_what_was_reserved_is_what_is_given_back(quota):
         quota.master.wait_log("1 plans read from")
         for id in ids:
             quota.smtpd.send("ipc_release", id=id)
+        quota.mail(ticket)  # is answered after that
         assert quota.usage()["reserved"] == 0
     assert quota.mail(ticket, size=1000).recipients == 100
     assert quota.mail(ticket, size=100000).recipients == 1
@@ -209,6 +210,7 @@ def test_reservation_of_an_account_that_is_moved(quota):
     id = quota.reserve(ticket, recipients=5).id
     quota.ask("account.set", account="acme", parent="top")
     quota.smtpd.send("ipc_release", id=id)
+    quota.mail(ticket)  # is answered after that
     assert quota.usage()["reserved"] == 0 and quota.usage("top")["reserved"] == 0
     assert quota.mail(quota.login().ticket).recipients == 10
 
