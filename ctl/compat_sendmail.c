@@ -50,12 +50,21 @@ static int take_queue(struct options *o, const char *what)
     o->mode = MODE_FLUSH;
     if (!what || !*what)
         return EX_OK;
-    if (*what == 'I' && what[1])
+    if (*what >= '0' && *what <= '9') /* how often a daemon looks at its queue: there is none */
+        o->mode = MODE_NOTHING;
+    else if (*what == 'I' && what[1])
         o->flush_id = what + 1;
     else if (*what == 'R' && what[1])
         o->flush_site = what + 1;
     else
         return bad_usage("-q takes nothing, I and a queue ID, or R and a domain");
+    return EX_OK;
+}
+
+/* As Postfix has it: the message is sent without what could not be read. */
+static int ignored(char option, const char *what)
+{
+    compat_say("warning: bad -%c option value -- ignored: it takes %s", option, what);
     return EX_OK;
 }
 
@@ -67,7 +76,7 @@ static int take_notify(struct sendmail *s, const char *list)
         word = slice_cut(&rest, ',');
         if (!slice_caseeq(word, SLICE("success")) && !slice_caseeq(word, SLICE("failure")) &&
             !slice_caseeq(word, SLICE("delay")))
-            return bad_usage("-N takes never, or success, failure and delay with commas between");
+            return ignored('N', "never, or success, failure and delay with commas between");
         if (rest.len == 0)
             break;
     }
@@ -78,7 +87,7 @@ static int take_notify(struct sendmail *s, const char *list)
 static int take_return(struct sendmail *s, const char *what)
 {
     if (strcasecmp(what, "full") != 0 && strcasecmp(what, "hdrs") != 0)
-        return bad_usage("-R takes full or hdrs");
+        return ignored('R', "full or hdrs");
     s->ret = what;
     return EX_OK;
 }
