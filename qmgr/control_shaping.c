@@ -7,6 +7,7 @@
 #include "qmgr/control_client.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
+#include "qmgr/whole.h"
 
 enum { SHOWN_MAX = 1000, SHOWN_BYTES_MAX = 400 * 1024, FOREVER_DAYS = 366 };
 
@@ -43,6 +44,8 @@ static void put_lane(struct control_client *c, struct lane *l, bool whole)
     lane_show(c->control->queue, l, whole, b);
     if (whole)
         brakes_show(c->control->queue, l->group, b);
+    if (whole)
+        whole_show(c->control->queue, l->group, b);
     if (whole && l->last) {
         struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
         answer_describe(l->last, &text);
@@ -171,11 +174,13 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
         dispatch_suspend(q, l);
     } else if (slice_eq(action, SLICE("resume"))) {
         shaper_unsuspend(&l->shaper);
+        whole_resume(l);
     } else if (slice_eq(action, SLICE("reset"))) {
         uint32_t in_flight = l->shaper.in_flight;
         shaper_init(&l->shaper, l->shaper.limits);
         l->shaper.in_flight = in_flight;
         l->odd = (struct odd){0};
+        whole_reset(l);
     } else if (slice_eq(action, SLICE("set"))) {
         double connections = number_of(c, "connections"), messages = number_of(c, "messages");
         shaper_set(&l->shaper, number_of(c, "rate"), connections < 1e6 ? (uint32_t)connections : 0,

@@ -14,6 +14,7 @@
 #include "qmgr/memory.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
+#include "qmgr/whole.h"
 
 enum {
     QUANTUM = 8,           /* jobs an account may start in its turn */
@@ -135,6 +136,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     group->refs++;
     l->used = q->now;
     list_init(&l->queues);
+    list_init(&l->of_whole);
     for (int i = 0; i < 3; i++)
         list_init(&l->waiting[i]);
     shaper_init(&l->shaper, group_limits(q, group, lane_address(l)));
@@ -266,18 +268,19 @@ static void blame(const struct lane *l)
 }
 
 /* One waiting queue becomes ready, if the lane has room. */
-static void wake_one(struct qmgr *q, struct lane *l)
+static bool wake_one(struct qmgr *q, struct lane *l)
 {
     int64_t when;
     if (!lane_has_waiting(l))
-        return;
-    enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
+        return false;
+    enum shaper_room room = whole_room(q, l, true, &when);
     if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
         heap_set(&q->dispatch.wakes, &l->wake, when);
     if (room != SHAPER_GO)
-        return;
+        return false;
     uint8_t class = class_in_turn(q->s->config, l->waiting, &l->turns);
     make_ready(q, next_waiting(q, &l->waiting[class]));
+    return true;
 }
 
 /* ---- jobs ----------------------------------------------------------------------------------- */
@@ -333,7 +336,8 @@ void job_free(struct qmgr *q, struct job *j)
     if (j->state == JOB_QUEUED) {
         struct lane *l = j->queue->lane;
         unqueue(q, j);
-        wake_one(q, l); /* the room may have been given to the queue that it leaves */
+        if (!wake_one(q, l)) /* the room may have been given to the queue that it leaves */
+            whole_wake(q, l);
     }
     if (j->probe)
         brakes_probed(q, j, false);
@@ -421,7 +425,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     int64_t when;
     j->site = site;
     site->refs++;
-    enum shaper_room room = shaper_room(&l->shaper, q->now, &when);
+    enum shaper_room room = whole_room(q, l, false, &when);
     l->used = q->now;
     if (room == SHAPER_SUSPENDED && l->suspended) {
         defer_suspended(q, l, j);
@@ -527,13 +531,15 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     }
     if (report->signal >= SHAPER_TOO_FAST)
         blame(l);
+    const struct shaper_report own = whole_finished(q, l, report);
     uint8_t events = l->shaper.events_next;
-    bool suspended = shaper_finished(&l->shaper, report, q->now);
+    bool suspended = shaper_finished(&l->shaper, &own, q->now);
     events_shaping(q, l, events);
     if (suspended)
         dispatch_suspend(q, l);
     else
         wake_one(q, l);
+    whole_wake(q, l);
 }
 
 /* A queue that has a job that goes before others. */
@@ -554,6 +560,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     q->dispatch.in_flight--;
     k->window -= j->count < k->window ? j->count : k->window;
     shaper_returned(&l->shaper, j->count, q->now);
+    whole_returned(q, l, j->count);
     relays_release(q, j);
     list_remove(&j->link);
     j->state = JOB_QUEUED;
@@ -575,9 +582,9 @@ void dispatch_again(struct qmgr *q, struct job *j)
     wake_one(q, k->lane);
 }
 
-void dispatch_wake(struct qmgr *q, struct lane *l)
+bool dispatch_wake(struct qmgr *q, struct lane *l)
 {
-    wake_one(q, l);
+    return wake_one(q, l);
 }
 
 /* ---- choosing -------------------------------------------------------------------------------- */
@@ -635,8 +642,9 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     k->in_flight++;
     q->dispatch.in_flight++;
     shaper_started(&l->shaper, j->count, q->now);
-    j->may_connect = shaper_may_connect(&l->shaper, q->now);
+    j->may_connect = whole_started(q, l, j->count, shaper_may_connect(&l->shaper, q->now));
     wake_one(q, l);
+    whole_wake(q, l);
     j->state = JOB_READING; /* until it is sent */
     relays_send(q, r, j);
 }
@@ -668,7 +676,10 @@ void dispatch_turn(struct qmgr *q)
     struct queue *k;
     while ((n = heap_min(&d->wakes)) && n->key <= q->now) {
         heap_remove(&d->wakes, n);
-        wake_one(q, container_of(n, struct lane, wake));
+        struct lane *l = container_of(n, struct lane, wake);
+        list_remove(&l->of_whole);
+        if (!wake_one(q, l))
+            whole_wake(q, l); /* it was its turn there, and it has nothing */
     }
     for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(q, &a)); i++) {
         struct lane *l = k->lane;
@@ -676,10 +687,12 @@ void dispatch_turn(struct qmgr *q)
         struct relay *r = relays_pick(q, l);
         if (!r)
             return;
-        switch (shaper_room(&l->shaper, q->now, &when)) {
+        switch (whole_room(q, l, true, &when)) {
         case SHAPER_GO:
             if (!held_by_brake(q, k))
                 start(q, k, r);
+            else
+                whole_wake(q, l); /* its turn there is another's */
             break;
         case SHAPER_LATER:
             heap_set(&d->wakes, &l->wake, when);
@@ -751,6 +764,7 @@ void dispatch_sweep(struct qmgr *q)
         memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
+        list_remove(&l->of_whole);
         list_remove(&l->of_group);
         map_remove(&q->dispatch.lanes_known, lane_key(l));
         if (l->from)

@@ -26,6 +26,9 @@ void events_end(struct buf *b);
 /* What the shaper has changed at a lane since its event number `from`
  * (shaping_show.c). */
 void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from);
+/* The same of limits over all sources, by name. */
+void events_shaping_all(struct qmgr *q, const struct shaper *s, const char *name,
+                        const struct answer *last, uint8_t from);
 /* A change by the operator: "held", "released" ... */
 void events_purged(struct qmgr *q,
                    const struct message *m); /* a deleted message is gone for good */

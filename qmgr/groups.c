@@ -14,6 +14,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
 #include "qmgr/sources.h"
+#include "qmgr/whole.h"
 #include "rules/rules.h"
 #include "rules/tally.h"
 
@@ -41,6 +42,7 @@ void groups_init(struct qmgr *q)
 {
     map_init(&q->shaping.groups, key_of);
     map_init(&q->shaping.limits, limits_key);
+    wholes_init(q);
     q->shaping.tallies = tallies_new();
 }
 
@@ -135,6 +137,7 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
         list_init(&g->lanes);
         map_put(&q->shaping.groups, g);
         brakes_meet(q, g, site_name(s));
+        whole_join(q, g);
     }
     g->refs++;
     return g;
@@ -145,6 +148,7 @@ void group_unref(struct qmgr *q, struct group *g)
     if (!g || --g->refs > 0)
         return;
     map_remove(&q->shaping.groups, slice_str(g->key));
+    whole_leave(q, g);
     free(g->key);
     free(g->stable);
     free(g->name);
@@ -177,6 +181,15 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
     to->tls = (uint8_t)from->tls;
 }
 
+/* What is usual elsewhere is no bound of the operator's own next hop: it says when it is too
+ * much. */
+static void own_next_hop(struct rules_limits *l)
+{
+    l->start_rate = l->message_rate = l->connection_rate = 0;
+    l->total_message_rate = l->total_connection_rate = 0;
+    l->total_connections = 0;
+}
+
 /* *out was zeroed with its padding, so that the same limits are the same bytes. */
 static void find_limits(const struct qmgr *q, const struct group *g, struct slice source,
                         struct shaper_limits *out)
@@ -200,7 +213,7 @@ static void find_limits(const struct qmgr *q, const struct group *g, struct slic
         inet_ntop(source.len == 4 ? AF_INET : AF_INET6, source.ptr, text, sizeof text);
     rules_limits(q->shaping.rules, &place, slice_str(text), &limits);
     if (g->own && !g->provider && !g->site && !g->domain)
-        limits.start_rate = 0; /* the operator's next hop: it says when it is too much */
+        own_next_hop(&limits);
     apply(&limits, (double)c->shaping_time_divisor, out);
 }
 
@@ -230,6 +243,7 @@ void limits_unref(struct qmgr *q, const struct shaper_limits *l)
 
 void groups_reload(struct qmgr *q)
 {
+    wholes_reload(q);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);

@@ -10,6 +10,7 @@
  *   alerts     what rules want the operator to know
  *   brakes     senders that are slowed down or suspended at a destination
  *   dispatch   who is next: accounts, classes, lanes
+ *   whole      limits over all source addresses of a provider
  *   memory     what was learned about destinations, over restarts
  *   park       whose messages wait on the disk when memory is scarce
  *   relays     jobs at relay processes, results
@@ -60,6 +61,7 @@ struct sources;       /* the same */
 struct rule;
 struct rules;
 struct tallies;
+struct whole; /* whole.h */
 
 /* ---- destinations ----------------------------------------------------------- */
 
@@ -116,6 +118,7 @@ struct group {
     bool own;                /* relayhost or a table names it, not the MX records of the domain */
     unsigned provider_index; /* in the present set of rules; 0: none */
     uint32_t refs;           /* sites and lanes */
+    struct whole *whole;     /* limits over all sources; NULL: there are none */
 };
 
 /* Whose turn it is among classes: what each is owed. */
@@ -126,6 +129,7 @@ struct class_turns {
 /* The unit of shaping: a group from one source address. */
 struct lane {
     struct list of_group, all;
+    struct list of_whole;         /* while it waits there: whole.h */
     struct group *group;          /* with `from` its key: they stay beside each other */
     struct source *from;          /* NULL: smtp_bind_address */
     struct source_record *record; /* of it at this provider; NULL without a source */
@@ -186,6 +190,7 @@ struct dispatch {
 struct shaping {
     struct map groups;       /* by key */
     struct map limits;       /* that lanes share */
+    struct map wholes;       /* of providers, over all sources: whole.h */
     struct rules *rules;     /* providers.conf; NULL until master has sent it */
     struct tallies *tallies; /* of rules that act from the n-th time on, or on a fraction */
     unsigned counted_scopes; /* of the latter: bits 1 << enum rules_scope */
@@ -409,8 +414,8 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs);
 /* Who gets a share of its own: the account, or where there is none '@' and the sender's
  * domain, in the buffer. */
 struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1]);
-/* The queues of a lane may go on: its limits have changed. */
-void dispatch_wake(struct qmgr *q, struct lane *l);
+/* The queues of a lane may go on: its limits have changed. True: one of them does. */
+bool dispatch_wake(struct qmgr *q, struct lane *l);
 /* The lane has been suspended: its messages wait outside, with the reason. */
 void dispatch_suspend(struct qmgr *q, struct lane *l);
 

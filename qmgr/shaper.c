@@ -162,6 +162,12 @@ bool shaper_may_connect(struct shaper *s, int64_t now)
     return connect_rate_take(&s->connecting, &b, now);
 }
 
+void shaper_may_not_connect(struct shaper *s, int64_t now)
+{
+    const struct connect_bounds b = connect_bounds(s);
+    connect_rate_result(&s->connecting, &b, true, 0, now);
+}
+
 void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now)
 {
     const struct connect_bounds b = connect_bounds(s);
@@ -285,6 +291,11 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
         return !idle && shaper_go_away(s, r, now);
     }
     return false;
+}
+
+bool shaper_told_to_go(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    return s->suspended_until <= now && shaper_go_away(s, r, now);
 }
 
 /* ---- by hand, and over restarts ------------------------------------------------------------ */

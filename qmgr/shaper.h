@@ -93,6 +93,7 @@ struct shaper_report {
     uint64_t greeting;     /* microseconds from connecting to the greeting; 0: unknown */
     uint32_t connections;  /* that were opened for it */
     bool may_connect;      /* what shaper_may_connect has said */
+    bool of_all;           /* the signal is about all sources of the provider: whole.h */
     enum shaper_trial trial;
     uint16_t rule; /* number of the rule that said so, + 1; 0: none */
 };
@@ -181,12 +182,17 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when);
 void shaper_started(struct shaper *s, uint32_t recipients, int64_t now);
 /* After shaper_started: whether that delivery may open a connection. */
 bool shaper_may_connect(struct shaper *s, int64_t now);
+/* After it has said yes: the delivery may not, for another reason. */
+void shaper_may_not_connect(struct shaper *s, int64_t now);
 /* It was not tried, for want of a connection: it will be started again. */
 void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now);
 /* New connections a second that are allowed; 0: any. */
 double shaper_connection_rate(const struct shaper *s);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* Another lane's delivery was told that this one, too, shall stay away (r->time, r->rule).
+ * True if the lane has just been suspended. */
+bool shaper_told_to_go(struct shaper *s, const struct shaper_report *r, int64_t now);
 /* Whether a cut of the rate is on trial; ends that: the cut stays. */
 static inline bool shaper_on_trial(const struct shaper *s)
 {

@@ -8,6 +8,7 @@
 #include "qmgr/qmgr.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sources.h"
+#include "qmgr/whole.h"
 #include "rules/rules.h"
 
 static void put_number(struct buf *b, const char *name, double value)
@@ -93,6 +94,10 @@ void lane_state(struct lane *l, int64_t now, struct lane_state *out)
         out->words = rate         ? "waiting for the rate"
                      : connection ? "waiting until a new connection is allowed"
                                   : "the daily cap is used up";
+    } else if (whole_holds(l, now, &out->when)) {
+        out->room = out->when ? SHAPER_LATER : SHAPER_FULL;
+        out->code = "all_sources";
+        out->words = "waiting for the limits over all source addresses of its provider";
     } else if (strain_is(&s->strain)) {
         out->words = "open, but it takes long to answer: no growth";
     } else if (s->beyond) {
@@ -212,7 +217,15 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
 
 /* ---- log and events -------------------------------------------------------------------- */
 
-static void log_change(const struct qmgr *q, const struct lane *l, const struct shaper_event *e)
+/* Whose limits have changed. */
+struct changed {
+    const struct shaper *shaper;
+    const char *name, *more; /* of the destination; ", all sources" */
+    struct slice source;
+    const struct answer *last; /* its last refusal, or NULL */
+};
+
+static void log_change(const struct qmgr *q, const struct changed *c, const struct shaper_event *e)
 {
     const struct rule *rule =
         e->rule && q->shaping.rules ? rules_at(q->shaping.rules, e->rule - 1u) : NULL;
@@ -224,34 +237,49 @@ static void log_change(const struct qmgr *q, const struct lane *l, const struct 
     if (rule)
         buf_printf(&text, ", rule %s (%s:%d)", rule->name, rule->file, rule->line);
     bool caused = e->change != SHAPER_OPEN_AGAIN && e->change != SHAPER_RATE_BEYOND;
-    if (caused && l->last && e->change < SHAPER_SUSPENDED_BY_HAND) {
+    if (caused && c->last && e->change < SHAPER_SUSPENDED_BY_HAND) {
         buf_addstr(&text, ": ");
-        answer_describe(l->last, &text);
+        answer_describe(c->last, &text);
     }
-    log_info("shaping %s: %s: %.*s", log_esc(slice_str(l->group->name)),
+    log_info("shaping %s%s: %s: %.*s", log_esc(slice_str(c->name)), c->more,
              shaper_change_name(e->change), SLICE_ARG(buf_slice(&text)));
     buf_free(&text);
 }
 
-void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from)
+static void tell_changes(struct qmgr *q, const struct changed *c, uint8_t from)
 {
-    const struct shaper *s = &l->shaper;
-    char source[LANE_SOURCE_MAX];
+    const struct shaper *s = c->shaper;
     if ((uint8_t)(s->events_next - from) > SHAPER_EVENTS)
         from = (uint8_t)(s->events_next - SHAPER_EVENTS);
     for (; from != s->events_next; from++) {
         const struct shaper_event *e = &s->events[from % SHAPER_EVENTS];
         struct buf *b = events_begin(q, "shaping");
-        log_change(q, l, e);
+        log_change(q, c, e);
         if (!b)
             continue;
-        json_str(b, "destination", slice_str(l->group->name));
-        json_str(b, "source", lane_source(l, source));
+        json_str(b, "destination", slice_str(c->name));
+        json_str(b, "source", c->source);
         put_event(q, e, b);
-        if (e->rule && l->last) {
-            json_int(b, "code", l->last->code);
-            json_str(b, "text", answer_text(l->last));
+        if (e->rule && c->last) {
+            json_int(b, "code", c->last->code);
+            json_str(b, "text", answer_text(c->last));
         }
         events_end(b);
     }
+}
+
+void events_shaping(struct qmgr *q, const struct lane *l, uint8_t from)
+{
+    char source[LANE_SOURCE_MAX];
+    if (from == l->shaper.events_next)
+        return;
+    tell_changes(q,
+                 &(struct changed){&l->shaper, l->group->name, "", lane_source(l, source), l->last},
+                 from);
+}
+
+void events_shaping_all(struct qmgr *q, const struct shaper *s, const char *name,
+                        const struct answer *last, uint8_t from)
+{
+    tell_changes(q, &(struct changed){s, name, ", all sources", SLICE("all"), last}, from);
 }

@@ -253,6 +253,13 @@ bool verdict_goes_first(const struct job *j)
 
 /* ---- recipients ------------------------------------------------------------------------------ */
 
+/* Whether a reply that is worded as if it were for now has come often enough. */
+static bool believed(const struct job *j, const struct ipc_outcome *o, const struct rule *rule)
+{
+    unsigned attempts = j->m->env->recipients[o->index].attempts + 1u;
+    return rule->scope != RULES_OF_RECIPIENT || attempts >= rule->after;
+}
+
 void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
                        struct fate *fate)
 {
@@ -261,7 +268,7 @@ void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *
     *fate = (struct fate){0};
     if (rule && rule->outcome == RULES_RETRY && o->status == OUTCOME_FAILED)
         o->status = OUTCOME_DEFERRED;
-    else if (rule && rule->outcome == RULES_FAIL)
+    else if (rule && rule->outcome == RULES_FAIL && believed(j, o, rule))
         o->status = OUTCOME_FAILED;
     if (o->status == OUTCOME_SENT)
         taken_after_all(j, o);

@@ -83,6 +83,7 @@ void verdict_by_rule(struct qmgr *q, const struct job *j, const struct rule *rul
         r->signal = SHAPER_OK; /* the destination works, for the others */
         return;
     }
+    r->of_all = rule->scope == RULES_OF_PROVIDER;
     r->factor = rule->factor;
     r->value = rule->action == RULES_SET ? rule->value : 0;
     r->time = rule->time / q->s->config->shaping_time_divisor;

@@ -25,10 +25,16 @@ static cfg_opt_t *options(void)
         CFG_INT("account_connections", 0, CFGF_NODEFAULT),                                         \
         CFG_INT("daily_cap", 0, CFGF_NODEFAULT), CFG_STR("idle_time", NULL, CFGF_NODEFAULT),       \
         CFG_STR("tls", NULL, CFGF_NODEFAULT)
+#define TOTALS                                                                                     \
+    CFG_INT("total_connections", 0, CFGF_NODEFAULT),                                               \
+        CFG_STR("total_message_rate", NULL, CFGF_NODEFAULT),                                       \
+        CFG_STR("total_connection_rate", NULL, CFGF_NODEFAULT)
     enum { TITLED = CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES };
     static cfg_opt_t source[] = {LIMITS, CFG_END()};
     static cfg_opt_t place[] = {LIMITS, CFG_SEC("source", source, TITLED), CFG_END()};
+    static cfg_opt_t everyone[] = {LIMITS, TOTALS, CFG_SEC("source", source, TITLED), CFG_END()};
     static cfg_opt_t provider[] = {LIMITS,
+                                   TOTALS,
                                    CFG_SEC("source", source, TITLED),
                                    CFG_STR_LIST("mx", NULL, CFGF_NODEFAULT),
                                    CFG_STR_LIST("hosts", NULL, CFGF_NODEFAULT),
@@ -58,7 +64,7 @@ static cfg_opt_t *options(void)
                                CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT),
                                CFG_END()};
     static cfg_opt_t top[] = {CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
-                              CFG_SEC("default", place, CFGF_NONE),
+                              CFG_SEC("default", everyone, CFGF_NONE),
                               CFG_SEC("provider", provider, TITLED),
                               CFG_SEC("site", place, TITLED),
                               CFG_SEC("domain", place, TITLED),
@@ -66,6 +72,7 @@ static cfg_opt_t *options(void)
                               CFG_BOOL(END_MARK, cfg_false, CFGF_NONE),
                               CFG_END()};
 #undef LIMITS
+#undef TOTALS
     return top;
 }
 
@@ -162,6 +169,16 @@ static int take_limits(cfg_t *s, struct rules_limits *l, struct err *e)
     return 0;
 }
 
+/* Over all sources: of default and providers, which is where such limits are known. */
+static int take_totals(cfg_t *s, struct rules_limits *l, struct err *e)
+{
+    if (take_count(s, "total_connections", &l->total_connections, e) < 0 ||
+        take_rate(s, "total_message_rate", &l->total_message_rate, e) < 0 ||
+        take_rate(s, "total_connection_rate", &l->total_connection_rate, e) < 0)
+        return -1;
+    return 0;
+}
+
 static char *lower(const char *text)
 {
     char *copy = xstrdup(text);
@@ -211,6 +228,8 @@ static int add_section(struct section_list *list, cfg_t *s, struct err *e)
         return -1;
     if (strcmp(s->name, "provider") != 0)
         return 0;
+    if (take_totals(s, &out->limits, e) < 0)
+        return -1;
     out->mx = take_list(s, "mx");
     out->hosts = take_list(s, "hosts");
     out->domains = take_list(s, "domains");
@@ -342,6 +361,10 @@ static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
                    "switch is about the source: scope = \"account\" or \"dkim\" takes slow, "
                    "set or suspend",
                    "");
+    if (r->scope == RULES_OF_PROVIDER && r->action == RULES_SWITCH)
+        return bad(s, e,
+                   "switch is about the source: scope = \"provider\" takes slow, set or suspend",
+                   "");
     if (of_sender && (r->action == RULES_SLOW || r->action == RULES_SET) &&
         r->dimension != RULES_RATE)
         return bad(s, e, "an account or domain is slowed in its rate: dimension = \"rate\"", "");
@@ -349,7 +372,8 @@ static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
         return bad(s, e, "a reply about the recipient cannot change limits", "");
     if (r->greylist && (r->scope != RULES_OF_RECIPIENT || r->retry_after <= 0))
         return bad(s, e, "greylist needs scope = \"recipient\" and retry_after", "");
-    if (r->after > 0 && r->period <= 0)
+    bool attempts = r->scope == RULES_OF_RECIPIENT && r->outcome == RULES_FAIL;
+    if (r->after > 0 && r->period <= 0 && !attempts)
         return bad(s, e, "after needs a period: within", "");
     if (r->fraction > 0 && r->samples == 0)
         return bad(s, e, "fraction needs samples", "");
@@ -422,7 +446,8 @@ static int take_all(struct rules *r, cfg_t *top, struct err *e)
     static const char *const kinds[] = {"provider", "site", "domain"};
     struct section_list *lists[] = {&r->providers, &r->sites, &r->domains};
     cfg_t *everyone = cfg_getsec(top, "default");
-    if (everyone && take_limits(everyone, &r->everyone.limits, e) < 0)
+    if (everyone && (take_limits(everyone, &r->everyone.limits, e) < 0 ||
+                     take_totals(everyone, &r->everyone.limits, e) < 0))
         return -1;
     if (everyone && cfg_size(everyone, "source") > 0) {
         if (r->everyone.sources)

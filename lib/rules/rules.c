@@ -223,6 +223,9 @@ static void inherit(struct rules_limits *to, const struct rules_limits *from)
     TAKE(message_rate);
     TAKE(start_rate);
     TAKE(connection_rate);
+    TAKE(total_message_rate);
+    TAKE(total_connection_rate);
+    TAKE(total_connections);
     TAKE(connections);
     TAKE(account_connections);
     TAKE(start_connections);
@@ -298,11 +301,13 @@ static bool stricter(const struct rule *a, const struct rule *b)
     return a->time > b->time;
 }
 
-enum rank { RANK_OWN, RANK_EVERYONE, RANK_FALLBACK, RANKS };
+enum rank { RANK_OWN, RANK_EVERYONE, RANK_OWN_FALLBACK, RANK_FALLBACK, RANKS };
 
 static enum rank rank_of(const struct rule *rule)
 {
-    return rule->provider ? RANK_OWN : rule->fallback ? RANK_FALLBACK : RANK_EVERYONE;
+    if (rule->fallback)
+        return rule->provider ? RANK_OWN_FALLBACK : RANK_FALLBACK;
+    return rule->provider ? RANK_OWN : RANK_EVERYONE;
 }
 
 const struct rule *rules_match(struct rules *r, const struct rules_reply *reply)

@@ -9,8 +9,8 @@
  * level what is said for one source address goes before what is said for all.
  *
  * Rules say what a reply speaks of. Those of the provider go before those for
- * everyone; of several that match, the strictest holds. A pattern that exceeds
- * PCRE2's match limits is skipped, and reported.
+ * everyone, and fallbacks after all others; of several that match, the strictest holds. A pattern
+ * that exceeds PCRE2's match limits is skipped, and reported.
  */
 #ifndef POSTERN_RULES_RULES_H
 #define POSTERN_RULES_RULES_H
@@ -45,6 +45,9 @@ struct rules_limits {
     double message_rate;    /* recipients a second: never more */
     double start_rate;      /* the same, to begin with */
     double connection_rate; /* new connections a second */
+    /* the same over all source addresses of a provider: of default and provider sections */
+    double total_message_rate, total_connection_rate;
+    uint32_t total_connections;
     uint32_t connections, start_connections;
     uint32_t messages_per_connection, recipients_per_message;
     uint32_t account_connections; /* of one account while others wait */
@@ -114,13 +117,14 @@ struct rule {
     enum rules_scope scope;
     enum rules_action action;
     enum rules_outcome outcome;
-    bool alert, fallback; /* fallback: only where no other rule for everyone matches */
+    bool alert, fallback; /* fallback: only where no rule without it matches */
     bool greylist;        /* the recipient will be taken later, and only later */
     double factor;        /* SLOW: what remains of the limit, 0 to 1 */
     double value;         /* SET: the limit */
     int64_t time;         /* SUSPEND, SWITCH: microseconds */
     int64_t retry_after;  /* microseconds until the recipients are tried again; 0: as usual */
-    /* acts from the n-th time in a period on, or when that fraction of the recent
+    /* acts from the n-th time in a period on (with scope "recipient" and outcome "fail" it is
+     * the recipient's attempts that count), or when that fraction of the recent
      * attempts got such replies */
     unsigned after;
     int64_t period;

@@ -1,0 +1,287 @@
+#include "qmgr/whole.h"
+
+#include <stdlib.h>
+
+#include "core/json.h"
+#include "core/mem.h"
+#include "qmgr/shaping_show.h"
+#include "rules/rules.h"
+
+enum { CONNECTIONS_FREE = 1000000 }; /* as many as the lanes allow */
+
+static struct slice key_of(const void *value)
+{
+    return slice_str(((const struct whole *)value)->key);
+}
+
+void wholes_init(struct qmgr *q)
+{
+    map_init(&q->shaping.wholes, key_of);
+}
+
+/* ---- which one ----------------------------------------------------------------------- */
+
+static bool find_limits(const struct qmgr *q, const struct group *g, struct shaper_limits *out)
+{
+    const struct config *c = q->s->config;
+    double divisor = (double)c->shaping_time_divisor;
+    struct rules_place place = {g->provider, g->provider_index, NULL, NULL};
+    struct rules_limits limits = {0};
+    if (q->shaping.rules)
+        rules_limits(q->shaping.rules, &place, SLICE(""), &limits);
+    if (g->own && !g->provider && !g->site && !g->domain) /* as in groups.c */
+        limits = (struct rules_limits){0};
+    uint32_t most = limits.total_connections ? limits.total_connections : CONNECTIONS_FREE;
+    memset(out, 0, sizeof *out);
+    *out = (struct shaper_limits){
+        .concurrency = most,
+        .initial = most,
+        .cohorts = 1,
+        .suspend = c->destination_suspend_time * CLOCK_SECOND,
+        .suspend_max = c->maximal_backoff_time * CLOCK_SECOND,
+        .unreachable_max = c->minimal_backoff_time * CLOCK_SECOND,
+        .rate = limits.total_message_rate * divisor,
+        .connection_rate = limits.total_connection_rate * divisor,
+    };
+    shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
+    return most < CONNECTIONS_FREE || out->rate > 0 || out->connection_rate > 0;
+}
+
+static uint32_t under_way(const struct group *g)
+{
+    uint32_t all = 0;
+    list_each(&g->lanes, n) all += container_of(n, struct lane, of_group)->in_flight;
+    return all;
+}
+
+static void join(struct qmgr *q, struct group *g, const struct shaper_limits *limits)
+{
+    char *key = g->provider ? xasprintf("provider %s", g->provider) : xstrdup(g->key);
+    struct whole *w = map_get(&q->shaping.wholes, slice_str(key));
+    if (w) {
+        free(key);
+    } else {
+        w = xcalloc(1, sizeof *w);
+        w->key = key;
+        w->name = xstrdup(g->provider ? g->provider : g->name);
+        w->limits = *limits;
+        list_init(&w->waiting);
+        shaper_init(&w->shaper, &w->limits);
+        map_put(&q->shaping.wholes, w);
+    }
+    w->refs++;
+    w->shaper.in_flight += under_way(g);
+    g->whole = w;
+}
+
+void whole_join(struct qmgr *q, struct group *g)
+{
+    struct shaper_limits limits;
+    bool limited = find_limits(q, g, &limits);
+    if (limited || g->provider)
+        join(q, g, &limits);
+}
+
+void whole_leave(struct qmgr *q, struct group *g)
+{
+    struct whole *w = g->whole;
+    g->whole = NULL;
+    if (!w || --w->refs > 0)
+        return;
+    map_remove(&q->shaping.wholes, key_of(w));
+    free(w->key);
+    free(w->name);
+    free(w);
+}
+
+/* What was learned holds within other bounds, too. */
+static void reload(struct qmgr *q, const struct group *g)
+{
+    struct whole *w = g->whole;
+    struct shaper *s = &w->shaper;
+    bool free_before = w->limits.concurrency >= CONNECTIONS_FREE;
+    (void)find_limits(q, g, &w->limits);
+    double bound = w->limits.rate;
+    if (s->failed_rate <= 0 || (bound > 0 && s->rate > bound))
+        s->rate = bound > 0 ? bound : 1e6;
+    if (free_before || !s->window_failed)
+        s->window = w->limits.concurrency;
+}
+
+void wholes_reload(struct qmgr *q)
+{
+    size_t cursor = 0;
+    struct group *g;
+    while ((g = map_next(&q->shaping.groups, &cursor)))
+        if (g->whole)
+            reload(q, g);
+        else
+            whole_join(q, g);
+}
+
+/* ---- deliveries ---------------------------------------------------------------------- */
+
+enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when)
+{
+    struct whole *w = l->group->whole;
+    int64_t later = 0;
+    enum shaper_room room = shaper_room(&l->shaper, q->now, when);
+    if (!w || room != SHAPER_GO)
+        return room;
+    room = shaper_room(&w->shaper, q->now, &later);
+    if (room == SHAPER_GO) {
+        list_remove(&l->of_whole);
+        return SHAPER_GO;
+    }
+    if (wants && list_empty(&l->of_whole))
+        list_push(&w->waiting, &l->of_whole);
+    if (room != SHAPER_FULL && !list_empty(&w->waiting)) {
+        struct lane *first = container_of(w->waiting.next, struct lane, of_whole);
+        heap_set(&q->dispatch.wakes, &first->wake, later);
+    }
+    return SHAPER_FULL;
+}
+
+void whole_wake(struct qmgr *q, const struct lane *l)
+{
+    struct whole *w = l->group->whole;
+    int64_t when;
+    if (!w)
+        return;
+    while (!list_empty(&w->waiting)) {
+        struct lane *first = container_of(w->waiting.next, struct lane, of_whole);
+        enum shaper_room room = shaper_room(&w->shaper, q->now, &when);
+        if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
+            heap_set(&q->dispatch.wakes, &first->wake, when);
+        if (room != SHAPER_GO)
+            return;
+        list_remove(&first->of_whole);
+        if (dispatch_wake(q, first))
+            return; /* when that delivery has started it is the next one's turn */
+    }
+}
+
+bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may_connect)
+{
+    struct whole *w = l->group->whole;
+    if (!w)
+        return may_connect;
+    shaper_started(&w->shaper, recipients, q->now);
+    if (!may_connect || shaper_may_connect(&w->shaper, q->now))
+        return may_connect;
+    shaper_may_not_connect(&l->shaper, q->now);
+    return false;
+}
+
+static bool is_cut(enum shaper_signal signal)
+{
+    return signal == SHAPER_TOO_FAST || signal == SHAPER_TOO_MANY || signal == SHAPER_TOO_MUCH ||
+           signal == SHAPER_TOO_OFTEN;
+}
+
+/* The provider told all our addresses to stay away: the lanes of the others, too. */
+static void all_go_away(struct qmgr *q, const struct lane *but, const struct shaper_report *r)
+{
+    list_each_safe(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (l == but || l->group->whole != but->group->whole)
+            continue;
+        uint8_t events = l->shaper.events_next;
+        bool suspended = shaper_told_to_go(&l->shaper, r, q->now);
+        if (suspended && but->last) {
+            answer_unref(l->last);
+            l->last = answer_ref(but->last);
+        }
+        events_shaping(q, l, events);
+        if (suspended)
+            dispatch_suspend(q, l);
+    }
+}
+
+struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct shaper_report *r)
+{
+    struct shaper_report own = *r, all = *r;
+    if (!l->group->whole && r->of_all) { /* the first rule that speaks of it */
+        struct shaper_limits limits;
+        (void)find_limits(q, l->group, &limits);
+        join(q, l->group, &limits);
+        l->group->whole->shaper.in_flight++; /* this one */
+    }
+    struct whole *w = l->group->whole;
+    if (!w)
+        return own;
+    uint8_t events = w->shaper.events_next;
+    if (!r->of_all || r->signal == SHAPER_TOO_LONG)
+        all.signal = r->signal == SHAPER_OK ? SHAPER_OK : SHAPER_NEUTRAL;
+    else if (is_cut(r->signal))
+        own.signal = SHAPER_NEUTRAL;
+    all.use_count = all.taken_count = all.closed_after = 0; /* of one connection */
+    all.latency = all.greeting = 0;
+    all.trial = SHAPER_NO_TRIAL;
+    (void)shaper_finished(&w->shaper, &all, q->now);
+    events_shaping_all(q, &w->shaper, w->name, l->last, events);
+    if (r->of_all && r->signal == SHAPER_GO_AWAY)
+        all_go_away(q, l, r);
+    return own;
+}
+
+void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients)
+{
+    if (l->group->whole)
+        shaper_returned(&l->group->whole->shaper, recipients, q->now);
+}
+
+bool whole_holds(const struct lane *l, int64_t now, int64_t *when)
+{
+    *when = 0;
+    if (!l->group->whole)
+        return false;
+    struct shaper s = l->group->whole->shaper; /* a copy: to look is not to want */
+    enum shaper_room room = shaper_room(&s, now, when);
+    if (room == SHAPER_FULL)
+        *when = 0;
+    return room != SHAPER_GO;
+}
+
+/* ---- by hand, and to show ----------------------------------------------------------------- */
+
+void whole_resume(struct lane *l)
+{
+    if (l->group->whole)
+        shaper_unsuspend(&l->group->whole->shaper);
+}
+
+void whole_reset(struct lane *l)
+{
+    struct whole *w = l->group->whole;
+    if (!w)
+        return;
+    uint32_t in_flight = w->shaper.in_flight;
+    shaper_init(&w->shaper, &w->limits);
+    w->shaper.in_flight = in_flight;
+}
+
+void whole_show(struct qmgr *q, const struct group *g, struct buf *b)
+{
+    const struct whole *w = g->whole;
+    if (!w)
+        return;
+    const struct shaper *s = &w->shaper;
+    json_member(b, "all_sources");
+    json_str(b, "of", slice_str(w->name));
+    json_int(b, "in_flight", s->in_flight);
+    if (shaper_window(s) < CONNECTIONS_FREE)
+        json_int(b, "concurrency", shaper_window(s));
+    if (s->rate < 1e6)
+        json_seconds(b, "rate", (int64_t)(s->rate * (double)CLOCK_SECOND));
+    if (s->failed_rate > 0)
+        json_seconds(b, "rate_failed", (int64_t)(s->failed_rate * (double)CLOCK_SECOND));
+    if (shaper_connection_rate(s) > 0)
+        json_seconds(b, "connection_rate",
+                     (int64_t)(shaper_connection_rate(s) * (double)CLOCK_SECOND));
+    if (s->suspended_until > q->now)
+        json_seconds(b, "suspended_for", s->suspended_until - q->now);
+    json_bool(b, "probing", s->probing);
+    json_end(b);
+}

@@ -1,0 +1,51 @@
+/*
+ * Wholes: limits over all source addresses of a provider together, of a destination
+ * without a provider for that one. What holds there is configured (total_connections,
+ * total_message_rate, total_connection_rate), or learned where rules have the scope
+ * "provider": the same controller (shaper.h) a second time, that deliveries pass after
+ * their lane's.
+ *
+ * A lane that has room itself waits at its whole: these lanes take turns.
+ */
+#ifndef POSTERN_QMGR_WHOLE_H
+#define POSTERN_QMGR_WHOLE_H
+
+#include "qmgr/qmgr.h"
+
+struct whole {
+    struct shaper shaper;
+    struct shaper_limits limits;
+    struct list waiting; /* lanes, by of_whole: longest first */
+    char *key, *name;    /* of the map; for people */
+    uint32_t refs;       /* groups */
+};
+
+void wholes_init(struct qmgr *q);
+/* Gives a new group its whole, if it has a provider or there are such limits. */
+void whole_join(struct qmgr *q, struct group *g);
+void whole_leave(struct qmgr *q, struct group *g);
+/* Other limits. */
+void wholes_reload(struct qmgr *q);
+
+/* May a delivery of the lane start? As shaper_room, for both. Where the lane has to wait for
+ * the whole alone it says SHAPER_FULL, and whole_wake wakes it; `wants`: something does wait
+ * there. */
+enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when);
+/* A delivery of the lane starts; may_connect is the lane's answer. Returns that of both. */
+bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may_connect);
+/* It is over. Returns what is left to be said of the lane. */
+struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct shaper_report *r);
+/* It was not tried, for want of a connection. */
+void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients);
+/* Wakes who waits there, as far as there is room. */
+void whole_wake(struct qmgr *q, const struct lane *l);
+
+/* Whether it has no room, whoever asks; *when: until then, 0: until a delivery is over. */
+bool whole_holds(const struct lane *l, int64_t now, int64_t *when);
+/* By hand: ends a suspension; forgets what was learned. */
+void whole_resume(struct lane *l);
+void whole_reset(struct lane *l);
+/* Appends a member "all_sources", if the group has a whole. */
+void whole_show(struct qmgr *q, const struct group *g, struct buf *b);
+
+#endif
