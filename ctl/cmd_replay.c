@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "ctl/ctl.h"
 #include "rules/rules.h"
+#include "rules/tally.h"
 
 enum {
     SAMPLES = 3,
@@ -27,7 +28,11 @@ struct pair {
 struct replay {
     struct ctl *ctl;
     struct rules *sets[SETS];
-    unsigned long *counts[SETS]; /* by rules_index */
+    unsigned long *counts[SETS];  /* by rules_index: times that it would have acted */
+    unsigned long *matches[SETS]; /* the same: times that it matched */
+    struct tallies *tallies[SETS];
+    char *last;  /* the delivery that the last event was of: several recipients have one */
+    int64_t now; /* time of the last event */
     struct map pairs;
     unsigned samples;
     unsigned long lines, bad_lines, attempts, refusals, other_differences, nobody[SETS];
@@ -57,13 +62,19 @@ static enum rules_stage stage_of(const json_t *event)
     return RULES_RCPT;
 }
 
-static const struct rule *match(struct rules *set, const json_t *event)
+static struct rules_place find_place(struct rules *set, const json_t *event)
 {
-    struct slice to = text_of(event, "to"), host = text_of(event, "mx"),
-                 status = text_of(event, "status");
+    struct slice to = text_of(event, "to"), host = text_of(event, "mx");
     struct rules_place place;
     size_t at = slice_rchr(to, '@');
     rules_place(set, &host, host.len > 0, at < to.len ? slice_from(to, at + 1) : to, &place);
+    return place;
+}
+
+static const struct rule *match(struct rules *set, const struct rules_place *place,
+                                const json_t *event)
+{
+    struct slice status = text_of(event, "status");
     if (slice_ends(status, SLICE(".0.0"))) /* what the log says where the reply said nothing */
         status = SLICE("");
     struct rules_reply reply = {.stage = stage_of(event),
@@ -71,8 +82,68 @@ static const struct rule *match(struct rules *set, const json_t *event)
                                     (unsigned)json_integer_value(json_object_get(event, "code")),
                                 .enhanced = status,
                                 .text = text_of(event, "text"),
-                                .provider = place.provider_index};
+                                .provider = place->provider_index};
     return rules_match(set, &reply);
+}
+
+/* ---- counting, as the queue manager does -------------------------------------------------- */
+
+/* What is counted together: what the scope names. The log has no signing domain: the
+ * sender's stands for it. */
+static uint64_t place_of(const struct rules_place *p, enum rules_scope scope, const json_t *event)
+{
+    struct slice host = text_of(event, "mx"), who = SLICE(""), from = text_of(event, "from");
+    size_t at = slice_rchr(from, '@');
+    struct slice domain = at < from.len ? slice_from(from, at + 1) : from;
+    if (scope == RULES_OF_SOURCE)
+        who = text_of(event, "source");
+    else if (scope == RULES_OF_ACCOUNT)
+        who = text_of(event, "account").len ? text_of(event, "account") : domain;
+    else if (scope == RULES_OF_DKIM)
+        who = domain;
+    char *key = xasprintf("%d\n%.*s\n%.*s", (int)scope,
+                          p->provider ? (int)strlen(p->provider) : (int)host.len,
+                          p->provider ? p->provider
+                          : host.ptr  ? host.ptr
+                                      : "",
+                          SLICE_ARG(who));
+    uint64_t place = map_hash(slice_str(key));
+    free(key);
+    return place;
+}
+
+/* Whether this event is of another delivery than the one before. */
+static bool is_new_delivery(struct replay *r, const json_t *event)
+{
+    struct slice id = text_of(event, "id"), host = text_of(event, "mx");
+    char *key = xasprintf("%.*s\n%.*s\n%lld", SLICE_ARG(id), SLICE_ARG(host),
+                          (long long)json_integer_value(json_object_get(event, "attempt")));
+    bool same = id.len > 0 && r->last && strcmp(r->last, key) == 0;
+    free(r->last);
+    r->last = key;
+    return !same;
+}
+
+static void count_attempt(struct replay *r, int set, const struct rules_place *p,
+                          const json_t *event)
+{
+    for (unsigned i = 0, scopes = 0; i < rules_count(r->sets[set]); i++) {
+        const struct rule *rule = rules_at(r->sets[set], i);
+        if (rule->fraction <= 0 || scopes & 1u << rule->scope)
+            continue;
+        scopes |= 1u << rule->scope;
+        tallies_attempt(r->tallies[set], place_of(p, rule->scope, event));
+    }
+}
+
+/* Whether the rule acts, which may be only from the n-th time on, or on a fraction. */
+static bool acts(struct replay *r, int set, const struct rule *rule, const struct rules_place *p,
+                 const json_t *event)
+{
+    if (rule->scope == RULES_OF_RECIPIENT && rule->outcome == RULES_FAIL && rule->after > 1)
+        return json_integer_value(json_object_get(event, "attempt")) >= (json_int_t)rule->after;
+    return tallies_reached(r->tallies[set], rule, rules_index(r->sets[set], rule),
+                           place_of(p, rule->scope, event), 1, r->now);
 }
 
 static void add_sample(const struct replay *r, struct pair *p, const json_t *event)
@@ -115,28 +186,52 @@ static bool alike(const struct rule *a, const struct rule *b)
            a->dimension == b->dimension && a->scope == b->scope && a->outcome == b->outcome &&
            a->time == b->time && a->factor >= b->factor && a->factor <= b->factor &&
            a->value >= b->value && a->value <= b->value && a->retry_after == b->retry_after &&
-           a->greylist == b->greylist;
+           a->greylist == b->greylist && a->after == b->after && a->period == b->period &&
+           a->samples == b->samples && a->fraction >= b->fraction && a->fraction <= b->fraction;
+}
+
+/* What a set makes of a refusal: the rule that acts, or NULL. */
+static const struct rule *judge(struct replay *r, int set, const struct rules_place *place,
+                                const json_t *event, bool new_delivery)
+{
+    const struct rule *rule = match(r->sets[set], place, event);
+    if (!rule) {
+        r->nobody[set]++;
+        return NULL;
+    }
+    unsigned index = rules_index(r->sets[set], rule);
+    bool counts = rule->after > 1 || rule->fraction > 0;
+    r->matches[set][index]++;
+    if (counts && !(new_delivery && acts(r, set, rule, place, event)))
+        return NULL;
+    r->counts[set][index]++;
+    return rule;
 }
 
 static void take_event(struct replay *r, const json_t *event)
 {
     const struct rule *found[SETS];
+    struct rules_place places[SETS];
+    double time = json_number_value(json_object_get(event, "time")) * 1e6;
     const char *name = json_string_value(json_object_get(event, "event"));
     json_int_t code = json_integer_value(json_object_get(event, "code"));
     bool refused = name && (strcmp(name, "deferred") == 0 || strcmp(name, "bounced") == 0);
     if (!refused && !(name && strcmp(name, "delivered") == 0))
         return;
     r->attempts++;
+    if (time > (double)r->now && time < 9e18)
+        r->now = (int64_t)time;
+    bool new_delivery = is_new_delivery(r, event);
+    for (int k = 0; k < SETS; k++) {
+        places[k] = find_place(r->sets[k], event);
+        if (new_delivery)
+            count_attempt(r, k, &places[k], event);
+    }
     if (!refused || json_is_true(json_object_get(event, "local")) || code < 400 || code > 599)
         return;
     r->refusals++;
-    for (int k = 0; k < SETS; k++) {
-        found[k] = match(r->sets[k], event);
-        if (found[k])
-            r->counts[k][rules_index(r->sets[k], found[k])]++;
-        else
-            r->nobody[k]++;
-    }
+    for (int k = 0; k < SETS; k++)
+        found[k] = judge(r, k, &places[k], event, new_delivery);
     if (!alike(found[0], found[1]))
         differ(r, found, event);
 }
@@ -161,6 +256,22 @@ static void read_log(struct replay *r, FILE *log)
 
 /* ---- printing ------------------------------------------------------------------------- */
 
+/* When it does that, where it counts. */
+static void describe_counting(const struct rule *rule, char *out, size_t size)
+{
+    char time[32];
+    int n = 0;
+    *out = '\0';
+    print_age(time, sizeof time, (double)rule->period / 1e6);
+    if (rule->after > 1 && rule->period > 0)
+        n = snprintf(out, size, ", %u times in %s", rule->after, time);
+    else if (rule->after > 1)
+        n = snprintf(out, size, ", from attempt %u on", rule->after);
+    if (rule->fraction > 0 && n >= 0 && (size_t)n < size)
+        snprintf(out + n, size - (size_t)n, ", %.0f%% of %u attempts", 100 * rule->fraction,
+                 rule->samples);
+}
+
 /* What a rule does, in a few words. */
 static void describe(const struct rule *rule, char *out, size_t size)
 {
@@ -182,11 +293,12 @@ static void describe(const struct rule *rule, char *out, size_t size)
     }
 }
 
-static unsigned long count_of(const struct replay *r, int set, const char *name)
+static unsigned long count_of(const struct replay *r, unsigned long *const counts[SETS], int set,
+                              const char *name)
 {
     for (unsigned i = 0; i < rules_count(r->sets[set]); i++)
         if (strcmp(rules_at(r->sets[set], i)->name, name) == 0)
-            return r->counts[set][i];
+            return counts[set][i];
     return 0;
 }
 
@@ -200,20 +312,28 @@ static bool known(struct rules *set, const char *name)
 
 static void print_count(const struct replay *r, const struct rule *rule)
 {
-    char words[RULES_NAME_MAX + 100];
-    unsigned long before = count_of(r, 0, rule->name), after = count_of(r, 1, rule->name);
-    if (before == 0 && after == 0)
+    char words[RULES_NAME_MAX + 100], when[100];
+    unsigned long before = count_of(r, r->counts, 0, rule->name),
+                  after = count_of(r, r->counts, 1, rule->name),
+                  matches[SETS] = {count_of(r, r->matches, 0, rule->name),
+                                   count_of(r, r->matches, 1, rule->name)};
+    if (matches[0] == 0 && matches[1] == 0)
         return;
     describe(rule, words, sizeof words);
+    describe_counting(rule, when, sizeof when);
     if (r->ctl->json) {
-        json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I}", "rule", rule->name, "file",
-                              rule->file, "line", rule->line, "does", words, "before",
-                              (json_int_t)before, "after", (json_int_t)after);
+        json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I}", "rule", rule->name,
+                              "file", rule->file, "line", rule->line, "does", words, "before",
+                              (json_int_t)before, "after", (json_int_t)after, "matched_before",
+                              (json_int_t)matches[0], "matched_after", (json_int_t)matches[1]);
         print_json_line(o);
         json_decref(o);
         return;
     }
-    printf("%9lu %9lu  %s (%s:%d)\n", before, after, words, rule->file, rule->line);
+    printf("%9lu %9lu  %s%s (%s:%d)", before, after, words, when, rule->file, rule->line);
+    if (*when)
+        printf("; matched %lu and %lu", matches[0], matches[1]);
+    putchar('\n');
 }
 
 static void print_counts(const struct replay *r)
@@ -307,15 +427,22 @@ static void drop_pair(void *value)
 
 static int run(struct replay *r, FILE *log)
 {
-    for (int k = 0; k < SETS; k++)
+    for (int k = 0; k < SETS; k++) {
         r->counts[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->counts[k]);
+        r->matches[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->matches[k]);
+        r->tallies[k] = tallies_new();
+    }
     map_init(&r->pairs, pair_key);
     read_log(r, log);
     print_all(r);
     map_clear(&r->pairs, drop_pair);
     map_free(&r->pairs);
-    for (int k = 0; k < SETS; k++)
+    for (int k = 0; k < SETS; k++) {
         free(r->counts[k]);
+        free(r->matches[k]);
+        tallies_free(r->tallies[k]);
+    }
+    free(r->last);
     return CTL_OK;
 }
 

@@ -211,6 +211,37 @@ def test_replay_tells_what_other_rules_would_have_done(tmp_path):
     assert p.ctl("shaping", "replay", "--rules", "x", check=False).returncode == 2
 
 
+COUNTING = """
+rule third { code = '^4' text = 'slow down' dimension = "rate" action = "slow" after = 3 within = "1m"
+  matches = {"421 slow down"} }
+rule part { code = '^4' text = 'hm' dimension = "rate" action = "slow" fraction = 0.5 samples = 10
+  matches = {"452 hm"} }
+rule account { code = '^4' text = 'your account' scope = "account" action = "suspend" for = "1h" after = 2
+  within = "1h" matches = {"421 your account"} }
+"""
+
+
+def test_replay_counts_as_the_queue_manager_does(tmp_path):
+    """Four in a minute: two of them act; one an hour: none. Nothing of accounts in turn."""
+    (tmp_path / "in-use.conf").write_text(RULES)
+    (tmp_path / "other.conf").write_text(COUNTING)
+    lines = [event("slow down", time=100 + n, id=f"a{n}") for n in range(4)]
+    lines += [event("slow down", time=5000 + 3600 * n, id=f"b{n}") for n in range(4)]
+    lines += [event("hm" if n % 2 else "fine", 452 if n % 2 else 250, "deferred" if n % 2 else "delivered",
+                    time=50000 + n, id=f"c{n}") for n in range(24)]
+    lines += [event("your account", time=60000 + n, id=f"d{n}", account="shop" if n else "bank") for n in range(3)]
+    (tmp_path / "events.json").write_text("\n".join(lines) + "\n")
+    p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(tmp_path / "in-use.conf"))
+    args = ("shaping", "replay", str(tmp_path / "events.json"), "--rules", str(tmp_path / "other.conf"))
+    found = {x["rule"]: (x["matched_after"], x["after"]) for x in map(json.loads, p.ctl(*args, "--json").splitlines())
+             if "rule" in x}
+    assert found["third"] == (8, 2) and found["account"] == (3, 1), found
+    assert found["part"][0] == 12 and 1 <= found["part"][1] <= 8, found
+    out = p.ctl(*args)
+    assert "third: slow rate, 3 times in 1m (" in out and "; matched 0 and 8" in out
+    assert "part: slow rate, 50% of 10 attempts (" in out
+
+
 def test_events_tell_the_stage(tmp_path):
     """What replay needs to know of a reply is in the event log."""
     server = socket.create_server(("127.0.0.1", 0))
