@@ -114,7 +114,7 @@ struct group {
     char *stable;                   /* the same over restarts */
     char *name;                     /* for people: of the entry, or of the first site */
     char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
-    bool braked;             /* some sender is or was slowed or suspended here: brakes.h */
+    bool braked;                    /* some sender is or was slowed or suspended here: brakes.h */
     bool own;                /* relayhost or a table names it, not the MX records of the domain */
     unsigned provider_index; /* in the present set of rules; 0: none */
     uint32_t refs;           /* sites and lanes */
@@ -167,10 +167,10 @@ struct job {
     int64_t sent_at;       /* monotonic */
     uint32_t count, room, bytes;
     uint8_t state;
-    bool dot;         /* its end of data is being sent */
-    bool may_connect; /* what connect_rate_take has said */
-    bool paid;        /* its brake's token */
-    bool probe;       /* of its brake: others wait for what becomes of it */
+    bool dot;            /* its end of data is being sent */
+    bool may_connect;    /* what connect_rate_take has said */
+    bool paid;           /* its brake's token */
+    bool probe;          /* of its brake: others wait for what becomes of it */
     struct brake *brake; /* in whose line it waits, instead of in its queue; or NULL */
     uint32_t rcpts[];
 };
@@ -379,7 +379,7 @@ struct queue {
     struct account *account; /* with lane and mail_class its key: they stay beside each other */
     struct lane *lane;
     uint8_t mail_class, place;
-    uint8_t debt; /* turns that it leaves to others of its class: it made up that window */
+    uint8_t debt;       /* turns that it leaves to others of its class: it made up that window */
     uint32_t count;     /* of its jobs that were not started, also those in brakes' lines */
     uint32_t in_flight; /* jobs that were started */
     uint32_t window;    /* recipients started since the lane was refused something last */
