@@ -386,11 +386,11 @@ struct import {
     unsigned long line, first;
 };
 
-static int flush(struct import *i)
+/* `more`: it is not the last part, so that quota waits for the others before it counts. */
+static int flush(struct import *i, bool more)
 {
-    if (json_array_size(i->records) == 0)
-        return CTL_OK;
-    json_t *request = json_pack("{s:s,s:o}", "request", "import", "records", i->records);
+    json_t *request =
+        json_pack("{s:s,s:o,s:b}", "request", "import", "records", i->records, "more", more);
     i->records = json_array();
     int status = accounts_ask(i->ctl, request, NULL, NULL, NULL);
     if (status != CTL_OK)
@@ -412,7 +412,7 @@ static int import_line(struct import *i, const char *text, size_t len)
     if (json_array_size(i->records) == 0)
         i->first = i->line;
     json_array_append_new(i->records, record);
-    return json_array_size(i->records) == IMPORT_RECORDS ? flush(i) : CTL_OK;
+    return json_array_size(i->records) == IMPORT_RECORDS ? flush(i, true) : CTL_OK;
 }
 
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
@@ -435,7 +435,7 @@ int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int arg
     while (status == CTL_OK && (len = getline(&text, &size, in)) > 0)
         status = import_line(&i, text, (size_t)len);
     if (status == CTL_OK)
-        status = flush(&i);
+        status = flush(&i, false);
     if (text)
         explicit_bzero(text, size);
     free(text);

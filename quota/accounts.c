@@ -126,12 +126,13 @@ static void end_grant(struct quota *q, struct account *a, const struct grant *g,
     json_object_set_new(j, "used", json_integer((json_int_t)g->used));
     json_object_set_new(j, "over", json_true());
     quota_put_json(batch, T_GRANT, key_slice(&k), j);
-    if (credit) {
-        json_t *fresh = json_pack(
-            "{s:I,s:i,s:s,s:I,s:I,s:s}", "amount", (json_int_t)credit, "used", 0, "unit",
-            g->unit == GRANT_BYTES ? "bytes" : "messages", "from", (json_int_t)g->until, "until",
-            (json_int_t)plan_calendar_end(a->plan, a->plan->credit_until, g->until), "note",
-            "credit of unused volume");
+    /* until the end of the year in which it was bought, not of the one that begins then */
+    int64_t until = plan_calendar_end(a->plan, a->plan->credit_until, g->until - 1);
+    if (credit && until > g->until) {
+        json_t *fresh =
+            json_pack("{s:I,s:i,s:s,s:I,s:I,s:s}", "amount", (json_int_t)credit, "used", 0, "unit",
+                      g->unit == GRANT_BYTES ? "bytes" : "messages", "from", (json_int_t)g->until,
+                      "until", (json_int_t)until, "note", "credit of unused volume");
         key_begin(&k, slice_str(a->name));
         key_number(&k, g->id + 1); /* the same however often it is done */
         quota_put_json(batch, T_GRANT, key_slice(&k), fresh);
@@ -196,6 +197,7 @@ static struct account *account_read(struct quota *q, struct slice name)
     a->began = json_integer_value(json_object_get(j, "began"));
     a->ends = json_integer_value(json_object_get(j, "ends"));
     a->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
+    a->since = json_integer_value(json_object_get(j, "since"));
     a->reported = json_integer_value(json_object_get(j, "reported"));
     a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
     a->any_sender = json_is_true(json_object_get(j, "any_sender"));
@@ -391,6 +393,27 @@ struct party *party_find(struct quota *q, struct account *a, struct slice user)
         book_apply(q);
     read_usage(q, p, period);
     return p;
+}
+
+void party_again(struct quota *q, struct slice owner)
+{
+    struct party *p = map_get(&q->parties, owner);
+    if (!p)
+        return;
+    p->usage.period.start = -1; /* party_find reads it */
+    if (!quota_get(q, T_TALLY, owner) || tally_decode(buf_slice(&q->value), &p->tally) < 0)
+        p->tally = (struct tally){.hour = 0};
+}
+
+void parties_again(struct quota *q, const char *account)
+{
+    list_each(&q->party_lru, n)
+    {
+        const struct party *p = container_of(n, struct party, link);
+        struct slice user = slice_str(p->owner), name = slice_cut(&user, '/');
+        if (slice_eq(name, slice_str(account)))
+            party_again(q, slice_str(p->owner));
+    }
 }
 
 void party_touched(struct quota *q, struct party *p)

@@ -235,6 +235,7 @@ void book_tick(struct quota *q)
 {
     if (!q->book.open.key)
         init(q);
+    book_ready(q);
     book_turn(q); /* counted by itself, such as a spike */
     book_sweep(q);
 }

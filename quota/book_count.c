@@ -22,6 +22,8 @@ static void find_counted(struct quota *q, const struct charge *c, struct counted
     *out = (struct counted){.levels = c->level_count};
     for (unsigned i = 0; i < c->level_count; i++) {
         struct account *a = account_find(q, slice_str(c->levels[i].account));
+        if (a && a->since > c->charged_at)
+            a = NULL;
         out->accounts[i] = a;
         out->parties[i] = a ? party_find(q, a, SLICE("")) : NULL;
     }
@@ -166,6 +168,10 @@ static void check_claim(const struct quota *q, const struct reservation *r, stru
 static void charged_before(struct quota *q, struct entry *x, const struct ipc_charge *in)
 {
     q->book.repeated++;
+    if (x->c.closed_at) { /* it was over, and is in the spool again: kept until it is gone */
+        x->c.closed_at = 0;
+        book_entry_touched(q, x);
+    }
     if ((in->flags & CHARGE_HELD_RATE) && x->c.open)
         book_hold(q, x, x->c.held_until ? x->c.held_until : quota_now());
 }
@@ -230,7 +236,9 @@ static bool settle_one(struct entry *x, uint32_t index, enum charge_state state)
     return true;
 }
 
-static int take_settlement(struct quota *q, const struct ipc_settlement *in, struct err *e)
+/* `gone`: qmgr does not have the message any more. */
+static int take_settlement(struct quota *q, const struct ipc_settlement *in, bool gone,
+                           struct err *e)
 {
     struct counted k;
     uint64_t count = 0;
@@ -256,10 +264,12 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, str
     }
     for (uint32_t i = 0; in->recipients.len == 0 && i < x->c.recipients; i++)
         count += settle_one(x, i, in->state);
+    if (x->c.open == 0 && x->c.closed_at == 0 && (count || gone)) {
+        x->c.closed_at = quota_now();
+        book_entry_touched(q, x);
+    }
     if (count == 0)
         return 0;
-    if (x->c.open == 0)
-        x->c.closed_at = quota_now();
     *(in->state == CHARGE_DELIVERED ? &q->book.delivered : &q->book.refunded) += count;
     count_end(q, x, &k, count, in->state);
     return 0;
@@ -277,7 +287,7 @@ int book_charges(struct quota *q, struct slice body, struct err *e)
         if (take_charge(q, &charge, e) < 0)
             return -1;
     while (ipc_settlement_next(&s, &settlement))
-        if (take_settlement(q, &settlement, e) < 0)
+        if (take_settlement(q, &settlement, false, e) < 0)
             return -1;
     if (c.failed || s.failed)
         return err_set(e, "malformed CHARGES");
@@ -297,11 +307,15 @@ int book_gone(struct quota *q, struct slice body, struct err *e)
     if (q->book.query == 0 || in.tag != q->book.query)
         return err_set(e, "CHARGES_GONE that was not asked for");
     q->book.query = 0;
+    if (!q->book.scanned) /* what is over may be forgotten now */
+        q->book.next_sweep = clock_mono();
+    q->book.scanned = true;
     struct ipc_cursor cursor = ipc_list_cursor(in.ids);
     while (ipc_charge_id_next(&cursor, &id)) {
         struct ipc_settlement all = {.id = id.id, .state = CHARGE_DELIVERED};
-        if (take_settlement(q, &all, e) < 0)
+        if (take_settlement(q, &all, true, e) < 0)
             return -1;
     }
+    q->book.unsynced = true;
     return cursor.failed ? err_set(e, "malformed CHARGES_GONE") : 0;
 }

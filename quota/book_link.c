@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/mem.h"
 #include "quota/book.h"
 
 static int on_noticed(struct quota *q, struct slice body, struct err *e)
@@ -76,6 +77,30 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
         log_warning("the channel to qmgr is gone: %s", why);
     q->book.channel = NULL;
     q->book.query = 0;
+    q->book.scanned = false;
+}
+
+static bool note_any(struct slice key, struct slice value, void *arg)
+{
+    (void)key, (void)value;
+    *(bool *)arg = true;
+    return false;
+}
+
+void book_ready(struct quota *q)
+{
+    struct err e;
+    bool changed = false;
+    if (q->empty && clock_mono() >= q->import_until) {
+        if (kv_walk(q->kv, T_AUDIT, SLICE(""), note_any, &changed, &e) < 0)
+            panic("%s", e.text);
+        q->empty = !changed;
+    }
+    if (q->empty || q->book.ready || !q->book.channel)
+        return;
+    q->book.ready = true;
+    ipc_charges_ready_encode(channel_out(q->book.channel),
+                             &(struct ipc_charges_ready){.credit = BATCH_CREDIT});
 }
 
 void book_peer(struct quota *q, int fd)
@@ -91,9 +116,9 @@ void book_peer(struct quota *q, int fd)
     q->book.pools_told = false;
     q->book.next_sweep = clock_mono() + 2 * CLOCK_SECOND;
     q->book.sweep.len = 0;
-    q->book.looked = false;
+    q->book.looked = q->book.scanned = false;
     q->book.channel = channel_new(q->s->base, fd, "qmgr", &ops, q);
-    ipc_charges_ready_encode(channel_out(q->book.channel),
-                             &(struct ipc_charges_ready){.credit = BATCH_CREDIT});
+    q->book.ready = false;
+    book_ready(q);
     letters_connected(q);
 }

@@ -21,7 +21,7 @@ struct sweep {
     struct buf ids;   /* of a question to qmgr */
     unsigned seen, asked;
     int64_t now;
-    bool end;
+    bool end, waits; /* for qmgr's first answer: something is over that could be forgotten */
 };
 
 static void sweep_one(struct sweep *s, struct slice key, const struct charge *c)
@@ -30,7 +30,11 @@ static void sweep_one(struct sweep *s, struct slice key, const struct charge *c)
     if (x)
         c = &x->c; /* newer than the record */
     if (c->closed_at && s->now - c->closed_at >= CLOSED_SECONDS) {
-        if (x && x->dirty)
+        /* what a power cut took back is charged again before qmgr's first answer, however long
+         * the power was away */
+        if (!s->q->book.scanned)
+            s->waits = true;
+        if (!s->q->book.scanned || (x && x->dirty))
             return;
         if (x)
             book_entry_free(s->q, x);
@@ -77,7 +81,7 @@ static void look_for_old(struct quota *q)
         panic("%s", e.text);
     if (s.batch.len)
         sync_apply(q, buf_slice(&s.batch), NULL, NULL);
-    if (s.asked && q->book.channel) {
+    if ((s.asked || s.waits) && q->book.channel) {
         static uint64_t tag;
         q->book.query = ++tag;
         ipc_charges_query_encode(channel_out(q->book.channel),

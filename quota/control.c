@@ -154,28 +154,31 @@ static void on_durable(void *arg)
     control_done(c, more);
 }
 
-/* Who, when, what: the request without its secrets. */
-static void add_audit(struct client *c, struct buf *batch, const char *what)
+void control_audit(struct client *c, struct buf *batch, const char *what, struct slice text)
 {
     struct quota *q = c->control->q;
     struct key k = {.len = 0};
-    char *text;
-    json_t *copy = json_deep_copy(c->request);
-    json_object_del(copy, "password");
-    json_object_del(copy, "hash");
-    json_object_del(copy, "scram");
-    json_object_del(copy, "records"); /* of an import: counted in `what` */
-    text = json_dumps(copy, JSON_COMPACT);
-    if (text && strlen(text) > AUDIT_TEXT_MAX)
-        text[AUDIT_TEXT_MAX] = '\0';
-    json_t *j = json_pack("{s:I,s:I,s:s,s:s}", "time", (json_int_t)quota_now(), "uid",
-                          (json_int_t)c->uid, "what", what, "request", text ? text : "");
+    json_t *j =
+        json_pack("{s:I,s:I,s:s,s:s%}", "time", (json_int_t)quota_now(), "uid", (json_int_t)c->uid,
+                  "what", what, "request", text.ptr ? text.ptr : "", text.len);
     key_number(&k, (uint64_t)clock_wall());
     key_number(&k, q->audit_number++);
     if (j)
         quota_put_json(batch, T_AUDIT, key_slice(&k), j);
-    log_info("%s: %s by uid %ld", what, json_text(c->request, "request"), c->uid);
     json_decref(j);
+}
+
+/* Who, when, what: the request without its secrets. */
+static void add_audit(struct client *c, struct buf *batch, const char *what)
+{
+    json_t *copy = json_deep_copy(c->request);
+    json_object_del(copy, "password");
+    json_object_del(copy, "hash");
+    json_object_del(copy, "scram");
+    json_object_del(copy, "records"); /* of an import: control_audit tells what they changed */
+    char *text = json_dumps(copy, JSON_COMPACT);
+    control_audit(c, batch, what, slice_first(slice_str(text ? text : ""), (size_t)AUDIT_TEXT_MAX));
+    log_info("%s: %s by uid %ld", what, json_text(c->request, "request"), c->uid);
     json_decref(copy);
     free(text);
 }
@@ -186,6 +189,7 @@ void control_change_with(struct client *c, struct buf *batch, const char *what, 
     json_decref(c->last);
     c->last = more;
     sync_apply(c->control->q, buf_slice(batch), on_durable, control_client_pin(c));
+    book_ready(c->control->q);
 }
 
 void control_change(struct client *c, struct buf *batch, const char *what)

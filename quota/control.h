@@ -42,6 +42,8 @@ struct key *control_position(struct client *c);
 /* Writes a change and the audit record of it; control_done when it is durable.
  * `what` names the thing: "account acme". */
 void control_change(struct client *c, struct buf *batch, const char *what);
+/* An audit record more, with a text in place of the request. */
+void control_audit(struct client *c, struct buf *batch, const char *what, struct slice text);
 /* As control_change, with members for the last line (taken). */
 void control_change_with(struct client *c, struct buf *batch, const char *what, json_t *more);
 

@@ -125,6 +125,7 @@ static int start(struct service *s, struct err *e)
     if (open_database(q, e) < 0)
         return -1;
     accounts_reload(q);
+    q->empty = true; /* until a look at it says otherwise */
     q->sync = sync_new(q, e);
     if (!q->sync || load_ticket_key(q, e) < 0)
         return -1;

@@ -43,6 +43,7 @@ enum {
     RESERVE_SECONDS = 600,   /* a reservation without a charge ends */
     CLOSED_SECONDS = 900,    /* a finished charge is kept, for what a power cut repeats */
     TICKET_MAX = 512,
+    IMPORT_SECONDS = 60,                    /* between two parts of an import that goes on */
     PENDING_MAX = 1000000,                  /* reservations in memory */
     RESERVATIONS_OF_SMTPD = PENDING_MAX / 4 /* one that misbehaves leaves room for others */
 };
@@ -73,6 +74,7 @@ struct account {
     const struct plan *plan; /* never NULL; an unknown name is `plan_unlimited` and told */
     int64_t began, ends;     /* of the plan, seconds; ends 0: never */
     int64_t epoch;           /* changes when its users' sessions shall end (tickets.c) */
+    int64_t since;           /* it was added; charges before that were of another of its name */
     uint8_t status;          /* enum account_status */
     bool any_sender, plan_missing;
     uint8_t mail_class;
@@ -101,6 +103,9 @@ struct account *account_find(struct quota *q, struct slice name);
 int user_find(struct quota *q, struct slice login, struct user *out);
 /* The counts of an account (user empty) or user, in the current period of its plan. */
 struct party *party_find(struct quota *q, struct account *a, struct slice user);
+/* Usage or rates of an owner were replaced in the database; nothing of them was dirty. */
+void party_again(struct quota *q, struct slice owner);
+void parties_again(struct quota *q, const char *account); /* an account and its users */
 void party_touched(struct quota *q, struct party *p);     /* usage and tally changed */
 void account_touched(struct quota *q, struct account *a); /* grants changed */
 /* Forgets what is in memory of an account, after the database was changed. What was
@@ -232,6 +237,10 @@ void gate_tick(struct quota *q);
 /* ---- book.c ------------------------------------------------------------------------------- */
 
 void book_peer(struct quota *q, int fd);
+/* Lets qmgr tell of charges, unless this is an empty database that waits for an import: what
+ * is in the queue belongs to accounts that are not there yet. Called after changes, and now
+ * and then. */
+void book_ready(struct quota *q);
 /* Writes all that was counted: charges with the usage that follows from them, in
  * one transaction. Called before anything that reads or replaces what is in memory,
  * never between a charge and its usage. */
@@ -275,6 +284,7 @@ void control_free(struct control *c);
 
 struct book {
     struct channel *channel; /* qmgr's, or NULL */
+    bool ready;              /* it may send charges */
     bool broke_rules;
     bool pools_told;    /* since the last time that it was told to forget them */
     struct map open;    /* struct entry: charges in memory */
@@ -291,7 +301,8 @@ struct book {
     uint64_t query;         /* tag of the question under way, 0: none */
     struct key sweep;       /* where the search for old charges goes on */
     int64_t next_sweep;
-    bool looked; /* through all of them since qmgr's channel came */
+    bool looked;  /* through all of them since qmgr's channel came */
+    bool scanned; /* qmgr has answered on its channel: it has told of all that is in the spool */
     uint64_t charged, delivered, refunded, repeated, strangers;
 };
 
@@ -326,6 +337,8 @@ struct quota {
     struct buf value; /* for reading */
     unsigned char ticket_key[32];
     uint64_t audit_number;
+    bool empty;           /* nothing was ever changed in the database */
+    int64_t import_until; /* monotonic: an import into it is under way until then, or 0 */
     bool disk_full;
 };
 

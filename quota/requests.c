@@ -200,7 +200,7 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
     if (strcmp(name, "any_sender") == 0)
         return json_is_boolean(value) ? 0 : err_set(e, "any_sender: give true or false.");
     if (strcmp(name, "began") == 0 || strcmp(name, "ends") == 0 || strcmp(name, "created") == 0 ||
-        strcmp(name, "warned") == 0 || strcmp(name, "reported") == 0)
+        strcmp(name, "warned") == 0 || strcmp(name, "reported") == 0 || strcmp(name, "since") == 0)
         return json_is_integer(value) && json_integer_value(value) >= 0
                    ? 0
                    : err_set(e, "%s: give seconds since 1970.", name);
@@ -234,7 +234,7 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
 
 static const char *const account_members[] = {"plan",    "parent", "reference",  "status", "class",
                                               "source",  "note",   "any_sender", "began",  "ends",
-                                              "created", "warned", "reported",   NULL};
+                                              "created", "warned", "reported",   "since",  NULL};
 
 int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e)
 {

@@ -71,8 +71,24 @@ static void set_parent(struct buf *batch, const char *name, const char *before, 
     }
 }
 
+static void remove_behind(struct quota *q, struct buf *batch, enum table t, const struct key *k);
+
+/* What is left of a deleted account of this name is not the new one's. */
+static void remove_counts(struct quota *q, struct buf *batch, const char *name)
+{
+    struct key own, users = {.len = 0};
+    key_begin(&own, slice_str(name));
+    key_add(&users, slice_str(name));
+    kv_remove(batch, T_TALLY, key_slice(&users));
+    key_add(&users, SLICE("/"));
+    remove_behind(q, batch, T_TALLY, &users);
+    remove_behind(q, batch, T_USAGE, &own);
+    remove_behind(q, batch, T_USAGE, &users);
+    remove_behind(q, batch, T_FAILURE, &own);
+}
+
 /* Adds or changes: the same but for what is there before. */
-static void change(struct client *c, const char *name, json_t *record)
+static void change(struct client *c, const char *name, json_t *record, bool added)
 {
     struct quota *q = control_quota(c);
     struct err e;
@@ -93,9 +109,13 @@ static void change(struct client *c, const char *name, json_t *record)
         record_sessions(record, old);
         json_decref(old);
         before_change(q, name);
+        if (added)
+            remove_counts(q, &batch, name);
         set_parent(&batch, name, before, json_text(record, "parent"));
         quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
         control_change(c, &batch, what);
+        if (added)
+            parties_again(q, name);
     }
     free(before);
     buf_free(&batch);
@@ -113,7 +133,10 @@ void account_add(struct client *c)
         return;
     }
     json_int_t now = (json_int_t)quota_now();
-    change(c, name, json_pack("{s:s,s:I,s:I}", "status", "active", "created", now, "began", now));
+    change(c, name,
+           json_pack("{s:s,s:I,s:I,s:I}", "status", "active", "created", now, "began", now, "since",
+                     now),
+           true);
 }
 
 /* An operator has looked at what the spike guard found; `usual` is what it had better know. */
@@ -155,7 +178,7 @@ void account_set(struct client *c)
     char name[ACCOUNT_NAME_MAX + 1];
     json_t *record;
     if (request_account(c, "account", name) && (record = request_existing_account(c, name)))
-        change(c, name, record);
+        change(c, name, record, false);
 }
 
 /* ---- showing ---------------------------------------------------------------------------- */
@@ -217,6 +240,7 @@ void account_show(struct client *c)
     json_t *out = with_name("account", slice_str(name), record);
     json_object_del(out, "warned");
     json_object_del(out, "reported");
+    json_object_del(out, "since");
     member_key(&k, name, 'u', "");
     json_object_set_new(out, "users", names_behind(q, T_MEMBER, &k));
     member_key(&k, name, 'a', "");
@@ -262,8 +286,8 @@ static void remove_behind(struct quota *q, struct buf *batch, enum table t, cons
         panic("%s", e.text);
 }
 
-/* Usage and failures stay for the last report; charges that are still open find no
- * account and are charged to nobody. */
+/* Usage and failures stay for the last report, until an account of this name is added; charges that
+ * are still open find no account and are charged to nobody. */
 void account_delete(struct client *c)
 {
     struct quota *q = control_quota(c);

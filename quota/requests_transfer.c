@@ -2,19 +2,27 @@
  * Export and import, the audit log, the database itself. An export is one record
  * a line: {"type":"account",...}; import takes the same, in any order as long as
  * an account comes before what belongs to it, and is repeatable: what is there is
- * replaced.
+ * replaced, except for charges, which are newer where they are there. What is counted
+ * comes first, so that nothing is counted between an account and its usage.
  */
 #include "core/mem.h"
 #include "quota/prepare.h"
 #include "quota/requests.h"
+#include "quota/transfer_counts.h"
 
 static const struct {
     enum table table;
+    bool counted;            /* transfer_counts.h shows and reads it */
     const char *type, *name; /* of the member that the key is */
 } exported[] = {
-    {T_ACCOUNT, "account", "account"}, {T_USER, "user", "login"},
-    {T_IDENTITY, "domain", "domain"},  {T_GRANT, "grant", "grant"},
-    {T_USAGE, "usage", "owner"},
+    {T_USAGE, true, "usage", NULL},
+    {T_TALLY, true, "rates", NULL},
+    {T_HELD, true, "held", NULL},
+    {T_CHARGE, true, "charge", NULL},
+    {T_ACCOUNT, false, "account", "account"},
+    {T_USER, false, "user", "login"},
+    {T_IDENTITY, false, "domain", "domain"},
+    {T_GRANT, false, "grant", "grant"},
 };
 enum { EXPORTED = sizeof exported / sizeof exported[0] };
 
@@ -49,27 +57,13 @@ static bool on_record(struct slice key, struct slice value, void *arg)
     return true;
 }
 
-static json_t *usage_record(struct slice owner, struct slice value)
-{
-    struct plan_usage u;
-    if (usage_decode(value, &u) < 0)
-        return NULL;
-    return json_pack("{s:s%,s:I,s:I,s:[IIIIIIII],s:I}", "owner", owner.ptr, owner.len, "start",
-                     (json_int_t)u.period.start, "end", (json_int_t)u.period.end, "counts",
-                     (json_int_t)u.charged.messages, (json_int_t)u.charged.bytes,
-                     (json_int_t)u.delivered.messages, (json_int_t)u.delivered.bytes,
-                     (json_int_t)u.refunded.messages, (json_int_t)u.refunded.bytes,
-                     (json_int_t)u.granted.messages, (json_int_t)u.granted.bytes, "alerts",
-                     (json_int_t)u.alerts);
-}
-
 static json_t *show_record(struct client *c, struct slice key, struct slice value)
 {
     unsigned stage = stage_of(c);
     struct slice rest = key, first = slice_cut(&rest, '\0');
     json_t *out = json_pack("{s:s}", "type", exported[stage].type);
-    json_t *record = exported[stage].table == T_USAGE ? usage_record(first, value)
-                                                      : json_loadb(value.ptr, value.len, 0, NULL);
+    json_t *record = exported[stage].counted ? counts_show(exported[stage].table, key, value)
+                                             : json_loadb(value.ptr, value.len, 0, NULL);
     if (!out || !record) {
         json_decref(out);
         json_decref(record);
@@ -82,7 +76,7 @@ static json_t *show_record(struct client *c, struct slice key, struct slice valu
         json_object_set_new(out, "grant", json_integer((json_int_t)key_last_number(key)));
     else if (exported[stage].table == T_IDENTITY)
         json_object_set_new(out, "domain", json_stringn(rest.ptr, rest.len));
-    else if (exported[stage].table != T_USAGE)
+    else if (!exported[stage].counted)
         json_object_set_new(out, exported[stage].name, json_stringn(key.ptr, key.len));
     if (exported[stage].table == T_USER) { /* as user.set wants it */
         json_object_set(out, "hash", json_object_get(record, "password"));
@@ -127,7 +121,65 @@ struct importing {
     json_t *fresh;        /* accounts of this request: they are not in the database yet */
     json_t *users;        /* login names of this request */
     json_t *certificates; /* fingerprints of this request */
+    json_t *owners;       /* whose usage or rates have changed */
+    json_t *changes;      /* texts for the audit log */
 };
+
+/* Members that nobody has set. */
+static bool is_internal(const char *member)
+{
+    return strcmp(member, RECORD_EPOCH) == 0 || strcmp(member, "since") == 0;
+}
+
+/* What a record changes, for the audit log: the names of its members, never what they are. */
+static void note_change(struct importing *i, const char *type, const char *name, json_t *before,
+                        json_t *after)
+{
+    struct buf text = BUF_INIT(AUDIT_TEXT_MAX / 2);
+    const char *member, *between = ": ";
+    json_t *value;
+    (void)buf_printf(&text, "%s %s%s", type, name, before ? "" : " (new)");
+    if (before) {
+        json_object_foreach(after, member, value)
+        {
+            if (is_internal(member) || json_equal(value, json_object_get(before, member)))
+                continue;
+            (void)buf_printf(&text, "%s%s", between, member);
+            between = ", ";
+        }
+        json_object_foreach(before, member, value)
+        {
+            if (is_internal(member) || json_object_get(after, member))
+                continue;
+            (void)buf_printf(&text, "%sno %s", between, member);
+            between = ", ";
+        }
+    }
+    if (!before || *between == ',')
+        json_array_append_new(i->changes, json_stringn(text.data, text.len));
+    buf_free(&text);
+    json_decref(before);
+}
+
+/* The audit log gets all of it, in records of limited length. */
+static void audit_changes(struct client *c, const struct importing *i, struct buf *batch)
+{
+    struct buf text = BUF_INIT(AUDIT_TEXT_MAX);
+    size_t at;
+    json_t *change;
+    json_array_foreach(i->changes, at, change)
+    {
+        size_t len = json_string_length(change);
+        if (text.len && text.len + len + 2 > AUDIT_TEXT_MAX) {
+            control_audit(c, batch, "import", buf_slice(&text));
+            buf_clear(&text);
+        }
+        (void)buf_printf(&text, "%s%s", text.len ? "; " : "", json_string_value(change));
+    }
+    if (text.len)
+        control_audit(c, batch, "import", buf_slice(&text));
+    buf_free(&text);
+}
 
 static bool has_account(const struct importing *i, const char *name)
 {
@@ -156,7 +208,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
     if (rc == 0) {
         json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
         record_sessions(record, old);
-        json_decref(old);
+        note_change(i, "account", name, old, record);
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_true());
         account_forget(i->q, slice_str(name));
@@ -214,6 +266,7 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
+        note_change(i, "user", login, quota_get_json(i->q, T_USER, slice_str(login)), record);
         quota_put_json(i->batch, T_USER, slice_str(login), record);
         json_array_append_new(i->users, json_string(login));
         member_key(&k, account, 'u', login);
@@ -233,6 +286,11 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
         return err_set(e, "domain: is no domain or address.");
     key_begin(&k, slice_str(account));
     key_add(&k, slice_str(domain));
+    if (!quota_get(i->q, T_IDENTITY, key_slice(&k))) {
+        char what[ACCOUNT_NAME_MAX + ADDRESS_TEXT_MAX + 16];
+        snprintf(what, sizeof what, "%s of account %s", domain, account);
+        note_change(i, "domain", what, NULL, NULL);
+    }
     return kv_put(i->batch, T_IDENTITY, key_slice(&k), SLICE("{}"));
 }
 
@@ -252,30 +310,35 @@ static int import_grant(struct importing *i, const json_t *in, struct err *e)
     json_object_del(record, "grant");
     key_begin(&k, slice_str(account));
     key_number(&k, (uint64_t)json_integer_value(json_object_get(in, "grant")));
+    char what[ACCOUNT_NAME_MAX + 40];
+    snprintf(what, sizeof what, "%llu of account %s",
+             (unsigned long long)key_last_number(key_slice(&k)), account);
+    note_change(i, "grant", what, quota_get_json(i->q, T_GRANT, key_slice(&k)), record);
     quota_put_json(i->batch, T_GRANT, key_slice(&k), record);
+    account_forget(i->q, slice_str(account));
     json_decref(record);
     return 0;
 }
 
-static int import_usage(struct importing *i, const json_t *in, struct err *e)
+/* Usage, rates, held, charge. */
+static int import_counts(struct importing *i, const char *type, enum table t, const json_t *in,
+                         struct err *e)
 {
-    struct plan_usage u = {.alerts = (uint32_t)json_integer_value(json_object_get(in, "alerts"))};
-    struct volume *const volumes[] = {&u.charged, &u.delivered, &u.refunded, &u.granted};
-    const json_t *counts = json_object_get(in, "counts");
-    struct slice owner = slice_str(json_text(in, "owner"));
     struct key k;
-    if (owner.len == 0 || owner.len > OWNER_MAX || json_array_size(counts) != 8)
-        return err_set(e, "usage: is not readable.");
-    u.period.start = json_integer_value(json_object_get(in, "start"));
-    u.period.end = json_integer_value(json_object_get(in, "end"));
-    for (size_t n = 0; n < 4; n++) {
-        volumes[n]->messages = (uint64_t)json_integer_value(json_array_get(counts, 2 * n));
-        volumes[n]->bytes = (uint64_t)json_integer_value(json_array_get(counts, 2 * n + 1));
+    struct buf value = BUF_INIT(KV_VALUE_MAX);
+    int rc = counts_read(t, in, &k, &value, e);
+    bool there = rc == 0 && quota_get(i->q, t, key_slice(&k));
+    bool newer = t == T_CHARGE && (there || map_get(&i->q->book.open, key_slice(&k)));
+    if (rc == 0 && !newer && !(there && slice_eq(buf_slice(&i->q->value), buf_slice(&value)))) {
+        const char *name = json_text(in, t == T_USAGE || t == T_TALLY ? "owner" : "id");
+        json_array_append_new(i->changes,
+                              json_sprintf("%s %s%s", type, name, there ? "" : " (new)"));
+        rc = kv_put(i->batch, t, key_slice(&k), buf_slice(&value));
+        if (t == T_USAGE || t == T_TALLY)
+            json_array_append_new(i->owners, json_string(name));
     }
-    key_begin(&k, owner);
-    key_number(&k, (uint64_t)u.period.start);
-    usage_encode(&u, &i->q->value);
-    return kv_put(i->batch, T_USAGE, key_slice(&k), buf_slice(&i->q->value));
+    buf_free(&value);
+    return rc;
 }
 
 static int import_record(struct importing *i, const json_t *in, struct err *e)
@@ -286,12 +349,15 @@ static int import_record(struct importing *i, const json_t *in, struct err *e)
     } types[] = {{"account", import_account},
                  {"user", import_user},
                  {"domain", import_domain},
-                 {"grant", import_grant},
-                 {"usage", import_usage}};
+                 {"grant", import_grant}};
+    const char *type = json_text(in, "type");
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
-        if (strcmp(types[t].type, json_text(in, "type")) == 0)
+        if (strcmp(types[t].type, type) == 0)
             return types[t].take(i, in, e);
-    return err_set(e, "type: give account, user, domain, grant or usage.");
+    for (size_t t = 0; t < EXPORTED; t++)
+        if (exported[t].counted && strcmp(exported[t].type, type) == 0)
+            return import_counts(i, type, exported[t].table, in, e);
+    return err_set(e, "type: give account, user, domain, grant, usage, rates, held or charge.");
 }
 
 /* Their passwords may be others now. */
@@ -302,30 +368,53 @@ static void users_changed(const struct importing *i)
     json_array_foreach(i->users, at, login) login_changed(i->q, json_string_value(login));
 }
 
+/* What memory has of these was counted before the import, which has replaced it. */
+static void counts_changed(const struct importing *i)
+{
+    size_t at;
+    json_t *owner;
+    json_array_foreach(i->owners, at, owner) party_again(i->q, slice_str(json_string_value(owner)));
+}
+
 /* All records of the request, or none. */
 void transfer_import(struct client *c)
 {
     struct quota *q = control_quota(c);
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    struct importing i = {q, &batch, json_object(), json_array(), json_object()};
+    struct importing i = {.q = q,
+                          .batch = &batch,
+                          .fresh = json_object(),
+                          .users = json_array(),
+                          .certificates = json_object(),
+                          .owners = json_array(),
+                          .changes = json_array()};
     struct err e;
     size_t n = 0, count = json_array_size(records);
+    bool more = json_is_true(json_object_get(control_request(c), "more"));
+    q->import_until = more ? clock_mono() + IMPORT_SECONDS * CLOCK_SECOND : 0;
     book_apply(q);
     while (n < count && import_record(&i, json_array_get(records, n), &e) == 0)
         n++;
     if (n < count) {
         control_fail(c, "record %zu: %s", n + 1, e.text);
+    } else if (count == 0) {
+        book_ready(q);
+        control_done(c, json_pack("{s:i}", "records", 0));
     } else {
         char what[64];
         snprintf(what, sizeof what, "%zu records", count);
         users_changed(&i);
         periods_again(q);
         book_pools_changed(q);
+        audit_changes(c, &i, &batch);
         control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
+        counts_changed(&i);
     }
     json_decref(i.fresh);
     json_decref(i.users);
+    json_decref(i.owners);
+    json_decref(i.changes);
     json_decref(i.certificates);
     buf_free(&batch);
 }

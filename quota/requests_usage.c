@@ -84,6 +84,16 @@ static int grant_amount(const json_t *request, uint64_t *amount, const char **un
     return strcmp(*unit, "messages") == 0 || strcmp(*unit, "bytes") == 0 ? 0 : -1;
 }
 
+/* Where what is left of a grant is credited until the year's end, it is for the running period;
+ * else for the year. */
+static int64_t default_until(const struct account *a, const json_t *request)
+{
+    int64_t now = quota_now(), year = plan_calendar_end(a->plan, PERIOD_YEAR, now);
+    bool bought = json_is_true(json_object_get(request, "bought"));
+    struct period running = plan_period_at(a->plan, a->began, now);
+    return bought && a->plan->credit_unit && running.end < year ? running.end : year;
+}
+
 void grant_add(struct client *c)
 {
     struct quota *q = control_quota(c);
@@ -106,13 +116,11 @@ void grant_add(struct client *c)
     if (!request_time(c, "from", a->plan, &from) || !request_time(c, "until", a->plan, &until))
         return;
     if (until == 0)
-        until = plan_calendar_end(a->plan, PERIOD_YEAR, quota_now());
+        until = default_until(a, control_request(c));
     if (until <= quota_now() || until <= from) {
         control_fail(c, "until: the grant would be over before it begins.");
         return;
     }
-    const struct party *p = party_find(q, a, SLICE(""));
-    (void)p;
     if (a->grant_count >= GRANTS_MAX) {
         control_fail(c, "Account %s has %d grants, which is the limit.", name, GRANTS_MAX);
         return;

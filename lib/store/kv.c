@@ -256,7 +256,8 @@ static int open_existing(struct kv *kv, bool settled, enum kv_condition *conditi
         if (rc == 0)
             return 0;
         damaged = kv_is_damage(kv, rc) && has_room(kv);
-        atomic_store(&kv->failed, true);
+        if (!damaged)
+            atomic_store(&kv->failed, true);
         kv_close_environment(kv);
     }
     if (!damaged)

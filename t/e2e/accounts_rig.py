@@ -19,13 +19,15 @@ class Refused(Exception):
 
 
 class Quota:
-    def __init__(self, plans="", config=None, directory=None, environment=None):
+    def __init__(self, plans="", config=None, directory=None, environment=None, ready=None):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         self.own_directory = not directory
         os.chmod(self.directory, 0o755)
         accounts = os.path.join(self.directory, "data", "accounts")
         os.makedirs(accounts, exist_ok=True)
         os.chmod(accounts, 0o777)
+        # an empty database lets qmgr wait until something was changed in it
+        self.ready = os.path.exists(os.path.join(accounts, "db")) if ready is None else ready
         self.socket_path = os.path.join(self.directory, "accounts")
         if os.path.exists(self.socket_path):
             os.unlink(self.socket_path)
@@ -39,7 +41,8 @@ class Quota:
         self.smtpd = self.master.peer("smtpd")
         self.smtpd.expect("ipc_quota_state")
         self.qmgr = self.master.peer("qmgr")
-        self.qmgr.expect("ipc_charges_ready")
+        if self.ready:
+            self.qmgr.expect("ipc_charges_ready")
         self.tag = self.batch = 0
         self.connection = None
 
@@ -64,6 +67,10 @@ class Quota:
             if "error" in value:
                 raise Refused(value["error"])
             if value.get("done"):
+                if not self.ready and request in ("account.add", "import") and \
+                        not members.get("more"):
+                    self.ready = True
+                    self.qmgr.expect("ipc_charges_ready")
                 return results, value
             results.append(value)
 
@@ -144,9 +151,9 @@ class Quota:
         self.master.process.kill()
         self.master.process.wait()
 
-    def again(self, plans="", config=None):
+    def again(self, plans="", config=None, environment=None):
         """A new process on the same database."""
-        return Quota(plans, config, self.directory)
+        return Quota(plans, config, self.directory, environment, self.ready)
 
     def stop(self, remove=True):
         for peer in (self.smtpd, self.qmgr):

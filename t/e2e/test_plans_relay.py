@@ -322,3 +322,40 @@ def test_spike_guard_holds_and_tells_the_owner(tmp_path, sink):
         assert len([m for m in sink.messages if m.recipients == ["b@dst.test"]]) == 5
         p.wait_log("far above its usual")
         assert p.usage()["spike"] is True
+
+
+# ---- the database is gone -----------------------------------------------------------------------
+
+
+def test_F41_the_guides_procedure_with_mail_flowing(tmp_path, sink):
+    """The operator's guide, "The accounts' database": an export, mail that goes on, the database
+    lost without a snapshot, the import. Nothing is counted twice, nothing is forgotten that is
+    in the queue, and qmgr's charges wait for the accounts."""
+    sink.replies = {"late@dst.test": "450 4.2.0 not now"}
+    place = os.path.join(str(tmp_path), "data", "accounts")
+    with Relay(tmp_path, "burst", sink) as p:
+        for _ in range(3):
+            assert p.send()[0] == 250
+        assert p.send("late@dst.test", "b@dst.test")[0] == 250   # one of two stays
+        p.settled(delivered=4, messages=5)
+        export = p.path("accounts.jsonl")
+        with open(export, "w", encoding="utf-8") as f:
+            f.write(p.ctl("account", "export"))
+        for _ in range(4):
+            assert p.send("late@dst.test")[0] == 250             # after the export
+        p.settled(messages=9)
+        p.stop()
+        os.rename(os.path.join(place, "db"), os.path.join(str(tmp_path), "damaged-db"))
+        p.start()
+        wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        p.wait_log("plans read from")
+        p.ctl("account", "import", export)
+        p.settled(delivered=4, messages=9)
+        assert "charged to nobody" not in p.log()
+        sink.replies = {}
+        p.ctl("queue", "flush")
+        p.settled(delivered=9, messages=9)
+        assert p.send()[0] == 250
+        p.settled(delivered=10, messages=10)
+        audit = p.ctl("account", "audit", "--json")
+        assert "account acme (new)" in audit

@@ -1,4 +1,5 @@
 """What relay services sell, each row with quota itself. The arithmetic has unit tests."""
+import datetime
 import os
 import time
 
@@ -20,6 +21,10 @@ plan queued { account_rate = {2/minute}
 plan volume { bytes = 1MB
  byte_minimum = 10KB
  at_limit = block }
+plan credited { bytes = 1GB
+ credit_unit = 500MB
+ credit_minimum = 2GB
+ credit_until = year }
 plan burst { messages = 5
  at_limit = surcharge
  overage = block:1000 }
@@ -146,6 +151,25 @@ def test_volume_with_a_minimum_charge_and_a_package(quota):
     (grant,), _ = quota.ask("grant.list", account="acme")
     assert grant["used"] == 250000 and grant["bought"] is True
     assert quota.usage()["granted_bytes"] == 250000
+
+
+def test_what_is_left_of_a_package_ends_with_its_year(quota):
+    """Bought for a month, credited until the end of that year: bought in December, it lapses."""
+    quota.account(plan="credited")
+    quota.ask("grant.add", account="acme", amount="5GB", bought=True)
+    (grant,), _ = quota.ask("grant.list", account="acme")
+    assert grant["until"] == quota.usage()["end"]
+    year = datetime.datetime.now(datetime.timezone.utc).year
+    def at(*date):
+        return int(datetime.datetime(*date, tzinfo=datetime.timezone.utc).timestamp())
+    over = {"type": "grant", "account": "acme", "amount": 5000000000, "used": 0, "unit": "bytes",
+            "bought": True}
+    quota.ask("import", records=[
+        over | {"grant": 1000, "from": at(year - 1, 12, 1), "until": at(year, 1, 1)},
+        over | {"grant": 2000, "from": at(year - 2, 11, 1), "until": at(year - 2, 12, 1)}])
+    quota.usage()
+    credits = [g for g in quota.ask("grant.list", account="acme")[0] if "credit" in g.get("note", "")]
+    assert [(g["amount"], g["until"]) for g in credits] == [(5000000000, at(year - 1, 1, 1))]
 
 
 def test_overage_in_blocks(quota):

@@ -510,6 +510,62 @@ def test_an_answer_about_charges_that_were_not_asked_about(quota):
     assert quota.usage()["delivered"] == 0
 
 
+def gone(quota, *ids, timeout=15):
+    """Answers the next question about charges."""
+    query = quota.qmgr.expect("ipc_charges_query", timeout, skip=("ipc_charged",))
+    quota.qmgr.send("ipc_charges_gone", tag=query.tag, ids=[dict(id=i) for i in ids])
+    return query
+
+
+def table_bytes(quota):
+    """The charges, and nothing that is only in the log."""
+    quota.ask("snapshot")
+    with open(os.path.join(quota.directory, "data", "accounts", "snapshot", "charge.db"), "rb") as f:
+        return f.read()
+
+
+@pytest.mark.skipif(not faults.available(), reason="a build without fault points")
+def test_F20_an_outage_of_hours_charges_nothing_twice(quota):
+    """The power took the mark of a delivery with it and came back an hour later: the message
+    is sent and charged again, and counts once; what is not in the spool is forgotten."""
+    quota.account(plan="big")
+    ticket = quota.login().ticket
+    lost, over = quota.sent(ticket), quota.sent(ticket)
+    quota.stop(remove=False)
+    points = faults.Faults(quota.directory)
+    points.shift("wall", 3600)
+    q = quota.again('plan big { messages = 1000\n at_limit = allow }\n',
+                    environment=points.environment)
+    quota.__dict__.update(q.__dict__)
+    # the first look at old charges is over when it asks
+    query = q.qmgr.expect("ipc_charges_query", 15)
+    q.charge(lost.id)
+    q.qmgr.send("ipc_charges_gone", tag=query.tag, ids=[])
+    gone_ids = gone(q)  # the message that is back is asked about until it is gone
+    assert [i.id.decode() for i in gone_ids.ids] == [lost.id]
+    q.settle(lost.id)
+    assert q.usage()["messages"] == q.usage()["delivered"] == 2
+    wait_until(lambda: over.id.encode() not in table_bytes(q), 15, "the end of the other charge")
+    q.charge(lost.id)
+    assert q.usage()["messages"] == 2, "it was charged a second time"
+
+
+def test_a_new_account_of_an_old_name_begins_at_zero(quota):
+    quota.account(plan="month")
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    opened = quota.sent(ticket, state=None)
+    quota.ask("user.delete", login="web")
+    quota.ask("account.delete", account="acme")
+    wait_until(lambda: time.time() % 1 < 0.1, 3, "the next second")
+    quota.account(plan="month")
+    assert quota.usage()["messages"] == quota.usage(user="web")["messages"] == 0
+    quota.settle(opened.id)  # the old one's
+    quota.sent(quota.login().ticket)
+    usage = quota.usage()
+    assert (usage["messages"], usage["delivered"]) == (1, 1)
+
+
 def test_sub_accounts_count_in_the_one_above(quota):
     quota.account(plan="month")
     quota.account("shop", "shop", domain=None, parent="acme")
@@ -584,7 +640,8 @@ def test_export_and_import(quota):
     quota.ask("grant.add", account="acme", amount="5GB", bought=True)
     quota.sent(quota.login().ticket)
     records, _ = quota.ask("export")
-    assert {r["type"] for r in records} == {"account", "user", "domain", "grant", "usage"}
+    assert {r["type"] for r in records} == {"account", "user", "domain", "grant", "usage",
+                                            "rates", "charge"}
     other = Quota(MONTH)
     try:
         assert other.ask("import", records=records)[1]["records"] == len(records)
@@ -599,6 +656,67 @@ def test_export_and_import(quota):
         assert "new" not in [a["account"] for a in other.ask("account.list")[0]]
     finally:
         other.stop()
+
+
+def test_export_has_all_that_is_counted(quota):
+    """Rates, what was told already, what is held, and charges that are still open come back as
+    they were; a message that was charged before the export is not charged again after it."""
+    plans = MONTH + 'plan slow { user_rate = {2/day}\n rate_action = queue }\n'
+    quota.stop()
+    q = Quota(plans)
+    quota.__dict__.update(q.__dict__)
+    q.account(plan="month", reference="owner@acme.test")
+    q.account("late", "late", domain="late.test", plan="slow")
+    ticket = q.login().ticket
+    sent = [q.sent(ticket, state=None) for _ in range(8)]  # an alert of 80%
+    (letter,) = letters(q, 1)
+    q.qmgr.send("ipc_account_noticed", tag=letter.tag)
+    for _ in range(3):
+        q.sent(q.login("late").ticket, sender="a@late.test", authors=())
+    records, _ = q.ask("export")
+    other = Quota(plans)
+    try:
+        middle = len(records) // 2
+        other.ask("import", records=records[:middle], more=True)
+        assert other.qmgr.receive(1.5) is None, "charges may come before their accounts"
+        other.ask("import", records=records[middle:])  # and now it awaits that they may
+        assert sorted(json.dumps(r, sort_keys=True) for r in other.ask("export")[0]) == \
+            sorted(json.dumps(r, sort_keys=True) for r in records)
+        assert [r["type"] for r in records].count("held") == 1
+        other.charge(sent[0].id)
+        other.settle(sent[0].id)
+        usage = other.usage()
+        assert (usage["messages"], usage["delivered"]) == (8, 1)
+        assert other.qmgr.receive(1.5) is None, "the alert was told again"
+    finally:
+        other.stop()
+
+
+def test_import_in_service_is_what_counts(quota):
+    """Usage in memory does not come back over the one that was imported."""
+    quota.account(plan="big")
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    records, _ = quota.ask("export")
+    (usage,) = [r for r in records if r["type"] == "usage" and r["owner"] == "acme"]
+    usage["counts"][0] = usage["counts"][2] = 500
+    quota.ask("import", records=[usage])
+    assert quota.usage()["messages"] == 500
+    quota.sent(ticket)
+    assert quota.usage()["messages"] == quota.usage()["delivered"] == 501
+
+
+def test_audit_of_an_import_says_what_changed(quota):
+    quota.account(plan="month")
+    records, _ = quota.ask("export")
+    quota.ask("import", records=[r | {"reference": "new@acme.test"} if r["type"] == "account" else r
+                                 for r in records] +
+              [{"type": "user", "login": f"user{i}", "account": "acme"} for i in range(300)])
+    texts = [a["request"] for a in quota.ask("audit.list")[0] if a["what"] == "import"]
+    changes = [c for t in texts for c in t.split("; ")]
+    assert changes[0] == "account acme: reference"
+    assert changes[1:] == [f"user user{i} (new)" for i in range(300)]
+    assert all(len(t) <= 2000 for t in texts)
 
 
 def test_F41_damaged_database_is_rebuilt_with_an_alert(quota):

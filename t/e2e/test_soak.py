@@ -34,6 +34,20 @@ def test_random_kills_lose_nothing():
     assert report["acknowledged"] > 100 and sum(report["killed"].values()) >= 5
 
 
+def test_F16_usage_is_what_was_delivered_whatever_is_killed():
+    """The same with accounts: logins over TLS, quota among the victims."""
+    done = subprocess.run([os.path.join(FAULT, "soak"), "--accounts", "--seconds", "20", "--seed",
+                           "20261124", "--rate", "60", "--pause", "0.1", "1.0"],
+                          capture_output=True, text=True, timeout=400, check=False)
+    told = [l for l in done.stderr.splitlines() if "submitted" not in l]
+    assert done.returncode == 0, done.stdout + tail("\n".join(told), 150)
+    report = json.loads(done.stdout)
+    assert report["wrong"] == 0 and report["killed"].get("quota", 0) >= 1
+    delivered, refunded = (sum(u[i] for u in report["usage"].values()) for i in (0, 1))
+    assert (delivered, refunded) == (report["recipients_delivered"], report["recipients_bounced"])
+    assert delivered > 100
+
+
 def copy(at, recipients=(OK,), fate="out", id=ID, **more):
     return Copy(at - 0.01, at, at + 0.01, fate, id, list(recipients), 1, **more)
 

@@ -110,6 +110,9 @@ class Verdict:
     unexplained: list = dataclasses.field(default_factory=list)
     wrong: list = dataclasses.field(default_factory=list)
     duplicates: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    # number -> [recipients delivered to, recipients in a notice]
+    outcomes: dict = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(lambda: [0, 0]))
     delivered: int = 0
     bounced: int = 0
     spool: int = 0
@@ -144,8 +147,10 @@ def judge_recipient(v, facts, m, address, delivered, reported):
         v.unexplained.append((m.number, f"{address} is in several notices: {sorted(ids)}"))
     if delivered:
         v.delivered += 1
+        v.outcomes[m.number][0] += 1
     elif reported:
         v.bounced += 1
+        v.outcomes[m.number][1] += 1
     elif m.id in facts.spool:
         v.spool += 1
     elif m.id in facts.corrupt:

@@ -147,12 +147,16 @@ class Client(threading.Thread):
         if not self.command(line).startswith(code):
             raise Gone
 
+    def greet(self):
+        """What comes before the first message."""
+        self.expect(b"EHLO client.test", b"250")
+
     def session(self, count):
         self.socket = socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
         self.input = self.socket.makefile("rb")
         if not self.reply().startswith(b"220"):
             raise Gone
-        self.expect(b"EHLO client.test", b"250")
+        self.greet()
         for _ in range(count):
             if self.room:
                 self.room.wait()

@@ -32,38 +32,44 @@ DNS_SECONDS = (0.5, 8.0)
 
 
 def service_of(point):
-    return point.split(".")[0].replace("store", "qmgr").replace("journal", "qmgr")
+    service = point.split(".")[0]
+    return {"store": "qmgr", "journal": "qmgr", "kv": "quota"}.get(service, service)
 
 
 class Trouble:
     """What is done to Postern, at random, and when."""
 
-    def __init__(self, postern, seed, points, dns, mount):
-        """`mount`: a small file system that the spool is on, or None."""
+    def __init__(self, postern, seed, points, dns, mount, more=()):
+        """`mount`: a small file system that the spool is on, or None. `more`: a service, how
+        often it is killed, and its points, each in a list of its own."""
         self.p, self.points, self.dns, self.mount = postern, points, dns, mount
         self.random = random.Random(seed)
+        self.services, self.actions, self.points_named = SERVICES, ACTIONS, POINTS
+        for service, often, names in more:
+            self.services, self.actions = (*self.services, service), {**self.actions, service: often}
+            self.points_named = (*self.points_named, *names)
         self.kills, self.stops = [], []
         self.counts = collections.Counter()
 
     def act(self, gentle=False):
         """Does something; its name. Gentle: nothing dies of it."""
-        actions = GENTLE if gentle else ACTIONS
+        actions = GENTLE if gentle else self.actions
         name = self.random.choices(list(actions), list(actions.values()))[0]
         if name == "point":
-            name = self.random.choice(POINTS)
+            name = self.random.choice(self.points_named)
             if not self.points:
                 name = service_of(name)
         self.counts[name] += 1
-        if name in SERVICES:
+        if name in self.services:
             self.kill(name)
             if self.random.random() < 0.2:  # and its successor too, while it starts
                 time.sleep(self.random.random() * 0.2)
                 self.kill(name)
         elif name == "two":
-            self.kill(*self.random.sample(SERVICES, 2))
+            self.kill(*self.random.sample(self.services, 2))
         elif name == "services":
-            self.kill(*SERVICES)
-        elif name in POINTS:
+            self.kill(*self.services)
+        elif name in self.points_named:
             self.point(name)
         else:
             getattr(self, name)(*([gentle] if name == "pause" else []))
@@ -98,7 +104,7 @@ class Trouble:
     def everything(self):
         begun = time.time()
         self.p.kill()
-        self.kills.append(soak_check.Kill(begun, time.time(), ("master", *SERVICES)))
+        self.kills.append(soak_check.Kill(begun, time.time(), ("master", *self.services)))
         self.start()
 
     def master(self):
@@ -123,12 +129,12 @@ class Trouble:
 
     def pause(self, gentle):
         """SIGSTOP for a while; now and then another one dies meanwhile."""
-        service = self.random.choice(SERVICES)
+        service = self.random.choice(self.services)
         begun = time.time()
         pids = self.signal((service,), signal.SIGSTOP)
         time.sleep(self.random.uniform(0.2, 1.2))
         if not gentle and self.random.random() < 0.3:
-            self.kill(self.random.choice([s for s in SERVICES if s != service]))
+            self.kill(self.random.choice([s for s in self.services if s != service]))
             time.sleep(0.1)
         for pid in pids:
             try:
@@ -139,7 +145,7 @@ class Trouble:
 
     def freeze(self):
         """SIGSTOP until the watchdog ends it (F18)."""
-        service = self.random.choice(SERVICES)
+        service = self.random.choice(self.services)
         begun = time.time()
         pids = self.signal((service,), signal.SIGSTOP)
         end = time.monotonic() + FREEZE_SECONDS

@@ -1,0 +1,178 @@
+#include "quota/transfer_counts.h"
+
+#include "core/hex.h"
+#include "core/mem.h"
+
+/* ---- usage -------------------------------------------------------------------------- */
+
+static json_t *show_usage(struct slice key, struct slice value)
+{
+    struct plan_usage u;
+    struct slice owner = slice_cut(&key, '\0');
+    if (usage_decode(value, &u) < 0)
+        return NULL;
+    return json_pack("{s:s%,s:I,s:I,s:[IIIIIIII],s:I,s:i,s:b}", "owner", owner.ptr, owner.len,
+                     "start", (json_int_t)u.period.start, "end", (json_int_t)u.period.end, "counts",
+                     (json_int_t)u.charged.messages, (json_int_t)u.charged.bytes,
+                     (json_int_t)u.delivered.messages, (json_int_t)u.delivered.bytes,
+                     (json_int_t)u.refunded.messages, (json_int_t)u.refunded.bytes,
+                     (json_int_t)u.granted.messages, (json_int_t)u.granted.bytes, "alerts",
+                     (json_int_t)u.alerts, "reported", (int)u.reported, "over", (int)u.over_told);
+}
+
+static int owner_of(const json_t *in, struct slice *owner, struct err *e)
+{
+    char account[ACCOUNT_NAME_MAX + 1], user[LOGIN_MAX + 1];
+    *owner = slice_str(json_text(in, "owner"));
+    struct slice login = *owner, name = slice_cut(&login, '/');
+    if (name_account(name, account) < 0 || !slice_eq(name, slice_str(account)) ||
+        (name.len < owner->len &&
+         (name_login(login, user) < 0 || !slice_eq(login, slice_str(user)))))
+        return err_set(e, "owner: is no account, or account/user.");
+    return 0;
+}
+
+static int read_usage(const json_t *in, struct key *key, struct buf *value, struct err *e)
+{
+    struct plan_usage u = {
+        .alerts = (uint32_t)json_integer_value(json_object_get(in, "alerts")),
+        .reported = (uint8_t)json_integer_value(json_object_get(in, "reported")),
+        .over_told = json_is_true(json_object_get(in, "over")),
+    };
+    struct volume *const volumes[] = {&u.charged, &u.delivered, &u.refunded, &u.granted};
+    const json_t *counts = json_object_get(in, "counts");
+    struct slice owner;
+    if (owner_of(in, &owner, e) < 0)
+        return -1;
+    if (json_array_size(counts) != 8)
+        return err_set(e, "usage: is not readable.");
+    u.period.start = json_integer_value(json_object_get(in, "start"));
+    u.period.end = json_integer_value(json_object_get(in, "end"));
+    for (size_t n = 0; n < 8; n++) {
+        json_int_t count = json_integer_value(json_array_get(counts, n));
+        if (count < 0)
+            return err_set(e, "counts: a number is below zero.");
+        *(n % 2 ? &volumes[n / 2]->bytes : &volumes[n / 2]->messages) = (uint64_t)count;
+    }
+    key_begin(key, owner);
+    key_number(key, (uint64_t)u.period.start);
+    usage_encode(&u, value);
+    return 0;
+}
+
+/* ---- binary records ------------------------------------------------------------------- */
+
+static json_t *show_binary(const char *name, struct slice key, struct slice value)
+{
+    static const char digits[] = "0123456789abcdef";
+    char *text = xmalloc(2 * value.len + 1);
+    for (size_t i = 0; i < value.len; i++) {
+        text[2 * i] = digits[(unsigned char)value.ptr[i] >> 4];
+        text[2 * i + 1] = digits[(unsigned char)value.ptr[i] & 15];
+    }
+    text[2 * value.len] = '\0';
+    json_t *out = json_pack("{s:s%,s:s}", name, key.ptr, key.len, "record", text);
+    free(text);
+    return out;
+}
+
+static int read_binary(const json_t *in, struct buf *value, struct err *e)
+{
+    struct slice text = slice_str(json_text(in, "record"));
+    buf_clear(value);
+    for (size_t i = 0; i + 1 < text.len; i += 2) {
+        int high = hex_digit(text.ptr[i]), low = hex_digit(text.ptr[i + 1]);
+        if (high < 0 || low < 0 || buf_addc(value, (char)(high << 4 | low)) < 0)
+            return err_set(e, "record: is not readable.");
+    }
+    return text.len % 2 ? err_set(e, "record: is not readable.") : 0;
+}
+
+static int read_tally(const json_t *in, struct key *key, struct buf *value, struct err *e)
+{
+    struct slice owner;
+    struct tally t;
+    if (owner_of(in, &owner, e) < 0 || read_binary(in, value, e) < 0)
+        return -1;
+    if (tally_decode(buf_slice(value), &t) < 0)
+        return err_set(e, "record: is not readable.");
+    key_add(key, owner);
+    return 0;
+}
+
+static int id_of(const json_t *in, struct key *key, struct err *e)
+{
+    struct id id;
+    struct slice text = slice_str(json_text(in, "id"));
+    if (id_parse(text, &id) < 0)
+        return err_set(e, "id: is no queue ID.");
+    key_add(key, text);
+    return 0;
+}
+
+static int read_charge(const json_t *in, struct key *key, struct buf *value, struct err *e)
+{
+    struct charge c;
+    if (id_of(in, key, e) < 0 || read_binary(in, value, e) < 0)
+        return -1;
+    if (charge_decode(buf_slice(value), &c) < 0)
+        return err_set(e, "record: is not readable.");
+    free(c.states);
+    return 0;
+}
+
+/* ---- held ----------------------------------------------------------------------------- */
+
+static json_t *show_held(struct slice key)
+{
+    if (key.len <= 8)
+        return NULL;
+    struct slice id = slice_from(key, 8);
+    return json_pack("{s:s%,s:I}", "id", id.ptr, id.len, "until",
+                     (json_int_t)key_last_number(slice_first(key, 8)));
+}
+
+static int read_held(const json_t *in, struct key *key, struct buf *value, struct err *e)
+{
+    json_int_t until = json_integer_value(json_object_get(in, "until"));
+    buf_clear(value);
+    if (until <= 0)
+        return err_set(e, "until: give seconds.");
+    key_number(key, (uint64_t)until);
+    return id_of(in, key, e);
+}
+
+/* ---- all -------------------------------------------------------------------------------- */
+
+json_t *counts_show(enum table t, struct slice key, struct slice value)
+{
+    switch (t) {
+    case T_USAGE:
+        return show_usage(key, value);
+    case T_TALLY:
+        return show_binary("owner", key, value);
+    case T_CHARGE:
+        return show_binary("id", key, value);
+    case T_HELD:
+        return show_held(key);
+    default:
+        return NULL;
+    }
+}
+
+int counts_read(enum table t, const json_t *in, struct key *key, struct buf *value, struct err *e)
+{
+    key->len = 0;
+    switch (t) {
+    case T_USAGE:
+        return read_usage(in, key, value, e);
+    case T_TALLY:
+        return read_tally(in, key, value, e);
+    case T_CHARGE:
+        return read_charge(in, key, value, e);
+    case T_HELD:
+        return read_held(in, key, value, e);
+    default:
+        return err_set(e, "type: is not counted.");
+    }
+}
