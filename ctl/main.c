@@ -181,6 +181,11 @@ static int run(struct ctl *ctl, char **argv)
         return argv[0] ? CTL_OK : CTL_USAGE;
     }
     const struct ctl_command *c = find_command(argv, &used);
+    if (!c && is_family(argv[0]) && argv[1] &&
+        (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        print_family(argv[0], stdout);
+        return CTL_OK;
+    }
     if (!c && is_family(argv[0])) {
         ctl_error(CTL_USAGE, argv[1] ? "there is no command '%.40s %.40s'" : "'%.40s' what?",
                   argv[0], argv[1]);

@@ -59,6 +59,13 @@ def test_the_commands_are_there():
         assert run(*command.split(), "--help").stdout == run("help", *command.split()).stdout
 
 
+def test_help_of_a_family_is_help_however_it_is_asked_for():
+    for option in ("--help", "-h"):
+        got = run("queue", option)
+        assert got.returncode == 0 and got.stderr == ""
+        assert got.stdout == run("help", "queue").stdout != ""
+
+
 @pytest.mark.parametrize("command", commands())
 def test_options_are_those_that_are_described(command):
     real = {option for option in known() if exists(command, option)} - {"-c", "--help", "-h"}
