@@ -1,5 +1,6 @@
 /* postern account, user, domain, plan, grant, usage: one table from command lines
  * to requests. The other end: quota/requests*.c. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,11 +158,22 @@ static int add_certificate(json_t *j, const char *text, const struct line *l)
         return 0;
     }
     if (certs_fingerprint(text, l->public_key, fingerprint, &e) < 0) {
-        ctl_error(CTL_USAGE, "%s", e.text);
+        ctl_error(CTL_USAGE, "%s; give a certificate's file or its SHA-256 fingerprint", e.text);
         return -1;
     }
     set_text(j, "certificate", fingerprint);
     return 0;
+}
+
+static int add_number(json_t *j, const struct ctl_command *self, const char *name, const char *text)
+{
+    uint64_t n;
+    if (slice_u64(slice_str(text), &n) < 0 || n > INT64_MAX) {
+        ctl_usage(self, "%.40s is no number of a %s; 'postern %s list' shows them", text, name,
+                  name);
+        return -1;
+    }
+    return json_object_set_new(j, name, json_integer((json_int_t)n));
 }
 
 /* Arguments by their places; 0 or -1. */
@@ -178,9 +190,10 @@ static int add_positions(json_t *j, const struct ctl_command *self, const struct
         }
         if (at == count)
             break;
-        if (strcmp(name, "grant") == 0)
-            json_object_set_new(j, name, json_integer(strtoll(argv[at++], NULL, 10)));
-        else if (strcmp(name, "certificate") == 0) {
+        if (strcmp(name, "grant") == 0) {
+            if (add_number(j, self, name, argv[at++]) < 0)
+                return -1;
+        } else if (strcmp(name, "certificate") == 0) {
             if (add_certificate(j, argv[at++], l) < 0)
                 return -1;
         } else
@@ -224,6 +237,10 @@ static json_t *build(const struct ctl_command *self, const struct shape *s, cons
         json_object_set_new(j, "any_sender", json_boolean(l->any_sender));
     if (l->bought)
         json_object_set_new(j, "bought", json_true());
+    if (s->options && strcmp(s->request, "account.set") == 0 && json_object_size(j) == 2) {
+        ctl_usage(self, "say what to change, for example --plan NAME");
+        goto wrong;
+    }
     if (s->confirm && !l->yes) {
         ctl_usage(self, "this cannot be undone; give --yes as well");
         goto wrong;
@@ -394,7 +411,9 @@ static int flush(struct import *i, bool more)
     i->records = json_array();
     int status = accounts_ask(i->ctl, request, NULL, NULL, NULL);
     if (status != CTL_OK)
-        ctl_error(status, "(record 1 is that of line %lu; those before it were imported)",
+        ctl_error(status,
+                  i->first == 1 ? "(record 1 is line %lu; nothing was imported)"
+                                : "(record 1 is line %lu; the lines before it were imported)",
                   i->first);
     return status;
 }
@@ -430,7 +449,7 @@ int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int arg
         return ctl_usage(self, "give the file of an export, or - for standard input");
     FILE *in = strcmp(argv[0], "-") == 0 ? stdin : fopen(argv[0], "r");
     if (!in)
-        return ctl_error(CTL_FAILED, "%s: cannot open", argv[0]);
+        return ctl_error(CTL_FAILED, "%s: cannot be read: %s", argv[0], strerror(errno));
     i.records = json_array();
     while (status == CTL_OK && (len = getline(&text, &size, in)) > 0)
         status = import_line(&i, text, (size_t)len);

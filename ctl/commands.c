@@ -201,6 +201,10 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern account audit --json | tail\n"},
     {"account", "status", cmd_accounts, "[--json]", "Shows the counters of the accounts' service",
+     "Since it started: messages charged, recipients delivered and refunded, and repeated\n"
+     "charges, which count once. strangers: charges of accounts that do not exist.\n"
+     "reservations: messages being received. qmgr: whether its channel is there. disk_full:\n"
+     "less than accounts_minfree is left, no mail of accounts is taken.\n\n"
      "Example:\n"
      "  postern account status\n"},
     {"user", "add", cmd_accounts,

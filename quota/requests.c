@@ -92,6 +92,19 @@ json_t *request_existing_user(struct client *c, const char *login)
     return j;
 }
 
+bool request_listed_account(struct client *c)
+{
+    char name[ACCOUNT_NAME_MAX + 1];
+    json_t *record;
+    if (!*json_text(control_request(c), "account"))
+        return true;
+    if (!request_account(c, "account", name) || !(record = request_existing_account(c, name)))
+        return false;
+    json_decref(record);
+    json_object_set_new((json_t *)(uintptr_t)control_request(c), "account", json_string(name));
+    return true;
+}
+
 /* "2026-12-31" at midnight; 0 or -1. */
 static int parse_date(const char *text, const struct plan *plan, int64_t *out)
 {

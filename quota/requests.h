@@ -13,6 +13,8 @@ bool request_identity(struct client *c, char out[static ADDRESS_TEXT_MAX + 1]);
  * answered. */
 json_t *request_existing_account(struct client *c, const char *name);
 json_t *request_existing_user(struct client *c, const char *login);
+/* A list may be of one account, which has to be there then; false: answered. */
+bool request_listed_account(struct client *c);
 /* The time that a member gives: seconds, or "2026-12-31" at midnight in the
  * plan's zone. *out is 0 if it is not there. False: answered. */
 bool request_time(struct client *c, const char *name, const struct plan *plan, int64_t *out);

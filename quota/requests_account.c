@@ -247,6 +247,10 @@ void account_show(struct client *c)
     json_object_set_new(out, "accounts", names_behind(q, T_MEMBER, &k));
     key_begin(&k, slice_str(name));
     json_object_set_new(out, "domains", names_behind(q, T_IDENTITY, &k));
+    struct account *a = account_find(q, slice_str(name));
+    const char *why;
+    if (a && !account_usable(q, a, &why)) /* by its own status, or an account's above it */
+        json_object_set_new(out, "refused", json_string(why));
     control_result(c, out);
     control_done(c, NULL);
 }
@@ -303,8 +307,9 @@ void account_delete(struct client *c)
     member_key(&k, name, 'a', "");
     json_t *accounts = names_behind(q, T_MEMBER, &k);
     if (json_array_size(users) || json_array_size(accounts)) {
-        control_fail(c, "Account %s has %zu users and %zu accounts below it; delete them first.",
-                     name, json_array_size(users), json_array_size(accounts));
+        control_fail(
+            c, "Account %s still has users (%zu) or accounts below it (%zu); delete them first.",
+            name, json_array_size(users), json_array_size(accounts));
     } else {
         struct buf batch = BUF_INIT(KV_BATCH_MAX);
         snprintf(what, sizeof what, "account %s", name);
@@ -340,7 +345,7 @@ static void domain_change(struct client *c, bool add)
     key_add(&k, slice_str(identity));
     bool there = quota_get(q, T_IDENTITY, key_slice(&k));
     if (!add && !there) {
-        control_fail(c, "Account %s has no domain or address %s.", name, identity);
+        control_fail(c, "There is no domain or address %s in account %s.", identity, name);
         return;
     }
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
@@ -382,5 +387,7 @@ static void list_domains(struct client *c)
 
 void domain_list(struct client *c)
 {
+    if (!request_listed_account(c))
+        return;
     control_continue(c, list_domains);
 }

@@ -138,8 +138,9 @@ void user_certificate_delete(struct client *c)
     json_t *record;
     if (name_fingerprint(slice_str(json_text(control_request(c), "certificate")), digits) < 0 ||
         !quota_get(q, T_CERTIFICATE, slice_str(digits))) {
-        control_fail(c,
-                     "No user has this certificate; 'postern user list-certificates' shows all.");
+        control_fail(
+            c,
+            "There is no user with this certificate; 'postern user list-certificates' shows all.");
         return;
     }
     snprintf(login, sizeof login, "%.*s", SLICE_ARG(buf_slice(&q->value)));

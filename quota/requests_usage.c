@@ -167,6 +167,8 @@ static void list_grants(struct client *c)
 
 void grant_list(struct client *c)
 {
+    if (!request_listed_account(c))
+        return;
     book_apply(control_quota(c)); /* amounts used are in memory */
     control_continue(c, list_grants);
 }
@@ -183,8 +185,8 @@ void grant_delete(struct client *c)
     key_number(&k, id);
     book_apply(q);
     if (!quota_get(q, T_GRANT, key_slice(&k))) {
-        control_fail(c, "Account %s has no grant %llu; 'postern grant list %s' shows all.", name,
-                     (unsigned long long)id, name);
+        control_fail(c, "There is no grant %llu in account %s; 'postern grant list %s' shows all.",
+                     (unsigned long long)id, name, name);
         return;
     }
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
@@ -233,6 +235,12 @@ void usage_show(struct client *c)
         return;
     }
     struct party *p = party_find(q, a, *user ? slice_str(login) : SLICE(""));
+    struct user u;
+    bool theirs = *user && user_find(q, slice_str(login), &u) == 1 && strcmp(u.account, name) == 0;
+    if (*user && !theirs && p->usage.charged.messages == 0) {
+        control_fail(c, "There is no user %s in account %s.", login, name);
+        return;
+    }
     rates_roll(&p->tally, a->plan, *user ? a->plan->user_rates : a->plan->account_rates,
                quota_now());
     json_t *j = show_usage(p->owner, &p->usage);

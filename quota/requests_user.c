@@ -205,6 +205,8 @@ static void list_users(struct client *c)
 
 void user_list(struct client *c)
 {
+    if (!request_listed_account(c))
+        return;
     control_continue(c, list_users);
 }
 

@@ -139,3 +139,28 @@ def test_accounts_off(tmp_path):
         done = p.ctl("account", "list", check=False)
         assert done.returncode == 1 and "accounts_enable = yes" in done.stderr
         assert not os.path.exists(p.path("data", "accounts"))
+
+
+def test_mistakes_are_told_plainly(relay):
+    """What an operator mistypes ends with a status and a sentence that says what to do."""
+    p = relay
+    p.ctl("account", "add", "acme", "--plan", "small")
+    for args, status, words in [
+            (("account", "set", "acme"), 2, "say what to change"),
+            (("grant", "delete", "acme", "x"), 2, "x is no number of a grant"),
+            (("grant", "delete", "acme", "99"), 5, "There is no grant 99 in account acme"),
+            (("domain", "delete", "acme", "z.test"), 5, "There is no domain or address z.test"),
+            (("user", "list", "nobody"), 5, "There is no account nobody"),
+            (("domain", "list", "nobody"), 5, "There is no account nobody"),
+            (("grant", "list", "nobody"), 5, "There is no account nobody"),
+            (("usage", "show", "acme", "nobody"), 5, "There is no user nobody in account acme"),
+            (("account", "import", "/nowhere"), 1, "/nowhere: cannot be read: No such file")]:
+        done = p.ctl(*args, check=False)
+        assert (done.returncode, words in done.stderr) == (status, True), (args, done.stderr)
+    done = typed(p, '{"type":"user","login":"x"}\n', "account", "import", "-", check=False)
+    assert done.returncode == 1 and "(record 1 is line 1; nothing was imported)" in done.stderr
+    assert "account snapshot" in p.ctl("account", "--help")
+    assert "refused" not in p.ctl("account", "show", "acme")
+    p.ctl("account", "set", "acme", "--ends", "2020-01-01")
+    assert json.loads(p.ctl("account", "show", "acme", "--json"))["refused"] == \
+        "the account's plan has ended"

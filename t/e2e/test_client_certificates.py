@@ -78,7 +78,7 @@ def test_what_cannot_be_a_certificate(quota):
             ({"login": "nobody", "certificate": PRINT_A}, "no user nobody")]:
         with pytest.raises(Refused, match=words):
             quota.ask("certificate.add", **members)
-    with pytest.raises(Refused, match="No user has this certificate"):
+    with pytest.raises(Refused, match="no user with this certificate"):
         quota.ask("certificate.delete", certificate=PRINT_A)
     for n in range(20):
         quota.ask("certificate.add", login="web", certificate=f"{n:064x}")
@@ -218,7 +218,8 @@ def test_commands(shop, made, tmp_path):
             (["add-certificate", "web@acme.test", "/nowhere.pem"], 2, "cannot read the certificate"),
             (["add-certificate", "web@acme.test", made.key], 2, "no certificate in PEM form"),
             (["add-certificate", "web@acme.test", made.certificate], 1, "that of user printer"),
-            (["delete-certificate", "00"], 1, "No user has this certificate")]:
+            (["delete-certificate", "00"], 5, "no user with this certificate"),
+            (["delete-certificate", "zz"], 2, "give a certificate's file or its SHA-256")]:
         done = shop.ctl("user", *arguments, check=False)
         assert done.returncode == status and words in done.stderr
 
