@@ -93,8 +93,9 @@ static const struct shape *shape_of(const struct ctl_command *c)
 }
 
 /* Texts of options, by the member of the request. */
-static const char *const option_names[] = {"plan",  "parent", "reference", "source", "class",
-                                           "began", "ends",   "note",      "from",   "until"};
+static const char *const option_names[] = {"plan",  "parent",     "reference", "source",
+                                           "class", "class_most", "began",     "ends",
+                                           "note",  "from",       "until"};
 enum { OPTIONS = sizeof option_names / sizeof option_names[0] };
 
 struct line {
@@ -119,6 +120,8 @@ static int parse(struct ctl *ctl, const struct ctl_command *self, const struct s
     for (size_t i = 0; s->options && i < OPTIONS; i++) {
         bool of_grant = i >= OPTIONS - 3, of_account = i < OPTIONS - 2;
         snprintf(names[i], sizeof names[i], "--%s", option_names[i]);
+        for (char *c = names[i]; *c; c++)
+            *c = *c == '_' ? '-' : *c;
         if (grant ? of_grant : of_account)
             args[n++] = (struct arg){names[i], NULL, &l->values[i]};
     }

@@ -33,6 +33,7 @@
     "  --parent ACCOUNT     the account that this one is part of, and counted in\n"                \
     "  --reference ADDRESS  gets alerts and reports\n"                                             \
     "  --class CLASS        normal, transactional or bulk: its place in the queue\n"               \
+    "  --class-most CLASS   the highest that a message's header may ask for; default: --class\n"   \
     "  --source POOL        source addresses\n"                                                    \
     "  --any-sender, --no-any-sender   whether it may send as any address\n"                       \
     "  --began DATE         of the plan; default: now\n"                                           \

@@ -97,6 +97,29 @@ static uint32_t held_of(const struct qmgr *q, const struct queue *k)
     return jobs;
 }
 
+/* Each account that waits at a lane has one queue in its list. */
+static void check_waiting(const struct lane *l)
+{
+    uint64_t in_list = 0, standing = 0;
+    list_each(&l->waiting, n) in_list++;
+    list_each(&l->queues, n)
+    {
+        const struct queue *k = container_of(n, struct queue, of_lane);
+        unsigned listed = 0;
+        if (k->place != PLACE_WAITING)
+            continue;
+        standing += !list_empty(&k->link);
+        list_each(&l->queues, at)
+        {
+            const struct queue *other = container_of(at, struct queue, of_lane);
+            listed += other->account == k->account && other->place == PLACE_WAITING &&
+                      !list_empty(&other->link);
+        }
+        same(NULL, "queues that stand for a waiting account", listed, 1);
+    }
+    same(NULL, "accounts that wait", standing, in_list);
+}
+
 static uint32_t check_queue(const struct qmgr *q, const struct queue *k)
 {
     uint32_t jobs = check_jobs(k, &k->again) + check_jobs(k, &k->jobs);
@@ -151,6 +174,7 @@ static void check_lanes(const struct qmgr *q)
             busy += count > 0;
             started += k->in_flight;
         }
+        check_waiting(l);
         same(NULL, "jobs of a lane's queues under way", started, l->in_flight);
         same(NULL, "jobs queued at a lane", jobs, l->queued);
         same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);

@@ -136,13 +136,12 @@ struct lane {
     bool blocked;                 /* its suspension is a block: other sources take over */
     struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;
-    struct shaper shaper;   /* its limits are a reference: limits_unref */
-    struct heap_node wake;  /* when the shaper may allow more */
-    struct list waiting[3]; /* queues that wait for room here, by class */
-    struct list queues;     /* all of its queues */
-    struct queue *recent;   /* that was used last */
+    struct shaper shaper;  /* its limits are a reference: limits_unref */
+    struct heap_node wake; /* when the shaper may allow more */
+    struct list waiting;   /* accounts that wait for room here: one queue of each */
+    struct list queues;    /* all of its queues */
+    struct queue *recent;  /* that was used last */
     uint32_t queued, in_flight;
-    struct class_turns turns;
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
@@ -366,7 +365,8 @@ void site_unref(struct qmgr *q, struct site *s); /* frees it with the last refer
 void sites_sweep(struct qmgr *q);
 void sites_turn(struct qmgr *q);
 
-/* ---- dispatch.c ------------------------------------------------------------------- */
+/* ---- lanes.c, turns.c, jobs.c, dispatch.c
+ * ------------------------------------------------------------------- */
 
 enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING };
 
@@ -379,7 +379,9 @@ struct queue {
     struct account *account; /* with lane and mail_class its key: they stay beside each other */
     struct lane *lane;
     uint8_t mail_class, place;
-    uint8_t debt;       /* turns that it leaves to others of its class: it made up that window */
+    uint8_t debt;       /* turns that it leaves to others: it made up that window */
+    uint8_t kin;        /* bits: classes of which its account has a queue there */
+    int16_t credit;     /* among those that wait there: whose turn it is */
     uint32_t count;     /* of its jobs that were not started, also those in brakes' lines */
     uint32_t in_flight; /* jobs that were started */
     uint32_t window;    /* recipients started since the lane was refused something last */

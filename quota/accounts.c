@@ -183,6 +183,13 @@ static void use_plan(struct quota *q, struct account *a)
         a->plan = &plan_unlimited;
 }
 
+static uint8_t class_named(const char *name)
+{
+    return strcmp(name, "transactional") == 0 ? CLASS_TRANSACTIONAL
+           : strcmp(name, "bulk") == 0        ? CLASS_BULK
+                                              : CLASS_NORMAL;
+}
+
 static struct account *account_read(struct quota *q, struct slice name)
 {
     json_t *j = quota_get_json(q, T_ACCOUNT, name);
@@ -201,13 +208,12 @@ static struct account *account_read(struct quota *q, struct slice name)
     a->reported = json_integer_value(json_object_get(j, "reported"));
     a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
     a->any_sender = json_is_true(json_object_get(j, "any_sender"));
-    const char *status = json_text(j, "status"), *class = json_text(j, "class");
+    const char *status = json_text(j, "status"), *most = json_text(j, "class_most");
     a->status = strcmp(status, "suspended") == 0 ? ACCOUNT_SUSPENDED
                 : strcmp(status, "closed") == 0  ? ACCOUNT_CLOSED
                                                  : ACCOUNT_ACTIVE;
-    a->mail_class = strcmp(class, "transactional") == 0 ? CLASS_TRANSACTIONAL
-                    : strcmp(class, "bulk") == 0        ? CLASS_BULK
-                                                        : CLASS_NORMAL;
+    a->mail_class = class_named(json_text(j, "class"));
+    a->class_most = *most ? class_named(most) : a->mail_class;
     json_decref(j);
     list_init(&a->link);
     list_init(&a->dirty);

@@ -225,10 +225,10 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
         return check_word(value, states) == 0
                    ? 0
                    : err_set(e, "status: give active, suspended or closed.");
-    if (strcmp(name, "class") == 0)
+    if (strcmp(name, "class") == 0 || strcmp(name, "class_most") == 0)
         return check_word(value, classes) == 0
                    ? 0
-                   : err_set(e, "class: give normal, transactional or bulk.");
+                   : err_set(e, "%s: give normal, transactional or bulk.", name);
     if (strcmp(name, "plan") == 0)
         return plans_find(&q->plans, slice_str(s))
                    ? 0
@@ -245,9 +245,9 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
                                   : err_set(e, "%s: give up to 200 printable characters.", name);
 }
 
-static const char *const account_members[] = {"plan",    "parent", "reference",  "status", "class",
-                                              "source",  "note",   "any_sender", "began",  "ends",
-                                              "created", "warned", "reported",   "since",  NULL};
+static const char *const account_members[] = {
+    "plan",       "parent", "reference", "status",  "class",  "class_most", "source", "note",
+    "any_sender", "began",  "ends",      "created", "warned", "reported",   "since",  NULL};
 
 int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e)
 {

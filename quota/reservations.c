@@ -201,6 +201,7 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
         }
         out.owner = slice_str(r->owner);
         out.mail_class = x.chain[0]->mail_class;
+        out.class_most = x.chain[0]->class_most;
     } else if (!no.code) {
         buf_free(&no.text);
         return err_set(e, "malformed RESERVE");

@@ -19,6 +19,7 @@ struct gate {
     bool reserved;            /* quota keeps room for it until COMMIT */
     char *owner;              /* for COMMIT */
     uint8_t mail_class;       /* enum mail_class */
+    uint8_t class_most;       /* the highest that its header may ask for */
 };
 
 /* A transaction has begun. Calls `done` with the reply to MAIL, or with NULL if it is

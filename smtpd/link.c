@@ -102,8 +102,24 @@ static uint32_t message_flags(const struct transaction *tx)
     return flags;
 }
 
-/* What the sender says of this message goes before what holds for the account, and that
- * before what the message looks like. */
+static int rank(uint8_t mail_class)
+{
+    return mail_class == CLASS_TRANSACTIONAL ? 2 : mail_class == CLASS_NORMAL ? 1 : 0;
+}
+
+/* What a message's own header may ask for: anything below what holds for its account, and
+ * above it only what the operator allows. */
+static bool may_say(const struct session *s, uint8_t said)
+{
+    const struct gate *g = s->tx.gate;
+    uint8_t most = g                                             ? g->class_most
+                   : s->server->config->mail_class_header_raises ? CLASS_TRANSACTIONAL
+                                                                 : CLASS_NORMAL;
+    return rank(said) <= rank(most) || (g && rank(said) <= rank(g->mail_class));
+}
+
+/* What the sender says of this message goes before what holds for the account as far as it
+ * is allowed, and that before what the message looks like. */
 static uint8_t class_of(const struct session *s)
 {
     static const struct {
@@ -117,7 +133,7 @@ static uint8_t class_of(const struct session *s)
     struct slice said = slice_make(h->mail_class.text, h->mail_class.len);
     struct slice precedence = slice_make(h->precedence.text, h->precedence.len);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (slice_eq(said, words[i].word))
+        if (slice_eq(said, words[i].word) && may_say(s, words[i].mail_class))
             return words[i].mail_class;
     if (tx->gate && tx->gate->mail_class != CLASS_NORMAL)
         return tx->gate->mail_class;

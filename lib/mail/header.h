@@ -58,14 +58,16 @@ struct header_word {
 };
 
 /* Who answers for a message: d= of its first DKIM-Signature (RFC 6376 3.5), and the domain
- * of the last address in From. Read as they pass; only letters, digits, '-', '.' and '_' are
+ * of the first address in From. Read as they pass; only letters, digits, '-', '.' and '_' are
  * taken, in lower case. */
 struct header_signer {
     uint8_t dkim_len, from_len;
-    uint8_t state; /* private: where in the value */
+    uint8_t state, depth; /* private: where in the value; comments in comments */
+    bool escaped;         /* the same: by a backslash */
     char dkim[HEADER_DOMAIN_MAX], from[HEADER_DOMAIN_MAX];
 };
-/* The DKIM domain, else that of From, else empty. */
+/* The DKIM domain if From's is the same or below it (a signature is not verified here: any
+ * other d= could be anybody's), else that of From, else empty. */
 struct slice header_signer_domain(const struct header_signer *s);
 
 struct header_scan {

@@ -60,7 +60,8 @@ static void begin_field(struct header_scan *h)
     struct slice name = {h->name, h->name_len};
     h->state = BODY;
     h->field = HEADER_KNOWN_COUNT;
-    h->signer.state = 0;
+    h->signer.state = h->signer.depth = 0;
+    h->signer.escaped = false;
     h->in_class = !h->had_class && h->class_field && slice_caseeq(name, slice_str(h->class_field));
     h->had_class = h->had_class || h->in_class;
     for (uint8_t i = 0; i < HEADER_KNOWN_COUNT; i++)

@@ -4,7 +4,7 @@
 
 /* A DKIM-Signature is a list of tag=value; From a list of addresses. */
 enum { DKIM_TAG, DKIM_D, DKIM_VALUE, DKIM_OTHER, DKIM_OVER };
-enum { FROM_OUTSIDE, FROM_DOMAIN };
+enum { FROM_OUTSIDE, FROM_DOMAIN, FROM_QUOTED, FROM_COMMENT, FROM_OVER };
 
 /* 0: not a character of a domain. */
 static char domain_char(char c)
@@ -55,22 +55,64 @@ void header_signer_dkim(struct header_signer *s, struct slice part)
         dkim_byte(s, part.ptr[i]);
 }
 
+/* In a quoted string or a comment, which may have others inside (RFC 5322 section 3.2): what
+ * looks like an address there is none. */
+static void from_aside(struct header_signer *s, char c)
+{
+    if (s->escaped || c == '\\') {
+        s->escaped = !s->escaped;
+        return;
+    }
+    if (s->state == FROM_QUOTED)
+        s->state = c == '"' ? FROM_OUTSIDE : FROM_QUOTED;
+    else if (c == '(' && s->depth < UINT8_MAX)
+        s->depth++;
+    else if (c == ')' && --s->depth == 0)
+        s->state = FROM_OUTSIDE;
+}
+
+static void from_byte(struct header_signer *s, char c)
+{
+    if (c == '"') {
+        s->state = FROM_QUOTED;
+    } else if (c == '(') {
+        s->state = FROM_COMMENT;
+        s->depth = 1;
+    } else if (c == '<') { /* what came before is a name */
+        s->state = FROM_OUTSIDE;
+        s->from_len = 0;
+    } else if (c == '>' || c == ',' || c == ';') {
+        s->state = s->from_len ? FROM_OVER : FROM_OUTSIDE;
+    } else if (c == '@') {
+        s->state = FROM_DOMAIN;
+        s->from_len = 0;
+    } else if (s->state == FROM_DOMAIN && domain_char(c)) {
+        add(s->from, &s->from_len, domain_char(c));
+    } else {
+        s->state = FROM_OUTSIDE;
+    }
+}
+
 void header_signer_from(struct header_signer *s, struct slice part)
 {
-    for (size_t i = 0; i < part.len; i++) {
-        char c = part.ptr[i];
-        if (c == '@') {
-            s->state = FROM_DOMAIN;
-            s->from_len = 0;
-        } else if (s->state == FROM_DOMAIN && domain_char(c)) {
-            add(s->from, &s->from_len, domain_char(c));
-        } else {
-            s->state = FROM_OUTSIDE;
-        }
-    }
+    for (size_t i = 0; i < part.len && s->state != FROM_OVER; i++)
+        if (s->state == FROM_QUOTED || s->state == FROM_COMMENT)
+            from_aside(s, part.ptr[i]);
+        else
+            from_byte(s, part.ptr[i]);
+}
+
+/* Anybody can write any d=; one that is From's domain, or above it, says who answers. */
+static bool is_aligned(struct slice dkim, struct slice from)
+{
+    if (slice_eq(dkim, from))
+        return dkim.len > 0;
+    return dkim.len < from.len && slice_chr(dkim, '.') < dkim.len && slice_ends(from, dkim) &&
+           from.ptr[from.len - dkim.len - 1] == '.';
 }
 
 struct slice header_signer_domain(const struct header_signer *s)
 {
-    return s->dkim_len ? slice_make(s->dkim, s->dkim_len) : slice_make(s->from, s->from_len);
+    struct slice dkim = slice_make(s->dkim, s->dkim_len), from = slice_make(s->from, s->from_len);
+    return is_aligned(dkim, from) ? dkim : from;
 }

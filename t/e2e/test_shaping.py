@@ -415,6 +415,58 @@ def test_classes_share_an_account_by_weight(c):
     assert rest.count(b"bulk") >= 28 and rest[-1] == b"bulk"
 
 
+def test_accounts_go_before_classes_at_a_full_destination(c):
+    """Who calls all of its mail transactional has no larger share than others."""
+    q = c.q
+    rules(c, RULES.replace("start_connections = 3 connections = 4", "start_connections = 1 connections = 1"))
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    q.commit(["a@d.test"], account="shop")
+    q.resolved()
+    first = q.job()
+    for n in range(20):
+        for name, mail_class in (("loud", TRANSACTIONAL), ("quiet", NORMAL), ("bulky", BULK)):
+            q.commit([f"{name}{n}@d.test"], sender=f"{name}@x.test", account=name, mail_class=mail_class)
+    q.result(first)
+    order = order_of(c, 31)[1:]
+    assert {order.count(name) for name in (b"loud", b"quiet", b"bulky")} == {10}, order
+
+
+def test_an_account_has_its_share_in_all_of_its_classes(c):
+    """Its bulk mail does not go while the normal mail of others waits."""
+    q = c.q
+    rules(c, RULES + "domain d.test { account_connections = 1 start_connections = 2 connections = 2 }\n")
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    for n in range(6):
+        q.commit([f"a{n}@d.test"], account="busy", sender="busy@x.test", mail_class=BULK)
+        if n == 0:
+            q.resolved()
+    held = [q.job(), q.job()]
+    for n in range(3):
+        q.commit([f"b{n}@d.test"], account="other", sender="other@y.test")
+    q.result(held[1])
+    for _ in range(3):
+        job = q.job()
+        assert job.sender == b"other@y.test"
+        q.result(job)
+    assert q.job().sender == b"busy@x.test"
+
+
+def test_what_comes_back_to_a_suspended_destination_is_deferred(c):
+    """Not tried for want of a connection, and suspended meanwhile: it does not stay in memory."""
+    q = c.q
+    rules(c, RULES + 'domain d.test { connection_rate = "1/min" }\n')
+    wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
+    ids = [q.commit(["a@d.test"])]
+    q.resolved()
+    jobs = [q.job()]
+    while not jobs[-1].reuse_only:
+        ids.append(q.commit(["a@d.test"]))
+        jobs.append(q.job())
+    c.ask(request="shaping.act", action="suspend", destination="d.test", reason="x")
+    q.result(jobs[-1], scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
+    q.wait_log(rf"{ids[-1]}: .*status=deferred \(delivery temporarily suspended: by the operator: x")
+
+
 def test_an_account_has_its_share_of_connections_while_others_wait(c):
     q = c.q
     rules(c, RULES + "domain d.test { account_connections = 1 start_connections = 2 connections = 2 }\n")

@@ -481,6 +481,23 @@ def test_B89_an_answer_to_another_question_closes_the_channel(rig, answer):
 # ---- mail of accounts --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("own, most, said, gets", [
+    (2, 2, b"transactional", 2),  # the operator's class, whatever its mail says of itself
+    (2, 2, b"normal", 2),
+    (0, 0, b"transactional", 0),
+    (0, 0, b"bulk", 2),
+    (2, 0, b"normal", 0),
+    (0, 1, b"transactional", 1),
+    (1, 1, b"bulk", 2),
+])
+def test_a_header_lowers_the_class_freely_and_raises_it_where_allowed(rig, own, most, said, gets):
+    with rig.client() as c:
+        rig.login(c)
+        rig.message(c, b"X-Mail-Class: " + said + b"\r\n" + MESSAGE)
+        rig.reserved(mail_class=own, class_most=most)
+        assert rig.smtpd.accept(c).mail_class == gets
+
+
 def test_owner_class_and_size_of_a_message(rig):
     with rig.client() as c:
         rig.login(c)

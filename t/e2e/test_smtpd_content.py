@@ -400,15 +400,23 @@ def test_F34_content_that_takes_too_long():
     (b"From: a@From.test\r\n", 0, b"from.test"),
     (b"Precedence: bulk\r\n", 2, b""),
     (b"List-Unsubscribe: <mailto:x@y.test>\r\nFrom: a@from.test\r\n", 2, b"from.test"),
-    (b"X-Mail-Class: transactional\r\nPrecedence: bulk\r\n", 1, b""),
+    (b"X-Mail-Class: transactional\r\nPrecedence: bulk\r\n", 2, b""),  # nobody allows that
     (b"X-Mail-Class: normal\r\nList-Id: x\r\n", 0, b""),
-    (b"DKIM-Signature: v=1; a=rsa-sha256;\r\n d=Signer.test; s=k\r\nFrom: a@from.test\r\n", 0, b"signer.test"),
+    (b"X-Mail-Class: bulk\r\n", 2, b""),
+    (b"DKIM-Signature: v=1; a=rsa-sha256;\r\n d=Signer.test; s=k\r\nFrom: a@n.signer.test\r\n", 0, b"signer.test"),
+    (b"DKIM-Signature: v=1; d=victim.test\r\nFrom: a@from.test (x@victim.test)\r\n", 0, b"from.test"),
 ])
 def test_class_and_signer(smtpd, header, mail_class, signer):
     with smtpd.client() as c:
         c.transaction(HEADER[:-2] + header + b"\r\nbody\r\n")
         commit = smtpd.accept(c)
         assert (commit.mail_class, commit.signer) == (mail_class, signer)
+
+
+def test_a_header_raises_the_class_where_that_is_allowed():
+    with Smtpd(mail_class_header_raises="yes") as s, s.client() as c:
+        c.transaction(HEADER[:-2] + b"X-Mail-Class: transactional\r\nPrecedence: bulk\r\n\r\nbody\r\n")
+        assert s.accept(c).mail_class == 1
 
 
 def test_bulk_mail_is_not_detected_where_that_is_off():

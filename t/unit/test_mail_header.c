@@ -119,11 +119,23 @@ static void test_the_domain_that_answers_for_a_message(void **state)
         const char *text, *domain;
     } cases[] = {
         {"From: \"x@y.test\" <a@News.Example.COM>\r\n\r\n", "news.example.com"},
-        {"From: a@from.test\r\nDKIM-Signature: v=1; a=rsa-sha256;\r\n\tbh=d=ab; d = Sig\r\n "
+        {"From: a@news.signer.test\r\nDKIM-Signature: v=1; a=rsa-sha256;\r\n\tbh=d=ab; d = Sig\r\n "
          "ner.test ; s=k; b=dd=\r\nDKIM-Signature: d=second.test\r\n\r\n",
          "signer.test"},
-        {"DKIM-Signature: v=1; dd=wrong.test; x=d=no; b=\r\nFrom: a@from.test\r\n\r\n", "from.test"},
-        {"DKIM-Signature: d=only.test", "only.test"},
+        /* anybody can write the domain of another */
+        {"DKIM-Signature: d=victim.test; b=\r\nFrom: a@own.test\r\n\r\n", "own.test"},
+        {"DKIM-Signature: d=test; b=\r\nFrom: a@own.test\r\n\r\n", "own.test"},
+        {"DKIM-Signature: d=wn.test; b=\r\nFrom: a@own.test\r\n\r\n", "own.test"},
+        {"DKIM-Signature: d=x1.own.test; b=\r\nFrom: a@own.test\r\n\r\n", "own.test"},
+        {"From: a@own.test (x@victim.test)\r\n\r\n", "own.test"},
+        {"From: Me (a \\) (b) c@victim.test) <a@own.test> (d@victim.test)\r\n\r\n", "own.test"},
+        {"From: \"\\\" x@victim.test\" <a@own.test>\r\n\r\n", "own.test"},
+        {"From: x@victim.test <a@own.test>\r\n\r\n", "own.test"},
+        {"From: <a@own.test>, <b@victim.test>\r\n\r\n", "own.test"},
+        {"From: a@own.test, b@victim.test\r\n\r\n", "own.test"},
+        {"DKIM-Signature: v=1; dd=wrong.test; x=d=no; b=\r\nFrom: a@from.test\r\n\r\n",
+         "from.test"},
+        {"DKIM-Signature: d=only.test", ""},
         {"Subject: d=x\r\n\r\nFrom: a@body.test\r\n", ""},
     };
     (void)state;

@@ -1,0 +1,49 @@
+/* What the files of dispatch share: lanes.c, turns.c, jobs.c, dispatch.c. */
+#ifndef POSTERN_QMGR_DISPATCH_INSIDE_H
+#define POSTERN_QMGR_DISPATCH_INSIDE_H
+
+#include "qmgr/qmgr.h"
+
+struct account {
+    struct list active;   /* in dispatch.active while it has ready queues */
+    struct list ready[3]; /* queues, by class */
+    int32_t deficit;
+    struct class_turns turns;
+    uint32_t queues, ready_count;
+    size_t name_len;
+    char name[];
+};
+
+/* ---- lanes.c ---------------------------------------------------------------------------- */
+
+/* What m's account has there in m's class; made if need be. */
+struct queue *lane_queue(struct qmgr *q, struct lane *l, const struct message *m);
+/* The account's queue there in another class (or k's own), or NULL. */
+struct queue *queue_kin(const struct qmgr *q, const struct queue *k, uint8_t class);
+
+/* ---- turns.c ---------------------------------------------------------------------------- */
+
+/* k may start a job when its account's turn comes: the lane has room for one. */
+void queue_ready(struct qmgr *q, struct queue *k);
+/* k has nothing to start, or goes elsewhere. */
+void queue_idle(struct qmgr *q, struct queue *k);
+/* k waits for room at its lane; `first`: it has had its turn already, and there was none. */
+void queue_waits(const struct qmgr *q, struct queue *k, bool first);
+bool lane_has_waiting(const struct lane *l);
+/* One waiting queue becomes ready, if the lane has room; false: none. */
+bool lane_wake(struct qmgr *q, struct lane *l);
+/* Something was refused: whoever made up that window leaves turns to others. */
+void lane_blame(const struct lane *l);
+
+/* ---- jobs.c ----------------------------------------------------------------------------- */
+
+/* None of those that wait in a brake's line. */
+bool queue_has_jobs(const struct queue *k);
+/* Of a queue that has jobs. */
+struct job *queue_first(const struct queue *k);
+/* Takes a queued job out of its queue, or out of the line of a brake. */
+void job_unqueue(struct qmgr *q, struct job *j);
+/* The lane is suspended: all that is in line there is deferred, and settled. */
+void jobs_defer(struct qmgr *q, struct lane *l);
+
+#endif
