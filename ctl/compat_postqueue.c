@@ -46,7 +46,7 @@ int compat_flush(struct ctl *ctl)
 int compat_flush_id(struct ctl *ctl, const char *id)
 {
     if (!id_valid(slice_str(id)))
-        return compat_fatal(EX_USAGE, "Cannot flush queue ID - invalid name: \"%.100s%s\"", id,
+        return compat_fatal(EX_UNAVAILABLE, "Cannot flush queue ID - invalid name: \"%.100s%s\"", id,
                             strlen(id) > 100 ? "..." : "");
     return flush(ctl, json_pack("{s:[s]}", "ids", id));
 }
@@ -73,7 +73,7 @@ static bool is_site(struct slice site)
 int compat_flush_site(struct ctl *ctl, const char *site)
 {
     if (!is_site(slice_str(site)))
-        return compat_fatal(EX_USAGE, "Cannot flush mail queue - invalid destination: \"%.100s%s\"",
+        return compat_fatal(EX_UNAVAILABLE, "Cannot flush mail queue - invalid destination: \"%.100s%s\"",
                             site, strlen(site) > 100 ? "..." : "");
     return flush(ctl, json_pack("{s:s}", "site", site));
 }
@@ -89,12 +89,12 @@ int compat_postqueue(struct ctl *ctl, int argc, char **argv)
         else if (option == 'v')
             continue;
         else if (option == '?' || mode)
-            return compat_fatal(EX_USAGE, "%s", USAGE);
+            return compat_fatal(EX_UNAVAILABLE, "%s", USAGE);
         else
             mode = option, argument = optarg;
     }
     if (!mode || optind < argc)
-        return compat_fatal(EX_USAGE, "%s", USAGE);
+        return compat_fatal(EX_UNAVAILABLE, "%s", USAGE);
     if (mode == 'p' || mode == 'j')
         return compat_list(ctl, mode == 'j');
     if (!ctl_config(ctl))

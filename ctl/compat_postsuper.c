@@ -169,7 +169,7 @@ static int run_all(struct ctl *ctl, const struct request *requests, char **names
             rc = run_batches(ctl, &jobs[i], r->ids, names);
     }
     for (int i = 0; i < VERBS; i++)
-        if (jobs[i].changed)
+        if (requests[i].given)
             compat_say("%s: %lu message%s", verbs[i].all, jobs[i].changed,
                        jobs[i].changed == 1 ? "" : "s");
     return rc == CTL_OK || rc == CTL_NOT_FOUND ? EXIT_SUCCESS : EXIT_FAILURE;

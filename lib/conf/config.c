@@ -241,13 +241,15 @@ bool config_entry(const struct config *c, size_t i, struct config_entry *out)
         return false;
     int k = sorted()[i];
     const char *where = c->private_->where[k];
-    *out = (struct config_entry){.name = params[k].name,
-                                 .value = c->private_->value[k],
-                                 .fallback = params[k].fallback,
-                                 .doc = params[k].doc,
-                                 .type = types[params[k].type],
-                                 .set = where != NULL,
-                                 .where = where ? where : ""};
+    *out =
+        (struct config_entry){.name = params[k].name,
+                              .value = c->private_->value[k],
+                              .raw = c->private_->raw[k] ? c->private_->raw[k] : params[k].fallback,
+                              .fallback = params[k].fallback,
+                              .doc = params[k].doc,
+                              .type = types[params[k].type],
+                              .set = where != NULL,
+                              .where = where ? where : ""};
     return true;
 }
 

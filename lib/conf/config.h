@@ -51,9 +51,10 @@ int config_write(const struct config *c, int fd, struct err *e);
 struct config *config_read(int fd, struct err *e);
 
 /* For `postern config`: the i-th parameter (false past the end), in
- * alphabetical order. value is the expanded text; set: given in main.cf. */
+ * alphabetical order. value is the expanded text, raw the one that was written or else the
+ * fallback; set: given in main.cf. */
 struct config_entry {
-    const char *name, *value, *fallback, *doc, *type;
+    const char *name, *value, *raw, *fallback, *doc, *type;
     bool set;
     const char *where; /* "main.cf:7" or "" */
 };
