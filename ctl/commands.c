@@ -249,7 +249,7 @@ const struct ctl_command ctl_commands[] = {
      "  postern user add-certificate web@acme.example printer.pem --note 'printer, 2nd floor'\n"},
     {"user", "delete-certificate", cmd_accounts, "FILE|FINGERPRINT [--public-key] [--json]",
      "Takes a certificate from its user",
-     "Sessions that it has begun end with their connections; 'user suspend' ends them now.\n\n"
+     "Sessions that the user has open are over at their next message.\n\n"
      "Example:\n"
      "  postern user delete-certificate printer.pem\n"},
     {"user", "list-certificates", cmd_accounts, "[LOGIN] [--json]",
