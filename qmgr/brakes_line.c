@@ -71,8 +71,11 @@ static void plan(struct qmgr *q, struct brake *b)
         heap_remove(&q->brakes->wakes, &b->wake);
         return;
     }
-    if (!b->probing && b->rate > 0 && !brake_suspends(q, b))
+    if (!b->probing && b->rate > 0 && !brake_suspends(q, b)) {
         when = b->filled + (int64_t)((1 - b->tokens) / b->rate * 1e6);
+        /* it will be faster then */
+        when = when < b->grown + b->times.growth ? when : b->grown + b->times.growth;
+    }
     heap_set(&q->brakes->wakes, &b->wake, when);
 }
 

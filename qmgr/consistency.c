@@ -5,6 +5,7 @@
  */
 #include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/whole.h"
 
 #ifdef POSTERN_FAULTS
 
@@ -133,6 +134,45 @@ static uint32_t check_queue(const struct qmgr *q, const struct queue *k)
     return jobs;
 }
 
+static bool has_ready(const struct lane *l)
+{
+    list_each(&l->queues, n)
+    {
+        if (container_of(n, struct queue, of_lane)->place == PLACE_READY)
+            return true;
+    }
+    return false;
+}
+
+/* What waits at a lane will be woken. */
+static void check_lane_awake(const struct lane *l)
+{
+    if (!list_empty(&l->waiting) && !heap_has(&l->wake) && l->in_flight == 0 && !has_ready(l) &&
+        list_empty(&l->of_whole))
+        panic("site %s: nothing will wake what waits there", l->group->name);
+}
+
+/* So will the lanes that wait at a whole. */
+static void check_wholes(const struct qmgr *q)
+{
+    const struct whole *w;
+    for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));) {
+        bool awake = list_empty(&w->waiting) || heap_has(&w->wake) || w->shaper.in_flight > 0;
+        uint32_t under_way = 0;
+        list_each(&q->dispatch.lanes, n)
+        {
+            const struct lane *l = container_of(n, struct lane, all);
+            if (l->group->whole != w)
+                continue;
+            awake = awake || has_ready(l);
+            under_way += l->in_flight;
+        }
+        if (!awake)
+            panic("all sources of %s: nothing will wake what waits there", w->name);
+        same(NULL, "deliveries of all sources", under_way, w->shaper.in_flight);
+    }
+}
+
 /* Each line's jobs, and that something will let the first of them go. */
 static void check_brakes(const struct qmgr *q)
 {
@@ -175,6 +215,8 @@ static void check_lanes(const struct qmgr *q)
             started += k->in_flight;
         }
         check_waiting(l);
+        if (!q->draining)
+            check_lane_awake(l);
         same(NULL, "jobs of a lane's queues under way", started, l->in_flight);
         same(NULL, "jobs queued at a lane", jobs, l->queued);
         same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);
@@ -207,6 +249,8 @@ void queue_check(const struct qmgr *q)
     same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);
     same(NULL, "messages being loaded", t.loading, q->loading + q->peeking);
     check_lanes(q);
+    if (!q->draining)
+        check_wholes(q);
     check_brakes(q);
 }
 

@@ -174,13 +174,13 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
         dispatch_suspend(q, l);
     } else if (slice_eq(action, SLICE("resume"))) {
         shaper_unsuspend(&l->shaper);
-        whole_resume(l);
+        whole_resume(c->control->queue, l);
     } else if (slice_eq(action, SLICE("reset"))) {
         uint32_t in_flight = l->shaper.in_flight;
         shaper_init(&l->shaper, l->shaper.limits);
         l->shaper.in_flight = in_flight;
         l->odd = (struct odd){0};
-        whole_reset(l);
+        whole_reset(c->control->queue, l);
     } else if (slice_eq(action, SLICE("set"))) {
         double connections = number_of(c, "connections"), messages = number_of(c, "messages");
         shaper_set(&l->shaper, number_of(c, "rate"), connections < 1e6 ? (uint32_t)connections : 0,

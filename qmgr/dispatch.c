@@ -75,6 +75,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     k->window -= j->count < k->window ? j->count : k->window;
     shaper_returned(&l->shaper, j->count, q->now);
     whole_returned(q, l, j->count);
+    whole_wake(q, l);
     relays_release(q, j);
     list_remove(&j->link);
     j->state = JOB_QUEUED;
@@ -187,11 +188,9 @@ void dispatch_turn(struct qmgr *q)
     struct queue *k;
     while ((n = heap_min(&d->wakes)) && n->key <= q->now) {
         heap_remove(&d->wakes, n);
-        struct lane *l = container_of(n, struct lane, wake);
-        list_remove(&l->of_whole);
-        if (!lane_wake(q, l))
-            whole_wake(q, l); /* it was its turn there, and it has nothing */
+        lane_wake(q, container_of(n, struct lane, wake));
     }
+    wholes_turn(q);
     for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(q, &a)); i++) {
         struct lane *l = k->lane;
         int64_t when;
@@ -203,7 +202,7 @@ void dispatch_turn(struct qmgr *q)
             if (!held_by_brake(q, k))
                 start(q, k, r);
             else
-                whole_wake(q, l); /* its turn there is another's */
+                whole_pass(q, l);
             break;
         case SHAPER_LATER:
             heap_set(&d->wakes, &l->wake, when);
@@ -221,8 +220,11 @@ void dispatch_turn(struct qmgr *q)
 
 int64_t dispatch_next_due(const struct qmgr *q)
 {
-    const struct heap_node *n = heap_min(&q->dispatch.wakes);
+    const struct heap_node *n = heap_min(&q->dispatch.wakes),
+                           *whole = heap_min(&q->dispatch.whole_wakes);
     if (!list_empty(&q->dispatch.active) && !q->draining && relays_ready(q))
         return q->now;
+    if (whole && (!n || whole->key < n->key))
+        n = whole;
     return n ? n->key : INT64_MAX;
 }

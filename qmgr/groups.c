@@ -291,4 +291,5 @@ void groups_set_rules(struct qmgr *q, struct rules *rules)
     rules_free(before);
     groups_reload(q);
     sites_renew(q); /* new entries may take domains over */
+    dispatch_reload(q);
 }

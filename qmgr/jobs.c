@@ -65,7 +65,7 @@ void job_free(struct qmgr *q, struct job *j)
         struct lane *l = j->queue->lane;
         job_unqueue(q, j);
         if (!lane_wake(q, l)) /* the room may have been given to the queue that it leaves */
-            whole_wake(q, l);
+            whole_lose_turn(q, l);
     }
     if (j->probe)
         brakes_probed(q, j, false);
@@ -215,6 +215,7 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
         while (queue_has_jobs(k))
             take(q, queue_first(k), jobs);
     }
+    whole_lose_turn(q, l);
 }
 
 void dispatch_suspend(struct qmgr *q, struct lane *l)

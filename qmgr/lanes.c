@@ -10,6 +10,7 @@
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/memory.h"
 #include "qmgr/sources.h"
+#include "qmgr/whole.h"
 
 enum { LANE_IDLE_SECONDS = 3600 };
 
@@ -195,6 +196,7 @@ void dispatch_reload(struct qmgr *q)
 void dispatch_unsuspend_all(struct qmgr *q)
 {
     list_each(&q->dispatch.lanes, n) shaper_unsuspend(&container_of(n, struct lane, all)->shaper);
+    wholes_resume(q);
 }
 
 static void free_queues(struct qmgr *q, struct lane *l)
@@ -232,7 +234,7 @@ void dispatch_sweep(struct qmgr *q)
         memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
-        list_remove(&l->of_whole);
+        whole_pass(q, l);
         list_remove(&l->of_group);
         map_remove(&q->dispatch.lanes_known, lane_key(l));
         if (l->from)

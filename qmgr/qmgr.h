@@ -181,7 +181,7 @@ struct dispatch {
     struct account *recent;
     struct list active; /* accounts with ready queues */
     struct list lanes;
-    struct heap wakes;
+    struct heap wakes, whole_wakes; /* of lanes; of struct whole */
     uint64_t queued, in_flight;
     uint32_t busy_queues; /* that have jobs */
 };

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/sources.h"
+#include "qmgr/whole.h"
 
 enum { ROUTES_MAX = 50000 };
 
@@ -217,7 +218,11 @@ void sites_unsuspend(struct qmgr *q, struct slice address)
     for (int i = 0; i < 2; i++)
         if (found[i] && found[i]->site)
             list_each(&found[i]->site->group->lanes, n)
-                shaper_unsuspend(&container_of(n, struct lane, of_group)->shaper);
+            {
+                struct lane *l = container_of(n, struct lane, of_group);
+                shaper_unsuspend(&l->shaper);
+                whole_resume(q, l);
+            }
 }
 
 void sites_renew(struct qmgr *q)

@@ -89,6 +89,7 @@ void whole_leave(struct qmgr *q, struct group *g)
     if (!w || --w->refs > 0)
         return;
     map_remove(&q->shaping.wholes, key_of(w));
+    heap_remove(&q->dispatch.whole_wakes, &w->wake);
     free(w->key);
     free(w->name);
     free(w);
@@ -101,9 +102,11 @@ static void reload(struct qmgr *q, const struct group *g)
     struct shaper *s = &w->shaper;
     bool free_before = w->limits.concurrency >= CONNECTIONS_FREE;
     (void)find_limits(q, g, &w->limits);
-    double bound = w->limits.rate;
+    double bound = w->limits.rate, before = s->rate;
     if (s->failed_rate <= 0 || (bound > 0 && s->rate > bound))
         s->rate = bound > 0 ? bound : 1e6;
+    if (s->rate > before && s->next_start > q->now)
+        s->next_start = q->now; /* a step of the rate before */
     if (free_before || !s->window_failed)
         s->window = w->limits.concurrency;
 }
@@ -119,45 +122,101 @@ void wholes_reload(struct qmgr *q)
             whole_join(q, g);
 }
 
-/* ---- deliveries ---------------------------------------------------------------------- */
+/* ---- deliveries ----------------------------------------------------------------------
+
+   A lane that has room itself, and whose whole has none, stands in the whole's line. A place
+   that comes free is the first one's: who is not in line goes behind it. A turn that was
+   given holds until a delivery of the lane starts, or the lane has none to start; then it is
+   the next one's. */
+
+/* The line is looked at again in this turn of the loop, or the next one. */
+static void look_again(struct qmgr *q, struct whole *w)
+{
+    if (!list_empty(&w->waiting))
+        heap_set(&q->dispatch.whole_wakes, &w->wake, q->now);
+}
+
+void whole_lose_turn(struct qmgr *q, const struct lane *l)
+{
+    struct whole *w = l->group->whole;
+    if (!w || w->turn != l)
+        return;
+    w->turn = NULL;
+    look_again(q, w);
+}
+
+void whole_pass(struct qmgr *q, struct lane *l)
+{
+    list_remove(&l->of_whole);
+    whole_lose_turn(q, l);
+}
+
+/* The lane waits: it had its turn already, and stays the first, or comes last. */
+static void stand_in_line(struct whole *w, struct lane *l)
+{
+    if (!list_empty(&l->of_whole))
+        return;
+    if (w->turn == l)
+        list_push_front(&w->waiting, &l->of_whole);
+    else
+        list_push(&w->waiting, &l->of_whole);
+    w->turn = w->turn == l ? NULL : w->turn;
+}
 
 enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when)
 {
     struct whole *w = l->group->whole;
     int64_t later = 0;
     enum shaper_room room = shaper_room(&l->shaper, q->now, when);
-    if (!w || room != SHAPER_GO)
+    if (!w)
         return room;
+    if (room != SHAPER_GO) { /* its own limits wake it; it keeps its place until its turn comes */
+        if (wants)
+            whole_lose_turn(q, l);
+        return room;
+    }
     room = shaper_room(&w->shaper, q->now, &later);
-    if (room == SHAPER_GO) {
-        list_remove(&l->of_whole);
+    bool first = w->turn ? w->turn == l : list_empty(&w->waiting);
+    if (room == SHAPER_GO && first)
         return SHAPER_GO;
-    }
-    if (wants && list_empty(&l->of_whole))
-        list_push(&w->waiting, &l->of_whole);
-    if (room != SHAPER_FULL && !list_empty(&w->waiting)) {
-        struct lane *first = container_of(w->waiting.next, struct lane, of_whole);
-        heap_set(&q->dispatch.wakes, &first->wake, later);
-    }
+    if (!wants)
+        return SHAPER_FULL;
+    stand_in_line(w, l);
+    if (room == SHAPER_GO)
+        look_again(q, w);
+    else if (room != SHAPER_FULL)
+        heap_set(&q->dispatch.whole_wakes, &w->wake, later);
     return SHAPER_FULL;
+}
+
+static void give_turn(struct qmgr *q, struct whole *w)
+{
+    int64_t when;
+    while (!w->turn && !list_empty(&w->waiting)) {
+        enum shaper_room room = shaper_room(&w->shaper, q->now, &when);
+        if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
+            heap_set(&q->dispatch.whole_wakes, &w->wake, when);
+        if (room != SHAPER_GO)
+            return;
+        struct lane *first = container_of(list_pop(&w->waiting), struct lane, of_whole);
+        w->turn = first;
+        if (!dispatch_wake(q, first) && w->turn == first)
+            w->turn = NULL; /* else it is the next one's when that delivery has started */
+    }
 }
 
 void whole_wake(struct qmgr *q, const struct lane *l)
 {
-    struct whole *w = l->group->whole;
-    int64_t when;
-    if (!w)
-        return;
-    while (!list_empty(&w->waiting)) {
-        struct lane *first = container_of(w->waiting.next, struct lane, of_whole);
-        enum shaper_room room = shaper_room(&w->shaper, q->now, &when);
-        if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
-            heap_set(&q->dispatch.wakes, &first->wake, when);
-        if (room != SHAPER_GO)
-            return;
-        list_remove(&first->of_whole);
-        if (dispatch_wake(q, first))
-            return; /* when that delivery has started it is the next one's turn */
+    if (l->group->whole)
+        give_turn(q, l->group->whole);
+}
+
+void wholes_turn(struct qmgr *q)
+{
+    struct heap_node *n;
+    while ((n = heap_min(&q->dispatch.whole_wakes)) && n->key <= q->now) {
+        heap_remove(&q->dispatch.whole_wakes, n);
+        give_turn(q, container_of(n, struct whole, wake));
     }
 }
 
@@ -166,6 +225,7 @@ bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may
     struct whole *w = l->group->whole;
     if (!w)
         return may_connect;
+    w->turn = w->turn == l ? NULL : w->turn;
     shaper_started(&w->shaper, recipients, q->now);
     if (!may_connect || shaper_may_connect(&w->shaper, q->now))
         return may_connect;
@@ -219,6 +279,8 @@ struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct
     all.use_count = all.taken_count = all.closed_after = 0; /* of one connection */
     all.latency = all.greeting = 0;
     all.trial = SHAPER_NO_TRIAL;
+    if (all.signal == SHAPER_TOO_MANY && w->shaper.window >= CONNECTIONS_FREE)
+        w->shaper.window = w->shaper.in_flight > 1 ? w->shaper.in_flight : 1; /* nothing held it */
     (void)shaper_finished(&w->shaper, &all, q->now);
     events_shaping_all(q, &w->shaper, w->name, l->last, events);
     if (r->of_all && r->signal == SHAPER_GO_AWAY)
@@ -246,13 +308,24 @@ bool whole_holds(const struct lane *l, int64_t now, int64_t *when)
 
 /* ---- by hand, and to show ----------------------------------------------------------------- */
 
-void whole_resume(struct lane *l)
+void whole_resume(struct qmgr *q, struct lane *l)
 {
-    if (l->group->whole)
-        shaper_unsuspend(&l->group->whole->shaper);
+    if (!l->group->whole)
+        return;
+    shaper_unsuspend(&l->group->whole->shaper);
+    look_again(q, l->group->whole);
 }
 
-void whole_reset(struct lane *l)
+void wholes_resume(struct qmgr *q)
+{
+    struct whole *w;
+    for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));) {
+        shaper_unsuspend(&w->shaper);
+        look_again(q, w);
+    }
+}
+
+void whole_reset(struct qmgr *q, struct lane *l)
 {
     struct whole *w = l->group->whole;
     if (!w)
@@ -260,6 +333,7 @@ void whole_reset(struct lane *l)
     uint32_t in_flight = w->shaper.in_flight;
     shaper_init(&w->shaper, &w->limits);
     w->shaper.in_flight = in_flight;
+    look_again(q, w);
 }
 
 void whole_show(struct qmgr *q, const struct group *g, struct buf *b)

@@ -15,9 +15,11 @@
 struct whole {
     struct shaper shaper;
     struct shaper_limits limits;
-    struct list waiting; /* lanes, by of_whole: longest first */
-    char *key, *name;    /* of the map; for people */
-    uint32_t refs;       /* groups */
+    struct list waiting;   /* lanes, by of_whole: longest first */
+    struct lane *turn;     /* a delivery of it may start: it has waited longest; or NULL */
+    struct heap_node wake; /* of dispatch.whole_wakes: when there may be room for the first */
+    char *key, *name;      /* of the map; for people */
+    uint32_t refs;         /* groups */
 };
 
 void wholes_init(struct qmgr *q);
@@ -37,14 +39,23 @@ bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may
 struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct shaper_report *r);
 /* It was not tried, for want of a connection. */
 void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients);
-/* Wakes who waits there, as far as there is room. */
+/* Something is over, or has started: the first in line there has its turn, if there is room. */
 void whole_wake(struct qmgr *q, const struct lane *l);
+/* The lane has nothing to start, or no room itself: its turn there, or its place in line, is
+ * another's. */
+void whole_pass(struct qmgr *q, struct lane *l);
+/* A job has left the lane: if it was to be started, it is another lane's turn. */
+void whole_lose_turn(struct qmgr *q, const struct lane *l);
+/* Gives turns where it is time. */
+void wholes_turn(struct qmgr *q);
 
 /* Whether it has no room, whoever asks; *when: until then, 0: until a delivery is over. */
 bool whole_holds(const struct lane *l, int64_t now, int64_t *when);
 /* By hand: ends a suspension; forgets what was learned. */
-void whole_resume(struct lane *l);
-void whole_reset(struct lane *l);
+void whole_resume(struct qmgr *q, struct lane *l);
+void whole_reset(struct qmgr *q, struct lane *l);
+/* Ends all suspensions. */
+void wholes_resume(struct qmgr *q);
 /* Appends a member "all_sources", if the group has a whole. */
 void whole_show(struct qmgr *q, const struct group *g, struct buf *b);
 

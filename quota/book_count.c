@@ -51,6 +51,9 @@ static void new_charge(struct quota *q, const struct ipc_charge *in, struct entr
     if (name_login(user, c->user) < 0)
         c->user[0] = '\0';
     c->states = xcalloc(in->recipients, 1);
+    /* accounts that were made while the clock was ahead count as well */
+    for (unsigned i = 0; i < n; i++)
+        c->charged_at = chain[i]->since > c->charged_at ? chain[i]->since : c->charged_at;
     for (unsigned i = 0; i < n; i++) {
         memcpy(c->levels[i].account, chain[i]->name, sizeof c->levels[i].account);
         c->levels[i].period = parties[i]->usage.period.start;

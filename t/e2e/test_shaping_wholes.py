@@ -78,6 +78,62 @@ def test_connections_over_all_sources(started):
     wait_until(lambda: show(c, "big")["all_sources"]["in_flight"] == 0, 10, "the end of all")
 
 
+def test_sources_take_turns_where_one_delivery_may_be_under_way(started):
+    """Also the one whose delivery is over: it goes behind the other."""
+    c = started()
+    rules(c, BASE.replace("1000/s", "100000/s") % "total_connections = 1")
+    wait_until(lambda: c.q.count("providers.conf: 1 providers, 2 rules") == 2, 10, "the rules")
+    ids = commit(c, 20)
+    first = c.q.job()
+    wait_until(lambda: sum(lane["queued"] for lane in both(c)) == len(ids) - 1, 10, "all in line")
+    in_line = [lane["queued"] for lane in both(c)]
+    used, seen, job = [first.source], {first.id.decode()}, first
+    for _ in ids[1:]:
+        c.q.result(job)
+        job = c.q.job()
+        used.append(job.source)
+        seen.add(job.id.decode())
+    c.q.result(job)
+    assert seen == set(ids)
+    while_both = used[1:2 * min(in_line)]
+    again = sum(x == y for x, y in zip(while_both, while_both[1:]))
+    assert again <= 1, (in_line, "".join(chr(86 + x[3]) for x in used))
+
+
+def test_none_is_forgotten_while_more_comes(started):
+    """Mail that comes just as a place is free takes no other's."""
+    c = started('total_message_rate = "40/s"\n total_connections = 2')
+    q, ids, seen, under_way = c.q, [], set(), []
+    for n in range(80):
+        ids.append(q.commit([f"a{n}@d.test"]))
+        if n == 0:
+            q.resolved(site=b"mx1.big.test", targets=[dict(TARGET, host="mx1.big.test")])
+        job = q.job() if n % 3 == 2 else None
+        if job:
+            under_way.append(job)
+        if len(under_way) == 2:
+            seen.add(under_way[0].id.decode())
+            q.result(under_way.pop(0))
+    while len(seen) < len(ids):
+        job = under_way.pop(0) if under_way else q.job()
+        seen.add(job.id.decode())
+        q.result(job)
+    assert seen == set(ids)
+
+
+def test_a_limit_that_is_taken_off_holds_nothing_any_more(started):
+    """Though no delivery ends meanwhile."""
+    c = started('total_message_rate = "1/h"')
+    ids = commit(c, 3)
+    first = c.q.job()
+    assert c.q.relay.receive(0.1) is None
+    rules(c, BASE % "")
+    jobs = [first] + [c.q.job() for _ in range(2)]
+    assert {job.id.decode() for job in jobs} == set(ids)
+    for job in jobs:
+        c.q.result(job)
+
+
 def test_a_rate_over_all_sources(started):
     c = started('total_message_rate = "10/s"')
     commit(c, 11)

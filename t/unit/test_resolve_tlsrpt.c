@@ -125,11 +125,13 @@ static void fetch_many(struct https *h, struct event_base *base, unsigned from, 
 /* Each domain's policy server is a name of its own: nothing of it may stay. */
 static void test_ten_thousand_servers_leave_nothing(void **state)
 {
+    static struct event_base *base; /* both stay for as long as the process */
+    static struct https *h;
     struct err e;
-    struct event_base *base = event_base_new();
     (void)state;
+    base = event_base_new();
     assert_int_equal(https_prepare(&e), 0);
-    struct https *h = https_new(base, &e);
+    h = https_new(base, &e);
     assert_non_null(h);
     https_authorities(h, SLICE("no certificate, and none is needed\n"));
     fetch_many(h, base, 0, 200);
