@@ -96,7 +96,7 @@ bool failures_allow(struct failures *f, const struct config *c, struct slice cli
     else if (client.len && is_full(f, make_key(key, 'n', network_of(client)),
                                    c->auth_failure_network_limit, seconds, now))
         *why = "too many failed logins from this network";
-    else if (!is_known(f, client, user, now) &&
+    else if (user.len && !is_known(f, client, user, now) &&
              is_full(f, make_key(key, 'u', user), limit, seconds, now))
         *why = "too many failed logins of this user";
     return !*why;
@@ -132,7 +132,7 @@ uint32_t failures_add(struct failures *f, const struct config *c, struct slice c
 {
     char key[KEY_MAX];
     int64_t limit = c->auth_failure_limit, seconds = c->auth_failure_time;
-    double most = count_one(f, make_key(key, 'u', user), limit, seconds, now);
+    double most = user.len ? count_one(f, make_key(key, 'u', user), limit, seconds, now) : 1;
     if (client.len) {
         double n = count_one(f, make_key(key, 'a', address_of(client)), limit, seconds, now);
         most = n > most ? n : most;

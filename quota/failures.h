@@ -23,7 +23,8 @@ struct failures {
 
 void failures_init(struct failures *f);
 void failures_free(struct failures *f);
-/* Whether the client may still try as this user. Otherwise *why says what is full. */
+/* Whether the client may still try as this user (empty: a name that nobody has here, which
+ * has no counter of its own). Otherwise *why says what is full. */
 bool failures_allow(struct failures *f, const struct config *c, struct slice client,
                     struct slice user, int64_t now, const char **why);
 /* One more; the milliseconds that the answer is held back. */

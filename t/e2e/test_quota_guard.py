@@ -428,6 +428,10 @@ def test_B16_failures_that_dovecot_reports():
     assert outside(quota, 0).status == TOO_MANY
     assert outside(quota, 1).status == TOO_MANY  # a right guess is not told
     assert outside(quota, 1, user="two", client=b"\xc6\x33\x64\x01").status == NONE
+    # a name that no user of ours could have is nobody's in particular
+    for n in range(21):
+        outside(quota, 0, user="a b", client=bytes([203, 0, 113, n + 1]))
+    assert outside(quota, 1, user="c d", client=b"\xc6\x33\x64\x02").status == NONE
     with pytest.raises(Closed):
         outside(quota, 2)
     quota.smtpd = quota.master.peer("smtpd", 1)
