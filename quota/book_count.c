@@ -310,8 +310,10 @@ int book_gone(struct quota *q, struct slice body, struct err *e)
     if (q->book.query == 0 || in.tag != q->book.query)
         return err_set(e, "CHARGES_GONE that was not asked for");
     q->book.query = 0;
-    if (!q->book.scanned) /* what is over may be forgotten now */
+    if (!q->book.scanned) { /* what is over may be forgotten now... */
         q->book.next_sweep = clock_mono();
+        q->book.looked = false; /* ...and what was too young is looked for once more */
+    }
     q->book.scanned = true;
     struct ipc_cursor cursor = ipc_list_cursor(in.ids);
     while (ipc_charge_id_next(&cursor, &id)) {

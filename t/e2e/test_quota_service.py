@@ -550,6 +550,25 @@ def test_F20_an_outage_of_hours_charges_nothing_twice(quota):
     assert q.usage()["messages"] == 2, "it was charged a second time"
 
 
+@pytest.mark.skipif(not faults.available(), reason="a build without fault points")
+def test_F20_a_charge_too_young_for_the_first_look_is_asked_about_soon(quota):
+    """Whose outcome a crash took is known within seconds, not minutes."""
+    quota.account(plan="big")
+    old = quota.sent(quota.login().ticket, state=None)
+    quota.stop(remove=False)
+    points = faults.Faults(quota.directory)
+    points.shift("wall", 3600)
+    q = quota.again('plan big { messages = 1000\n at_limit = allow }\n',
+                    environment=points.environment)
+    quota.__dict__.update(q.__dict__)
+    young = q.sent(q.login().ticket, state=None)
+    first = gone(q, old.id)
+    assert [i.id.decode() for i in first.ids] == [old.id]
+    asked = gone(q, young.id, timeout=30)
+    assert [i.id.decode() for i in asked.ids] == [young.id]
+    wait_until(lambda: q.usage()["delivered"] == 2, 10, "the end of both")
+
+
 def test_a_new_account_of_an_old_name_begins_at_zero(quota):
     quota.account(plan="month")
     ticket = quota.login().ticket
