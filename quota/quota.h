@@ -78,7 +78,7 @@ struct account {
     uint8_t status;          /* enum account_status */
     bool any_sender, plan_missing;
     uint8_t mail_class;
-    uint8_t class_most; /* the highest that a message's header may ask for */
+    uint8_t class_most;   /* the highest that a message's header may ask for */
     struct grant *grants; /* those that are not over, in the order of use */
     size_t grant_count;
     bool grants_dirty;
