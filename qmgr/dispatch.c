@@ -202,7 +202,7 @@ void dispatch_turn(struct qmgr *q)
             if (!held_by_brake(q, k))
                 start(q, k, r);
             else
-                whole_pass(q, l);
+                whole_lose_turn(q, l);
             break;
         case SHAPER_LATER:
             heap_set(&d->wakes, &l->wake, when);

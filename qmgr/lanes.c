@@ -234,7 +234,8 @@ void dispatch_sweep(struct qmgr *q)
         memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);
         list_remove(&l->all);
-        whole_pass(q, l);
+        list_remove(&l->of_whole);
+        whole_lose_turn(q, l);
         list_remove(&l->of_group);
         map_remove(&q->dispatch.lanes_known, lane_key(l));
         if (l->from)

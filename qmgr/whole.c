@@ -145,12 +145,6 @@ void whole_lose_turn(struct qmgr *q, const struct lane *l)
     look_again(q, w);
 }
 
-void whole_pass(struct qmgr *q, struct lane *l)
-{
-    list_remove(&l->of_whole);
-    whole_lose_turn(q, l);
-}
-
 /* The lane waits: it had its turn already, and stays the first, or comes last. */
 static void stand_in_line(struct whole *w, struct lane *l)
 {

@@ -41,10 +41,7 @@ struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct
 void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients);
 /* Something is over, or has started: the first in line there has its turn, if there is room. */
 void whole_wake(struct qmgr *q, const struct lane *l);
-/* The lane has nothing to start, or no room itself: its turn there, or its place in line, is
- * another's. */
-void whole_pass(struct qmgr *q, struct lane *l);
-/* A job has left the lane: if it was to be started, it is another lane's turn. */
+/* The lane starts nothing now: if it was its turn there, it is another's. */
 void whole_lose_turn(struct qmgr *q, const struct lane *l);
 /* Gives turns where it is time. */
 void wholes_turn(struct qmgr *q);
