@@ -9,7 +9,6 @@
  * answer_question), so deliveries wait for the charge's batch only, which as a
  * rule was acknowledged while they were under way.
  */
-#include <unistd.h>
 
 #include "core/fault.h"
 #include "core/log.h"
@@ -42,7 +41,7 @@ static bool is_acknowledged(const struct charges *c, uint32_t batch)
  * stranger, and lost. */
 static void send_batches(struct charges *c)
 {
-    if (!c->channel)
+    if (!c->peer.channel)
         return;
     list_each(&c->batches, n)
     {
@@ -51,7 +50,7 @@ static void send_batches(struct charges *c)
             continue;
         if (c->unacknowledged >= c->credit)
             break;
-        buf_adds(channel_out(c->channel), buf_slice(&b->frame));
+        buf_adds(channel_out(c->peer.channel), buf_slice(&b->frame));
         b->sent = true;
         c->unacknowledged++;
     }
@@ -98,7 +97,7 @@ void charges_turn(struct qmgr *q)
     struct charges *c = &q->charges;
     if (c->unacknowledged == 0)
         close_batch(q);
-    if (c->question && q->scanned && c->channel)
+    if (c->question && q->scanned && c->peer.channel)
         answer_question(q);
     send_batches(c);
 }
@@ -284,7 +283,7 @@ static void answer_question(struct qmgr *q)
         if (!queue_find(q, id.id))
             ipc_charge_id_add(&gone, &id);
     ipc_charges_gone_encode(
-        channel_out(c->channel),
+        channel_out(c->peer.channel),
         &(struct ipc_charges_gone){.tag = c->question, .ids = buf_slice(&gone)});
     buf_free(&gone);
     buf_clear(&c->asked);
@@ -313,9 +312,9 @@ struct account_letter {
 
 static void tell_noticed(struct qmgr *q, uint64_t tag, const char *error)
 {
-    if (q->charges.channel)
+    if (q->charges.peer.channel)
         ipc_account_noticed_encode(
-            channel_out(q->charges.channel),
+            channel_out(q->charges.peer.channel),
             &(struct ipc_account_noticed){.tag = tag, .error = slice_str(error)});
 }
 
@@ -373,8 +372,9 @@ static int on_release(struct qmgr *q, struct slice body, struct err *e)
     return 0;
 }
 
-static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
+static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
 {
+    struct qmgr *q = p->q;
     struct ipc_charges_ready ready;
     switch (f->number) {
     case IPC_NUMBER_ipc_charges_ready:
@@ -397,28 +397,9 @@ static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
     }
 }
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
+static void on_gone(struct peer *p)
 {
-    struct qmgr *q = arg;
-    (void)channel;
-    if (fd >= 0)
-        close(fd);
-    queue_tick(q);
-    int rc = take_frame(q, f, e);
-    q->charges.broke_rules = rc < 0;
-    return rc;
-}
-
-static void on_closed(struct channel *channel, const char *why, void *arg)
-{
-    struct qmgr *q = arg;
-    struct charges *c = &q->charges;
-    if (c->channel != channel)
-        return;
-    peer_gone(q, channel, why, c->broke_rules);
-    c->broke_rules = false;
-    c->channel = NULL;
+    struct charges *c = &p->q->charges;
     c->credit = c->unacknowledged = 0;
     c->question = 0;
     list_each(&c->batches, n) container_of(n, struct charge_batch, link)->sent = false;
@@ -426,13 +407,8 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
 
 void charges_peer(struct qmgr *q, int fd)
 {
-    static const struct channel_ops ops = {on_frame, on_closed};
-    struct channel *old = q->charges.channel;
-    if (old) {
-        on_closed(old, "replaced", q);
-        channel_free(old);
-    }
-    q->charges.channel = channel_new(q->s->base, fd, "quota", &ops, q);
+    static const struct peer_ops ops = {on_frame, on_gone};
+    peer_open(&q->charges.peer, q, fd, "quota", &ops);
     pools_connected(q);
 }
 

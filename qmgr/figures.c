@@ -6,17 +6,6 @@
 
 enum { SWEEP_SECONDS = 60 };
 
-void peer_gone(struct qmgr *q, const struct channel *c, const char *why, bool broke_rules)
-{
-    if (!broke_rules) {
-        log_info("channel to %s: %s", channel_name(c), why);
-        return;
-    }
-    q->counters.bad_peers++;
-    log_error("channel to %s closed: %s; if this comes again, the process should be looked at",
-              channel_name(c), why);
-}
-
 /* What happened in the last sixty seconds: all of the minute under way, and of the one
  * before it the share that is not over for as long, as if it had been even. */
 static struct queue_counters lately(const struct qmgr *q)
@@ -51,8 +40,8 @@ void queue_figures(struct qmgr *q, struct queue_figures *out)
         .routes = q->sites.routes.count,
         .relays = q->relays.count,
         .smtpds = q->smtpd_count,
-        .resolve = q->sites.channel != NULL,
-        .bounce = q->notices.channel != NULL,
+        .resolve = q->sites.peer.channel != NULL,
+        .bounce = q->notices.peer.channel != NULL,
         .scanning = !q->scanned,
         .spool_state = intake_current_state(q),
         .heap_bytes = heap.uordblks + heap.hblkhd,

@@ -8,27 +8,25 @@
 #include "qmgr/commit.h"
 
 struct smtpd {
-    struct qmgr *q;
-    struct channel *channel;
+    struct peer peer;
     struct list open;  /* struct commit */
     struct map by_tag; /* the same */
     size_t bytes;
     uint32_t count;
     int told_state;
-    bool broke_rules;
 };
 
 /* ---- answers ------------------------------------------------------------------------ */
 
 static void refuse(struct smtpd *s, uint64_t tag, const struct refusal *r)
 {
-    s->q->counters.refused++;
-    ipc_refused_encode(channel_out(s->channel), &(struct ipc_refused){
-                                                    .tag = tag,
-                                                    .code = r->code,
-                                                    .enhanced = slice_str(r->enhanced),
-                                                    .text = slice_str(r->text),
-                                                });
+    s->peer.q->counters.refused++;
+    ipc_refused_encode(channel_out(s->peer.channel), &(struct ipc_refused){
+                                                         .tag = tag,
+                                                         .code = r->code,
+                                                         .enhanced = slice_str(r->enhanced),
+                                                         .text = slice_str(r->text),
+                                                     });
 }
 
 int intake_current_state(const struct qmgr *q)
@@ -44,7 +42,7 @@ static void tell_state(struct smtpd *s, int state)
     if (s->told_state == state)
         return;
     s->told_state = state;
-    ipc_spool_state_encode(channel_out(s->channel),
+    ipc_spool_state_encode(channel_out(s->peer.channel),
                            &(struct ipc_spool_state){.state = (uint8_t)state,
                                                      .commit_credit = COMMIT_CREDIT,
                                                      .byte_credit = BYTE_CREDIT});
@@ -72,7 +70,7 @@ static struct commit *find_open(const struct smtpd *s, uint64_t tag)
 
 static struct commit *open_commit(struct smtpd *s, uint64_t tag)
 {
-    struct commit *c = commit_new(s->q);
+    struct commit *c = commit_new(s->peer.q);
     c->smtpd = s;
     c->tag = tag;
     list_push(&s->open, &c->link);
@@ -151,8 +149,8 @@ static void on_large_file(int fd, const char *error, int code, void *arg)
         return;
     }
     c->state = COMMIT_OPEN;
-    ipc_large_fd_encode(channel_out(c->smtpd->channel), &(struct ipc_large_fd){.tag = c->tag});
-    channel_attach(c->smtpd->channel, writer);
+    ipc_large_fd_encode(channel_out(c->smtpd->peer.channel), &(struct ipc_large_fd){.tag = c->tag});
+    channel_attach(c->smtpd->peer.channel, writer);
     close(writer);
 }
 
@@ -164,20 +162,20 @@ static int on_large_open(struct smtpd *s, struct slice body, struct err *e)
         return err_set(e, "malformed LARGE_OPEN");
     if (find_open(s, in.tag))
         return err_set(e, "LARGE_OPEN with a tag that is in use");
-    const struct refusal *no = commit_state_refusal(intake_current_state(s->q));
-    if (!no && queue_find(s->q, in.id))
+    const struct refusal *no = commit_state_refusal(intake_current_state(s->peer.q));
+    if (!no && queue_find(s->peer.q, in.id))
         no = &refusal_id_in_use;
     if (no) {
         refuse(s, in.tag, no);
         return 0;
     }
     struct commit *c = open_commit(s, in.tag);
-    c->m = message_new(s->q, &id);
+    c->m = message_new(s->peer.q, &id);
     c->state = COMMIT_OPENING;
     if (charge(s, c, 0, e) < 0)
         return -1;
-    s->q->open_commits++;
-    store_large_create(s->q->store, &id, on_large_file, c);
+    s->peer.q->open_commits++;
+    store_large_create(s->peer.q->store, &id, on_large_file, c);
     return 0;
 }
 
@@ -211,7 +209,7 @@ static void on_committed(struct store_commit *sc, const char *error, int code, v
         return;
     }
     if (s)
-        ipc_committed_encode(channel_out(s->channel), &(struct ipc_committed){.tag = tag});
+        ipc_committed_encode(channel_out(s->peer.channel), &(struct ipc_committed){.tag = tag});
     q->counters.accepted++;
     q->counters.accepted_bytes += message_size(m);
     m->phase = PHASE_LOADED;
@@ -246,7 +244,7 @@ static int take(struct smtpd *s, struct commit *c, const struct ipc_commit *in, 
     struct id id;
     if (!c->m) {
         id_parse(in->id, &id);
-        c->m = message_new(s->q, &id);
+        c->m = message_new(s->peer.q, &id);
     }
     if (commit_build(c, in, e) < 0)
         return -1;
@@ -270,8 +268,8 @@ static int on_commit(struct smtpd *s, struct slice body, struct err *e)
         c = open_commit(s, in.tag);
     if (commit_check(c, &in, e) < 0 || charge(s, c, body.len, e) < 0)
         return -1;
-    const struct refusal *no = commit_state_refusal(intake_current_state(s->q));
-    if (!no && !c->m && queue_find(s->q, in.id))
+    const struct refusal *no = commit_state_refusal(intake_current_state(s->peer.q));
+    if (!no && !c->m && queue_find(s->peer.q, in.id))
         no = &refusal_id_in_use;
     if (no) {
         refuse(s, in.tag, no);
@@ -295,8 +293,9 @@ static int on_abort(struct smtpd *s, struct slice body, struct err *e)
 /* ---- the channel
  * --------------------------------------------------------------------------------- */
 
-static int take_frame(struct smtpd *s, const struct ipc_frame *f, struct err *e)
+static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
 {
+    struct smtpd *s = container_of(p, struct smtpd, peer);
     switch (f->number) {
     case IPC_NUMBER_ipc_commit:
         return on_commit(s, f->body, e);
@@ -311,24 +310,10 @@ static int take_frame(struct smtpd *s, const struct ipc_frame *f, struct err *e)
     }
 }
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
+static void on_gone(struct peer *p)
 {
-    struct smtpd *s = arg;
-    (void)channel;
-    queue_tick(s->q);
-    if (fd >= 0)
-        close(fd);
-    int rc = take_frame(s, f, e);
-    s->broke_rules = rc < 0;
-    return rc;
-}
-
-static void on_closed(struct channel *channel, const char *why, void *arg)
-{
-    struct smtpd *s = arg;
-    struct qmgr *q = s->q;
-    peer_gone(q, channel, why, s->broke_rules);
+    struct smtpd *s = container_of(p, struct smtpd, peer);
+    struct qmgr *q = p->q;
     while (!list_empty(&s->open)) {
         struct commit *c = container_of(s->open.next, struct commit, link);
         if (c->state == COMMIT_COMMITTING)
@@ -345,7 +330,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
 
 void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
 {
-    static const struct channel_ops ops = {on_frame, on_closed};
+    static const struct peer_ops ops = {on_frame, on_gone};
     char name[64];
     if (q->smtpd_count == SMTPDS_MAX) {
         log_error("more than %d smtpd processes: one stays without a queue", SMTPDS_MAX);
@@ -354,11 +339,10 @@ void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     }
     snprintf(name, sizeof name, "smtpd %u (process %u)", slot, pid);
     struct smtpd *s = xcalloc(1, sizeof *s);
-    s->q = q;
     s->told_state = -1;
     list_init(&s->open);
     map_init(&s->by_tag, tag_key);
-    s->channel = channel_new(q->s->base, fd, name, &ops, s);
+    peer_open(&s->peer, q, fd, name, &ops);
     q->smtpds[q->smtpd_count++] = s;
     tell_state(s, intake_current_state(q));
 }

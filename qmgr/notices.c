@@ -3,8 +3,6 @@
  * what follows when they are in the spool. A notice's ID is made from its
  * message's, so making it again after a crash gives the same one (F09, F10).
  */
-#include <unistd.h>
-
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -336,7 +334,7 @@ static void send_request(struct notice *n, struct slice prefix, struct slice bod
         .recipients = buf_slice(&list),
         .content = buf_slice(&content),
     };
-    ipc_notice_request_encode(channel_out(q->notices.channel), &out);
+    ipc_notice_request_encode(channel_out(q->notices.peer.channel), &out);
     map_put(&q->notices.asked, n);
     buf_free(&list);
     buf_free(&content);
@@ -345,7 +343,7 @@ static void send_request(struct notice *n, struct slice prefix, struct slice bod
 static void on_content(struct slice prefix, struct slice body, const char *error, void *arg)
 {
     struct notice *n = arg;
-    if (!n->q->notices.channel) { /* it died meanwhile */
+    if (!n->q->notices.peer.channel) { /* it died meanwhile */
         n->q->notices.outstanding--;
         list_push(&n->q->notices.wanted, &n->link);
         return;
@@ -376,7 +374,7 @@ void notices_turn(struct qmgr *q)
     while (!list_empty(&all->wanted) && all->outstanding < OUTSTANDING_MAX) {
         struct notice *n = container_of(all->wanted.next, struct notice, link);
         bool exists = queue_find(q, id_slice(&n->id)) != NULL;
-        if (!exists && !all->channel)
+        if (!exists && !all->peer.channel)
             return; /* F14: asked when there is a bounce process again */
         list_remove(&n->link);
         if (exists)
@@ -488,29 +486,16 @@ static int on_notice(struct qmgr *q, struct slice body, struct err *e)
     return 0;
 }
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
+static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
 {
-    struct qmgr *q = arg;
-    (void)channel;
-    if (fd >= 0)
-        close(fd);
-    queue_tick(q);
-    int rc = f->number == IPC_NUMBER_ipc_notice
-                 ? on_notice(q, f->body, e)
-                 : err_set(e, "%s is not for qmgr", ipc_name(f->number));
-    q->notices.broke_rules = rc < 0;
-    return rc;
+    if (f->number != IPC_NUMBER_ipc_notice)
+        return err_set(e, "%s is not for qmgr", ipc_name(f->number));
+    return on_notice(p->q, f->body, e);
 }
 
-static void on_closed(struct channel *channel, const char *why, void *arg)
+static void on_gone(struct peer *p)
 {
-    struct qmgr *q = arg;
-    if (q->notices.channel != channel)
-        return;
-    peer_gone(q, channel, why, q->notices.broke_rules);
-    q->notices.broke_rules = false;
-    q->notices.channel = NULL;
+    struct qmgr *q = p->q;
     q->notices.outstanding -= (uint32_t)q->notices.asked.count;
     size_t cursor = 0;
     struct notice *n;
@@ -521,11 +506,6 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
 
 void notices_peer(struct qmgr *q, int fd)
 {
-    static const struct channel_ops ops = {on_frame, on_closed};
-    struct channel *old = q->notices.channel;
-    if (old) {
-        on_closed(old, "replaced", q);
-        channel_free(old);
-    }
-    q->notices.channel = channel_new(q->s->base, fd, "bounce", &ops, q);
+    static const struct peer_ops ops = {on_frame, on_gone};
+    peer_open(&q->notices.peer, q, fd, "bounce", &ops);
 }

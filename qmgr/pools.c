@@ -75,10 +75,10 @@ static struct account_pool *pool_get(struct qmgr *q, struct slice account)
 
 static void ask(struct qmgr *q, struct account_pool *p)
 {
-    if (!q->charges.channel || p->asked == q->pools.generation)
+    if (!q->charges.peer.channel || p->asked == q->pools.generation)
         return;
     p->asked = q->pools.generation;
-    ipc_account_ask_encode(channel_out(q->charges.channel),
+    ipc_account_ask_encode(channel_out(q->charges.peer.channel),
                            &(struct ipc_account_ask){.account = pool_key(p)});
 }
 

@@ -27,6 +27,7 @@
 #include "core/map.h"
 #include "qmgr/greylist.h"
 #include "qmgr/odd.h"
+#include "qmgr/peer.h"
 #include "qmgr/queue.h"
 #include "qmgr/shaper.h"
 #include "service/service.h"
@@ -201,8 +202,7 @@ struct sites {
     struct list lru; /* routes, least recently used first */
     struct list all;
     struct list unsent; /* routes whose question waits for room or a channel */
-    struct channel *channel;
-    bool broke_rules; /* the frame of it that came last was refused */
+    struct peer peer;   /* resolve */
     uint64_t next_tag;
     uint32_t outstanding;
     unsigned reports;            /* about TLS, that are being committed */
@@ -220,8 +220,7 @@ struct relays {
 };
 
 struct notices {
-    struct channel *channel;
-    bool broke_rules;   /* the frame of it that came last was refused */
+    struct peer peer;   /* bounce */
     struct list wanted; /* struct notice, not sent yet */
     struct map asked;   /* by tag */
     uint64_t next_tag;
@@ -229,8 +228,7 @@ struct notices {
 };
 
 struct charges {
-    struct channel *channel;
-    bool broke_rules;                /* the frame of it that came last was refused */
+    struct peer peer;                /* quota */
     struct list batches;             /* struct charge_batch, not acknowledged */
     struct list waiting;             /* struct envelope.waiting */
     struct buf fresh, over;          /* charges and settlements of the batch that is gathered */
@@ -305,10 +303,6 @@ static inline void queue_tick(struct qmgr *q)
 {
     q->now = clock_mono();
 }
-
-/* A channel ended: says so, and counts and alarms if the peer broke the rules
- * (its frame was refused). */
-void peer_gone(struct qmgr *q, const struct channel *c, const char *why, bool broke_rules);
 
 /* qmgr's clock in seconds, for struct recipient.due. */
 static inline uint32_t queue_seconds(const struct qmgr *q, int64_t mono)

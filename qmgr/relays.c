@@ -94,8 +94,9 @@ const struct shaper_report relays_nothing = {.signal = SHAPER_NEUTRAL};
 
 /* ---- the channel ------------------------------------------------------------------------ */
 
-static int take_frame(struct relay *r, const struct ipc_frame *f, struct err *e)
+static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
 {
+    struct relay *r = container_of(p, struct relay, peer);
     struct ipc_relay_ready ready;
     switch (f->number) {
     case IPC_NUMBER_ipc_result:
@@ -108,23 +109,10 @@ static int take_frame(struct relay *r, const struct ipc_frame *f, struct err *e)
         r->limit = ready.jobs < RELAY_JOBS_MAX ? ready.jobs : RELAY_JOBS_MAX;
         return 0;
     case IPC_NUMBER_ipc_tls_session:
-        return sites_tls_session(r->q, f->body, e);
+        return sites_tls_session(p->q, f->body, e);
     default:
         return err_set(e, "%s is not for qmgr", ipc_name(f->number));
     }
-}
-
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
-{
-    struct relay *r = arg;
-    (void)channel;
-    queue_tick(r->q);
-    if (fd >= 0)
-        close(fd);
-    int rc = take_frame(r, f, e);
-    r->broke_rules = rc < 0;
-    return rc;
 }
 
 /* When a message that may be what kills relay processes is tried again. */
@@ -171,14 +159,12 @@ static void lost_job(struct qmgr *q, struct job *j)
     message_settle(q, m);
 }
 
-static void on_closed(struct channel *channel, const char *why, void *arg)
+static void on_gone(struct peer *p)
 {
-    struct relay *r = arg;
-    struct qmgr *q = r->q;
-    queue_tick(q);
-    peer_gone(q, channel, why, r->broke_rules);
+    struct relay *r = container_of(p, struct relay, peer);
+    struct qmgr *q = p->q;
     if (r->in_flight)
-        log_warning("%u deliveries were under way in %s", r->in_flight, channel_name(channel));
+        log_warning("%u deliveries were under way in relay %u", r->in_flight, r->slot);
     for (unsigned i = 0; i < q->relays.count; i++)
         if (q->relays.list[i] == r)
             q->relays.list[i] = q->relays.list[--q->relays.count];
@@ -189,7 +175,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
 
 void relays_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
 {
-    static const struct channel_ops ops = {on_frame, on_closed};
+    static const struct peer_ops ops = {on_frame, on_gone};
     char name[64];
     if (q->relays.count == RELAYS_MAX) {
         log_error("more than %d relay processes: one stays without work", RELAYS_MAX);
@@ -198,9 +184,8 @@ void relays_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     }
     snprintf(name, sizeof name, "relay %u (process %u)", slot, pid);
     struct relay *r = xcalloc(1, sizeof *r);
-    r->q = q;
     r->slot = slot;
     list_init(&r->jobs);
-    r->channel = channel_new(q->s->base, fd, name, &ops, r);
+    peer_open(&r->peer, q, fd, name, &ops);
     q->relays.list[q->relays.count++] = r;
 }

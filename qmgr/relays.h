@@ -5,12 +5,10 @@
 #include "qmgr/qmgr.h"
 
 struct relay {
-    struct qmgr *q;
-    struct channel *channel;
+    struct peer peer;
     struct list jobs;
     unsigned slot;
     uint32_t limit, in_flight; /* jobs that it takes; that it has */
-    bool broke_rules;
 };
 
 /* Of a delivery that says nothing about the destination. */

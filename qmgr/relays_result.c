@@ -164,7 +164,7 @@ static int not_tried(struct qmgr *q, struct job *j, struct err *e)
 
 int relays_result(struct relay *relay, struct slice body, struct err *e)
 {
-    struct qmgr *q = relay->q;
+    struct qmgr *q = relay->peer.q;
     struct ipc_result in;
     uint8_t seen[JOB_RECIPIENTS_MAX] = {0};
     if (ipc_result_decode(body, &in) < 0)
@@ -208,7 +208,7 @@ int relays_dot(struct relay *r, struct slice body, struct err *e)
     struct ipc_dot in;
     if (ipc_dot_decode(body, &in) < 0)
         return err_set(e, "malformed DOT");
-    struct job *j = relays_find(&r->q->relays, in.job);
+    struct job *j = relays_find(&r->peer.q->relays, in.job);
     if (!j || j->relay != r)
         return err_set(e, "DOT of a job that it does not have");
     j->dot = true;

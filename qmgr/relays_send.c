@@ -137,9 +137,9 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
         .body_at = fd >= 0 ? m->ref.body_at : 0,
         .body_len = fd >= 0 ? m->ref.body_len : body.len,
     };
-    ipc_deliver_encode(channel_out(j->relay->channel), &out);
+    ipc_deliver_encode(channel_out(j->relay->peer.channel), &out);
     if (fd >= 0) {
-        channel_attach(j->relay->channel, fd);
+        channel_attach(j->relay->peer.channel, fd);
         close(fd);
     }
     j->state = JOB_SENT;

@@ -1,6 +1,5 @@
 /* The channel to resolve: questions about routes, and what its answers make of them. */
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "core/log.h"
 #include "qmgr/sites.h"
@@ -37,14 +36,14 @@ void route_ask(struct qmgr *q, struct route *r)
 void sites_turn(struct qmgr *q)
 {
     struct sites *s = &q->sites;
-    while (s->channel && s->outstanding < OUTSTANDING_MAX && !list_empty(&s->unsent)) {
+    while (s->peer.channel && s->outstanding < OUTSTANDING_MAX && !list_empty(&s->unsent)) {
         struct route *r = container_of(list_pop(&s->unsent), struct route, unsent);
         r->state = ROUTE_ASKED;
         r->tag = ++s->next_tag;
         map_put(&s->asked, r);
         s->outstanding++;
         ipc_resolve_request_encode(
-            channel_out(s->channel),
+            channel_out(s->peer.channel),
             &(struct ipc_resolve_request){
                 .tag = r->tag, .recipient = slice_make(r->text + r->key_len, r->sample_len)});
     }
@@ -209,8 +208,9 @@ static int on_reply(struct qmgr *q, struct slice body, struct err *e)
 
 /* ---- the channel ------------------------------------------------------------------------ */
 
-static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
+static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
 {
+    struct qmgr *q = p->q;
     if (f->number == IPC_NUMBER_ipc_resolve_reply)
         return on_reply(q, f->body, e);
     if (f->number == IPC_NUMBER_ipc_tls_report)
@@ -220,28 +220,10 @@ static int take_frame(struct qmgr *q, const struct ipc_frame *f, struct err *e)
     return err_set(e, "%s is not for qmgr", ipc_name(f->number));
 }
 
-static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, void *arg,
-                    struct err *e)
-{
-    struct qmgr *q = arg;
-    (void)channel;
-    if (fd >= 0)
-        close(fd);
-    queue_tick(q);
-    int rc = take_frame(q, f, e);
-    q->sites.broke_rules = rc < 0;
-    return rc;
-}
-
 /* F33: what was asked waits for the next resolve process. */
-static void on_closed(struct channel *channel, const char *why, void *arg)
+static void on_gone(struct peer *p)
 {
-    struct qmgr *q = arg;
-    if (q->sites.channel != channel)
-        return;
-    peer_gone(q, channel, why, q->sites.broke_rules);
-    q->sites.broke_rules = false;
-    q->sites.channel = NULL;
+    struct qmgr *q = p->q;
     sources_lists_reset(q);
     size_t cursor = 0;
     struct route *r;
@@ -255,11 +237,6 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
 
 void sites_peer(struct qmgr *q, int fd)
 {
-    static const struct channel_ops ops = {on_frame, on_closed};
-    struct channel *old = q->sites.channel;
-    if (old) {
-        on_closed(old, "replaced", q);
-        channel_free(old);
-    }
-    q->sites.channel = channel_new(q->s->base, fd, "resolve", &ops, q);
+    static const struct peer_ops ops = {on_frame, on_gone};
+    peer_open(&q->sites.peer, q, fd, "resolve", &ops);
 }

@@ -75,8 +75,8 @@ int sites_tls_session(struct qmgr *q, struct slice body, struct err *e)
     if (ipc_tls_session_decode(body, &m) < 0 || m.domain.len > TLS_REPORT_DOMAIN_MAX ||
         m.host.len + m.address.len + m.source.len + m.why.len > TLS_SESSION_TEXT_MAX)
         return err_set(e, "malformed TLS_SESSION");
-    if (q->sites.channel) /* counters are not worth more than that */
-        ipc_tls_session_encode(channel_out(q->sites.channel), &m);
+    if (q->sites.peer.channel) /* counters are not worth more than that */
+        ipc_tls_session_encode(channel_out(q->sites.peer.channel), &m);
     return 0;
 }
 
@@ -92,8 +92,8 @@ static void on_report(const char *error, void *arg)
     struct qmgr *q = r->q;
     if (error)
         log_warning("a report about TLS cannot be queued, tried again later: %s", error);
-    if (q->sites.channel && q->sites.channel == r->channel)
-        ipc_tls_reported_encode(channel_out(q->sites.channel),
+    if (q->sites.peer.channel && q->sites.peer.channel == r->channel)
+        ipc_tls_reported_encode(channel_out(q->sites.peer.channel),
                                 &(struct ipc_tls_reported){.tag = r->tag, .taken = !error});
     q->sites.reports--;
     free(r);
@@ -119,7 +119,7 @@ int sites_tls_report(struct qmgr *q, struct slice body, struct err *e)
         q->sites.reports >= TLS_REPORTS_MAX)
         return err_set(e, "TLS_REPORT that cannot be mailed");
     struct report *r = xmalloc(sizeof *r);
-    *r = (struct report){q, q->sites.channel, m.tag};
+    *r = (struct report){q, q->sites.peer.channel, m.tag};
     q->sites.reports++;
     log_info("report about TLS with %s for <%s>", log_esc(m.domain), log_esc(m.recipient));
     intake_commit_report(q, m.recipient, m.content, on_report, r);

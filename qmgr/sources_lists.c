@@ -192,7 +192,7 @@ static void ask(struct qmgr *q, struct source *s, uint32_t list, bool v6)
     list_push(&q->from->questions, &a->link);
     q->from->open++;
     ipc_listing_request_encode(
-        channel_out(q->sites.channel),
+        channel_out(q->sites.peer.channel),
         &(struct ipc_listing_request){.tag = a->tag,
                                       .address = v6 ? slice_make(s->v6, sizeof s->v6)
                                                     : slice_make(s->v4, sizeof s->v4),
@@ -202,7 +202,7 @@ static void ask(struct qmgr *q, struct source *s, uint32_t list, bool v6)
 static bool is_due(const struct qmgr *q)
 {
     const struct sources *all = q->from;
-    return all->conf && all->conf->list_count && all->conf->count && q->sites.channel &&
+    return all->conf && all->conf->list_count && all->conf->count && q->sites.peer.channel &&
            q->scanned && !q->draining && q->now >= all->list_due;
 }
 
@@ -233,7 +233,7 @@ int64_t sources_next_due(const struct qmgr *q)
 {
     const struct sources *all = q->from;
     int64_t save = all->dirty ? sources_save_due(q) : INT64_MAX;
-    bool waits = all->conf && all->conf->list_count && all->conf->count && q->sites.channel &&
+    bool waits = all->conf && all->conf->list_count && all->conf->count && q->sites.peer.channel &&
                  q->scanned && !q->draining && !all->open;
     return waits && all->list_due < save ? all->list_due : save;
 }
