@@ -1,28 +1,15 @@
-#include "smtpd/auth.h"
+#include "smtpd/auth_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "conf/sasl.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "smtp/dovecot_auth.h"
 #include "smtp/sasl.h"
 #include "smtpd/dovecot.h"
 #include "smtpd/limits.h"
 #include "smtpd/reply.h"
-
-/* What the client's next line is. */
-enum auth_step {
-    STEP_PLAIN,
-    STEP_LOGIN_USER,
-    STEP_LOGIN_PASSWORD,
-    STEP_SCRAM_FIRST,
-    STEP_SCRAM_FINAL,
-    STEP_EXTERNAL,
-    STEP_DOVECOT,  /* as it says */
-    STEP_VERDICT,  /* nothing: quota is asked about what Dovecot has said */
-    STEP_LAST_WORD /* nothing: it has seen the server's proof */
-};
 
 struct mechanism {
     struct slice name;
@@ -42,19 +29,6 @@ static const struct mechanism mechanisms[] = {
     {{"EXTERNAL", 8}, STEP_EXTERNAL, 0, false},
 };
 enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
-
-struct auth {
-    char mechanism[SASL_MECHANISM_MAX + 1];
-    uint8_t step;
-    bool plus;
-    uint8_t status;      /* enum auth_status of an answer that the client is to hear later */
-    bool good;           /* what Dovecot said, while quota is asked */
-    struct slice user;   /* LOGIN's, Dovecot's; into user_text */
-    struct buf last;     /* Dovecot's last message */
-    struct login *login; /* proved; until the client's last word */
-    char reason[200];    /* of AUTH_DENIED, or Dovecot's; printable */
-    char user_text[SASL_USER_MAX + 1];
-};
 
 void auth_configure(struct auth_setup *a, const struct config *config)
 {
@@ -158,13 +132,13 @@ void auth_forget(struct session *s)
 }
 
 /* A mistake of the client's in the exchange. */
-static void fail(struct session *s, int code, const char *enhanced, const char *text)
+void exchange_fail(struct session *s, int code, const char *enhanced, const char *text)
 {
     end(s);
     reply(s, code, enhanced, "%s", text);
 }
 
-static void log_failure(const struct session *s, const char *reason, struct slice user)
+void exchange_log_failure(const struct session *s, const char *reason, struct slice user)
 {
     if (user.len)
         log_warning("%s: SASL %s authentication failed: %s, sasl_username=%s", s->peer,
@@ -174,7 +148,7 @@ static void log_failure(const struct session *s, const char *reason, struct slic
 }
 
 /* The answer that was held back. */
-static void tell(struct session *s)
+void exchange_tell(struct session *s)
 {
     struct auth *a = s->auth;
     enum auth_status status = (enum auth_status)a->status;
@@ -199,13 +173,13 @@ static void tell(struct session *s)
 }
 
 /* fail2ban's filter leaves these words alone: the client is not to blame. */
-static void unavailable(struct session *s)
+void exchange_unavailable(struct session *s)
 {
-    log_failure(s, "Connection lost to authentication server", SLICE(""));
-    fail(s, 454, "4.7.0", "Temporary authentication failure");
+    exchange_log_failure(s, "Connection lost to authentication server", SLICE(""));
+    exchange_fail(s, 454, "4.7.0", "Temporary authentication failure");
 }
 
-static void succeed(struct session *s)
+void exchange_succeed(struct session *s)
 {
     login_free(&s->login); /* that of a certificate */
     s->login = s->auth->login;
@@ -218,7 +192,7 @@ static void succeed(struct session *s)
 
 /* ---- to the client --------------------------------------------------------------------- */
 
-static void challenge(struct session *s, struct slice message)
+void exchange_challenge(struct session *s, struct slice message)
 {
     buf_addstr(&s->out, "334 ");
     base64_encode(message, &s->out);
@@ -228,11 +202,6 @@ static void challenge(struct session *s, struct slice message)
 }
 
 /* ---- what the client says ----------------------------------------------------------------- */
-
-static struct slice client_address(const struct session *s)
-{
-    return slice_make(s->address, s->address_len);
-}
 
 static uint32_t flags_of(const struct session *s)
 {
@@ -246,7 +215,7 @@ static void ask_password(struct session *s, struct slice user, struct slice pass
     const char *domain = s->server->config->smtpd_sasl_local_domain;
     struct buf *out = accounts_ask(s, ABOUT_LOGIN);
     if (!out) {
-        unavailable(s);
+        exchange_unavailable(s);
         return;
     }
     if (*domain && slice_chr(user, '@') == user.len) {
@@ -254,7 +223,7 @@ static void ask_password(struct session *s, struct slice user, struct slice pass
         user = slice_make(whole, (size_t)n < sizeof whole ? (size_t)n : sizeof whole - 1);
     }
     ipc_auth_password_encode(out, &(struct ipc_auth_password){.tag = s->question.tag,
-                                                              .client = client_address(s),
+                                                              .client = session_address(s),
                                                               .flags = flags_of(s),
                                                               .user = user,
                                                               .password = password});
@@ -266,9 +235,9 @@ static void take_plain(struct session *s, struct slice message)
 {
     struct sasl_plain p;
     if (sasl_plain_parse(message, &p) < 0)
-        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+        exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
     else if (p.authzid.len && !slice_eq(p.authzid, p.user))
-        fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
+        exchange_fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
     else
         ask_password(s, p.user, p.password);
 }
@@ -277,19 +246,19 @@ static void take_user(struct session *s, struct slice message)
 {
     struct auth *a = s->auth;
     if (message.len == 0 || message.len > SASL_USER_MAX) {
-        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+        exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
         return;
     }
     memcpy(a->user_text, message.ptr, message.len);
     a->user = slice_make(a->user_text, message.len);
     a->step = STEP_LOGIN_PASSWORD;
-    challenge(s, SLICE("Password:"));
+    exchange_challenge(s, SLICE("Password:"));
 }
 
 static void take_password(struct session *s, struct slice message)
 {
     if (message.len == 0 || message.len > SASL_PASSWORD_MAX)
-        fail(s, 501, "5.5.2", "Error: malformed authentication message");
+        exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
     else
         ask_password(s, s->auth->user, message);
 }
@@ -302,7 +271,7 @@ static void ask_scram(struct session *s, struct buf *out, struct slice message)
         flags_of(s) | (can_bind(s) ? AUTH_OFFERED : 0) | (s->auth->plus ? (uint32_t)AUTH_PLUS : 0);
     ipc_auth_scram_encode(
         out, &(struct ipc_auth_scram){.tag = s->question.tag,
-                                      .client = client_address(s),
+                                      .client = session_address(s),
                                       .flags = flags,
                                       .exporter = slice_make(b.exporter, b.exporter_len),
                                       .endpoint = slice_make(b.endpoint, b.endpoint_len),
@@ -314,7 +283,7 @@ static void take_scram(struct session *s, struct slice message)
     bool first = s->auth->step == STEP_SCRAM_FIRST;
     struct buf *out = first ? accounts_ask(s, ABOUT_LOGIN) : accounts_go_on(s);
     if (!out) {
-        unavailable(s);
+        exchange_unavailable(s);
         return;
     }
     if (first)
@@ -329,13 +298,13 @@ static void take_scram(struct session *s, struct slice message)
 static void take_external(struct session *s, struct slice message)
 {
     if (message.len && !slice_caseeq(message, slice_make(s->login->name, s->login->name_len))) {
-        fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
+        exchange_fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
         return;
     }
     s->login->implied = false;
     s->auth->login = s->login;
     s->login = NULL;
-    succeed(s);
+    exchange_succeed(s);
 }
 
 static void take_message(struct session *s, struct slice message)
@@ -362,21 +331,11 @@ static void take_message(struct session *s, struct slice message)
         break; /* its messages are not read here */
     case STEP_LAST_WORD:
         if (message.len)
-            fail(s, 501, "5.5.2", "Error: malformed authentication message");
+            exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
         else
-            succeed(s);
+            exchange_succeed(s);
         break;
     }
-}
-
-/* Dovecot decodes it itself. */
-static void pass_on(struct session *s, const struct slice *text, bool first)
-{
-    struct slice name = slice_str(s->auth->mechanism);
-    if ((first ? dovecot_begin(s, name, text) : dovecot_go_on(s, *text)) < 0)
-        unavailable(s);
-    else
-        s->wait = WAIT_ACCOUNTS;
 }
 
 /* A line of the exchange, or an initial response (`first`). */
@@ -385,9 +344,9 @@ static void take_text(struct session *s, struct slice text, bool first)
     char message[COMMAND_AUTH_LINE_MAX / 4 * 3];
     long len = base64_decode(text, message, sizeof message);
     if (len < 0)
-        fail(s, 501, "5.5.2", "Error: invalid base64 data");
+        exchange_fail(s, 501, "5.5.2", "Error: invalid base64 data");
     else if (s->auth->step == STEP_DOVECOT)
-        pass_on(s, &text, first);
+        exchange_pass_on(s, &text, first);
     else
         take_message(s, slice_make(message, (size_t)len));
     explicit_bzero(message, sizeof message);
@@ -411,9 +370,9 @@ void auth_begin(struct session *s, struct slice name, const struct slice *initia
     if (initial)
         take_text(s, *initial, true);
     else if (m.first == STEP_DOVECOT)
-        pass_on(s, NULL, true);
+        exchange_pass_on(s, NULL, true);
     else
-        challenge(s, m.first == STEP_LOGIN_USER ? SLICE("Username:") : SLICE(""));
+        exchange_challenge(s, m.first == STEP_LOGIN_USER ? SLICE("Username:") : SLICE(""));
 }
 
 size_t auth_take(struct session *s, struct slice in)
@@ -425,10 +384,10 @@ size_t auth_take(struct session *s, struct slice in)
         return used;
     s->taken = true;
     if (status == LINE_TOO_LONG || status == LINE_FLOOD) {
-        fail(s, 500, "5.5.6", "Error: authentication line is too long");
+        exchange_fail(s, 500, "5.5.6", "Error: authentication line is too long");
         session_end(s);
     } else if (slice_eq(line, SLICE("*"))) {
-        fail(s, 501, "5.7.0", "Authentication aborted");
+        exchange_fail(s, 501, "5.7.0", "Authentication aborted");
     } else {
         take_text(s, line, false);
     }
@@ -443,7 +402,7 @@ void auth_lost(struct session *s)
     if (s->wait != WAIT_ACCOUNTS) /* between two steps: the next one will find out */
         return;
     s->wait = WAIT_NOTHING;
-    unavailable(s);
+    exchange_unavailable(s);
     session_go_on(s);
 }
 
@@ -453,9 +412,9 @@ void auth_challenge(struct session *s, struct slice message)
     bool wanted = s->auth->step == STEP_SCRAM_FIRST;
     s->auth->step = STEP_SCRAM_FINAL;
     if (!wanted || message.len > AUTH_CHALLENGE_MAX)
-        unavailable(s);
+        exchange_unavailable(s);
     else
-        challenge(s, message);
+        exchange_challenge(s, message);
     session_go_on(s);
 }
 
@@ -465,16 +424,16 @@ static void granted(struct session *s, const struct ipc_auth_result *r)
     a->login = login_of_account(a->mechanism, r);
     if (!a->login || r->message.len > AUTH_CHALLENGE_MAX) {
         log_error("quota has sent a login that makes no sense");
-        unavailable(s);
+        exchange_unavailable(s);
     } else if (r->message.len) {
         a->step = STEP_LAST_WORD;
-        challenge(s, r->message);
+        exchange_challenge(s, r->message);
     } else {
-        succeed(s);
+        exchange_succeed(s);
     }
 }
 
-static void denied(struct session *s, const struct ipc_auth_result *r)
+void exchange_denied(struct session *s, const struct ipc_auth_result *r)
 {
     struct auth *a = s->auth;
     a->status = r->status;
@@ -483,136 +442,22 @@ static void denied(struct session *s, const struct ipc_auth_result *r)
         log_warning("%s: SASL %s authentication is not possible now: %s", s->peer, a->mechanism,
                     log_esc_n(r->reason, 200));
     } else {
-        log_failure(s, log_esc_n(r->reason, 200), r->user);
+        exchange_log_failure(s, log_esc_n(r->reason, 200), r->user);
     }
     if (r->delay)
-        nap_begin(s, r->delay, tell);
+        nap_begin(s, r->delay, exchange_tell);
     else
-        tell(s);
-}
-
-/* ---- Dovecot's ----------------------------------------------------------------------------- */
-
-static void dovecot_granted(struct session *s, struct slice user, struct slice message)
-{
-    struct auth *a = s->auth;
-    a->login = login_new(a->mechanism, user);
-    if (message.len) {
-        a->step = STEP_LAST_WORD;
-        challenge(s, message);
-    } else {
-        succeed(s);
-    }
-}
-
-static void dovecot_denied(struct session *s, uint32_t delay)
-{
-    struct auth *a = s->auth;
-    a->status = AUTH_FAILED;
-    log_failure(s, a->reason, a->user);
-    if (delay)
-        nap_begin(s, delay, tell);
-    else
-        tell(s);
-}
-
-static void dovecot_away(struct session *s, struct slice reason)
-{
-    if (!reason.len)
-        reason = SLICE("Dovecot has no answer now");
-    log_warning("%s: SASL %s authentication is not possible now: %s", s->peer, s->auth->mechanism,
-                log_esc_n(reason, 200));
-    s->auth->status = AUTH_TEMPORARY;
-    tell(s);
-}
-
-/* Quota has counted it, or nobody counts. */
-static void dovecot_verdict(struct session *s, uint32_t delay)
-{
-    struct auth *a = s->auth;
-    if (a->good)
-        dovecot_granted(s, a->user, buf_slice(&a->last));
-    else
-        dovecot_denied(s, delay);
-}
-
-static void outside_result(struct session *s, const struct ipc_auth_result *r)
-{
-    bool agrees = s->auth->good ? r->status == AUTH_NONE : r->status == AUTH_FAILED;
-    if (agrees)
-        dovecot_verdict(s, r->delay);
-    else if (r->status == AUTH_TOO_MANY || r->status == AUTH_TEMPORARY)
-        denied(s, r);
-    else
-        unavailable(s);
-}
-
-/* With accounts, failures of Dovecot's users count as those of our own, and whoever is over a
- * limit does not learn that a password is right. */
-static void judge(struct session *s, const struct dovecot_line *l, struct slice message)
-{
-    struct auth *a = s->auth;
-    struct slice reason = slice_make(l->reason, l->reason_len);
-    size_t len = l->user_len < SASL_USER_MAX ? l->user_len : SASL_USER_MAX;
-    if (len)
-        memcpy(a->user_text, l->user, len);
-    a->user = slice_make(a->user_text, len);
-    a->good = l->kind == DOVECOT_OK;
-    snprintf(a->reason, sizeof a->reason, "%s",
-             reason.len ? log_esc_n(reason, sizeof a->reason - 1) : "wrong user or password");
-    buf_init(&a->last, AUTH_CHALLENGE_MAX);
-    if (a->good && (!len || buf_adds(&a->last, message) < 0)) {
-        unavailable(s);
-        return;
-    }
-    if (!s->server->config->accounts_enable) {
-        dovecot_verdict(s, 0);
-        return;
-    }
-    struct buf *out = accounts_ask(s, ABOUT_LOGIN);
-    if (!out) {
-        unavailable(s);
-        return;
-    }
-    a->step = STEP_VERDICT;
-    ipc_auth_outside_encode(out, &(struct ipc_auth_outside){.tag = s->question.tag,
-                                                            .client = client_address(s),
-                                                            .user = a->user,
-                                                            .good = a->good});
-    s->wait = WAIT_ACCOUNTS;
+        exchange_tell(s);
 }
 
 void auth_result(struct session *s, const struct ipc_auth_result *r)
 {
     s->wait = WAIT_NOTHING;
     if (s->auth->step == STEP_VERDICT)
-        outside_result(s, r);
+        exchange_verdict(s, r);
     else if (r->status == AUTH_OK)
         granted(s, r);
     else
-        denied(s, r);
+        exchange_denied(s, r);
     session_go_on(s);
-}
-
-void auth_dovecot(struct session *s, const struct dovecot_line *l, struct slice message)
-{
-    if (s->wait != WAIT_ACCOUNTS) /* unasked: the client's next line finds nobody */
-        return;
-    s->wait = WAIT_NOTHING;
-    if (l->kind == DOVECOT_FAIL && l->temporary)
-        dovecot_away(s, slice_make(l->reason, l->reason_len));
-    else if (l->kind == DOVECOT_OK || l->kind == DOVECOT_FAIL)
-        judge(s, l, message);
-    else
-        challenge(s, message);
-    session_go_on(s);
-}
-
-bool auth_late(struct session *s)
-{
-    if (!s->dovecot.number)
-        return false;
-    dovecot_forget(s);
-    auth_lost(s);
-    return true;
 }

@@ -98,8 +98,7 @@ void content_begin(struct session *s, enum data_framing framing)
                                              .lines = (uint32_t)config->header_line_limit,
                                              .hops = (uint32_t)config->hopcount_limit});
     buf_init(&c->authors, AUTHORS_TEXT);
-    if (*config->mail_class_header)
-        c->header.class_field = config->mail_class_header;
+    header_scan_class(&c->header, slice_str(config->mail_class_header));
     if (gate_wants_authors(s))
         c->header.authors = &c->authors;
     buf_init(&c->body, (size_t)config->message_memory_limit + DATA_ROOM_MIN);

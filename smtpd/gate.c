@@ -30,7 +30,7 @@ static struct slice ticket_of(const struct session *s)
 
 static struct slice client_address(const struct session *s)
 {
-    return s->local_user ? SLICE("") : slice_make(s->address, s->address_len);
+    return s->local_user ? SLICE("") : session_address(s);
 }
 
 /* Whether the client's mail belongs to an account, as far as is known before quota is

@@ -145,6 +145,11 @@ static inline bool session_may_relay(const struct session *s)
 {
     return s->may_relay || s->login;
 }
+/* Its address in network order; empty: nobody knows it. */
+static inline struct slice session_address(const struct session *s)
+{
+    return slice_make(s->address, s->address_len);
+}
 /* Its name, or "unknown". */
 struct slice session_client_name(const struct session *s);
 /* Its address as text, or "unknown". */

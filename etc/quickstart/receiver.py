@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""receiver.py PORT MAILDIR: the quickstart's receiving server. Keeps mail in a
+"""receiver.py [ADDRESS:]PORT MAILDIR: the quickstart's receiving server. Keeps mail in a
 Maildir; refuses recipients whose address begins with "nobody"."""
 import asyncio
 import mailbox
@@ -26,16 +26,17 @@ class Receiver:
         return "250 2.0.0 Ok: in the Maildir"
 
 
-async def main(port, maildir):
+async def main(where, maildir):
+    address, _, port = where.rpartition(":")
     loop = asyncio.get_running_loop()
     receiver = Receiver(maildir)
     server = await loop.create_server(
         lambda: SMTP(receiver, hostname="receiver.example", enable_SMTPUTF8=True),
-        "127.0.0.1", port)
+        address or "127.0.0.1", int(port))
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     server.close()
 
 
-asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(sys.argv[1], sys.argv[2]))

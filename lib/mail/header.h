@@ -86,9 +86,9 @@ struct header_scan {
     char message_id[HEADER_MESSAGE_ID_MAX]; /* value of the first Message-ID, blanks trimmed,
                                              * cut at the maximum; any byte: escape it */
     struct header_signer signer;
-    struct header_word precedence; /* of the first Precedence */
-    struct header_word mail_class; /* of the first field of that name */
-    const char *class_field;       /* set by the owner: name of that field, or NULL */
+    struct header_word precedence;         /* of the first Precedence */
+    struct header_word mail_class;         /* of the first field of that name */
+    char class_field[HEADER_NAME_MAX + 1]; /* set by header_scan_class: name of that field */
     /* Set by the owner after header_scan_init; NULL: not wanted. The values of From and
      * Sender are appended to it as they stand there, each with a NUL before it. */
     struct buf *authors;
@@ -106,6 +106,9 @@ struct header_scan {
 };
 
 void header_scan_init(struct header_scan *h, const struct header_limits *limits);
+/* Whose value is wanted as mail_class, by name, which is copied; a name longer than
+ * HEADER_NAME_MAX is no field's. */
+void header_scan_class(struct header_scan *h, struct slice name);
 /* Feeds canonical content in order, any pieces. Cheap once done. After a
  * problem the rest is ignored. Returns done. */
 bool header_scan_feed(struct header_scan *h, struct slice content);

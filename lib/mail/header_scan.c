@@ -24,6 +24,15 @@ void header_scan_init(struct header_scan *h, const struct header_limits *limits)
     h->field = HEADER_KNOWN_COUNT;
 }
 
+void header_scan_class(struct header_scan *h, struct slice name)
+{
+    h->class_field[0] = '\0';
+    if (name.len == 0 || name.len > HEADER_NAME_MAX)
+        return;
+    memcpy(h->class_field, name.ptr, name.len);
+    h->class_field[name.len] = '\0';
+}
+
 static void finish(struct header_scan *h)
 {
     while (h->message_id_len && header_blank(h->message_id[h->message_id_len - 1]))
@@ -62,7 +71,7 @@ static void begin_field(struct header_scan *h)
     h->field = HEADER_KNOWN_COUNT;
     h->signer.state = h->signer.depth = 0;
     h->signer.escaped = false;
-    h->in_class = !h->had_class && h->class_field && slice_caseeq(name, slice_str(h->class_field));
+    h->in_class = !h->had_class && *h->class_field && slice_caseeq(name, slice_str(h->class_field));
     h->had_class = h->had_class || h->in_class;
     for (uint8_t i = 0; i < HEADER_KNOWN_COUNT; i++)
         if (slice_caseeq(name, known[i]))

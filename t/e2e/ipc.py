@@ -240,10 +240,8 @@ class FakeMaster:
                       data_directory=os.path.join(self.directory, "data"),
                       empty_directory=os.path.join(self.directory, "empty"))
         values.update(config or {})
-        values = expand(values)
-        conf = os.memfd_create("config")
-        os.write(conf, "".join(f"{k} = {v}\n" for k, v in values.items()).encode())
-        os.lseek(conf, 0, os.SEEK_SET)
+        self.values, self.generation = values, 1
+        conf = self._config()
         ours, theirs = pair()
         self.master = Channel(ours)
         self.log_fd = os.open(self.log_path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
@@ -271,6 +269,20 @@ class FakeMaster:
         theirs.close()
         os.close(conf)
         self.master.expect("ipc_ready", 20)
+
+    def _config(self):
+        conf = os.memfd_create("config")
+        os.write(conf, "".join(f"{k} = {v}\n" for k, v in expand(self.values).items()).encode())
+        os.lseek(conf, 0, os.SEEK_SET)
+        return conf
+
+    def configure(self, **values):
+        """As after a reload of main.cf with these changes."""
+        self.values.update(values)
+        self.generation += 1
+        conf = self._config()
+        self.master.send("ipc_config", conf, generation=self.generation)
+        os.close(conf)
 
     @staticmethod
     def _listen(where):

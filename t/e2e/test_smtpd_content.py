@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from postern import wait_until
 from smtpd_rig import MESSAGE, Smtpd
 
 HEADER = b"Subject: x\r\nMessage-ID: <1@src.test>\r\n\r\n"
@@ -423,3 +424,24 @@ def test_bulk_mail_is_not_detected_where_that_is_off():
     with Smtpd(bulk_mail_detection="no", mail_class_header="") as s, s.client() as c:
         c.transaction(HEADER[:-2] + b"X-Mail-Class: transactional\r\nPrecedence: bulk\r\n\r\nbody\r\n")
         assert s.accept(c).mail_class == 0
+
+
+def test_a_reload_within_a_header_changes_nothing_for_that_message():
+    """The name of the class's field is that of the message's beginning."""
+    with Smtpd() as s, s.client() as c:
+        c.envelope()
+        c.expect("DATA", "354")
+        c.send(HEADER[:-2])
+        s.master.configure(myhostname="other.test", mail_class_header="X-Other")
+        wait_until(lambda: "other.test" in greeting(s), what="the new configuration")
+        c.send(b"X-Mail-Class: bulk\r\nX-Other: normal\r\n\r\nbody\r\n.\r\n")
+        assert s.accept(c).mail_class == 2
+        c.transaction(HEADER[:-2] + b"X-Other: bulk\r\n\r\nbody\r\n")
+        assert s.accept(c).mail_class == 2
+        c.transaction(HEADER[:-2] + b"X-Mail-Class: bulk\r\n\r\nbody\r\n")
+        assert s.accept(c).mail_class == 0
+
+
+def greeting(smtpd):
+    with smtpd.client(greet=False) as c:
+        return c.reply()[1]

@@ -108,7 +108,7 @@ static void scan(struct header_scan *h, const char *text)
 {
     const struct header_limits generous = {100000, 1000, 50};
     header_scan_init(h, &generous);
-    h->class_field = "X-Mail-Class";
+    header_scan_class(h, SLICE("X-Mail-Class"));
     for (struct slice rest = slice_str(text); rest.len; rest = slice_from(rest, 1))
         header_scan_feed(h, slice_first(rest, 1));
 }
