@@ -3,10 +3,6 @@
  * lines over queue_directory/public/control, described in
  * doc/control-protocol.md. Who may connect is decided by the socket's mode and
  * group, which master sets.
- *
- * Clients are few, and bounded in everything: lines, time, memory. Results are
- * made only as fast as the client takes them. What is wrong with one client
- * ends that client only (B95).
  */
 #ifndef POSTERN_QMGR_CONTROL_H
 #define POSTERN_QMGR_CONTROL_H

@@ -7,21 +7,19 @@
 #include "core/map.h"
 #include "qmgr/control.h"
 #include "qmgr/control_select.h"
+#include "service/requests.h"
 
 struct control_client;
 
 struct control {
     struct service *service;
     struct qmgr *queue;
-    struct event *accept, *tick;
-    struct list clients;
-    unsigned count;
+    struct request_socket *socket;
     uint64_t next_tag;
 };
 
 /* The request under way. All of it is reset together when it is answered. */
 struct control_request {
-    json_t *json; /* what was asked */
     struct selection select;
     struct queue_walk *walk; /* cancelled when the request ends before it */
     enum walk_answer (*visit)(struct control_client *c, struct message *m);
@@ -45,25 +43,22 @@ struct control_request {
 };
 
 struct control_client {
-    struct list link;
+    struct request_client base;
     struct control *control;
-    int fd;
-    struct event *readable, *writable;
-    struct buf in, out;
-    int64_t last_moved; /* monotonic */
-    unsigned pins;      /* callbacks that will come */
-    bool busy, dead, paused, at_end;
     char by[32]; /* "uid 1000", for the log */
     struct control_request request;
-    /* Makes more of the result when output has room; NULL: nothing to make. */
-    void (*more)(struct control_client *);
+    void (*more)(struct control_client *); /* control_more */
 };
 
+/* The member `name` of what was asked; NULL: there is none. */
+json_t *control_asked(const struct control_client *c, const char *name);
 /* A result line: control_line_begin, members with core/json.h, control_line_end. */
 struct buf *control_line_begin(struct control_client *c);
 void control_line_end(struct control_client *c);
 /* Whether the client has enough to read for now. */
 bool control_full(struct control_client *c);
+/* What makes more of the result when there is room for it; NULL: nothing to make. */
+void control_more(struct control_client *c, void (*more)(struct control_client *));
 /* The last line, {"done":true}; `members` (may be NULL) adds to it. */
 void control_done(struct control_client *c,
                   void (*members)(struct control_client *c, struct buf *b));

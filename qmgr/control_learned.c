@@ -35,7 +35,7 @@ static void export_more(struct control_client *c)
     while (over && !control_full(c)) {
         buf_clear(&object);
         if (!memory_next(q, &r->memory_cursor, &object)) {
-            c->more = NULL;
+            control_more(c, NULL);
             control_done(c, NULL);
             break;
         }
@@ -46,7 +46,7 @@ static void export_more(struct control_client *c)
 
 void control_shaping_export(struct control_client *c)
 {
-    c->more = export_more;
+    control_more(c, export_more);
     export_more(c);
 }
 
@@ -70,7 +70,7 @@ static void put_taken(struct control_client *c, struct buf *b)
 void control_shaping_import(struct control_client *c)
 {
     struct qmgr *q = c->control->queue;
-    const json_t *list = json_object_get(c->request.json, "learned");
+    const json_t *list = control_asked(c, "learned");
     struct err e;
     size_t i;
     const json_t *object;

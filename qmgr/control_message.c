@@ -122,7 +122,7 @@ static void send_content(struct control_client *c)
     struct control_request *r = &c->request;
     while (r->content_sent < r->content.len) {
         if (control_full(c)) {
-            c->more = send_content;
+            control_more(c, send_content);
             return;
         }
         struct slice piece =
@@ -161,7 +161,7 @@ static enum walk_answer show_one(struct control_client *c, struct message *m)
 
 static void shown(struct control_client *c)
 {
-    const json_t *part = json_object_get(c->request.json, "content");
+    const json_t *part = control_asked(c, "content");
     struct message *m = queue_find(c->control->queue, id_slice(&c->request.id));
     if (c->request.matched == 0)
         control_fail(c,
@@ -194,7 +194,7 @@ static void visited(void *arg)
 
 void control_message_show(struct control_client *c)
 {
-    const json_t *id = json_object_get(c->request.json, "id");
+    const json_t *id = control_asked(c, "id");
     if (!json_is_string(id) ||
         id_parse(slice_make(json_string_value(id), json_string_length(id)), &c->request.id) < 0) {
         control_fail(c, "\"id\" must be a queue ID, as 'postern queue list' shows them.");

@@ -6,13 +6,19 @@
 bool control_selection(struct control_client *c)
 {
     struct err e;
-    if (selection_parse(&c->request.select, json_object_get(c->request.json, "select"), &e) == 0)
+    if (selection_parse(&c->request.select, control_asked(c, "select"), &e) == 0)
         return true;
     control_fail(c, "%s.", e.text);
     return false;
 }
 
 /* ---- walking ------------------------------------------------------------------ */
+
+static void resume_walk(struct control_client *c)
+{
+    control_more(c, NULL);
+    queue_walk_resume(c->request.walk);
+}
 
 /* What a walk carries: its client and what to do there. It lives in the client's
  * request, and the walk is cancelled with that. */
@@ -28,7 +34,7 @@ static enum walk_answer visit_any(struct message *m, void *arg)
     r->recipients += m->env->left;
     enum walk_answer answer = r->visit(c, m);
     if (answer == WALK_ON && control_full(c)) {
-        c->paused = true;
+        control_more(c, resume_walk);
         return WALK_PAUSE;
     }
     return answer;
@@ -38,7 +44,7 @@ static void walk_over(void *arg)
 {
     struct control_client *c = arg;
     c->request.walk = NULL;
-    c->paused = false;
+    control_more(c, NULL);
     c->request.end(c);
 }
 
@@ -54,7 +60,6 @@ static void id_over(void *arg)
     struct control_client *c = arg;
     struct control_request *r = &c->request;
     r->walk = NULL;
-    c->paused = false;
     if (!r->found) {
         r->missing++;
         struct buf *b = control_line_begin(c);
@@ -70,13 +75,13 @@ static void id_over(void *arg)
 static void next_id(struct control_client *c)
 {
     struct control_request *r = &c->request;
-    c->more = NULL;
+    control_more(c, NULL);
     if (r->next_id >= json_array_size(r->select.ids) || (r->limit && r->matched >= r->limit)) {
         r->end(c);
         return;
     }
     if (control_full(c)) {
-        c->more = next_id;
+        control_more(c, next_id);
         return;
     }
     const json_t *id = json_array_get(r->select.ids, r->next_id);
@@ -121,7 +126,7 @@ static enum walk_answer list_one(struct control_client *c, struct message *m)
 
 void control_queue_list(struct control_client *c)
 {
-    const json_t *limit = json_object_get(c->request.json, "limit");
+    const json_t *limit = control_asked(c, "limit");
     if (!control_selection(c))
         return;
     if (limit && (!json_is_integer(limit) || json_integer_value(limit) < 1)) {
@@ -129,7 +134,7 @@ void control_queue_list(struct control_client *c)
         return;
     }
     c->request.limit = (uint64_t)json_integer_value(limit);
-    c->request.brief = json_is_true(json_object_get(c->request.json, "brief"));
+    c->request.brief = json_is_true(control_asked(c, "brief"));
     control_walk(c, list_one, end_list);
 }
 
@@ -197,7 +202,7 @@ static enum walk_answer act_on_one(struct control_client *c, struct message *m)
 
 static bool take_action(struct control_client *c)
 {
-    const json_t *name = json_object_get(c->request.json, "action");
+    const json_t *name = control_asked(c, "action");
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
         if (json_is_string(name) && strcmp(json_string_value(name), actions[i].name) == 0) {
             c->request.action = actions[i].action;
@@ -219,9 +224,9 @@ void control_queue_action(struct control_client *c)
         control_fail(c, "Deleted messages can only be undeleted, or deleted for good.");
         return;
     }
-    r->dry_run = json_is_true(json_object_get(r->json, "dry_run"));
-    r->list = json_is_true(json_object_get(r->json, "list"));
-    r->brief = json_is_true(json_object_get(r->json, "brief"));
+    r->dry_run = json_is_true(control_asked(c, "dry_run"));
+    r->list = json_is_true(control_asked(c, "list"));
+    r->brief = json_is_true(control_asked(c, "brief"));
     /* the whole queue at once, which also ends the suspensions of sites */
     if (r->action == QUEUE_DO_FLUSH && !r->dry_run && selection_is_all(&r->select) &&
         !r->select.deleted) {

@@ -13,14 +13,14 @@ enum { SHOWN_MAX = 1000, SHOWN_BYTES_MAX = 400 * 1024, FOREVER_DAYS = 366 };
 
 static struct slice text_of(const struct control_client *c, const char *name)
 {
-    const json_t *value = json_object_get(c->request.json, name);
+    const json_t *value = control_asked(c, name);
     return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
                                  : SLICE("");
 }
 
 static double number_of(const struct control_client *c, const char *name)
 {
-    double value = json_number_value(json_object_get(c->request.json, name));
+    double value = json_number_value(control_asked(c, name));
     return isfinite(value) && value > 0 ? value : 0;
 }
 
@@ -71,7 +71,7 @@ static void left_out(struct control_client *c, struct buf *b)
 /* Whether a line more fits; else it is counted. */
 static bool fits(struct control_client *c, unsigned *shown)
 {
-    if (*shown < SHOWN_MAX && c->out.len < SHOWN_BYTES_MAX) {
+    if (*shown < SHOWN_MAX && c->base.out.len < SHOWN_BYTES_MAX) {
         ++*shown;
         return true;
     }
@@ -100,7 +100,7 @@ static bool put_listed_brake(const struct brake *b, void *arg)
 void control_shaping_list(struct control_client *c)
 {
     struct qmgr *q = c->control->queue;
-    bool all = json_is_true(json_object_get(c->request.json, "all"));
+    bool all = json_is_true(control_asked(c, "all"));
     struct list_of_brakes brakes = {.c = c};
     unsigned shown = 0;
     queue_tick(q);

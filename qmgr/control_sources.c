@@ -16,7 +16,7 @@ enum {
 
 static struct slice text_of(const struct control_client *c, const char *name)
 {
-    const json_t *value = json_object_get(c->request.json, name);
+    const json_t *value = control_asked(c, name);
     return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
                                  : SLICE("");
 }
@@ -221,7 +221,7 @@ void control_source_act(struct control_client *c)
     struct qmgr *q = c->control->queue;
     struct source *s = wanted(c);
     struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
-    double seconds = json_number_value(json_object_get(c->request.json, "seconds"));
+    double seconds = json_number_value(control_asked(c, "seconds"));
     if (!s)
         return;
     queue_tick(q);

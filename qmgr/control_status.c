@@ -91,7 +91,7 @@ static void site_known(struct slice json, void *arg)
 
 void control_site_show(struct control_client *c)
 {
-    const json_t *domain = json_object_get(c->request.json, "domain");
+    const json_t *domain = control_asked(c, "domain");
     if (!json_is_string(domain) || json_string_length(domain) == 0 ||
         json_string_length(domain) > ADDRESS_MAX) {
         control_fail(c, "\"domain\" must be a domain or a recipient's address.");

@@ -119,7 +119,7 @@ static void send_rows(struct control_client *c)
         control_line_end(c);
     }
     if (control_full(c))
-        c->more = send_rows;
+        control_more(c, send_rows);
     else
         control_done(c, totals);
 }

@@ -44,7 +44,7 @@ static void put_until_mono(const struct qmgr *q, struct buf *b, int64_t mono)
 /* NULL: the client has enough, or there are too many lines. */
 static struct buf *line_begin(struct why *w, const char *state, uint32_t recipients)
 {
-    if (w->shown >= WHY_SHOWN_MAX || w->c->out.len >= WHY_BYTES_MAX) {
+    if (w->shown >= WHY_SHOWN_MAX || w->c->base.out.len >= WHY_BYTES_MAX) {
         w->left_out += recipients;
         return NULL;
     }
@@ -414,7 +414,7 @@ static void visited(void *arg)
 
 void control_shaping_why(struct control_client *c)
 {
-    const json_t *id = json_object_get(c->request.json, "id");
+    const json_t *id = control_asked(c, "id");
     if (!json_is_string(id) ||
         id_parse(slice_make(json_string_value(id), json_string_length(id)), &c->request.id) < 0) {
         control_fail(c, "\"id\" must be a queue ID, as 'postern queue list' shows them.");

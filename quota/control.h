@@ -12,7 +12,8 @@
 enum {
     CONTROL_CLIENTS_MAX = 64,
     CONTROL_LINE_MAX = 4 * 1024 * 1024, /* of a request: an import has many records */
-    CONTROL_OUTPUT_HIGH = 256 * 1024,   /* a list waits until less is on its way */
+    CONTROL_OUTPUT_LOW = 16 * 1024,   /* unsent results that wait for more, for a second at most */
+    CONTROL_OUTPUT_HIGH = 256 * 1024, /* a list waits until less is on its way */
     CONTROL_OUTPUT_MAX = 8 * 1024 * 1024,
     CONTROL_IDLE_SECONDS = 300,
     CONTROL_SLICE = 500, /* records of a list in one turn */
