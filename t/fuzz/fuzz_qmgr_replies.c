@@ -32,7 +32,7 @@ enum kind { ON_ROUTE, ON_RESULT, ON_NOTICE, RAW_ROUTE, RAW_RESULT, RAW_NOTICE, P
 
 /* ---- qmgr and its peers --------------------------------------------------------- */
 
-struct peer {
+struct other {
     int fd;
     bool closed; /* by qmgr */
     uint64_t questions[QUESTIONS_MAX];
@@ -43,7 +43,7 @@ static struct {
     struct event_base *base;
     struct service service;
     struct qmgr q;
-    struct peer smtpd, resolve, relay, bounce;
+    struct other smtpd, resolve, relay, bounce;
     bool committed;
     char id[ID_LEN + 1];
     /* of the message: */
@@ -51,13 +51,13 @@ static struct {
     uint8_t options;
 } world;
 
-static void attach(struct peer *p, void (*give)(int fd))
+static void attach(struct other *p, void (*give)(int fd))
 {
     int ends[2];
     struct err e;
     if (channel_pair(ends, &e) < 0)
         panic("%s", e.text);
-    *p = (struct peer){.fd = ends[0]};
+    *p = (struct other){.fd = ends[0]};
     give(ends[1]);
 }
 
@@ -78,7 +78,7 @@ static void give_bounce(int fd)
     notices_peer(&world.q, fd);
 }
 
-static void send_frame(struct peer *p, struct buf *frame)
+static void send_frame(struct other *p, struct buf *frame)
 {
     if (!p->closed && send(p->fd, frame->data, frame->len, MSG_NOSIGNAL) < 0 && errno != EPIPE)
         panic("send: %s", strerror(errno));
@@ -98,13 +98,13 @@ static void attach_relay(void)
     relay_ready();
 }
 
-static void ask(struct peer *p, uint64_t tag)
+static void ask(struct other *p, uint64_t tag)
 {
     if (p->count < QUESTIONS_MAX)
         p->questions[p->count++] = tag;
 }
 
-static void take_frame(struct peer *p, const struct ipc_frame *f)
+static void take_frame(struct other *p, const struct ipc_frame *f)
 {
     struct ipc_resolve_request r;
     struct ipc_deliver d;
@@ -122,7 +122,7 @@ static void take_frame(struct peer *p, const struct ipc_frame *f)
         panic("the message was refused");
 }
 
-static void hear(struct peer *p)
+static void hear(struct other *p)
 {
     static char packet[1 << 18];
     ssize_t n;
@@ -251,7 +251,7 @@ static void note(enum kind kind, struct slice body)
 }
 
 /* The input's words as the answer to an open question. */
-static void answer_with(enum kind kind, struct peer *p, struct slice bytes)
+static void answer_with(enum kind kind, struct other *p, struct slice bytes)
 {
     static const uint16_t numbers[] = {IPC_NUMBER_ipc_resolve_reply, IPC_NUMBER_ipc_result,
                                        IPC_NUMBER_ipc_notice};
@@ -276,7 +276,7 @@ static void answer_with(enum kind kind, struct peer *p, struct slice bytes)
     free(copy);
 }
 
-static void send_raw(struct peer *p, struct slice bytes)
+static void send_raw(struct other *p, struct slice bytes)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX);
     if (bytes.len && buf_adds(&frame, bytes) == 0)
@@ -295,7 +295,7 @@ static void send_raw(struct peer *p, struct slice bytes)
 static void reconnect(void)
 {
     struct {
-        struct peer *peer;
+        struct other *peer;
         void (*give)(int fd);
     } peers[] = {{&world.resolve, give_resolve}, {&world.bounce, give_bounce}};
     for (size_t i = 0; i < sizeof peers / sizeof *peers; i++)
@@ -316,7 +316,7 @@ static void play(struct slice input)
         enum kind kind = (enum kind)((uint8_t)input.ptr[0] % KINDS);
         size_t len = (uint8_t)input.ptr[1] | (size_t)(uint8_t)input.ptr[2] << 8;
         struct slice bytes = slice_first(slice_from(input, 3), len);
-        struct peer *peers[] = {&world.resolve, &world.relay, &world.bounce};
+        struct other *peers[] = {&world.resolve, &world.relay, &world.bounce};
         input = slice_from(input, 3 + bytes.len);
         if (kind == PROPER)
             answer_all();
