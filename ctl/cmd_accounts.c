@@ -51,6 +51,7 @@ static const struct shape shapes[] = {
     {"account", "status", "status", {NULL}, NULL, false, false, false},
     {"user", "add", "user.add", {"login", "account"}, NULL, false, true, false},
     {"user", "password", "user.set", {"login"}, NULL, false, true, false},
+    {"user", "set", "user.set", {"login"}, NULL, false, false, false},
     {"user", "suspend", "user.set", {"login"}, "status=suspended", false, false, false},
     {"user", "resume", "user.set", {"login"}, "status=active", false, false, false},
     {"user", "show", "user.show", {"login"}, NULL, false, false, false},
@@ -93,9 +94,20 @@ static const struct shape *shape_of(const struct ctl_command *c)
 }
 
 /* Texts of options, by the member of the request. */
-static const char *const option_names[] = {"plan",  "parent",     "reference", "source",
-                                           "class", "class_most", "began",     "ends",
-                                           "note",  "from",       "until"};
+static const char *const option_names[] = {"plan",
+                                           "parent",
+                                           "reference",
+                                           "source",
+                                           "class",
+                                           "class_most",
+                                           "began",
+                                           "ends",
+                                           "destination_connections",
+                                           "destination_rate",
+                                           "note",
+                                           "from",
+                                           "until"};
+enum { FLAG_MAX = 32 };
 enum { OPTIONS = sizeof option_names / sizeof option_names[0] };
 
 struct line {
@@ -110,20 +122,33 @@ static bool takes_certificate(const struct shape *s)
            strcmp(s->request, "certificate.delete") == 0;
 }
 
+static bool takes_class(const struct shape *s)
+{
+    return (strcmp(s->family, "user") == 0 &&
+            (strcmp(s->name, "add") == 0 || strcmp(s->name, "set") == 0)) ||
+           strcmp(s->request, "domain.add") == 0;
+}
+
+/* "class_most" to "--class-most". */
+static const char *option_flag(char out[static FLAG_MAX], const char *name)
+{
+    snprintf(out, FLAG_MAX, "--%s", name);
+    for (char *c = out; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    return out;
+}
+
 static int parse(struct ctl *ctl, const struct ctl_command *self, const struct shape *s,
                  struct line *l, char **argv)
 {
-    static char names[OPTIONS][20];
+    static char names[OPTIONS][FLAG_MAX];
     struct arg args[OPTIONS + 8] = {{NULL, NULL, NULL}};
     size_t n = 0;
     bool grant = strcmp(s->family, "grant") == 0;
     for (size_t i = 0; s->options && i < OPTIONS; i++) {
         bool of_grant = i >= OPTIONS - 3, of_account = i < OPTIONS - 2;
-        snprintf(names[i], sizeof names[i], "--%s", option_names[i]);
-        for (char *c = names[i]; *c; c++)
-            *c = *c == '_' ? '-' : *c;
         if (grant ? of_grant : of_account)
-            args[n++] = (struct arg){names[i], NULL, &l->values[i]};
+            args[n++] = (struct arg){option_flag(names[i], option_names[i]), NULL, &l->values[i]};
     }
     if (s->options && !grant) {
         args[n++] = (struct arg){"--any-sender", &l->any_sender, NULL};
@@ -131,6 +156,10 @@ static int parse(struct ctl *ctl, const struct ctl_command *self, const struct s
     }
     if (s->options && grant)
         args[n++] = (struct arg){"--bought", &l->bought, NULL};
+    for (size_t i = 0; takes_class(s) && i < OPTIONS; i++)
+        if (strcmp(option_names[i], "class") == 0 ||
+            (strcmp(option_names[i], "class_most") == 0 && strcmp(s->family, "user") == 0))
+            args[n++] = (struct arg){option_flag(names[i], option_names[i]), NULL, &l->values[i]};
     if (s->secret)
         args[n++] = (struct arg){"--hash", &l->hash, NULL};
     if (strcmp(s->request, "user.add") == 0)
@@ -240,8 +269,11 @@ static json_t *build(const struct ctl_command *self, const struct shape *s, cons
         json_object_set_new(j, "any_sender", json_boolean(l->any_sender));
     if (l->bought)
         json_object_set_new(j, "bought", json_true());
-    if (s->options && strcmp(s->request, "account.set") == 0 && json_object_size(j) == 2) {
-        ctl_usage(self, "say what to change, for example --plan NAME");
+    bool changes = (s->options && strcmp(s->request, "account.set") == 0) ||
+                   (strcmp(s->family, "user") == 0 && strcmp(s->name, "set") == 0);
+    if (changes && json_object_size(j) == 2) {
+        ctl_usage(self, "say what to change, for example --%s",
+                  s->options ? "plan NAME" : "class bulk");
         goto wrong;
     }
     if (s->confirm && !l->yes) {
@@ -279,12 +311,12 @@ static const struct columns lists[] = {
      {"account", "status", "plan", "parent", "reference"},
      {"ACCOUNT", "STATUS", "PLAN", "PARENT", "REFERENCE", NULL}},
     {"user.list",
-     {"login", "account", "status", "hash_kind"},
-     {"USER", "ACCOUNT", "STATUS", "HASH", NULL}},
+     {"login", "account", "status", "hash_kind", "class"},
+     {"USER", "ACCOUNT", "STATUS", "HASH", "CLASS", NULL}},
     {"certificate.list",
      {"fingerprint", "login", "account", "added", "note"},
      {"FINGERPRINT", "USER", "ACCOUNT", "ADDED", "NOTE", NULL}},
-    {"domain.list", {"account", "domain"}, {"ACCOUNT", "DOMAIN", NULL}},
+    {"domain.list", {"account", "domain", "class"}, {"ACCOUNT", "DOMAIN", "CLASS", NULL}},
     {"plan.list",
      {"plan", "period", "messages", "bytes", "at_limit", "user_rate", "account_rate"},
      {"PLAN", "PERIOD", ">MESSAGES", ">BYTES", "AT LIMIT", "USER RATE", "ACCOUNT RATE", NULL}},

@@ -35,6 +35,8 @@
     "  --class CLASS        normal, transactional or bulk: its place in the queue\n"               \
     "  --class-most CLASS   the highest that a message's header may ask for; default: --class\n"   \
     "  --source POOL        source addresses\n"                                                    \
+    "  --destination-connections N   deliveries at a time to any one destination\n"                \
+    "  --destination-rate N/hour     recipients there (minute, hour, day, month)\n"                \
     "  --any-sender, --no-any-sender   whether it may send as any address\n"                       \
     "  --began DATE         of the plan; default: now\n"                                           \
     "  --ends DATE          no mail is taken from then on (2027-06-30)\n"                          \
@@ -209,11 +211,13 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern account status\n"},
     {"user", "add", cmd_accounts,
-     "LOGIN ACCOUNT [--hash | --certificate FILE|FINGERPRINT [--public-key]] [--json]",
+     "LOGIN ACCOUNT [--hash | --certificate FILE|FINGERPRINT [--public-key]] [--class CLASS] "
+     "[--class-most CLASS] [--json]",
      "Makes a user, who can log in for an account",
      "The password is asked for, or read as one line from standard input.\n"
      "  --hash           it is the hash of one, of another system\n"
-     "  --certificate C  no password: the client shows this certificate; see add-certificate\n\n"
+     "  --certificate C  no password: the client shows this certificate; see add-certificate\n"
+     "  --class, --class-most  see 'user set'\n\n"
      "Examples:\n"
      "  postern user add web@acme.example acme\n"
      "  openssl rand -base64 18 | tee password | postern user add web@acme.example acme\n"},
@@ -221,6 +225,14 @@ const struct ctl_command ctl_commands[] = {
      "As for 'user add'. Sessions that have logged in go on.\n\n"
      "Example:\n"
      "  postern user password web@acme.example\n"},
+    {"user", "set", cmd_accounts, "LOGIN [--class CLASS] [--class-most CLASS] [--json]",
+     "Changes the class of a user's mail",
+     "Which holds instead of the account's, also where that is higher. An empty CLASS takes it\n"
+     "away.\n"
+     "  --class CLASS        normal, transactional or bulk\n"
+     "  --class-most CLASS   the highest that a message's header may ask for; default: --class\n\n"
+     "Example:\n"
+     "  postern user set newsletter@acme.example --class bulk\n"},
     {"user", "suspend", cmd_accounts, "LOGIN [--json]", "Takes no more mail of one user",
      "Example:\n"
      "  postern user suspend web@acme.example\n"},
@@ -256,11 +268,15 @@ const struct ctl_command ctl_commands[] = {
      "Lists client certificates, of one user or all",
      "Example:\n"
      "  postern user list-certificates web@acme.example\n"},
-    {"domain", "add", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--json]",
+    {"domain", "add", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--class CLASS] [--json]",
      "Lets an account send as a domain, or as one address",
-     "In MAIL FROM and in From:. Accounts below it may, too.\n\n"
-     "Example:\n"
-     "  postern domain add acme acme.example\n"},
+     "In MAIL FROM and in From:. Accounts below it may, too.\n"
+     "  --class CLASS   of mail with this MAIL FROM: normal, transactional or bulk, whatever is\n"
+     "                  the account's; its header may ask for less. For a domain that is there\n"
+     "                  already it changes the class; an empty one takes it away\n\n"
+     "Examples:\n"
+     "  postern domain add acme acme.example\n"
+     "  postern domain add acme news.acme.example --class bulk\n"},
     {"domain", "delete", cmd_accounts, "ACCOUNT DOMAIN|ADDRESS [--json]",
      "Takes a domain or address away from an account",
      "Example:\n"

@@ -127,6 +127,26 @@ static void print_limits(const json_t *line)
         print_greylist(learned);
 }
 
+/* Accounts that have limits of their own there. */
+static void print_accounts(const json_t *line)
+{
+    size_t i;
+    json_t *a;
+    json_array_foreach(json_object_get(line, "accounts"), i, a)
+    {
+        printf("  account ");
+        print_safe(stdout, shaping_text(a, "account"));
+        printf(": %.0f connections", shaping_number(a, "in_flight"));
+        if (json_object_get(a, "connections"))
+            printf(" of its %.0f", shaping_number(a, "connections"));
+        if (json_object_get(a, "rate"))
+            printf(", at most %.4g recipients a minute", 60 * shaping_number(a, "rate"));
+        if (shaping_number(a, "waiting") > 0)
+            printf("; %.0f deliveries wait for that", shaping_number(a, "waiting"));
+        putchar('\n');
+    }
+}
+
 static void print_events(const json_t *line)
 {
     size_t i;
@@ -233,6 +253,7 @@ void shaping_lane(const json_t *line, bool whole)
     if (!whole)
         return;
     print_limits(line);
+    print_accounts(line);
     if (json_is_true(json_object_get(line, "strained"))) {
         print_sign("replies come", json_object_get(line, "reply_seconds"));
         print_sign("greets", json_object_get(line, "greeting_seconds"));

@@ -33,6 +33,12 @@ struct slice pools_name(struct qmgr *q, const struct message *m);
 bool pools_wait(struct qmgr *q, struct message *m);
 int64_t pools_due(struct qmgr *q, const struct message *m);
 void pools_connected(struct qmgr *q); /* quota's channel is new */
+/* What quota said last of an account: deliveries at a time and recipients a second at one
+ * destination; 0: no limit. */
+void pools_limits(const struct qmgr *q, struct slice account, uint32_t *connections, double *rate);
+/* Asks again about accounts with mail in line, if something may have changed. */
+void pools_turn(struct qmgr *q);
+int64_t pools_next_due(const struct qmgr *q);
 int pools_answer(struct qmgr *q, struct slice body, struct err *e);
 
 #endif

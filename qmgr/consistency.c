@@ -4,7 +4,9 @@
  * recipient without a state's consequence, or a message that nothing will wake.
  */
 #include "qmgr/brakes.h"
+#include "qmgr/dispatch_inside.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/seats.h"
 #include "qmgr/whole.h"
 
 #ifdef POSTERN_FAULTS
@@ -173,6 +175,38 @@ static void check_wholes(const struct qmgr *q)
     }
 }
 
+/* Seats are counted right, never given twice, and who waits for one will be woken. */
+static void check_seats(const struct qmgr *q)
+{
+    const struct seats *s;
+    for (size_t cursor = 0; (s = map_next(&q->dispatch.seats, &cursor));) {
+        uint32_t under_way = 0, ready = 0, waiting = 0, listed = 0, refs = 0;
+        list_each(&s->group->lanes, n)
+        {
+            const struct lane *l = container_of(n, struct lane, of_group);
+            list_each(&l->queues, of)
+            {
+                const struct queue *k = container_of(of, struct queue, of_lane);
+                if (k->seats != s)
+                    continue;
+                refs++;
+                under_way += k->in_flight;
+                ready += k->place == PLACE_READY;
+                waiting += k->place == PLACE_SEATS;
+            }
+        }
+        for (int class = 0; class < 3; class ++)
+            list_each(&s->waiting[class], n) listed++;
+        same(NULL, "queues with seats", refs, s->refs);
+        same(NULL, "deliveries in seats", under_way, s->in_flight);
+        same(NULL, "ready queues with seats", ready, s->ready);
+        same(NULL, "queues that wait for a seat", waiting, listed);
+        if (listed && list_empty(&s->due) && !heap_has(&s->wake) && !under_way && !ready)
+            panic("account %s at %s: nothing will wake what waits for a seat", s->account->name,
+                  s->group->name);
+    }
+}
+
 /* Each line's jobs, and that something will let the first of them go. */
 static void check_brakes(const struct qmgr *q)
 {
@@ -251,6 +285,8 @@ void queue_check(const struct qmgr *q)
     check_lanes(q);
     if (!q->draining)
         check_wholes(q);
+    if (!q->draining)
+        check_seats(q);
     check_brakes(q);
 }
 

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
+#include "qmgr/seats.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "qmgr/sources.h"
@@ -144,9 +145,18 @@ static void put_in_line(struct why *w, const struct job *j)
     if (s.room == SHAPER_GO && !l->shaper.probing)
         words = what_else(q, ahead, &state);
     bool braked = brakes_effect(q, l->group, w->m) == BRAKE_SLOWS;
+    struct buf seat = BUF_INIT(1024);
+    bool seated = !j->brake && seats_describe(q, j->queue, &seat) && buf_addc(&seat, '\0') == 0;
+    if (seated) {
+        state = "account_limit";
+        words = seat.data;
+        braked = false;
+    }
     struct buf *b = line_begin(w, braked ? "sender_slowed" : state, j->count);
-    if (!b)
+    if (!b) {
+        buf_free(&seat);
         return;
+    }
     words = braked ? "its sender is slowed down at this destination" : words;
     struct buf text = BUF_INIT(1024);
     (void)buf_printf(&text, "in line: %s", words);
@@ -158,15 +168,16 @@ static void put_in_line(struct why *w, const struct job *j)
     json_int(b, "others", others);
     if (j->brake)
         put_until_mono(q, b, brake_when(q, j, ahead));
-    else if (s.when > q->now && !braked)
+    else if (s.when > q->now && !braked && !seated)
         put_until_mono(q, b, s.when);
-    if (!braked && s.room != SHAPER_SUSPENDED)
+    if (!braked && !seated && s.room != SHAPER_SUSPENDED)
         put_expected(l, ahead, others, b);
     put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
     (void)brakes_describe(q, l->group, w->m, b);
     put_lane(w, l, true, b);
     control_line_end(w->c);
     buf_free(&text);
+    buf_free(&seat);
 }
 
 static void put_job(struct why *w, const struct job *j)

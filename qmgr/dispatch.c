@@ -7,6 +7,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/classes.h"
 #include "qmgr/dispatch_inside.h"
+#include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
 
@@ -24,6 +25,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     l->in_flight--;
     j->queue->in_flight--;
     q->dispatch.in_flight--;
+    seats_over(q, j->queue);
     l->used = q->now;
     if (j->probe)
         brakes_probed(q, j, report->recipients > 0);
@@ -46,10 +48,14 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
 }
 
 /* A queue that has a job that goes before others. */
-static void wait_first(const struct qmgr *q, struct queue *k)
+static void wait_first(struct qmgr *q, struct queue *k)
 {
-    if (k->place == PLACE_IDLE)
+    if (k->place != PLACE_IDLE)
+        return;
+    if (seats_free(q, k))
         queue_waits(q, k, true);
+    else
+        seats_wait(q, k, true);
 }
 
 /* A job came back to the lane, which may have been suspended meanwhile: then it goes the way
@@ -72,6 +78,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     l->in_flight--;
     k->in_flight--;
     q->dispatch.in_flight--;
+    seats_returned(q, k, j->count);
     k->window -= j->count < k->window ? j->count : k->window;
     shaper_returned(&l->shaper, j->count, q->now);
     whole_returned(q, l, j->count);
@@ -143,9 +150,12 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     k->account->deficit -= cost(j);
     k->window += j->count;
     job_unqueue(q, j);
+    seats_started(q, k, j->count);
     if (queue_has_jobs(k)) { /* the next one of its class and lane comes first */
         queue_idle(q, k);
-        if (lane_has_waiting(l))
+        if (!seats_free(q, k))
+            seats_wait(q, k, false);
+        else if (lane_has_waiting(l))
             queue_waits(q, k, false);
         else
             queue_ready(q, k);
@@ -180,6 +190,18 @@ static bool held_by_brake(struct qmgr *q, struct queue *k)
     }
 }
 
+/* Its account has as much under way there as it may. */
+static bool held_by_seats(struct qmgr *q, struct queue *k)
+{
+    if (seats_free(q, k))
+        return false;
+    queue_idle(q, k);
+    seats_wait(q, k, true);
+    if (!lane_wake(q, k->lane)) /* the room was given to this queue */
+        whole_lose_turn(q, k->lane);
+    return true;
+}
+
 void dispatch_turn(struct qmgr *q)
 {
     struct dispatch *d = &q->dispatch;
@@ -191,12 +213,15 @@ void dispatch_turn(struct qmgr *q)
         lane_wake(q, container_of(n, struct lane, wake));
     }
     wholes_turn(q);
+    seats_turn(q);
     for (int i = 0; i < STARTS_PER_TURN && !q->draining && (k = choose(q, &a)); i++) {
         struct lane *l = k->lane;
         int64_t when;
         struct relay *r = relays_pick(q, l);
         if (!r)
             return;
+        if (held_by_seats(q, k))
+            continue;
         switch (whole_room(q, l, true, &when)) {
         case SHAPER_GO:
             if (!held_by_brake(q, k))
@@ -226,5 +251,6 @@ int64_t dispatch_next_due(const struct qmgr *q)
         return q->now;
     if (whole && (!n || whole->key < n->key))
         n = whole;
-    return n ? n->key : INT64_MAX;
+    int64_t seats = seats_next_due(q);
+    return n && n->key < seats ? n->key : seats;
 }

@@ -10,12 +10,20 @@ struct account {
     int32_t deficit;
     struct class_turns turns;
     uint32_t queues, ready_count;
+    /* what quota said of it, for any one destination; seats.h */
+    struct list seats;
+    uint32_t connections, generation;
+    double rate; /* recipients a second */
     size_t name_len;
     char name[];
 };
 
 /* ---- lanes.c ---------------------------------------------------------------------------- */
 
+/* NULL: it has nothing in line or under way. */
+struct account *account_known(const struct qmgr *q, struct slice name);
+/* What an account has for a lane in a class, or NULL. */
+struct queue *queue_known(const struct qmgr *q, struct account *a, struct lane *l, uint8_t class);
 /* What m's account has there in m's class; made if need be. */
 struct queue *lane_queue(struct qmgr *q, struct lane *l, const struct message *m);
 /* The account's queue there in another class (or k's own), or NULL. */
@@ -30,6 +38,8 @@ void queue_idle(struct qmgr *q, struct queue *k);
 /* k waits for room at its lane; `first`: it has had its turn already, and there was none. */
 void queue_waits(const struct qmgr *q, struct queue *k, bool first);
 bool lane_has_waiting(const struct lane *l);
+/* k, which is idle and has jobs, becomes ready, or waits at its lane behind the others. */
+void queue_in_line(struct qmgr *q, struct queue *k);
 /* One waiting queue becomes ready, if the lane has room; false: none. */
 bool lane_wake(struct qmgr *q, struct lane *l);
 /* Something was refused: whoever made up that window leaves turns to others. */

@@ -13,6 +13,7 @@
 #include "qmgr/alerts.h"
 #include "qmgr/brakes.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
 #include "rules/rules.h"
@@ -174,6 +175,8 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
     if (from->connection_rate > 0)
         to->connection_rate = from->connection_rate * divisor;
     to->account_connections = from->account_connections;
+    to->account_connections_max = from->account_connections_max;
+    to->account_message_rate = from->account_message_rate * divisor;
     to->messages = from->messages_per_connection;
     to->daily_cap = from->daily_cap;
     to->recipients = from->recipients_per_message;
@@ -252,6 +255,7 @@ void groups_reload(struct qmgr *q)
         limits_unref(q, before);
         shaper_end_trial(&l->shaper);
     }
+    seats_reload(q);
 }
 
 static void on_costly(const struct rule *rule, void *arg)

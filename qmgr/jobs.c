@@ -7,6 +7,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/relays.h"
+#include "qmgr/seats.h"
 #include "qmgr/sites.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
@@ -184,12 +185,10 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     q->dispatch.queued++;
     if (k->place != PLACE_IDLE)
         return;
-    if (room == SHAPER_GO && !lane_has_waiting(l)) {
-        queue_ready(q, k);
-        return;
-    }
-    queue_waits(q, k, false);
-    lane_wake(q, l);
+    if (seats_free(q, k))
+        queue_in_line(q, k);
+    else
+        seats_wait(q, k, first);
 }
 
 static void take(struct qmgr *q, struct job *j, struct list *jobs)

@@ -9,6 +9,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/memory.h"
+#include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
 
@@ -50,6 +51,7 @@ void dispatch_init(struct qmgr *q)
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
     list_init(&q->dispatch.lanes);
+    seats_init(q);
 }
 
 /* ---- accounts, lanes, queues ------------------------------------------------------------ */
@@ -66,12 +68,25 @@ static struct account *account_get(struct qmgr *q, struct slice name)
         if (name.len)
             memcpy(a->name, name.ptr, name.len);
         list_init(&a->active);
+        list_init(&a->seats);
+        pools_limits(q, name, &a->connections, &a->rate);
         for (int i = 0; i < 3; i++)
             list_init(&a->ready[i]);
         map_put(&d->accounts, a);
     }
     d->recent = a;
     return a;
+}
+
+struct account *account_known(const struct qmgr *q, struct slice name)
+{
+    return map_get(&q->dispatch.accounts, name);
+}
+
+struct slice account_next(const struct qmgr *q, size_t *cursor)
+{
+    const struct account *a = map_next(&q->dispatch.accounts, cursor);
+    return a ? account_key(a) : slice_make(NULL, 0);
 }
 
 struct lane *dispatch_lane_known(const struct qmgr *q, struct group *group, struct source *from)
@@ -141,12 +156,17 @@ struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT
     return slice_make(buffer, n);
 }
 
+struct queue *queue_known(const struct qmgr *q, struct account *a, struct lane *l, uint8_t class)
+{
+    struct queue probe = {.account = a, .lane = l, .mail_class = class};
+    return map_get(&q->dispatch.queues, queue_key(&probe));
+}
+
 /* The queues of one account and lane know of each other. */
 static void meet_kin(const struct qmgr *q, struct queue *k)
 {
     for (uint8_t class = 0; class < 3; class ++) {
-        struct queue probe = {.account = k->account, .lane = k->lane, .mail_class = class},
-                     *other = map_get(&q->dispatch.queues, queue_key(&probe));
+        struct queue *other = queue_known(q, k->account, k->lane, class);
         if (!other)
             continue;
         k->kin |= (uint8_t)(1u << class);
@@ -161,8 +181,7 @@ struct queue *lane_queue(struct qmgr *q, struct lane *l, const struct message *m
     uint8_t class = m->env->mail_class;
     if (l->recent && l->recent->account == a && l->recent->mail_class == class)
         return l->recent;
-    struct queue probe = {.account = a, .lane = l, .mail_class = class},
-                 *k = map_get(&q->dispatch.queues, queue_key(&probe));
+    struct queue *k = queue_known(q, a, l, class);
     if (!k) {
         k = xcalloc(1, sizeof *k);
         *k = (struct queue){.account = a, .lane = l, .mail_class = class};
@@ -182,8 +201,7 @@ struct queue *lane_queue(struct qmgr *q, struct lane *l, const struct message *m
 /* The account's queue there in another class, or NULL. */
 struct queue *queue_kin(const struct qmgr *q, const struct queue *k, uint8_t class)
 {
-    struct queue probe = {.account = k->account, .lane = k->lane, .mail_class = class};
-    return k->kin & 1u << class ? map_get(&q->dispatch.queues, queue_key(&probe)) : NULL;
+    return k->kin & 1u << class ? queue_known(q, k->account, k->lane, class) : NULL;
 }
 
 /* ---- now and then ------------------------------------------------------------------ */
@@ -206,6 +224,7 @@ static void free_queues(struct qmgr *q, struct lane *l)
     {
         struct queue *k = container_of(n, struct queue, of_lane);
         struct account *a = k->account;
+        seats_leave(q, k);
         map_remove(&q->dispatch.queues, queue_key(k));
         list_remove(&k->of_lane);
         while (list_pop(&k->parked)) /* each has its time */

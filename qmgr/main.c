@@ -203,6 +203,9 @@ static void arm_timer(struct qmgr *q)
     int64_t sources = sources_next_due(q);
     if (sources < due)
         due = sources;
+    int64_t pools = pools_next_due(q);
+    if (pools < due)
+        due = pools;
     int64_t alerts = alerts_next_due(q);
     if (alerts < due)
         due = alerts;

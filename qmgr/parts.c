@@ -35,6 +35,7 @@ void qmgr_turn(struct qmgr *q)
     dispatch_turn(q);
     notices_turn(q);
     charges_turn(q);
+    pools_turn(q);
     walks_turn(q);
     queue_sweep(q);
     intake_state(q);

@@ -1,17 +1,21 @@
 /*
- * Which source pool an account's mail goes from. quota knows; what it said is kept.
+ * Which source pool an account's mail goes from, and how much of it at a time and a day to any
+ * one destination. quota knows; what it said is kept.
  * A message of an account that was not asked about waits for the answer, a minute at
  * most: deliveries must not hang on the accounts' database, and the default pool is
- * better than no mail. That a pool has changed is learned in passing: the old answer
- * holds until the new one is there.
+ * better than no mail. The old answer holds until the new one is there; when quota tells that
+ * there may be others, accounts with mail in line are asked about at once, though not more
+ * often than each second, and the others when they have mail.
  */
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/seats.h"
 
 enum { POOLS_KNOWN = 20000 /* accounts in memory */ };
 
 #define POOL_WAIT (60 * CLOCK_SECOND)
+#define ASK_AGAIN CLOCK_SECOND
 
 struct account_pool {
     struct list link;    /* least recently used first */
@@ -19,6 +23,8 @@ struct account_pool {
     char account[ACCOUNT_MAX + 1], pool[POOL_NAME_MAX + 1];
     uint16_t account_len;
     uint32_t asked, answered; /* in which generation; 0: not yet */
+    uint32_t connections;     /* at a time, at one destination; 0: no limit */
+    uint64_t recipients;      /* a day, the same */
     int64_t give_up;          /* monotonic: the default pool from then on */
 };
 
@@ -130,6 +136,34 @@ static void all_stale(struct qmgr *q)
 {
     if (++q->pools.generation == 0)
         q->pools.generation = 1;
+    q->pools.stale = true;
+}
+
+void pools_limits(const struct qmgr *q, struct slice account, uint32_t *connections, double *rate)
+{
+    const struct account_pool *p = map_get(&q->pools.accounts, account);
+    *connections = p ? p->connections : 0;
+    *rate = p ? seats_rate(p->recipients) : 0;
+}
+
+void pools_turn(struct qmgr *q)
+{
+    struct pools *pools = &q->pools;
+    struct slice name;
+    if (!pools->stale || pools_next_due(q) > q->now)
+        return;
+    pools->stale = false;
+    pools->asked = q->now;
+    for (size_t cursor = 0; (name = account_next(q, &cursor)).ptr;) {
+        struct account_pool *p = map_get(&pools->accounts, name);
+        if (p && p->answered != pools->generation)
+            ask(q, p);
+    }
+}
+
+int64_t pools_next_due(const struct qmgr *q)
+{
+    return q->pools.stale ? q->pools.asked + ASK_AGAIN : INT64_MAX;
 }
 
 void pools_connected(struct qmgr *q)
@@ -167,7 +201,10 @@ int pools_answer(struct qmgr *q, struct slice body, struct err *e)
     if (in.pool.len)
         memcpy(p->pool, in.pool.ptr, in.pool.len);
     p->pool[in.pool.len] = '\0';
+    p->connections = in.connections;
+    p->recipients = in.recipients_a_day;
     p->answered = q->pools.generation;
+    seats_account(q, pool_key(p), p->connections, p->recipients);
     while ((n = list_pop(&p->waiting))) {
         struct message *m = container_of(n, struct envelope, waiting)->message;
         if ((m->flags & (MESSAGE_HELD | MESSAGE_DELETED)) == 0)

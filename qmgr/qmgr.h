@@ -183,6 +183,10 @@ struct dispatch {
     struct list active; /* accounts with ready queues */
     struct list lanes;
     struct heap wakes, whole_wakes; /* of lanes; of struct whole */
+    struct map seats;               /* by account and group: seats.h */
+    struct list seats_due;
+    struct heap seats_wakes;
+    uint32_t seats_generation; /* of the limits in providers.conf */
     uint64_t queued, in_flight;
     uint32_t busy_queues; /* that have jobs */
 };
@@ -243,6 +247,8 @@ struct pools {
     struct map accounts; /* struct account_pool */
     struct list recent;  /* the same, least recently used first */
     uint32_t generation; /* answers of another one may be out of date */
+    bool stale;          /* those with mail in line are to be asked about again */
+    int64_t asked;       /* monotonic: when that was done last */
     int64_t warned;      /* monotonic: that quota does not answer */
 };
 
@@ -362,10 +368,10 @@ void sites_turn(struct qmgr *q);
 /* ---- lanes.c, turns.c, jobs.c, dispatch.c
  * ------------------------------------------------------------------- */
 
-enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING };
+enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING, PLACE_SEATS };
 
 struct queue {
-    struct list link; /* ready in its account, or waiting in its lane */
+    struct list link; /* ready in its account, waiting in its lane, or for a seat */
     struct list of_lane;
     struct list again; /* jobs that go first: refused before, their time has come */
     struct list jobs;
@@ -373,12 +379,14 @@ struct queue {
     struct account *account; /* with lane and mail_class its key: they stay beside each other */
     struct lane *lane;
     uint8_t mail_class, place;
-    uint8_t debt;       /* turns that it leaves to others: it made up that window */
-    uint8_t kin;        /* bits: classes of which its account has a queue there */
-    int16_t credit;     /* among those that wait there: whose turn it is */
-    uint32_t count;     /* of its jobs that were not started, also those in brakes' lines */
-    uint32_t in_flight; /* jobs that were started */
-    uint32_t window;    /* recipients started since the lane was refused something last */
+    uint8_t debt;        /* turns that it leaves to others: it made up that window */
+    uint8_t kin;         /* bits: classes of which its account has a queue there */
+    int16_t credit;      /* among those that wait there: whose turn it is */
+    uint32_t count;      /* of its jobs that were not started, also those in brakes' lines */
+    uint32_t in_flight;  /* jobs that were started */
+    uint32_t window;     /* recipients started since the lane was refused something last */
+    uint32_t seats_seen; /* of which generation of limits seats are */
+    struct seats *seats; /* of its account there, where that has limits of its own; or NULL */
 };
 
 void dispatch_init(struct qmgr *q);
@@ -410,6 +418,9 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs);
 /* Who gets a share of its own: the account, or where there is none '@' and the sender's
  * domain, in the buffer. */
 struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1]);
+/* Goes through those who have a share, an account each or as dispatch_sharer says; ptr NULL: no
+ * more. */
+struct slice account_next(const struct qmgr *q, size_t *cursor);
 /* The queues of a lane may go on: its limits have changed. True: one of them does. */
 bool dispatch_wake(struct qmgr *q, struct lane *l);
 /* The lane has been suspended: its messages wait outside, with the reason. */

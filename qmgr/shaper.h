@@ -49,6 +49,9 @@ struct shaper_limits {
     uint32_t daily_cap;           /* recipients a day; 0: none */
     double connection_rate;       /* new connections a second; 0: no bound */
     uint32_t account_connections; /* of one account while others wait; 0: no bound */
+    /* of one account over all sources, not for the controller either: seats.h; 0: no bound */
+    uint32_t account_connections_max;
+    double account_message_rate; /* recipients a second */
     /* for relay, not for the controller */
     uint32_t recipients;   /* in one transaction; 0: no bound */
     uint32_t idle_seconds; /* an unused connection is kept; 0: as configured */

@@ -6,6 +6,7 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/seats.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
@@ -157,6 +158,10 @@ static void put_configured(const struct shaper_limits *l, struct buf *b)
         put_number(b, "connection_rate", l->connection_rate);
     if (l->account_connections)
         json_int(b, "account_connections", l->account_connections);
+    if (l->account_connections_max)
+        json_int(b, "account_connections_max", l->account_connections_max);
+    if (l->account_message_rate > 0)
+        put_number(b, "account_message_rate", l->account_message_rate);
     json_end(b);
 }
 
@@ -212,6 +217,7 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
+    seats_show(q, l->group, b);
     put_events(q, s, b);
 }
 

@@ -1,10 +1,12 @@
 /*
- * A queue is idle, ready in its account, or waits at its lane for room. An account has one
+ * A queue is idle, ready in its account, waits for a seat of its account's (seats.h), or waits
+ * at its lane for room. An account has one
  * place in line at a lane, whatever classes its mail is of: so accounts share a slow
  * destination evenly, and a customer's bulk mail never stands before another's password
  * reset. Whoever made up a refused window leaves turns to others.
  */
 #include "qmgr/dispatch_inside.h"
+#include "qmgr/seats.h"
 #include "qmgr/whole.h"
 
 void queue_ready(struct qmgr *q, struct queue *k)
@@ -13,6 +15,7 @@ void queue_ready(struct qmgr *q, struct queue *k)
     list_remove(&k->link);
     list_push(&a->ready[k->mail_class], &k->link);
     k->place = PLACE_READY;
+    seats_ready(q, k, true);
     if (a->ready_count++ == 0)
         list_push(&q->dispatch.active, &a->active);
 }
@@ -74,6 +77,8 @@ void queue_idle(struct qmgr *q, struct queue *k)
         a->deficit = 0;
     }
     k->place = PLACE_IDLE;
+    if (ready)
+        seats_ready(q, k, false);
 }
 
 bool lane_has_waiting(const struct lane *l)
@@ -155,6 +160,17 @@ static struct queue *next_class(const struct qmgr *q, struct queue *stands)
     if (other)
         list_push(&stands->lane->waiting, &other->link);
     return chosen;
+}
+
+void queue_in_line(struct qmgr *q, struct queue *k)
+{
+    int64_t when;
+    if (!lane_has_waiting(k->lane) && whole_room(q, k->lane, false, &when) == SHAPER_GO) {
+        queue_ready(q, k);
+        return;
+    }
+    queue_waits(q, k, false);
+    lane_wake(q, k->lane);
 }
 
 /* Something was refused: whose deliveries were more than an even share of those since the

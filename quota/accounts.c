@@ -1,5 +1,6 @@
 /* Accounts, users and what is counted for them: from the database when they are
  * needed, in memory while they are used, back with the next batch. */
+#include "conf/sender_class.h"
 #include "quota/quota.h"
 
 #include "core/log.h"
@@ -201,6 +202,11 @@ static struct account *account_read(struct quota *q, struct slice name)
     copy(a->plan_name, sizeof a->plan_name, j, "plan");
     copy(a->reference, sizeof a->reference, j, "reference");
     copy(a->source, sizeof a->source, j, "source");
+    if (*json_text(j, "destination_connections"))
+        (void)plan_parse_connections(slice_str(json_text(j, "destination_connections")),
+                                     &a->destination_connections);
+    if (*json_text(j, "destination_rate"))
+        (void)plan_parse_rate(slice_str(json_text(j, "destination_rate")), &a->destination_rate);
     a->began = json_integer_value(json_object_get(j, "began"));
     a->ends = json_integer_value(json_object_get(j, "ends"));
     a->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
@@ -262,6 +268,26 @@ const char *account_pool(struct quota *q, struct account *a)
     return "";
 }
 
+void account_at_destination(struct quota *q, struct account *a, uint32_t *connections,
+                            uint64_t *recipients_a_day)
+{
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    *connections = 0;
+    *recipients_a_day = 0;
+    for (unsigned i = 0; i < n; i++) {
+        const struct plan *p = chain[i]->plan;
+        uint32_t most = chain[i]->destination_connections ? chain[i]->destination_connections
+                                                          : p->destination_connections;
+        uint64_t rate = plan_rate_a_day(
+            chain[i]->destination_rate.count ? &chain[i]->destination_rate : &p->destination_rate);
+        if (most && (!*connections || most < *connections))
+            *connections = most;
+        if (rate && (!*recipients_a_day || rate < *recipients_a_day))
+            *recipients_a_day = rate;
+    }
+}
+
 bool account_usable(struct quota *q, struct account *a, const char **why)
 {
     struct account *chain[CHARGE_LEVELS_MAX];
@@ -313,6 +339,38 @@ bool account_owns(struct quota *q, struct account *a, struct slice address)
     return false;
 }
 
+static int identity_class(struct quota *q, const char *account, struct slice identity)
+{
+    struct key k;
+    key_begin(&k, slice_str(account));
+    key_add(&k, identity);
+    json_t *j = quota_get_json(q, T_IDENTITY, key_slice(&k));
+    int mail_class = j ? sender_class_word(slice_str(json_text(j, "class"))) : SENDER_CLASS_NONE;
+    json_decref(j);
+    return mail_class;
+}
+
+int account_sender_class(struct quota *q, struct account *a, struct slice sender)
+{
+    char text[ADDRESS_TEXT_MAX + 1];
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    int found = SENDER_CLASS_NONE;
+    if (slice_rchr(sender, '@') >= sender.len || name_identity(sender, text) < 0)
+        return SENDER_CLASS_NONE;
+    struct slice lower = slice_str(text);
+    if (lookups_class(&q->lookups, a->name, lower, &found))
+        return found;
+    for (unsigned i = 0; i < n && found == SENDER_CLASS_NONE; i++) {
+        found = identity_class(q, chain[i]->name, lower);
+        if (found == SENDER_CLASS_NONE)
+            found =
+                identity_class(q, chain[i]->name, slice_from(lower, slice_rchr(lower, '@') + 1));
+    }
+    lookups_add_class(&q->lookups, a->name, lower, found);
+    return found;
+}
+
 int user_find(struct quota *q, struct slice login, struct user *out)
 {
     if (name_login(login, out->login) < 0)
@@ -330,6 +388,10 @@ int user_find(struct quota *q, struct slice login, struct user *out)
     copy(out->scram, sizeof out->scram, j, "scram");
     out->suspended = strcmp(json_text(j, "status"), "suspended") == 0;
     out->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
+    const char *class = json_text(j, "class"), *most = json_text(j, "class_most");
+    out->classed = *class != '\0' || *most != '\0';
+    out->mail_class = class_named(class);
+    out->class_most = *most ? class_named(most) : out->mail_class;
     json_decref(j);
     lookups_add_user(&q->lookups, out);
     return 1;

@@ -26,10 +26,11 @@ static int on_ask(struct quota *q, struct slice body, struct err *e)
     if (name_account(in.account, name) == 0) /* else it is smtpd's word, passed on */
         a = account_find(q, slice_str(name));
     q->book.pools_told = true;
-    ipc_account_pool_encode(
-        channel_out(q->book.channel),
-        &(struct ipc_account_pool){.account = in.account,
-                                   .pool = slice_str(a ? account_pool(q, a) : "")});
+    struct ipc_account_pool out = {.account = in.account,
+                                   .pool = slice_str(a ? account_pool(q, a) : "")};
+    if (a)
+        account_at_destination(q, a, &out.connections, &out.recipients_a_day);
+    ipc_account_pool_encode(channel_out(q->book.channel), &out);
     return 0;
 }
 

@@ -45,6 +45,12 @@ bool gate_may_send(const struct asking *x, struct slice sender, uint64_t size, s
  * spares the words of limits that are far away. */
 struct room gate_room(const struct asking *x, uint64_t size, uint64_t wanted, struct answer *no);
 
+/* ---- classes.c ---- */
+
+/* The class of a message of x from this sender, unless its header says otherwise, and the
+ * highest that its header may ask for (enum mail_class both). */
+void classes_of(const struct asking *x, struct slice sender, uint8_t *mail_class, uint8_t *most);
+
 /* ---- guard.c ---- */
 
 /* Whether the spike guard acts on so many messages more; operator and owner are told when it

@@ -16,6 +16,7 @@ struct known_user {
 
 struct known_address {
     struct key key;
+    int mail_class; /* of classes */
 };
 
 static struct slice user_key(const void *value)
@@ -38,12 +39,14 @@ static void forget_all(struct lookups *r)
 {
     map_clear(&r->users, user_free);
     map_clear(&r->addresses, free);
+    map_clear(&r->classes, free);
 }
 
 void lookups_init(struct lookups *r)
 {
     map_init(&r->users, user_key);
     map_init(&r->addresses, address_key);
+    map_init(&r->classes, address_key);
 }
 
 void lookups_free(struct lookups *r)
@@ -51,6 +54,7 @@ void lookups_free(struct lookups *r)
     forget_all(r);
     map_free(&r->users);
     map_free(&r->addresses);
+    map_free(&r->classes);
 }
 
 const struct user *lookups_user(const struct lookups *r, const char *login)
@@ -90,6 +94,25 @@ void lookups_add_owned(struct lookups *r, const char *account, struct slice addr
     struct known_address *x = xmalloc(sizeof *x);
     (void)owned_key(&x->key, account, address);
     free(map_put(&r->addresses, x));
+}
+
+bool lookups_class(const struct lookups *r, const char *account, struct slice sender, int *out)
+{
+    struct key k;
+    const struct known_address *x = map_get(&r->classes, owned_key(&k, account, sender));
+    if (x)
+        *out = x->mail_class;
+    return x != NULL;
+}
+
+void lookups_add_class(struct lookups *r, const char *account, struct slice sender, int mail_class)
+{
+    if (r->classes.count >= LOOKUPS_MAX)
+        map_clear(&r->classes, free);
+    struct known_address *x = xmalloc(sizeof *x);
+    (void)owned_key(&x->key, account, sender);
+    x->mail_class = mail_class;
+    free(map_put(&r->classes, x));
 }
 
 bool lookups_changed(struct lookups *r, struct slice batch)

@@ -71,6 +71,8 @@ struct account {
     char plan_name[PLAN_NAME_MAX + 1];
     char reference[ADDRESS_TEXT_MAX + 1];
     char source[PLAN_NAME_MAX + 1];
+    uint32_t destination_connections; /* its own; 0: its plan's */
+    struct plan_rate destination_rate;
     const struct plan *plan; /* never NULL; an unknown name is `plan_unlimited` and told */
     int64_t began, ends;     /* of the plan, seconds; ends 0: never */
     int64_t epoch;           /* changes when its users' sessions shall end (tickets.c) */
@@ -90,7 +92,9 @@ struct user {
     char login[LOGIN_MAX + 1], account[ACCOUNT_NAME_MAX + 1];
     char hash[512], scram[340];
     bool suspended;
-    int64_t epoch; /* changes when its sessions shall end (tickets.c) */
+    bool classed;                   /* it has a class of its own: */
+    uint8_t mail_class, class_most; /* as struct account's */
+    int64_t epoch;                  /* changes when its sessions shall end (tickets.c) */
 };
 
 /* The member of an account's or user's record that changes when its sessions shall end. */
@@ -120,12 +124,18 @@ void accounts_reload(struct quota *q); /* plans have changed */
 void periods_again(struct quota *q);
 /* Whether the account (or one above it) may send as this address. */
 bool account_owns(struct quota *q, struct account *a, struct slice address);
+/* The class of the account's (or one above it) domain or address; -1: it has none. */
+int account_sender_class(struct quota *q, struct account *a, struct slice sender);
 /* The chain of accounts that a message is counted in, the account first. */
 unsigned account_chain(struct quota *q, struct account *a,
                        struct account *chain[static CHARGE_LEVELS_MAX]);
 /* The source pool of its mail: its own, its plan's, or those of an account above it;
  * "": the default one. */
 const char *account_pool(struct quota *q, struct account *a);
+/* Its limits at any one destination: its own, else its plan's, and never more than those of
+ * the accounts above it; 0: none. */
+void account_at_destination(struct quota *q, struct account *a, uint32_t *connections,
+                            uint64_t *recipients_a_day);
 /* Active, and its plan has not ended; so are those above it. Otherwise *why. */
 bool account_usable(struct quota *q, struct account *a, const char **why);
 
@@ -136,6 +146,7 @@ bool account_usable(struct quota *q, struct account *a, const char **why);
 struct lookups {
     struct map users;     /* struct known_user, by login */
     struct map addresses; /* struct known_address, by account and address */
+    struct map classes;   /* the same, of senders */
 };
 
 void lookups_init(struct lookups *r);
@@ -146,6 +157,10 @@ void lookups_add_user(struct lookups *r, const struct user *u);
 /* Whether it is known that the account may send as this address (lower case). */
 bool lookups_own(const struct lookups *r, const char *account, struct slice address);
 void lookups_add_owned(struct lookups *r, const char *account, struct slice address);
+/* The class of mail of this account's sender, in lower case, as lookups_add_class was told;
+ * false: not known. */
+bool lookups_class(const struct lookups *r, const char *account, struct slice sender, int *out);
+void lookups_add_class(struct lookups *r, const char *account, struct slice sender, int mail_class);
 /* A batch that was applied: forgets all if it changes what this is about. True if so. */
 bool lookups_changed(struct lookups *r, struct slice batch);
 

@@ -1,6 +1,7 @@
 /* The table of requests, and what they have in common. */
 #include "quota/requests.h"
 
+#include "conf/sender_class.h"
 #include "core/mem.h"
 #include "quota/hash.h"
 #include "quota/prepare.h"
@@ -229,6 +230,15 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
         return check_word(value, classes) == 0
                    ? 0
                    : err_set(e, "%s: give normal, transactional or bulk.", name);
+    if (strcmp(name, "destination_connections") == 0)
+        return plan_parse_connections(slice_str(s), &(uint32_t){0}) == 0
+                   ? 0
+                   : err_set(e, "destination_connections: give a number from 1 to 1000000.");
+    if (strcmp(name, "destination_rate") == 0)
+        return plan_parse_rate(slice_str(s), &(struct plan_rate){0}) == 0
+                   ? 0
+                   : err_set(e, "destination_rate: give a rate such as 600/hour; the units are "
+                                "minute, hour, day and month.");
     if (strcmp(name, "plan") == 0)
         return plans_find(&q->plans, slice_str(s))
                    ? 0
@@ -245,9 +255,24 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
                                   : err_set(e, "%s: give up to 200 printable characters.", name);
 }
 
-static const char *const account_members[] = {
-    "plan",       "parent", "reference", "status",  "class",  "class_most", "source", "note",
-    "any_sender", "began",  "ends",      "created", "warned", "reported",   "since",  NULL};
+static const char *const account_members[] = {"plan",
+                                              "parent",
+                                              "reference",
+                                              "status",
+                                              "class",
+                                              "class_most",
+                                              "source",
+                                              "note",
+                                              "destination_connections",
+                                              "destination_rate",
+                                              "any_sender",
+                                              "began",
+                                              "ends",
+                                              "created",
+                                              "warned",
+                                              "reported",
+                                              "since",
+                                              NULL};
 
 int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e)
 {
@@ -290,6 +315,18 @@ int record_set_user(json_t *record, const json_t *from, struct err *e)
         json_object_set_new(record, "status", json_string(status));
     if (*json_text(from, "note"))
         json_object_set_new(record, "note", json_string(json_text(from, "note")));
+    static const char *const classes[] = {"class", "class_most"};
+    for (int i = 0; i < 2; i++) {
+        const json_t *class = json_object_get(from, classes[i]);
+        const char *word = json_text(from, classes[i]);
+        if (class && (!json_is_string(class) ||
+                      (*word && sender_class_word(slice_str(word)) == SENDER_CLASS_NONE)))
+            return err_set(e, "%s: give normal, transactional or bulk.", classes[i]);
+        if (class && !*word)
+            json_object_del(record, classes[i]); /* as its account's */
+        else if (class)
+            json_object_set_new(record, classes[i], json_string(word));
+    }
     return 0;
 }
 

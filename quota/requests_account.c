@@ -1,4 +1,5 @@
 /* Accounts, their sending domains and addresses. */
+#include "conf/sender_class.h"
 #include "core/mem.h"
 #include "quota/rates.h"
 #include "quota/requests.h"
@@ -329,14 +330,36 @@ void account_delete(struct client *c)
 
 /* ---- domains and addresses ------------------------------------------------------------------ */
 
+/* Its class stays as it is unless one is given; an empty one takes it away. */
+static void put_identity(struct quota *q, struct buf *batch, const struct key *k,
+                         const json_t *class)
+{
+    json_t *record = quota_get_json(q, T_IDENTITY, key_slice(k));
+    if (!record)
+        record = json_object();
+    if (class && *json_string_value(class))
+        json_object_set_new(record, "class", json_string(json_string_value(class)));
+    else if (class)
+        json_object_del(record, "class");
+    quota_put_json(batch, T_IDENTITY, key_slice(k), record);
+    json_decref(record);
+}
+
 static void domain_change(struct client *c, bool add)
 {
+    const json_t *class = json_object_get(control_request(c), "class");
+    const char *word = json_text(control_request(c), "class");
     struct quota *q = control_quota(c);
     char name[ACCOUNT_NAME_MAX + 1], identity[ADDRESS_TEXT_MAX + 1];
     char what[ACCOUNT_NAME_MAX + ADDRESS_TEXT_MAX + 32];
     struct key k;
     if (!request_account(c, "account", name) || !request_identity(c, identity))
         return;
+    if (class && (!json_is_string(class) ||
+                  (*word && sender_class_word(slice_str(word)) == SENDER_CLASS_NONE))) {
+        control_fail(c, "class: give normal, transactional or bulk.");
+        return;
+    }
     json_t *record = request_existing_account(c, name);
     if (!record)
         return;
@@ -351,7 +374,7 @@ static void domain_change(struct client *c, bool add)
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     snprintf(what, sizeof what, "%s of account %s", identity, name);
     if (add)
-        kv_put(&batch, T_IDENTITY, key_slice(&k), SLICE("{}"));
+        put_identity(q, &batch, &k, class);
     else
         kv_remove(&batch, T_IDENTITY, key_slice(&k));
     control_change(c, &batch, what);
@@ -371,9 +394,14 @@ void domain_delete(struct client *c)
 static json_t *show_domain(struct client *c, struct slice key, struct slice value)
 {
     struct slice domain = key, account = slice_cut(&domain, '\0');
-    (void)c, (void)value;
-    return json_pack("{s:s%,s:s%}", "account", account.ptr, account.len, "domain", domain.ptr,
-                     domain.len);
+    (void)c;
+    json_t *out = json_pack("{s:s%,s:s%}", "account", account.ptr, account.len, "domain",
+                            domain.ptr, domain.len),
+           *record = json_loadb(value.ptr, value.len, 0, NULL);
+    if (out && record)
+        json_object_update(out, record);
+    json_decref(record);
+    return out;
 }
 
 static void list_domains(struct client *c)

@@ -5,6 +5,7 @@
  * replaced, except for charges, which are newer where they are there. What is counted
  * comes first, so that nothing is counted between an account and its usage.
  */
+#include "conf/sender_class.h"
 #include "core/mem.h"
 #include "quota/prepare.h"
 #include "quota/requests.h"
@@ -291,7 +292,13 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
         snprintf(what, sizeof what, "%s of account %s", domain, account);
         note_change(i, "domain", what, NULL, NULL);
     }
-    return kv_put(i->batch, T_IDENTITY, key_slice(&k), SLICE("{}"));
+    const char *class = json_text(in, "class");
+    if (*class && sender_class_word(slice_str(class)) == SENDER_CLASS_NONE)
+        return err_set(e, "class: give normal, transactional or bulk.");
+    json_t *record = *class ? json_pack("{s:s}", "class", class) : json_object();
+    quota_put_json(i->batch, T_IDENTITY, key_slice(&k), record);
+    json_decref(record);
+    return 0;
 }
 
 static int import_grant(struct importing *i, const json_t *in, struct err *e)

@@ -16,15 +16,26 @@ static json_t *show_plan(const struct plan *p)
     const struct {
         const char *name;
         uint64_t value;
-    } numbers[] = {{"messages", p->messages},          {"bytes", p->bytes},
-                   {"byte_minimum", p->byte_minimum},  {"overage_block", p->overage_block},
-                   {"recipients", p->recipient_limit}, {"size", p->size_limit},
-                   {"credit_unit", p->credit_unit},    {"spike_factor", p->spike_factor}};
+    } numbers[] = {{"messages", p->messages},
+                   {"bytes", p->bytes},
+                   {"byte_minimum", p->byte_minimum},
+                   {"overage_block", p->overage_block},
+                   {"recipients", p->recipient_limit},
+                   {"size", p->size_limit},
+                   {"credit_unit", p->credit_unit},
+                   {"spike_factor", p->spike_factor},
+                   {"destination_connections", p->destination_connections}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (numbers[i].value)
             json_object_set_new(j, numbers[i].name, json_integer((json_int_t)numbers[i].value));
     if (*p->source)
         json_object_set_new(j, "source", json_string(p->source));
+    if (p->destination_rate.count) {
+        struct buf text = BUF_INIT(100);
+        rates_print(&text, &p->destination_rate);
+        json_object_set_new(j, "destination_rate", json_stringn(text.data, text.len));
+        buf_free(&text);
+    }
     for (int k = 0; k < 2; k++) {
         const struct plan_rate *rates = k ? p->account_rates : p->user_rates;
         struct buf text = BUF_INIT(400);

@@ -200,8 +200,7 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
             out.flags |= MESSAGE_HOLD_RATE;
         }
         out.owner = slice_str(r->owner);
-        out.mail_class = x.chain[0]->mail_class;
-        out.class_most = x.chain[0]->class_most;
+        classes_of(&x, in.sender, &out.mail_class, &out.class_most);
     } else if (!no.code) {
         buf_free(&no.text);
         return err_set(e, "malformed RESERVE");

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "conf/sender_class.h"
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -107,13 +108,22 @@ static int rank(uint8_t mail_class)
     return mail_class == CLASS_TRANSACTIONAL ? 2 : mail_class == CLASS_NORMAL ? 1 : 0;
 }
 
+/* What mail_class_senders says of who sends it. */
+static int sender_class(const struct session *s)
+{
+    return sender_class_find(slice_str(s->server->config->mail_class_senders),
+                             buf_slice(&s->tx.sender));
+}
+
 /* What a message's own header may ask for: anything below what holds for its account, and
  * above it only what the operator allows. */
 static bool may_say(const struct session *s, uint8_t said)
 {
     const struct gate *g = s->tx.gate;
+    int sender = g ? SENDER_CLASS_NONE : sender_class(s); /* quota has seen to it */
     uint8_t most = g                                             ? g->class_most
                    : s->server->config->mail_class_header_raises ? CLASS_TRANSACTIONAL
+                   : sender != SENDER_CLASS_NONE                 ? (uint8_t)sender
                                                                  : CLASS_NORMAL;
     return rank(said) <= rank(most) || (g && rank(said) <= rank(g->mail_class));
 }
@@ -135,6 +145,9 @@ static uint8_t class_of(const struct session *s)
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (slice_eq(said, words[i].word) && may_say(s, words[i].mail_class))
             return words[i].mail_class;
+    int sender = tx->gate ? SENDER_CLASS_NONE : sender_class(s);
+    if (sender > CLASS_NORMAL)
+        return (uint8_t)sender;
     if (tx->gate && tx->gate->mail_class != CLASS_NORMAL)
         return tx->gate->mail_class;
     bool bulk = slice_eq(precedence, SLICE("bulk")) || slice_eq(precedence, SLICE("list")) ||

@@ -5,6 +5,7 @@
 #include "conf/params.h"
 #include "conf/restrictions.h"
 #include "conf/sasl.h"
+#include "conf/sender_class.h"
 #include "core/log.h"
 #include "smtp/address.h"
 #include "smtp/ehlo.h"
@@ -48,6 +49,11 @@ static int check_networks(const char *text, struct err *e)
         return -1;
     nets_free(&n);
     return 0;
+}
+
+static int check_sender_classes(const char *text, struct err *e)
+{
+    return sender_class_check(slice_str(text), e);
 }
 
 static int check_interfaces(const char *text, struct err *e)
@@ -296,6 +302,7 @@ static int (*const checks[PARAM_COUNT])(const char *text, struct err *e) = {
     [PARAM_INDEX_smtp_discard_ehlo_keywords] = check_keywords,
     [PARAM_INDEX_smtpd_banner] = check_banner,
     [PARAM_INDEX_smtpd_upstream_proxy_protocol] = check_proxy_protocol,
+    [PARAM_INDEX_mail_class_senders] = check_sender_classes,
     [PARAM_INDEX_smtpd_client_restrictions] = restrictions_check,
     [PARAM_INDEX_smtpd_helo_restrictions] = restrictions_check,
     [PARAM_INDEX_smtpd_sender_restrictions] = restrictions_check,

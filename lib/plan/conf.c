@@ -58,13 +58,38 @@ static const char *const rate_units[] = {"minute", "hour", "day", "month", NULL}
 static const char *const rate_actions[] = {"defer", "queue", NULL};
 static const char *const spike_actions[] = {"off", "slow", "hold", NULL};
 
-/* "50/day" */
-static int parse_rate(struct slice s, struct plan_rate *out)
+int plan_parse_rate(struct slice s, struct plan_rate *out)
 {
     struct slice count = slice_cut(&s, '/');
     return parse_count(count, UINT64_MAX, &out->count) == 0 && out->count
                ? parse_word(s, rate_units, &out->unit)
                : -1;
+}
+
+int plan_parse_connections(struct slice text, uint32_t *out)
+{
+    enum { MOST = 1000000 };
+    uint64_t n;
+    if (parse_count(text, MOST, &n) < 0 || n == 0)
+        return -1;
+    *out = (uint32_t)n;
+    return 0;
+}
+
+uint64_t plan_rate_a_day(const struct plan_rate *rate)
+{
+    enum { MINUTES = 1440, HOURS = 24, DAYS = 30 };
+    uint64_t most = UINT64_MAX / MINUTES, n = rate->count < most ? rate->count : most;
+    switch (rate->unit) {
+    case RATE_MINUTE:
+        return n * MINUTES;
+    case RATE_HOUR:
+        return n * HOURS;
+    case RATE_DAY:
+        return n;
+    default:
+        return (n + DAYS - 1) / DAYS;
+    }
 }
 
 /* "block:1000" or "block:500MB"; "none" */
@@ -125,7 +150,7 @@ static int add_rate(struct plan_rate *rates, struct slice s)
 {
     for (unsigned i = 0; i < PLAN_RATES_MAX; i++)
         if (rates[i].count == 0)
-            return parse_rate(s, &rates[i]);
+            return plan_parse_rate(s, &rates[i]);
     return -1;
 }
 
@@ -197,6 +222,8 @@ SETTER(credit_until, parse_word(s, periods, &p->credit_until))
 SETTER(spike_minimum, parse_count(s, UINT64_MAX, &p->spike_minimum))
 SETTER(spike_action, parse_word(s, spike_actions, &p->spike_action))
 SETTER(source, parse_name(s, p->source))
+SETTER(destination_connections, plan_parse_connections(s, &p->destination_connections))
+SETTER(destination_rate, plan_parse_rate(s, &p->destination_rate))
 
 /* Every option: how it is read, and what an error says. */
 static const struct option {
@@ -231,6 +258,9 @@ static const struct option {
     {"spike_minimum", false, set_spike_minimum, "a number of messages in an hour"},
     {"spike_action", false, set_spike_action, "slow, hold or off"},
     {"source", false, set_source, "a name"},
+    {"destination_connections", false, set_destination_connections, "a number from 1 to 1000000"},
+    {"destination_rate", false, set_destination_rate,
+     "a rate such as 600/hour; the units are minute, hour, day and month"},
 };
 enum { OPTION_COUNT = sizeof options / sizeof options[0] };
 

@@ -69,6 +69,8 @@ struct plan {
     uint64_t spike_minimum;                   /* messages in an hour that are never a spike */
     uint8_t spike_action;                     /* enum plan_spike_action */
     char source[PLAN_NAME_MAX + 1];           /* source pool, or empty */
+    uint32_t destination_connections; /* deliveries at a time to any one destination; 0: no limit */
+    struct plan_rate destination_rate; /* recipients there; count 0: no limit */
 };
 
 struct plans {
@@ -90,6 +92,12 @@ const struct plan *plans_find(const struct plans *p, struct slice name);
 /* A plan without limits: of accounts that have none. */
 extern const struct plan plan_unlimited;
 
+/* "600/hour" to *out; the units are minute, hour, day and month. 0 or -1. */
+int plan_parse_rate(struct slice text, struct plan_rate *out);
+/* A number of deliveries at a time, from 1 to 1000000. 0 or -1. */
+int plan_parse_connections(struct slice text, uint32_t *out);
+/* What is so much in a day; at least 1 unless there is no rate. */
+uint64_t plan_rate_a_day(const struct plan_rate *rate);
 /* "500MB", "10KB", "50MiB", "1GB", "2048" to bytes; 0 or -1. */
 int plan_parse_size(struct slice text, uint64_t *out);
 

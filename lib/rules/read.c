@@ -23,8 +23,10 @@ static cfg_opt_t *options(void)
         CFG_INT("messages_per_connection", 0, CFGF_NODEFAULT),                                     \
         CFG_INT("recipients_per_message", 0, CFGF_NODEFAULT),                                      \
         CFG_INT("account_connections", 0, CFGF_NODEFAULT),                                         \
+        CFG_INT("account_connections_max", 0, CFGF_NODEFAULT),                                     \
+        CFG_STR("account_message_rate", NULL, CFGF_NODEFAULT),                                     \
         CFG_INT("daily_cap", 0, CFGF_NODEFAULT), CFG_STR("idle_time", NULL, CFGF_NODEFAULT),       \
-        CFG_STR("tls", NULL, CFGF_NODEFAULT)
+        CFG_STR("tls", NULL, CFGF_NODEFAULT), TOTALS
 #define TOTALS                                                                                     \
     CFG_INT("total_connections", 0, CFGF_NODEFAULT),                                               \
         CFG_STR("total_message_rate", NULL, CFGF_NODEFAULT),                                       \
@@ -32,9 +34,8 @@ static cfg_opt_t *options(void)
     enum { TITLED = CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES };
     static cfg_opt_t source[] = {LIMITS, CFG_END()};
     static cfg_opt_t place[] = {LIMITS, CFG_SEC("source", source, TITLED), CFG_END()};
-    static cfg_opt_t everyone[] = {LIMITS, TOTALS, CFG_SEC("source", source, TITLED), CFG_END()};
+    static cfg_opt_t everyone[] = {LIMITS, CFG_SEC("source", source, TITLED), CFG_END()};
     static cfg_opt_t provider[] = {LIMITS,
-                                   TOTALS,
                                    CFG_SEC("source", source, TITLED),
                                    CFG_STR_LIST("mx", NULL, CFGF_NODEFAULT),
                                    CFG_STR_LIST("hosts", NULL, CFGF_NODEFAULT),
@@ -156,6 +157,8 @@ static int take_limits(cfg_t *s, struct rules_limits *l, struct err *e)
         take_count(s, "messages_per_connection", &l->messages_per_connection, e) < 0 ||
         take_count(s, "recipients_per_message", &l->recipients_per_message, e) < 0 ||
         take_count(s, "account_connections", &l->account_connections, e) < 0 ||
+        take_count(s, "account_connections_max", &l->account_connections_max, e) < 0 ||
+        take_rate(s, "account_message_rate", &l->account_message_rate, e) < 0 ||
         take_count(s, "daily_cap", &l->daily_cap, e) < 0 ||
         take_rate(s, "message_rate", &l->message_rate, e) < 0 ||
         take_rate(s, "start_rate", &l->start_rate, e) < 0 ||
@@ -170,6 +173,37 @@ static int take_limits(cfg_t *s, struct rules_limits *l, struct err *e)
 }
 
 /* Over all sources: of default and providers, which is where such limits are known. */
+static const char *const totals[] = {"total_connections", "total_message_rate",
+                                     "total_connection_rate", NULL};
+
+/* A provider counts as one, whatever its hosts and domains: one of these would have to count
+ * twice, or not in its provider's. */
+static int refuse_totals(cfg_t *s, struct err *e)
+{
+    for (int i = 0; totals[i]; i++)
+        if (cfg_size(s, totals[i]))
+            return bad(s, e,
+                       "limits over all source addresses are of default and provider sections; "
+                       "give this destination a provider section of its own (provider \"NAME\" "
+                       "{ domains = {...} or hosts = {...} })",
+                       totals[i]);
+    return 0;
+}
+
+/* Of one source: what counts over all of them has no place there. */
+static int refuse_over_all(cfg_t *s, struct err *e)
+{
+    static const char *const names[] = {"account_connections_max", "account_message_rate", NULL};
+    for (int i = 0; names[i]; i++)
+        if (cfg_size(s, names[i]))
+            return bad(s, e, "counts over all source addresses: write it outside of source",
+                       names[i]);
+    for (int i = 0; totals[i]; i++)
+        if (cfg_size(s, totals[i]))
+            return bad(s, e, "is over all source addresses: write it outside of source", totals[i]);
+    return 0;
+}
+
 static int take_totals(cfg_t *s, struct rules_limits *l, struct err *e)
 {
     if (take_count(s, "total_connections", &l->total_connections, e) < 0 ||
@@ -205,7 +239,7 @@ static int take_sources(cfg_t *s, struct section *out, struct err *e)
         cfg_t *source = cfg_getnsec(s, "source", i);
         out->sources[i].address = lower(cfg_title(source));
         out->source_count++;
-        if (take_limits(source, &out->sources[i].limits, e) < 0)
+        if (refuse_over_all(source, e) < 0 || take_limits(source, &out->sources[i].limits, e) < 0)
             return -1;
     }
     return 0;
@@ -227,7 +261,7 @@ static int add_section(struct section_list *list, cfg_t *s, struct err *e)
     if (take_limits(s, &out->limits, e) < 0 || take_sources(s, out, e) < 0)
         return -1;
     if (strcmp(s->name, "provider") != 0)
-        return 0;
+        return refuse_totals(s, e);
     if (take_totals(s, &out->limits, e) < 0)
         return -1;
     out->mx = take_list(s, "mx");

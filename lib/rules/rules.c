@@ -228,6 +228,8 @@ static void inherit(struct rules_limits *to, const struct rules_limits *from)
     TAKE(total_connections);
     TAKE(connections);
     TAKE(account_connections);
+    TAKE(account_connections_max);
+    TAKE(account_message_rate);
     TAKE(start_connections);
     TAKE(messages_per_connection);
     TAKE(recipients_per_message);

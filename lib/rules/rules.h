@@ -51,8 +51,11 @@ struct rules_limits {
     uint32_t connections, start_connections;
     uint32_t messages_per_connection, recipients_per_message;
     uint32_t account_connections; /* of one account while others wait */
-    uint32_t daily_cap;           /* recipients a day from a source address that is cold */
-    int64_t idle_time;            /* microseconds */
+    /* of one account over all source addresses, ever; not of source sections */
+    uint32_t account_connections_max;
+    double account_message_rate; /* recipients a second */
+    uint32_t daily_cap;          /* recipients a day from a source address that is cold */
+    int64_t idle_time;           /* microseconds */
     enum rules_tls tls;
 };
 
