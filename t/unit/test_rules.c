@@ -407,6 +407,26 @@ static void test_a_wider_start_does_not_pass_a_narrower_bound(void **state)
     rules_free(r);
 }
 
+static void test_limits_of_one_account(void **state)
+{
+    struct rules *r = load("default { account_message_rate = \"60/min\" account_connections = 3 }\n"
+                           "provider p { mx = {\".p.test\"} account_connections_max = 5 }\n"
+                           "domain \"d.test\" { account_connections_max = 2 }\n");
+    struct slice host = SLICE("mx.p.test");
+    struct rules_place place;
+    struct rules_limits l;
+    (void)state;
+    rules_place(r, &host, 1, SLICE("x.test"), &place);
+    rules_limits(r, &place, SLICE("192.0.2.1"), &l);
+    assert_int_equal(l.account_connections_max, 5);
+    assert_int_equal(l.account_connections, 3);
+    assert_true(l.account_message_rate > 0.99 && l.account_message_rate < 1.01);
+    rules_place(r, &host, 1, SLICE("d.test"), &place);
+    rules_limits(r, &place, SLICE(""), &l);
+    assert_int_equal(l.account_connections_max, 2);
+    rules_free(r);
+}
+
 /* ---- mistakes ------------------------------------------------------------------------ */
 
 #define SAMPLE " matches = {\"421 x\"} }"
@@ -423,7 +443,16 @@ static void test_mistakes_name_file_and_line(void **state)
     refused("default { idle_time = \"1 year\" }", "a time is written as");
     refused("default { tls = \"maybe\" }", "tls is one of");
     refused("default { start_rate = \"9/s\" message_rate = \"8/s\" }", "start_rate is above");
-    refused("site s { total_connections = 3 }", "no such option");
+    refused("site s { total_connections = 3 }", "provider section of its own");
+    refused("\ndomain d.test { total_message_rate = \"3/s\" }", "a.conf:2: domain d.test");
+    refused("default { source \"192.0.2.1\" { total_connection_rate = \"3/s\" } }",
+            "is over all source addresses");
+    refused("provider p { mx = {\".p\"}\n source \"192.0.2.1\" { account_connections_max = 3 } }",
+            "counts over all source addresses");
+    refused("domain d.test { source \"192.0.2.1\" { account_message_rate = \"3/s\" } }",
+            "counts over all source addresses");
+    refused("default { account_connections_max = 0 }", "must be from 1");
+    refused("default { account_message_rate = \"often\" }", "a rate is written as");
     refused("rule r { text = 'x' scope = \"provider\" action = \"switch\" for = \"5m\" matches = "
             "{\"421 x\"} }",
             "switch is about the source");
@@ -546,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_each_known_reply_gets_its_action),
         cmocka_unit_test(test_each_known_limit_is_there),
         cmocka_unit_test(test_limits_are_inherited),
+        cmocka_unit_test(test_limits_of_one_account),
         cmocka_unit_test(test_a_wider_start_does_not_pass_a_narrower_bound),
         cmocka_unit_test(test_mistakes_name_file_and_line),
         cmocka_unit_test(test_included_files_belong_to_the_set),
