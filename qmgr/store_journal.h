@@ -7,7 +7,8 @@
  * doc/spool-crash-argument.md. Runs on the disk thread; journal_open before it.
  *
  *   store_ring.c     the ring: blocks, superblock, room
- *   store_journal.c  the messages in it, from taking to filing
+ *   store_journal.c  the messages in it, from taking to their end
+ *   store_journal_files.c  those that get a file
  *   store_replay.c   start and stop
  *
  * One rule carries it: until FILED is durable in the ring, the ring has all of a
@@ -168,12 +169,25 @@ uint64_t ring_random_key(void);
 
 struct kept *kept_add(struct journal *j, const struct id *id, uint64_t at, size_t len);
 void kept_free(struct journal *j, struct kept *k);
+/* NULL: the journal does not have it. */
+struct kept *kept_find(const struct store *s, const struct id *id);
+/* Closes the descriptor of its file, if there is one. */
+void kept_drop_fd(struct store *s, struct kept *k);
+/* Takes the next of its changes off *rest, which begins as its `changes`; false: that was
+ * all. */
+bool kept_next_change(struct slice *rest, struct slice *change);
 /* Remembers a change that was noted already. -1: more than a message may have. */
 int kept_changed(struct kept *k, struct slice change);
+/* Tells the ring what it does not know yet: that the message is over, or has a file, or
+ * else what of it changed. Then it may be gone. 0 or an errno value. */
+int kept_note(struct store *s, struct kept *k);
+/* The block was written at this position. */
+void kept_written(struct store *s, uint64_t position);
+
+/* ---- store_journal_files.c ----------------------------------------------------------- */
+
 /* Writes the message into a file of its own, whatever has its name if `replace`; 0 or an
  * errno value. */
 int kept_file(struct store *s, struct kept *k, bool replace);
-/* The block was written at this position. */
-void kept_written(struct store *s, uint64_t position);
 
 #endif
