@@ -112,6 +112,8 @@ static void print_limits(const json_t *line)
     if (json_object_get(learned, "concurrency_failed"))
         printf("   it refused the %.0fth", shaping_number(learned, "concurrency_failed"));
     printf("   configured: at most %.0f", shaping_number(given, "connections"));
+    if (shaping_number(line, "open") > 0)
+        printf("   open now: %.0f", shaping_number(line, "open"));
     printf("\n  messages on one connection  ");
     if (shaping_number(line, "messages_per_connection") > 0)
         printf("%.0f", shaping_number(line, "messages_per_connection"));

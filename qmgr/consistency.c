@@ -4,8 +4,10 @@
  * recipient without a state's consequence, or a message that nothing will wake.
  */
 #include "qmgr/brakes.h"
+#include "qmgr/connections.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/relays.h"
 #include "qmgr/seats.h"
 #include "qmgr/whole.h"
 
@@ -146,11 +148,33 @@ static bool has_ready(const struct lane *l)
     return false;
 }
 
+/* Open connections, as the relay processes told of them. */
+static void check_connections(const struct qmgr *q, const struct lane *l)
+{
+    uint32_t open = 0, leaving = 0, claims = 0;
+    for (unsigned i = 0; i < q->relays.count; i++) {
+        const struct relay *r = q->relays.list[i];
+        const struct lane_at *at;
+        for (size_t cursor = 0; (at = map_next(&r->lanes, &cursor));) {
+            open += at->lane == l ? at->open : 0;
+            leaving += at->lane == l ? at->leaving + at->sparing : 0;
+        }
+        list_each(&r->jobs, n)
+        {
+            const struct job *j = container_of(n, struct job, link);
+            claims += j->queue->lane == l && j->may_connect;
+        }
+    }
+    same(NULL, "connections of a lane", open, l->open);
+    same(NULL, "connections of a lane that leave", leaving, l->leaving);
+    same(NULL, "claims of a lane", claims, l->claims);
+}
+
 /* What waits at a lane will be woken. */
 static void check_lane_awake(const struct lane *l)
 {
     if (!list_empty(&l->waiting) && !heap_has(&l->wake) && l->in_flight == 0 && !has_ready(l) &&
-        list_empty(&l->of_whole))
+        list_empty(&l->of_whole) && l->open == 0)
         panic("site %s: nothing will wake what waits there", l->group->name);
 }
 
@@ -159,8 +183,9 @@ static void check_wholes(const struct qmgr *q)
 {
     const struct whole *w;
     for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));) {
-        bool awake = list_empty(&w->waiting) || heap_has(&w->wake) || w->shaper.in_flight > 0;
-        uint32_t under_way = 0;
+        bool awake =
+            list_empty(&w->waiting) || heap_has(&w->wake) || w->shaper.in_flight > 0 || w->open > 0;
+        uint32_t under_way = 0, open = 0, claims = 0, leaving = 0;
         list_each(&q->dispatch.lanes, n)
         {
             const struct lane *l = container_of(n, struct lane, all);
@@ -168,10 +193,16 @@ static void check_wholes(const struct qmgr *q)
                 continue;
             awake = awake || has_ready(l);
             under_way += l->in_flight;
+            open += l->open;
+            claims += l->claims;
+            leaving += l->leaving;
         }
         if (!awake)
             panic("all sources of %s: nothing will wake what waits there", w->name);
         same(NULL, "deliveries of all sources", under_way, w->shaper.in_flight);
+        same(NULL, "connections of all sources", open, w->open);
+        same(NULL, "claims of all sources", claims, w->claims);
+        same(NULL, "leaving connections of all sources", leaving, w->leaving);
     }
 }
 
@@ -249,6 +280,7 @@ static void check_lanes(const struct qmgr *q)
             started += k->in_flight;
         }
         check_waiting(l);
+        check_connections(q, l);
         if (!q->draining)
             check_lane_awake(l);
         same(NULL, "jobs of a lane's queues under way", started, l->in_flight);

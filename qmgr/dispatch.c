@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/classes.h"
+#include "qmgr/connections.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/seats.h"
 #include "qmgr/sources.h"
@@ -18,6 +19,13 @@ enum {
     STARTS_PER_TURN = 256
 };
 
+static void unclaim(struct job *j)
+{
+    if (j->may_connect)
+        connections_unclaim(j->queue->lane);
+    j->may_connect = false;
+}
+
 void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *report,
                    struct answer *why)
 {
@@ -26,6 +34,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     j->queue->in_flight--;
     q->dispatch.in_flight--;
     seats_over(q, j->queue);
+    unclaim(j);
     l->used = q->now;
     if (j->probe)
         brakes_probed(q, j, report->recipients > 0);
@@ -45,6 +54,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     else
         lane_wake(q, l);
     whole_wake(q, l);
+    connections_trim(q, l);
 }
 
 /* A queue that has a job that goes before others. */
@@ -79,6 +89,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     k->in_flight--;
     q->dispatch.in_flight--;
     seats_returned(q, k, j->count);
+    unclaim(j);
     k->window -= j->count < k->window ? j->count : k->window;
     shaper_returned(&l->shaper, j->count, q->now);
     whole_returned(q, l, j->count);
@@ -160,15 +171,29 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
         else
             queue_ready(q, k);
     }
+    bool reuses = connections_idle_at(r, l); /* before this one counts */
     l->in_flight++;
     k->in_flight++;
     q->dispatch.in_flight++;
     shaper_started(&l->shaper, j->count, q->now);
-    j->may_connect = whole_started(q, l, j->count, shaper_may_connect(&l->shaper, q->now));
+    j->may_connect =
+        whole_started(q, l, j->count, !reuses && shaper_may_connect(&l->shaper, q->now));
+    if (j->may_connect)
+        connections_claim(l);
     lane_wake(q, l);
     whole_wake(q, l);
     j->state = JOB_READING; /* until it is sent */
     relays_send(q, r, j);
+}
+
+/* The processes that have unused connections of it have as many jobs as they take, and there is
+ * no place for a new one. */
+static void come_again(struct qmgr *q, struct queue *k)
+{
+    static const int64_t SOON = CLOCK_SECOND / 10;
+    heap_set(&q->dispatch.wakes, &k->lane->wake, q->now + SOON);
+    whole_lose_turn(q, k->lane);
+    block(q, k);
 }
 
 /* Its first job's sender goes slower here than the lane, or not at all. */
@@ -224,7 +249,9 @@ void dispatch_turn(struct qmgr *q)
             continue;
         switch (whole_room(q, l, true, &when)) {
         case SHAPER_GO:
-            if (!held_by_brake(q, k))
+            if (!connections_idle_at(r, l) && !connections_place(l))
+                come_again(q, k);
+            else if (!held_by_brake(q, k))
                 start(q, k, r);
             else
                 whole_lose_turn(q, l);

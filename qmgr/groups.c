@@ -161,8 +161,19 @@ void group_unref(struct qmgr *q, struct group *g)
 
 /* ---- limits ---------------------------------------------------------------------------- */
 
+/* Of a source that warms up there: the stricter holds. */
+static void apply_cold(const struct rules_limits *from, double divisor, struct shaper_limits *to)
+{
+    double rate = from->cold_message_rate * divisor;
+    if (rate > 0 && (to->rate <= 0 || rate < to->rate))
+        to->rate = rate;
+    if (from->cold_daily_cap && (!to->daily_cap || from->cold_daily_cap < to->daily_cap))
+        to->daily_cap = from->cold_daily_cap;
+}
+
 /* What providers.conf says goes before main.cf. */
-static void apply(const struct rules_limits *from, double divisor, struct shaper_limits *to)
+static void apply(const struct rules_limits *from, double divisor, bool cold,
+                  struct shaper_limits *to)
 {
     if (from->connections)
         to->concurrency = from->connections;
@@ -179,6 +190,8 @@ static void apply(const struct rules_limits *from, double divisor, struct shaper
     to->account_message_rate = from->account_message_rate * divisor;
     to->messages = from->messages_per_connection;
     to->daily_cap = from->daily_cap;
+    if (cold)
+        apply_cold(from, divisor, to);
     to->recipients = from->recipients_per_message;
     to->idle_seconds = (uint32_t)((from->idle_time + CLOCK_SECOND - 1) / CLOCK_SECOND);
     to->tls = (uint8_t)from->tls;
@@ -194,7 +207,7 @@ static void own_next_hop(struct rules_limits *l)
 }
 
 /* *out was zeroed with its padding, so that the same limits are the same bytes. */
-static void find_limits(const struct qmgr *q, const struct group *g, struct slice source,
+static void find_limits(const struct qmgr *q, const struct group *g, struct slice source, bool cold,
                         struct shaper_limits *out)
 {
     const struct config *c = q->s->config;
@@ -217,14 +230,15 @@ static void find_limits(const struct qmgr *q, const struct group *g, struct slic
     rules_limits(q->shaping.rules, &place, slice_str(text), &limits);
     if (g->own && !g->provider && !g->site && !g->domain)
         own_next_hop(&limits);
-    apply(&limits, (double)c->shaping_time_divisor, out);
+    apply(&limits, (double)c->shaping_time_divisor, cold, out);
 }
 
-const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source)
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source,
+                                         bool cold)
 {
     struct shared_limits wanted;
     memset(&wanted, 0, sizeof wanted);
-    find_limits(q, g, source, &wanted.v);
+    find_limits(q, g, source, cold, &wanted.v);
     struct shared_limits *l = map_get(&q->shaping.limits, limits_key(&wanted));
     if (!l) {
         l = xmalloc(sizeof *l);
@@ -244,15 +258,22 @@ void limits_unref(struct qmgr *q, const struct shaper_limits *l)
     free(shared);
 }
 
+void lane_limits(struct qmgr *q, struct lane *l)
+{
+    const struct shaper_limits *before = l->shaper.limits;
+    l->cold = record_is_cold(q, l->record);
+    l->shaper.limits = group_limits(q, l->group, lane_address(l), l->cold);
+    if (before)
+        limits_unref(q, before);
+}
+
 void groups_reload(struct qmgr *q)
 {
     wholes_reload(q);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        const struct shaper_limits *before = l->shaper.limits;
-        l->shaper.limits = group_limits(q, l->group, lane_address(l));
-        limits_unref(q, before);
+        lane_limits(q, l);
         shaper_end_trial(&l->shaper);
     }
     seats_reload(q);

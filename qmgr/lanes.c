@@ -126,6 +126,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     l = xcalloc(1, sizeof *l);
     l->group = group;
     l->from = from;
+    l->number = ++q->dispatch.lane_number;
     if (from)
         set_source(l, from);
     group->refs++;
@@ -133,7 +134,8 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     list_init(&l->queues);
     list_init(&l->of_whole);
     list_init(&l->waiting);
-    shaper_init(&l->shaper, group_limits(q, group, lane_address(l)));
+    lane_limits(q, l);
+    shaper_init(&l->shaper, l->shaper.limits);
     share_suspension(q, l);
     list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);
@@ -245,10 +247,14 @@ void dispatch_sweep(struct qmgr *q)
     list_each_safe(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
+        if (l->cold != record_is_cold(q, l->record)) { /* its warm-up is over */
+            lane_limits(q, l);
+            lane_wake(q, l);
+        }
         if (l->queued || l->in_flight)
             continue;
         free_queues(q, l);
-        if (q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND)
+        if (l->open || l->leaving || q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND)
             continue;
         memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);

@@ -143,6 +143,10 @@ struct lane {
     struct list queues;    /* all of its queues */
     struct queue *recent;  /* that was used last */
     uint32_t queued, in_flight;
+    uint32_t number;                /* connections.h, as the following */
+    uint16_t open, leaving, claims; /* connections */
+    bool no_reuse;
+    bool cold;                /* its source warms up there */
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
@@ -162,6 +166,7 @@ struct job {
     struct site *site;     /* once routed; counts as a reference */
     struct queue *queue;   /* the same */
     struct relay *relay;   /* once chosen */
+    struct lane_at *at;    /* the same: of its lane there */
     struct tls_rules *tls; /* once routed */
     uint64_t number;       /* once chosen: in the job table */
     int64_t sent_at;       /* monotonic */
@@ -186,6 +191,7 @@ struct dispatch {
     struct map seats;               /* by account and group: seats.h */
     struct list seats_due;
     struct heap seats_wakes;
+    uint32_t lane_number;      /* of the lane that was made last */
     uint32_t seats_generation; /* of the limits in providers.conf */
     uint64_t queued, in_flight;
     uint32_t busy_queues; /* that have jobs */
@@ -435,8 +441,10 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
 void group_unref(struct qmgr *q, struct group *g);
 /* A lane's limits from main.cf and providers.conf; the source's address as bytes. Lanes
  * whose limits are the same share them: counts a reference. */
-const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g,
-                                         struct slice source);
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source,
+                                         bool cold);
+/* The limits that hold for a lane now: takes them over. */
+void lane_limits(struct qmgr *q, struct lane *l);
 void limits_unref(struct qmgr *q, const struct shaper_limits *l);
 /* A sum of the targets' addresses, the same for sites that have the same. */
 uint64_t group_targets_sum(const struct site *s);

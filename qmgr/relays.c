@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/connections.h"
 #include "qmgr/relays.h"
 
 enum {
@@ -55,6 +56,7 @@ void relays_release(struct qmgr *q, struct job *j)
     q->relays.table[slot] = NULL;
     q->relays.free_slots[q->relays.free_count++] = slot;
     j->relay->in_flight--;
+    connections_back(j);
     j->relay = NULL;
 }
 
@@ -85,6 +87,9 @@ struct relay *relays_pick(struct qmgr *q, const struct lane *lane)
     /* where sessions to the destination are open: only so it is known how many there are.
      * Where many are allowed that one may not get much busier than the others. */
     enum { FEW = 64 };
+    struct relay *idle = connections_where(q, lane);
+    if (idle)
+        return idle;
     struct relay *home = t->list[map_hash(slice_str(lane->group->key)) % t->count];
     bool few = shaper_window(&lane->shaper) <= FEW;
     return has_room(home) && (few || home->in_flight <= 4 + 2 * least->in_flight) ? home : least;
@@ -108,6 +113,8 @@ static int on_frame(struct peer *p, const struct ipc_frame *f, struct err *e)
             return err_set(e, "malformed RELAY_READY");
         r->limit = ready.jobs < RELAY_JOBS_MAX ? ready.jobs : RELAY_JOBS_MAX;
         return 0;
+    case IPC_NUMBER_ipc_connection:
+        return connections_change(r, f->body, e);
     case IPC_NUMBER_ipc_tls_session:
         return sites_tls_session(p->q, f->body, e);
     default:
@@ -168,8 +175,10 @@ static void on_gone(struct peer *p)
     for (unsigned i = 0; i < q->relays.count; i++)
         if (q->relays.list[i] == r)
             q->relays.list[i] = q->relays.list[--q->relays.count];
+    connections_lost(r);
     while (!list_empty(&r->jobs))
         lost_job(q, container_of(r->jobs.next, struct job, link));
+    connections_gone(r);
     free(r);
 }
 
@@ -186,6 +195,7 @@ void relays_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     struct relay *r = xcalloc(1, sizeof *r);
     r->slot = slot;
     list_init(&r->jobs);
+    connections_init(r);
     peer_open(&r->peer, q, fd, name, &ops);
     q->relays.list[q->relays.count++] = r;
 }

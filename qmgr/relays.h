@@ -9,6 +9,7 @@ struct relay {
     struct list jobs;
     unsigned slot;
     uint32_t limit, in_flight; /* jobs that it takes; that it has */
+    struct map lanes;          /* struct lane_at: where it has jobs or connections */
 };
 
 /* Of a delivery that says nothing about the destination. */

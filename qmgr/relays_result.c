@@ -2,6 +2,7 @@
  * mean for its recipients. */
 #include "core/fault.h"
 #include "core/log.h"
+#include "qmgr/connections.h"
 #include "qmgr/relays.h"
 #include "qmgr/sources.h"
 
@@ -175,6 +176,8 @@ int relays_result(struct relay *relay, struct slice body, struct err *e)
     if (in.connections > JOB_CONNECTIONS_MAX)
         return err_set(e, "RESULT: %u connections for one job", in.connections);
     if (check_outcomes(j, &in, seen, e) < 0)
+        return -1;
+    if (connections_result(j, &in, e) < 0)
         return -1;
     if (in.scope == SCOPE_NO_CONNECTION)
         return not_tried(q, j, e);

@@ -4,6 +4,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/connections.h"
 #include "qmgr/relays.h"
 #include "qmgr/sources.h"
 #include "rules/rules.h"
@@ -108,6 +109,7 @@ static void deliver(struct qmgr *q, struct job *j, struct slice prefix, struct s
              most = (uint32_t)c->smtp_connection_reuse_count_limit;
     struct ipc_deliver out = {
         .job = j->number,
+        .lane = l->number,
         .id = id_slice(&m->id),
         .site = sessions_name(j, name),
         .transport = j->site->transport,
@@ -189,6 +191,7 @@ void relays_send(struct qmgr *q, struct relay *r, struct job *j)
     j->relay = r;
     j->sent_at = q->now;
     r->in_flight++;
+    connections_sent(r, j);
     relays_add(&q->relays, j);
     list_push(&r->jobs, &j->link);
     if (b && !m->ref.large) {

@@ -90,7 +90,7 @@ void lane_state(struct lane *l, int64_t now, struct lane_state *out)
         out->code = "connections";
         out->words = "as many deliveries as allowed are under way";
     } else if (out->room == SHAPER_LATER) {
-        bool rate = s->next_start > now, connection = s->connecting.none_open;
+        bool rate = s->next_start > now, connection = shaper_connection_rate(s) > 0 && s->connecting.none_open;
         out->code = rate ? "rate" : connection ? "new_connections" : "daily_cap";
         out->words = rate         ? "waiting for the rate"
                      : connection ? "waiting until a new connection is allowed"
@@ -194,6 +194,7 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     json_str(b, "state_code", slice_str(state.code));
     json_int(b, "queued", l->queued);
     json_int(b, "in_flight", s->in_flight);
+    json_int(b, "open", l->open);
     put_number(b, "rate", s->rate);
     json_int(b, "concurrency", shaper_window(s));
     json_int(b, "concurrency_limit", l->shaper.limits->concurrency);

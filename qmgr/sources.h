@@ -162,6 +162,8 @@ struct source_record *source_record(struct source *s, struct slice provider);
 struct source_counts *record_today(const struct qmgr *q, struct source_record *r);
 /* Days since the source began; 0 if it has not. */
 int64_t source_age(const struct qmgr *q, const struct source *s);
+/* Whether the source warms up there: it has a daily allowance now. NULL: no. */
+bool record_is_cold(const struct qmgr *q, const struct source_record *r);
 /* Recipients that may still be put in line today; UINT64_MAX: any. */
 uint64_t record_room(const struct qmgr *q, struct source_record *r);
 /* What a job's result says of its source, before the lane learns of it. */

@@ -83,6 +83,11 @@ uint64_t record_room(const struct qmgr *q, struct source_record *r)
     return used < most ? most - used : 0;
 }
 
+bool record_is_cold(const struct qmgr *q, const struct source_record *r)
+{
+    return r && r->ramp && source_allowance(r->ramp, source_age(q, r->source)) != UINT64_MAX;
+}
+
 void source_free(struct sources *all, struct source *s)
 {
     for (size_t i = 0; i < s->record_count; i++) {

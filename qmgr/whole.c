@@ -4,10 +4,14 @@
 
 #include "core/json.h"
 #include "core/mem.h"
+#include "qmgr/connections.h"
 #include "qmgr/shaping_show.h"
 #include "rules/rules.h"
 
-enum { CONNECTIONS_FREE = 1000000 }; /* as many as the lanes allow */
+enum {
+    CONNECTIONS_FREE = 1000000, /* as many as the lanes allow */
+    LOOKED_AT = 64              /* lanes in line, for one that may go */
+};
 
 static struct slice key_of(const void *value)
 {
@@ -66,11 +70,13 @@ static void join(struct qmgr *q, struct group *g, const struct shaper_limits *li
         w->name = xstrdup(g->provider ? g->provider : g->name);
         w->limits = *limits;
         list_init(&w->waiting);
+        list_init(&w->places);
         shaper_init(&w->shaper, &w->limits);
         map_put(&q->shaping.wholes, w);
     }
     w->refs++;
     w->shaper.in_flight += under_way(g);
+    connections_join(w, g);
     g->whole = w;
 }
 
@@ -136,6 +142,11 @@ static void look_again(struct qmgr *q, struct whole *w)
         heap_set(&q->dispatch.whole_wakes, &w->wake, q->now);
 }
 
+void whole_look_again(struct qmgr *q, struct whole *w)
+{
+    look_again(q, w);
+}
+
 void whole_lose_turn(struct qmgr *q, const struct lane *l)
 {
     struct whole *w = l->group->whole;
@@ -157,11 +168,33 @@ static void stand_in_line(struct whole *w, struct lane *l)
     w->turn = w->turn == l ? NULL : w->turn;
 }
 
+/* Room of the lane itself. A new connection needs a place under the limit, and where they are
+ * limited in time a token; an unused one needs neither. */
+static enum shaper_room own_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when)
+{
+    l->shaper.connecting.none_open = !connections_idle(l);
+    enum shaper_room room = shaper_room(&l->shaper, q->now, when);
+    if (room != SHAPER_GO || connections_room(l))
+        return room;
+    if (wants)
+        connections_want(q, l);
+    return SHAPER_FULL;
+}
+
+/* The same of all sources together, for this lane. */
+static enum shaper_room room_of_all(const struct qmgr *q, struct whole *w, const struct lane *l,
+                                    int64_t *when)
+{
+    w->shaper.connecting.none_open = !connections_idle(l);
+    enum shaper_room room = shaper_room(&w->shaper, q->now, when);
+    return room == SHAPER_GO && !connections_room_of_all(l) ? SHAPER_FULL : room;
+}
+
 enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when)
 {
     struct whole *w = l->group->whole;
     int64_t later = 0;
-    enum shaper_room room = shaper_room(&l->shaper, q->now, when);
+    enum shaper_room room = own_room(q, l, wants, when);
     if (!w)
         return room;
     if (room != SHAPER_GO) { /* its own limits wake it; it keeps its place until its turn comes */
@@ -169,30 +202,55 @@ enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t 
             whole_lose_turn(q, l);
         return room;
     }
-    room = shaper_room(&w->shaper, q->now, &later);
+    room = room_of_all(q, w, l, &later);
     bool first = w->turn ? w->turn == l : list_empty(&w->waiting);
     if (room == SHAPER_GO && first)
         return SHAPER_GO;
     if (!wants)
         return SHAPER_FULL;
     stand_in_line(w, l);
-    if (room == SHAPER_GO)
-        look_again(q, w);
+    if (room == SHAPER_GO || !connections_room_of_all(l))
+        look_again(q, w); /* in the latter case a place is asked for, if it is the first */
     else if (room != SHAPER_FULL)
         heap_set(&q->dispatch.whole_wakes, &w->wake, later);
     return SHAPER_FULL;
+}
+
+/* The first in line that may go: who would need a new connection where there is no place for
+ * one stays where it is, while others use those that they have. NULL: nobody; *when: until
+ * then, 0: until something happens. */
+static struct lane *who_may_go(struct qmgr *q, struct whole *w, int64_t *when)
+{
+    int looked = 0;
+    *when = 0;
+    list_each(&w->waiting, n)
+    {
+        struct lane *l = container_of(n, struct lane, of_whole);
+        int64_t later = 0;
+        enum shaper_room room = room_of_all(q, w, l, &later);
+        if (room == SHAPER_GO)
+            return l;
+        if (room != SHAPER_FULL && (!*when || later < *when))
+            *when = later;
+        if (looked == 0 && room == SHAPER_FULL && !connections_room_of_all(l))
+            connections_want(q, l);
+        if (++looked == LOOKED_AT)
+            break;
+    }
+    return NULL;
 }
 
 static void give_turn(struct qmgr *q, struct whole *w)
 {
     int64_t when;
     while (!w->turn && !list_empty(&w->waiting)) {
-        enum shaper_room room = shaper_room(&w->shaper, q->now, &when);
-        if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
-            heap_set(&q->dispatch.whole_wakes, &w->wake, when);
-        if (room != SHAPER_GO)
+        struct lane *first = who_may_go(q, w, &when);
+        if (!first) {
+            if (when)
+                heap_set(&q->dispatch.whole_wakes, &w->wake, when);
             return;
-        struct lane *first = container_of(list_pop(&w->waiting), struct lane, of_whole);
+        }
+        list_remove(&first->of_whole);
         w->turn = first;
         if (!dispatch_wake(q, first) && w->turn == first)
             w->turn = NULL; /* else it is the next one's when that delivery has started */
@@ -339,6 +397,7 @@ void whole_show(struct qmgr *q, const struct group *g, struct buf *b)
     json_member(b, "all_sources");
     json_str(b, "of", slice_str(w->name));
     json_int(b, "in_flight", s->in_flight);
+    json_int(b, "open", w->open);
     if (shaper_window(s) < CONNECTIONS_FREE)
         json_int(b, "concurrency", shaper_window(s));
     if (s->rate < 1e6)

@@ -20,6 +20,9 @@ struct whole {
     struct heap_node wake; /* of dispatch.whole_wakes: when there may be room for the first */
     char *key, *name;      /* of the map; for people */
     uint32_t refs;         /* groups */
+    /* connections.h: of all its lanes together */
+    uint32_t open, leaving, claims;
+    struct list places; /* struct lane_at with open connections, by of_whole */
 };
 
 void wholes_init(struct qmgr *q);
@@ -41,6 +44,8 @@ struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct
 void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients);
 /* Something is over, or has started: the first in line there has its turn, if there is room. */
 void whole_wake(struct qmgr *q, const struct lane *l);
+/* A connection was closed, or may be used: as whole_wake, but in the turn that follows. */
+void whole_look_again(struct qmgr *q, struct whole *w);
 /* The lane starts nothing now: if it was its turn there, it is another's. */
 void whole_lose_turn(struct qmgr *q, const struct lane *l);
 /* Gives turns where it is time. */

@@ -10,6 +10,7 @@
 #include "relay/hosts.h"
 #include "relay/outcome.h"
 #include "relay/rules.h"
+#include "relay/slots.h"
 
 enum { HOST_MAX = 255, COMPLAIN_EVERY = 60 };
 
@@ -181,6 +182,7 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     memcpy(s->address, address, sizeof address);
     j->session = s;
     pool_join(&relay->pool, s, j);
+    slots_take(s, j);
     s->asked = asked;
     session_open(s, asked ? -1 : fd, connected);
     if (asked)

@@ -307,6 +307,8 @@ void job_encode_result(struct job *j, struct buf *out)
         .connect_us = j->connecting ? span(j->connecting, j->connected ? j->connected : now) : 0,
         .greeting_us = (uint64_t)j->greeting,
         .connections = j->connections,
+        .opened = j->opened,
+        .leaving = j->leaving,
         .transfer_us = span(j->connected, now),
         .outcomes = buf_slice(&list)};
     ipc_result_encode(out, &m);

@@ -86,6 +86,8 @@ struct job {
     uint16_t port;
     uint32_t use_count, taken_count;
     uint32_t connections; /* begun for it */
+    bool slot;            /* a counted connection was closed for it: its next one takes the place */
+    bool opened, leaving; /* as in the result */
     int64_t greeting;     /* microseconds from the beginning of the last one to its 220 */
     int64_t received, connecting, connected, deadline; /* clock_mono */
 };

@@ -23,6 +23,7 @@
 #include "ipc/absence.h"
 #include "relay/connect.h"
 #include "relay/session.h"
+#include "relay/slots.h"
 
 enum {
     FDS_PER_JOB = 3, /* connection, content of a large message, an idle or ending connection */
@@ -38,6 +39,7 @@ static struct absence qmgr_absence;
 void relay_job_done(struct relay *r, struct job *j)
 {
     fault_point("relay.result");
+    slots_give_up(r, j);
     if (r->qmgr)
         job_encode_result(j, channel_out(r->qmgr));
     r->job_count--;
@@ -79,6 +81,8 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     (void)c;
     (void)arg;
     struct job *j = NULL;
+    if (f->number == IPC_NUMBER_ipc_spare && fd < 0)
+        return slots_spare(&relay, f->body, e);
     if (f->number == IPC_NUMBER_ipc_deliver)
         j = job_new(f->body, fd, e);
     else
@@ -99,6 +103,7 @@ static void on_closed(struct channel *c, const char *why, void *arg)
                 relay.job_count);
     relay.qmgr = NULL;
     drop_jobs();
+    slots_forget(&relay);
     absence_begins(&qmgr_absence);
 }
 
@@ -167,6 +172,7 @@ static void peer(struct service *s, struct slice name, unsigned slot, unsigned p
     }
     if (relay.qmgr) {
         drop_jobs();
+        slots_forget(&relay);
         channel_free(relay.qmgr);
     }
     absence_ends(&qmgr_absence);

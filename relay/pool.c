@@ -38,6 +38,7 @@ static struct slice job_key(const struct job *j)
     buf_clear(&b);
     add_part(&b, slice_make(&j->m.transport, sizeof j->m.transport));
     add_part(&b, slice_make(&j->tls_wish, sizeof j->tls_wish));
+    add_part(&b, slice_make(&j->m.lane, sizeof j->m.lane));
     add_part(&b, j->m.tls);
     add_part(&b, j->m.site);
     add_part(&b, j->m.source);

@@ -1,6 +1,6 @@
 /*
  * Connections by what they are good for: sessions with the same key (transport,
- * site, source address, HELO name, rules about TLS) may carry each other's
+ * lane, site, source address, HELO name, rules about TLS) may carry each other's
  * messages.
  * Idle ones wait here; the one used last is used first, so that the others can
  * grow old.

@@ -10,9 +10,12 @@
 #include "relay/connect.h"
 #include "relay/hosts.h"
 #include "relay/outcome.h"
+#include "relay/slots.h"
 
 /* A server that closes so soon after a message has had enough of them. */
 static const int64_t CLOSED_AT_ONCE = CLOCK_SECOND;
+/* A server that has said 221 is given so long to close. */
+static const int64_t GOODBYE = CLOCK_SECOND;
 
 enum {
     READS_PER_EVENT = 4, /* of WIRE_READ_SIZE; then other sessions get their turn */
@@ -92,6 +95,7 @@ void session_close(struct session *s)
     if (s->job)
         panic("a session is closed while it has a job");
     s->state = SESSION_CLOSED;
+    slots_close(s);
     pool_leave(&s->relay->pool, s);
     deadline_clear(&s->relay->timers, &s->deadline);
     wire_close(&s->wire);
@@ -121,6 +125,7 @@ void session_quit(struct session *s)
     if (s->job)
         panic("QUIT while there is a job");
     pool_remove(s);
+    slots_leave(s);
     if (buf_addstr(session_queue(s), "QUIT\r\n") < 0) {
         session_close(s);
         return;
@@ -128,6 +133,12 @@ void session_quit(struct session *s)
     session_enter(s, SESSION_QUIT);
     pool_leaving(&s->relay->pool, s);
     session_flush(s);
+}
+
+void session_leave(struct session *s)
+{
+    session_quit(s);
+    session_close(s);
 }
 
 bool session_usable(const struct session *s, const struct job *j)
@@ -165,6 +176,7 @@ void session_finish_job(struct session *s)
                 config_of(s)->smtp_connection_cache_time_limit > 0;
     int64_t idle = j->m.idle_seconds * CLOCK_SECOND;
     s->job = NULL;
+    slots_result(s, j, keep);
     relay_job_done(s->relay, j);
     if (!keep) {
         session_quit(s);
@@ -201,10 +213,14 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
     if (state <= SESSION_GREETING)
         connect_failed(relay, s->address, s->port);
     s->job = NULL;
-    if (answered && v->code != 421 && !s->queued)
-        session_quit(s);
-    else
+    if (state < SESSION_RSET || stale)
+        slots_hand_on(s, j);
+    if (!answered || v->code == 421 || s->queued)
         session_close(s);
+    else if (state < SESSION_RSET) /* the job goes on over another one */
+        session_leave(s);
+    else
+        session_quit(s);
     if (state < SESSION_RSET) {
         if (s->refused)
             job_note_refusal(j, v);
@@ -228,6 +244,8 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
     j->after_dot = j->after_dot || doubt;
     job_widen(j, SCOPE_SITE);
     job_decide_all(j, RECIPIENT_DONE, OUTCOME_DEFERRED, v);
+    if (s->state == SESSION_QUIT)
+        slots_result(s, j, false);
     relay_job_done(relay, j);
 }
 
@@ -394,13 +412,25 @@ static void closing(struct session *s, const struct smtp_reply *r)
     session_fail(s, &v, true);
 }
 
+/* To an idle connection, or to our QUIT: then it is the server that closes, which counts its
+ * connections until then. */
+static void said_goodbye(struct session *s)
+{
+    if (s->state != SESSION_QUIT || s->goodbye || s->relay->draining) {
+        session_close(s);
+        return;
+    }
+    s->goodbye = true;
+    deadline_set(&s->relay->timers, &s->deadline, clock_mono() + GOODBYE);
+}
+
 static void take_reply(struct session *s, const struct smtp_reply *r)
 {
     const struct state_row *row = &rows[s->state];
     if (s->state == SESSION_GREETING)
         s->job->sessions_tried++;
     if (!row->reply)
-        session_close(s); /* it says goodbye to an idle connection, or to our QUIT */
+        said_goodbye(s);
     else if (s->queued && r->code != 421)
         session_protocol_error(s, "a reply to a command that was not sent yet");
     else if (r->code == 421)

@@ -64,6 +64,10 @@ struct session {
     struct job *job; /* NULL while idle */
     enum session_state state;
     bool lmtp;
+    bool slot;    /* qmgr counts it (slots.c) */
+    bool left;    /* and knows that it takes no more jobs */
+    bool goodbye; /* the reply to QUIT is there; the server closes */
+    uint64_t lane;
     bool queued;     /* commands wait to be sent: no reply to them can have come */
     bool needs_rset; /* the last transaction may have left something at the server */
     struct wire wire;
@@ -113,6 +117,8 @@ void session_fail(struct session *s, const struct verdict *v, bool answered);
 void session_protocol_error(struct session *s, const char *what);
 /* QUIT, and end without waiting for long. */
 void session_quit(struct session *s);
+/* The same without waiting for the reply: another connection is opened in its place. */
+void session_leave(struct session *s);
 /* Ends at once; freed at the end of the turn. */
 void session_close(struct session *s);
 void session_free(struct session *s);

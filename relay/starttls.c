@@ -9,6 +9,7 @@
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/outcome.h"
+#include "relay/slots.h"
 #include "relay/verify.h"
 
 enum { REASON_MAX = 255 /* bytes of a rule's, in a report */ };
@@ -117,6 +118,7 @@ static void broken(struct session *s, const struct tls_need *need, const char *w
     tls_failed_note(&relay->client_tls, server_key(s), config_of(s)->smtp_tls_fallback_time);
     job_note_failure(j, &v);
     s->job = NULL;
+    slots_hand_on(s, j);
     session_close(s);
     connect_again_clear(relay, j);
 }

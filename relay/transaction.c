@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "relay/connect.h"
 #include "relay/outcome.h"
+#include "relay/slots.h"
 #include "smtp/address.h"
 
 enum { DOMAINS_MAX = 16 }; /* of a transaction, where the server limits them at all */
@@ -143,7 +144,8 @@ static void transaction_end(struct session *s)
         /* MAILMAX or our own limit: the rest of the recipients over another */
         struct relay *relay = s->relay;
         s->job = NULL;
-        session_quit(s);
+        slots_hand_on(s, j);
+        session_leave(s);
         connect_restart(relay, j);
     }
 }
@@ -280,6 +282,8 @@ void transaction_on_content(struct session *s, const struct smtp_reply *r)
     struct job *j = s->job;
     decide(s, RECIPIENT_ACCEPTED, STAGE_DOT, r);
     s->job = NULL;
+    if (j->undecided > 0)
+        slots_hand_on(s, j);
     session_close(s);
     if (j->undecided == 0)
         relay_job_done(relay, j);

@@ -117,6 +117,15 @@ enum dsn_action {
     ACTION_EXPANDED
 };
 enum notice_kind { NOTICE_FAILURE, NOTICE_DELAY, NOTICE_SUCCESS, NOTICE_DOUBLE };
+/* What becomes of a connection that is open after its job (ipc_connection). */
+enum connection_change {
+    CONNECTION_LEAVES,     /* it takes no more jobs, and closes */
+    CONNECTION_LEFT,       /* one that left is closed */
+    CONNECTION_LOST,       /* one that might have taken jobs is closed */
+    CONNECTION_SPARED,     /* SPARE: as LEAVES */
+    CONNECTION_NOT_SPARED, /* SPARE: none is unused */
+    CONNECTION_CHANGES
+};
 enum mail_class { CLASS_NORMAL, CLASS_TRANSACTIONAL, CLASS_BULK };
 enum transport {
     TRANSPORT_SMTP,

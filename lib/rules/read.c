@@ -25,8 +25,9 @@ static cfg_opt_t *options(void)
         CFG_INT("account_connections", 0, CFGF_NODEFAULT),                                         \
         CFG_INT("account_connections_max", 0, CFGF_NODEFAULT),                                     \
         CFG_STR("account_message_rate", NULL, CFGF_NODEFAULT),                                     \
-        CFG_INT("daily_cap", 0, CFGF_NODEFAULT), CFG_STR("idle_time", NULL, CFGF_NODEFAULT),       \
-        CFG_STR("tls", NULL, CFGF_NODEFAULT), TOTALS
+        CFG_INT("daily_cap", 0, CFGF_NODEFAULT), CFG_INT("cold_daily_cap", 0, CFGF_NODEFAULT),     \
+        CFG_STR("cold_message_rate", NULL, CFGF_NODEFAULT),                                        \
+        CFG_STR("idle_time", NULL, CFGF_NODEFAULT), CFG_STR("tls", NULL, CFGF_NODEFAULT), TOTALS
 #define TOTALS                                                                                     \
     CFG_INT("total_connections", 0, CFGF_NODEFAULT),                                               \
         CFG_STR("total_message_rate", NULL, CFGF_NODEFAULT),                                       \
@@ -160,6 +161,8 @@ static int take_limits(cfg_t *s, struct rules_limits *l, struct err *e)
         take_count(s, "account_connections_max", &l->account_connections_max, e) < 0 ||
         take_rate(s, "account_message_rate", &l->account_message_rate, e) < 0 ||
         take_count(s, "daily_cap", &l->daily_cap, e) < 0 ||
+        take_count(s, "cold_daily_cap", &l->cold_daily_cap, e) < 0 ||
+        take_rate(s, "cold_message_rate", &l->cold_message_rate, e) < 0 ||
         take_rate(s, "message_rate", &l->message_rate, e) < 0 ||
         take_rate(s, "start_rate", &l->start_rate, e) < 0 ||
         take_rate(s, "connection_rate", &l->connection_rate, e) < 0 ||

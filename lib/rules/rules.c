@@ -234,6 +234,8 @@ static void inherit(struct rules_limits *to, const struct rules_limits *from)
     TAKE(messages_per_connection);
     TAKE(recipients_per_message);
     TAKE(daily_cap);
+    TAKE(cold_daily_cap);
+    TAKE(cold_message_rate);
     TAKE(idle_time);
     TAKE(tls);
 #undef TAKE

@@ -54,8 +54,11 @@ struct rules_limits {
     /* of one account over all source addresses, ever; not of source sections */
     uint32_t account_connections_max;
     double account_message_rate; /* recipients a second */
-    uint32_t daily_cap;          /* recipients a day from a source address that is cold */
-    int64_t idle_time;           /* microseconds */
+    uint32_t daily_cap;          /* recipients a day from one source address */
+    /* the same as daily_cap and message_rate, from a source address that warms up there */
+    uint32_t cold_daily_cap;
+    double cold_message_rate;
+    int64_t idle_time; /* microseconds */
     enum rules_tls tls;
 };
 

@@ -1,8 +1,8 @@
 /*
  * lane-bench: what a destination from one source address costs the queue manager.
  *
- *   lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS]]]]]]
- *                                                   1000000 100000 1000 300000 0 1
+ *   lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS [LIMIT]]]]]]]
+ *                                                   1000000 100000 1000 300000 0 1 0
  *
  * Makes SITES destinations and SOURCES addresses, and PAIRS of them active: each pair
  * has a lane and its customer's queue there with two messages in line, or with SENDERS
@@ -11,7 +11,8 @@
  * queue manager chooses them, end well (one in a thousand is refused), and a next one comes.
  * Everything is qmgr's own code, with a spool in memory, a clock that is set by hand, and a relay
  * process that is a socket. BRAKES: so many customers are slowed down at a destination each, to
- * twice its pace.
+ * twice its pace. LIMIT above 0: each customer may have so many deliveries at a time at any one
+ * destination.
  *
  * Prints two JSON objects: the memory of an active pair, and the time of a scheduling
  * decision: choosing what is next and handing it out (the frame for relay included),
@@ -25,6 +26,7 @@
 
 #include "core/log.h"
 #include "qmgr/brakes.h"
+#include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "t/fuzz/fake_store.h"
 
@@ -41,7 +43,7 @@ static struct {
     struct service service;
     struct qmgr q;
     int relay; /* our end */
-    size_t pairs, sites, sources, decisions, brakes, senders;
+    size_t pairs, sites, sources, decisions, brakes, senders, limit;
     struct site **site;
     struct source **source;
     struct message *message[ACCOUNTS];
@@ -385,20 +387,23 @@ static void decide(void)
 
 int main(int argc, char **argv)
 {
-    size_t *numbers[] = {&world.pairs,     &world.sites,  &world.sources,
-                         &world.decisions, &world.brakes, &world.senders};
-    for (int i = 1; i < argc && i <= 6; i++)
+    size_t *numbers[] = {&world.pairs,  &world.sites,   &world.sources, &world.decisions,
+                         &world.brakes, &world.senders, &world.limit};
+    for (int i = 1; i < argc && i <= 7; i++)
         *numbers[i - 1] = strtoull(argv[i], NULL, 10);
     if (world.pairs == 0 || world.sites == 0 || world.sources == 0 || world.decisions == 0 ||
         world.senders == 0 || world.senders > ACCOUNTS || world.sources > UINT16_MAX ||
         world.pairs > world.sites * world.sources) {
-        fprintf(stderr,
-                "usage: lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS]]]]]]\n");
+        fprintf(
+            stderr,
+            "usage: lane-bench [PAIRS [SITES [SOURCES [DECISIONS [BRAKES [SENDERS [LIMIT]]]]]]]\n");
         return 2;
     }
     start();
     memory();
     fflush(stdout);
+    for (size_t i = 0; world.limit && i < ACCOUNTS; i++)
+        seats_account(&world.q, message_account(world.message[i]), (uint32_t)world.limit, 0);
     decide();
     return 0;
 }

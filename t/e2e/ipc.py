@@ -186,7 +186,7 @@ class Channel:
         self.queue += decode_packet(packet, fd)
         return self.queue.pop(0)
 
-    def expect(self, name, timeout=10.0, skip=("ipc_heartbeat", "ipc_mail_forget")):
+    def expect(self, name, timeout=10.0, skip=("ipc_heartbeat", "ipc_mail_forget", "ipc_connection")):
         """The next message of this name; others than `skip` are an error."""
         end = time.monotonic() + timeout
         while True:

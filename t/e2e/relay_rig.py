@@ -216,7 +216,7 @@ class Relay:
         return job
 
     def result(self, timeout=20):
-        return self.qmgr.expect("ipc_result", timeout, skip=("ipc_dot",))
+        return self.qmgr.expect("ipc_result", timeout, skip=("ipc_dot", "ipc_connection"))
 
 
 def statuses(result):

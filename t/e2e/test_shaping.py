@@ -255,6 +255,7 @@ def test_what_is_configured_reaches_the_connections(c, wish, rules_before, after
 # ---- new connections, early signs, what nobody understands ------------------------------
 
 NO_CONNECTION = 4  # enum failure_scope
+LOST = 2           # enum connection_change
 
 
 def show(c, name="d.test"):
@@ -262,8 +263,8 @@ def show(c, name="d.test"):
 
 
 def test_new_connections_are_limited(c):
-    """Without a token a delivery may only use a connection that is open; there is none, so it
-    is in line again, as the first, until one may be made."""
+    """Without a token a delivery may only use a connection that is open; while there is none
+    it waits. If that one is gone meanwhile it is in line again, as the first."""
     q = c.q
     rules(c, RULES + 'domain d.test { connection_rate = "2/min" }\n')
     wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
@@ -271,21 +272,27 @@ def test_new_connections_are_limited(c):
     q.resolved()
     first = q.job()
     assert first.reuse_only == 0
-    second = q.job()
-    assert second.reuse_only == 1
-    q.result(second, scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
+    assert q.relay.receive(0.1) is None  # nothing is sent that cannot go
     wait_until(lambda: "new connection" in show(c)["state"], 10, "the reason")
     assert 0 < show(c)["next_in"] <= 30
-    q.result(first, connections=1, use_count=1)  # its connection is open now
+    q.result(first, connections=1, use_count=1, opened=1)  # its connection stays
+    second = q.job()
+    assert (second.id, second.reuse_only) == (ids[1].encode(), 1)
+    assert q.relay.receive(0.1) is None  # one connection, one delivery
+    q.result(second, scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
+    assert q.relay.receive(0.1) is None
+    q.relay.send("ipc_connection", lane=second.lane, change=LOST)
+    assert q.relay.receive(0.1) is None
+    rules(c, RULES + 'domain d.test { connection_rate = "600/min" }\n')
     again = q.job()
-    assert (again.id, again.reuse_only) == (ids[1].encode(), 1)
-    q.result(again, use_count=2)
+    assert (again.id, again.reuse_only) == (ids[1].encode(), 0)
+    q.result(again, connections=1, opened=1)
     third = q.job()
     assert third.id == ids[2].encode()
     q.result(third, use_count=3)
     for id in ids:
         q.wait_log(rf"{id}: .*status=sent")
-    assert show(c)["configured"]["connection_rate"] == 0.033
+    assert show(c)["configured"]["connection_rate"] == 10
 
 
 def test_a_peer_that_claims_not_to_have_tried_is_checked(c):
@@ -303,7 +310,7 @@ def test_an_answer_of_a_job_that_was_not_tried_is_not_taken(c):
     for n in range(2):
         q.commit([f"a{n}@d.test"])
     q.resolved()
-    q.job()
+    q.result(q.job(), connections=1, opened=1)
     q.result(q.job(), scope=NO_CONNECTION)
     q.wait_log("RESULT: not tried, though recipient 0 has an answer")
 
@@ -458,10 +465,10 @@ def test_what_comes_back_to_a_suspended_destination_is_deferred(c):
     wait_until(lambda: q.log().count("providers.conf: 0 providers") == 2, 10, "the rules")
     ids = [q.commit(["a@d.test"])]
     q.resolved()
+    q.result(q.job(), connections=1, opened=1)
+    ids.append(q.commit(["a@d.test"]))
     jobs = [q.job()]
-    while not jobs[-1].reuse_only:
-        ids.append(q.commit(["a@d.test"]))
-        jobs.append(q.job())
+    assert jobs[-1].reuse_only
     c.ask(request="shaping.act", action="suspend", destination="d.test", reason="x")
     q.result(jobs[-1], scope=NO_CONNECTION, outcomes=refusal(0, "none", 1, local=1))
     q.wait_log(rf"{ids[-1]}: .*status=deferred \(delivery temporarily suspended: by the operator: x")

@@ -124,9 +124,6 @@ def test_waiting_until_a_new_connection_is_allowed():
         q.resolved()
         q.result(q.job(), connections=1)
         id = q.commit(["b@d.test"])
-        job = q.job()
-        assert job.reuse_only
-        q.result(job, scope=4, outcomes=refusal(0, "no connection", 0, local=1))
         line = becomes(c, id, "new_connections")
         assert "new connection" in line["waits"] and 0 < line["next_in"] <= 61
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from dnsserver import DnsServer
 from postern import BIN, Postern, wait_until
-from qmgr_peers import DEFERRED, FAILED, RECIPIENT
+from qmgr_peers import DEFERRED, FAILED, RECIPIENT, TARGET
 from sink import Sink
 from test_qmgr_operator import Control
 from test_shaping import MAIL, refusal, rules
@@ -197,6 +197,43 @@ pool spare { sources = {warm} }
     q.noticed()
     c.act("flush", id)
     assert any(q.job().id.decode() == id for _ in range(2))  # the notice goes, too
+
+
+def test_what_holds_for_a_cold_source_only(c):
+    """Bounds while the address warms up at that provider, and no longer."""
+    text = RULES.replace('mx = {".big.test"} }', 'mx = {".big.test"} cold_message_rate = "1/h" cold_daily_cap = 7 }')
+    rules(c, text)
+    wait_until(lambda: c.q.count("providers.conf: 1 providers") == 2, 10, "the rules")
+    sources(c, """
+source cold { ipv4 = 127.0.0.11 provider big { warmup = "table:100,1000" } }
+source old { ipv4 = 127.0.0.12 }
+pool default { sources = {cold} }
+pool old { sources = {old} senders = {old.test} }
+""")
+    c.q.commit(["a@d.test"])
+    c.q.resolved(site=b"mx1.big.test", targets=[dict(TARGET, host="mx1.big.test")])
+    c.q.result(c.q.job())
+    c.q.commit(["a@d.test"])
+    for _ in range(2):
+        c.q.commit(["a@d.test"], sender="x@old.test")
+        job = c.q.job()
+        assert job.source == B
+        c.q.result(job)
+    lanes = {lane["source"]: lane for lane in c.ask(request="shaping.show", destination="big")[:-1]}
+    cold, old = lanes["127.0.0.11"], lanes["127.0.0.12"]
+    assert (cold["state_code"], cold["configured"]["daily_cap"]) == ("rate", 7)
+    assert cold["configured"]["message_rate"] < 0.001 and "daily_cap" not in old["configured"]
+    # the same address, warm now
+    sources(c, """
+source cold { ipv4 = 127.0.0.11 }
+source old { ipv4 = 127.0.0.12 }
+pool default { sources = {cold} }
+pool old { sources = {old} senders = {old.test} }
+""")
+    rules(c, text + " ")
+    job = c.q.job()
+    assert job.source == A
+    c.q.result(job)
 
 
 def test_reload_takes_a_source_away(c):

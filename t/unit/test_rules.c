@@ -360,6 +360,23 @@ static void test_each_known_limit_is_there(void **state)
     rules_free(r);
 }
 
+/* A source that is cold. */
+static void test_known_limits_of_cold_sources(void **state)
+{
+    struct rules *r = shipped();
+    struct slice host = SLICE("mta7.am0.yahoodns.net"), other = SLICE("mx.example.com");
+    struct rules_place place;
+    struct rules_limits l;
+    (void)state;
+    rules_place(r, &host, 1, SLICE("example.com"), &place);
+    rules_limits(r, &place, SLICE(""), &l);
+    assert_true(l.cold_message_rate > 99.0 / 3600 && l.cold_message_rate < 101.0 / 3600);
+    rules_place(r, &other, 1, SLICE("example.com"), &place);
+    rules_limits(r, &place, SLICE(""), &l);
+    assert_true(l.cold_message_rate <= 0);
+    rules_free(r);
+}
+
 /* ---- limits -------------------------------------------------------------------------- */
 
 static void test_limits_are_inherited(void **state)
@@ -367,7 +384,7 @@ static void test_limits_are_inherited(void **state)
     struct rules *r = load("default { connections = 20 message_rate = \"600/min\" tls = \"may\"\n"
                            "  source \"192.0.2.1\" { connections = 19 } }\n"
                            "provider p { mx = {\".p.test\"} connections = 10 idle_time = \"30s\"\n"
-                           "  source \"192.0.2.1\" { daily_cap = 1000 } }\n"
+                           "  source \"192.0.2.1\" { daily_cap = 1000 cold_daily_cap = 100 } }\n"
                            "site \"mx1.p.test\" { messages_per_connection = 7 }\n"
                            "domain \"d.test\" { connections = 2 message_rate = \"36000/h\" }\n");
     struct slice hosts[] = {SLICE("MX1.p.test"), SLICE("mx.other.test")};
@@ -382,6 +399,7 @@ static void test_limits_are_inherited(void **state)
     assert_int_equal(l.connections, 2);
     assert_int_equal(l.messages_per_connection, 7);
     assert_int_equal(l.daily_cap, 1000);
+    assert_int_equal(l.cold_daily_cap, 100);
     assert_int_equal(l.idle_time, 30 * CLOCK_SECOND);
     assert_int_equal(l.tls, RULES_TLS_MAY);
     assert_true(l.message_rate > 9.99 && l.message_rate < 10.01);
@@ -574,6 +592,7 @@ int main(void)
         cmocka_unit_test(test_shipped_providers_are_recognised),
         cmocka_unit_test(test_each_known_reply_gets_its_action),
         cmocka_unit_test(test_each_known_limit_is_there),
+        cmocka_unit_test(test_known_limits_of_cold_sources),
         cmocka_unit_test(test_limits_are_inherited),
         cmocka_unit_test(test_limits_of_one_account),
         cmocka_unit_test(test_a_wider_start_does_not_pass_a_narrower_bound),
