@@ -225,25 +225,24 @@ static bool spare_own(const struct lane *l, const struct qmgr *q)
     return false;
 }
 
-void connections_want(struct qmgr *q, struct lane *l)
+bool connections_want(struct qmgr *q, struct lane *l, bool patient)
 {
     struct whole *w = l->group->whole;
     if (!own_place(l)) {
-        if (!l->leaving)
-            (void)spare_own(l, q);
-        return;
+        return l->leaving > 0 || spare_own(l, q);
     }
     if (!w || w->leaving)
-        return; /* one at a time: that one's place will do */
+        return true; /* one at a time: that one's place will do */
     list_each(&w->places, n)
     {
         struct lane_at *at = container_of(n, struct lane_at, of_whole);
-        if (!spare_one(at))
+        if ((patient && at->lane->queued) || !spare_one(at))
             continue;
         list_remove(&at->of_whole); /* another one's turn next time */
         list_push(&w->places, &at->of_whole);
-        return;
+        return true;
     }
+    return false;
 }
 
 void connections_trim(const struct qmgr *q, const struct lane *l)
@@ -281,6 +280,8 @@ void connections_sent(struct relay *r, struct job *j)
 void connections_back(struct job *j)
 {
     struct lane_at *at = j->at;
+    if (!at)
+        return;
     j->at = NULL;
     at->in_flight--;
     drop_unused(at);

@@ -6,7 +6,8 @@
  * an open connection has a place from the RESULT that told of it until relay tells that it is
  * closed. Claims and open ones together never exceed the limit. Where there is no place left a
  * delivery starts if there is an unused connection of its lane; otherwise one of another lane
- * is asked to go (SPARE), and the lane waits.
+ * is asked to go (SPARE), and the lane waits. Connections that are in use are shared out again
+ * only after a while, or each message would need one of its own.
  */
 #ifndef POSTERN_QMGR_CONNECTIONS_H
 #define POSTERN_QMGR_CONNECTIONS_H
@@ -38,8 +39,9 @@ bool connections_room_of_all(const struct lane *l);
 bool connections_place(const struct lane *l);
 /* Whether there is surely an unused connection of the lane. */
 bool connections_idle(const struct lane *l);
-/* Asks for a place for it: an unused connection goes, of this lane or of another of its whole. */
-void connections_want(struct qmgr *q, struct lane *l);
+/* Asks for a place for it: an unused connection goes, of this lane or of another of its whole;
+ * `patient`: not of one that has mail in line. False: none goes. */
+bool connections_want(struct qmgr *q, struct lane *l, bool patient);
 /* Unused ones beyond the lane's limit go. */
 void connections_trim(const struct qmgr *q, const struct lane *l);
 

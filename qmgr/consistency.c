@@ -174,7 +174,7 @@ static void check_connections(const struct qmgr *q, const struct lane *l)
 static void check_lane_awake(const struct lane *l)
 {
     if (!list_empty(&l->waiting) && !heap_has(&l->wake) && l->in_flight == 0 && !has_ready(l) &&
-        list_empty(&l->of_whole) && l->open == 0)
+        list_empty(&l->of_whole) && l->leaving == 0)
         panic("site %s: nothing will wake what waits there", l->group->name);
 }
 

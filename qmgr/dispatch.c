@@ -19,8 +19,10 @@ enum {
     STARTS_PER_TURN = 256
 };
 
+/* What it had of connections is free, before those that wait look for it. */
 static void unclaim(struct job *j)
 {
+    connections_back(j);
     if (j->may_connect)
         connections_unclaim(j->queue->lane);
     j->may_connect = false;

@@ -23,6 +23,10 @@ void wholes_init(struct qmgr *q)
     map_init(&q->shaping.wholes, key_of);
 }
 
+/* So long who has connections uses them before they go to others that wait: some messages' time,
+ * for a new one costs as much as a message. */
+static const int64_t PATIENCE = 2 * CLOCK_SECOND;
+
 /* ---- which one ----------------------------------------------------------------------- */
 
 static bool find_limits(const struct qmgr *q, const struct group *g, struct shaper_limits *out)
@@ -177,7 +181,7 @@ static enum shaper_room own_room(struct qmgr *q, struct lane *l, bool wants, int
     if (room != SHAPER_GO || connections_room(l))
         return room;
     if (wants)
-        connections_want(q, l);
+        (void)connections_want(q, l, false);
     return SHAPER_FULL;
 }
 
@@ -216,6 +220,22 @@ enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t 
     return SHAPER_FULL;
 }
 
+/* The first in line cannot go. If it is for want of a place for a connection: a connection goes
+ * that nobody uses, and if they are all in use then after a while. */
+static void want_place(struct qmgr *q, struct whole *w, struct lane *l, enum shaper_room room,
+                       int64_t *when)
+{
+    if (room != SHAPER_FULL || connections_room_of_all(l)) {
+        w->wanted = 0;
+        return;
+    }
+    if (!w->wanted)
+        w->wanted = q->now;
+    int64_t until = w->wanted + PATIENCE;
+    if (!connections_want(q, l, q->now < until) && q->now < until && (!*when || until < *when))
+        *when = until;
+}
+
 /* The first in line that may go: who would need a new connection where there is no place for
  * one stays where it is, while others use those that they have. NULL: nobody; *when: until
  * then, 0: until something happens. */
@@ -228,12 +248,14 @@ static struct lane *who_may_go(struct qmgr *q, struct whole *w, int64_t *when)
         struct lane *l = container_of(n, struct lane, of_whole);
         int64_t later = 0;
         enum shaper_room room = room_of_all(q, w, l, &later);
-        if (room == SHAPER_GO)
+        if (room == SHAPER_GO) {
+            w->wanted = looked == 0 ? 0 : w->wanted;
             return l;
+        }
         if (room != SHAPER_FULL && (!*when || later < *when))
             *when = later;
-        if (looked == 0 && room == SHAPER_FULL && !connections_room_of_all(l))
-            connections_want(q, l);
+        if (looked == 0)
+            want_place(q, w, l, room, when);
         if (++looked == LOOKED_AT)
             break;
     }

@@ -22,6 +22,7 @@ struct whole {
     uint32_t refs;         /* groups */
     /* connections.h: of all its lanes together */
     uint32_t open, leaving, claims;
+    int64_t wanted; /* since then the first in line wants a place; 0: it does not */
     struct list places; /* struct lane_at with open connections, by of_whole */
 };
 
