@@ -183,8 +183,8 @@ static void check_wholes(const struct qmgr *q)
 {
     const struct whole *w;
     for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));) {
-        bool awake =
-            list_empty(&w->waiting) || heap_has(&w->wake) || w->shaper.in_flight > 0 || w->open > 0;
+        bool awake = list_empty(&w->waiting) || heap_has(&w->wake) || w->shaper.in_flight > 0 ||
+                     w->leaving > 0;
         uint32_t under_way = 0, open = 0, claims = 0, leaving = 0;
         list_each(&q->dispatch.lanes, n)
         {
