@@ -129,8 +129,8 @@ def test_what_none_is_spared_of_is_waited_for(c):
         if m.name == "ipc_spare":
             break
         c.q.result(m, use_count=2)
-    change(c, m.lane, NOT_SPARED)  # the server was about to close it
-    change(c, m.lane, LOST)
+    change(c, m.lane, LOST)  # the server has just closed it
+    change(c, m.lane, NOT_SPARED)
     job = c.q.job()
     assert job.source != first.source and not job.reuse_only
     c.q.result(job, connections=1)
