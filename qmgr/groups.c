@@ -258,13 +258,31 @@ void limits_unref(struct qmgr *q, const struct shaper_limits *l)
     free(shared);
 }
 
+/* A lane whose rate was what the bound before allowed begins as one that is new where the bound
+ * is higher now; and does not wait for the time that the old one gave it, which may be an hour. */
+static void bound_lifted(struct shaper *s, double before, int64_t now)
+{
+    static const double FREE = 1e6;
+    const struct shaper_limits *l = s->limits;
+    double bound = l->rate > 0 ? l->rate : FREE;
+    double start = l->start_rate > 0 && l->start_rate < bound ? l->start_rate : bound;
+    if (before <= 0 || s->rate < before || bound <= before)
+        return;
+    if (s->failed_rate <= 0 && start > s->rate)
+        s->rate = start;
+    if (s->next_start > now)
+        s->next_start = now;
+}
+
 void lane_limits(struct qmgr *q, struct lane *l)
 {
     const struct shaper_limits *before = l->shaper.limits;
     l->cold = record_is_cold(q, l->record);
     l->shaper.limits = group_limits(q, l->group, lane_address(l), l->cold);
-    if (before)
-        limits_unref(q, before);
+    if (!before)
+        return;
+    bound_lifted(&l->shaper, before->rate, q->now);
+    limits_unref(q, before);
 }
 
 void groups_reload(struct qmgr *q)

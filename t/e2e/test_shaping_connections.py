@@ -235,8 +235,8 @@ class Counting:
         except OSError:
             pass
         finally:
+            self.count(peer, -1)  # before the client can know
             s.close()
-            self.count(peer, -1)
 
     def session(self, s):
         f = s.makefile("rwb")
