@@ -244,6 +244,10 @@ static int open_existing(struct kv *kv, bool settled, enum kv_condition *conditi
     if (damaged)
         err_set(e, "%.*s", SLICE_ARG(buf_slice(&mark)));
     buf_free(&mark);
+    /* What an earlier process wrote to the log may not be durable yet; recovery takes it for
+     * durable and writes pages that follow from it, some of which a power cut would keep. */
+    if (!damaged && kv_sync_log(kv, "db", e) < 0)
+        return err_prefix(e, "the log of the database cannot be made durable: ");
     if (!damaged) {
         int rc = kv_open_environment(kv, "db", KV_RECOVER, e);
         if (rc == 0 && settled) {

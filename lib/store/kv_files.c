@@ -122,6 +122,15 @@ int kv_sync_files(const struct kv *kv, const char *name, struct err *e)
     return kv_sync_directory(kv, name, e);
 }
 
+int kv_sync_log(const struct kv *kv, const char *name, struct err *e)
+{
+    char path[KV_DIRECTORY_MAX];
+    kv_path(kv, name, path);
+    if (kv_each_file(path, kv_is_log, sync_file, (void *)(uintptr_t)kv, e) < 0)
+        return -1;
+    return kv_sync_directory(kv, name, e);
+}
+
 /* ---- copying ----------------------------------------------------------------- */
 
 /* A test makes a copy slow by this point. */

@@ -57,6 +57,8 @@ int kv_remove_directory(const struct kv *kv, const char *name, struct err *e);
 int kv_sync_directory(const struct kv *kv, const char *name, struct err *e);
 /* The same with the files in it. */
 int kv_sync_files(const struct kv *kv, const char *name, struct err *e);
+/* The same for its log alone. */
+int kv_sync_log(const struct kv *kv, const char *name, struct err *e);
 /* Copies the files that `wanted` picks, except those that are there, durably. */
 int kv_copy_files(const struct kv *kv, const char *from, const char *to,
                   bool (*wanted)(const char *name), struct err *e);

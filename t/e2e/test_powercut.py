@@ -1,5 +1,5 @@
-"""F20: the power is cut at every write of qmgr, on a simulated disk (t/fault/powercut).
-The mutants show that a relay which is wrong would be found out."""
+"""F20: the power is cut at every write of qmgr, and of quota, on a simulated disk
+(t/fault/powercut). The mutants show that a relay which is wrong would be found out."""
 import argparse
 import os
 import sys
@@ -18,11 +18,11 @@ from postern import BUILD  # noqa: E402
 SEED, MESSAGES = 20261122, 120
 
 
-def recorded(journal):
+def recorded(journal, **options):
     with tempfile.TemporaryDirectory(prefix="postern-") as directory:
         os.chmod(directory, 0o755)
         yield directory, powercut_scenario.record(directory, SEED, messages=MESSAGES,
-                                                  journal=journal)
+                                                  journal=journal, **options)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,12 @@ def recording():
 @pytest.fixture(scope="module")
 def journalled():
     yield from recorded("1m")
+
+
+@pytest.fixture(scope="module")
+def paid():
+    """With accounts: their database is looked at, too."""
+    yield from recorded("1m", accounts=True)
 
 
 def test_the_recorder_knows_all_calls_that_change_the_spool():
@@ -81,8 +87,24 @@ def test_F20_the_checker_finds_a_journal_that_is_wrong(journalled, name):
     assert report["wrong"], "nothing was found"
 
 
+def test_F16_F20_F41_what_is_counted_agrees_with_the_mail_after_a_power_cut(paid):
+    """The rule is in powercut_accounts.py."""
+    directory, rec = paid
+    report = powercut_run.judge(directory, rec, SEED, turns=1, restarts=2)
+    assert not report["wrong"], "\n".join(report["wrong"][:20])
+    assert report["acknowledged"] >= 30 and report["delivered"] >= 40
+    assert report["cuts"] >= 200 and report["databases"] >= 20 and report["restarts"] == 2
+
+
+@pytest.mark.parametrize("name", powercut_run.PAID)
+def test_F20_the_checker_finds_accounts_that_are_wrong(paid, name):
+    directory, rec = paid
+    report = powercut_run.judge(directory, rec, SEED, states=600, mutant=name)
+    assert report["wrong"], "nothing was found"
+
+
 def test_F20_the_recorder_sees_a_disk_that_lies(place):
     """The whole way, from qmgr's calls to the verdict."""
     options = argparse.Namespace(seed=SEED, messages=60, turns=1, states=0, restarts=0,
-                                 mutant="lying-directories", journal="1m")
+                                 mutant="lying-directories", journal="1m", accounts=False)
     assert powercut_run.run(place, options)["wrong"], "nothing was found"

@@ -35,7 +35,8 @@ import random
 
 import shim
 
-SECTOR = 512
+SECTOR, PAGE = 512, 4096
+FILLERS = 500   # of so many writes of zeros one is a cut
 UNREAD = "free/"   # what is in these files is never looked at
 POLICIES = ("none", "all", "names", "data", "journal", "random")
 NAME_CALLS = (shim.CREATE, shim.RENAME, shim.UNLINK, shim.MKDIR, shim.RMDIR)
@@ -62,13 +63,6 @@ class Op:
 
     def keys(self):
         return [k for k in (self.file, self.replaced, self.removes, self.adds) if k]
-
-
-def write_into(content, record):
-    if record.call == shim.TRUNCATE:
-        return content[:record.size].ljust(record.size, b"\0")
-    return content[:record.at].ljust(record.at, b"\0") + record.data + \
-        content[record.at + record.size:]
 
 
 class Disk:
@@ -156,9 +150,13 @@ class Disk:
     def sync_content(self, file, r):
         done = [op for op in file.writes if op.over and op.record.end < r.begin and
                 not (self.forgets and self.forgets(op))]
-        for op in done:
-            file.durable = write_into(file.durable, op.record)
-        file.writes = [op for op in file.writes if op not in done]
+        if done:
+            content = bytearray(file.durable)
+            for op in done:
+                overwrite(content, op.record)
+            file.durable = bytes(content)
+        gone = {id(op) for op in done}
+        file.writes = [op for op in file.writes if id(op) not in gone]
         if not file.writes:
             self.dirty.pop(file, None)
         return bool(done)
@@ -255,20 +253,52 @@ def content_of(file, policy, rng):
 
 def everything(file):
     if file.all is None:
-        content = file.durable
+        content = bytearray(file.durable)
         for op in file.writes:
-            content = write_into(content, op.record)
-        file.all = content
+            overwrite(content, op.record)
+        file.all = bytes(content)
     return file.all
+
+
+def overwrite(content, record):
+    """What a write or truncation makes of a content."""
+    if record.call == shim.TRUNCATE:
+        del content[record.size:]
+        content.extend(bytes(record.size - len(content)))
+        return
+    content.extend(bytes(max(0, record.at - len(content))))
+    content[record.at:record.at + record.size] = record.data
+
+
+def sector_of(content, i):
+    return bytes(content[i * SECTOR:(i + 1) * SECTOR]).ljust(SECTOR, b"\0")
+
+
+def history(file):
+    """What each sector was, in order, since the file was durable, and the lengths it had."""
+    content = bytearray(file.durable)
+    lengths, sectors = [len(content)], {}
+
+    def remember(first, last):
+        for i in range(first, last):
+            value = sector_of(content, i)
+            if sectors.setdefault(i, [sector_of(file.durable, i)])[-1] != value:
+                sectors[i].append(value)
+    for op in file.writes:
+        before = len(content)
+        overwrite(content, op.record)
+        begin = min(before, op.record.at if op.record.call == shim.WRITE else op.record.size)
+        remember(begin // SECTOR, (max(before, len(content)) + SECTOR - 1) // SECTOR
+                 if op.record.call == shim.TRUNCATE else
+                 (op.record.at + op.record.size + SECTOR - 1) // SECTOR)
+        lengths.append(len(content))
+    return content, lengths, sectors
 
 
 def torn(file, how, rng):
     """Each sector has one of the values that it had since it was durable."""
-    versions = [file.durable]
-    for op in file.writes:
-        versions.append(write_into(versions[-1], op.record))
-    length = len(versions[-1]) if how in ("zeros", "first", "but first") else \
-        len(rng.choice(versions[1:]))
+    last, lengths, sectors = history(file)
+    length = lengths[-1] if how in ("zeros", "first", "but first") else rng.choice(lengths[1:])
     count = (length + SECTOR - 1) // SECTOR
     front, chance = rng.randrange(count + 1), rng.choice((0.1, 0.5, 0.9))
     out = []
@@ -276,8 +306,12 @@ def torn(file, how, rng):
         new = {"zeros": False, "first": i == 0, "but first": i != 0, "front": i < front}.get(how)
         if new is None:
             new = rng.random() < chance
-        version = rng.choice(versions[1:]) if new and how == "some" else versions[-1 if new else 0]
-        out.append(version[i * SECTOR:(i + 1) * SECTOR].ljust(SECTOR, b"\0"))
+        values = sectors.get(i)
+        if values is None:
+            out.append(sector_of(last, i))
+        else:
+            out.append(values[0] if not new else rng.choice(values[1:] or values)
+                       if how == "some" else values[-1])
     return b"".join(out)[:length]
 
 
@@ -291,6 +325,12 @@ def steps(records):
     return sorted(out, key=lambda s: s[0])
 
 
+def is_filler(r):
+    """Most writes of zeros: Berkeley DB fills the rest of its log with them after a crash, in
+    thousands of calls, and one state in the middle is like the other."""
+    return r.call == shim.WRITE and r.size >= PAGE and r.begin % FILLERS and not any(r.data)
+
+
 def cuts(disk, records):
     """Goes through the record; yields the position after each step that changes
     what may be on the disk. Before the first one: an untouched disk."""
@@ -299,7 +339,7 @@ def cuts(disk, records):
     for position, r, is_end in steps(records):
         if not is_end:
             op = ops[r.begin] = disk.begin(r)
-            if op:
+            if op and not is_filler(r):
                 yield position
         elif disk.end(r, ops.pop(r.begin, None)):
             yield position

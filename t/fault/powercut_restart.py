@@ -7,9 +7,11 @@ import shutil
 import sys
 
 from postern import Postern, wait_until, write_accounts
+import powercut_accounts
 import powercut_check
 from powercut_check import DELETED_FLAG, NEVER
 import powercut_scenario
+import soak_accounts
 import soak_check
 from soak_check import is_refused
 from soak_clients import ACKED, MAYBE
@@ -18,11 +20,11 @@ from soak_server import Sink
 DRAIN_SECONDS = 60
 
 
-def queue_owner(directory):
-    """Numbers of qmgr's user and group in the relay's own accounts."""
+def owner_of(directory, service="queue"):
+    """Numbers of a service's user and group in the relay's own accounts."""
     write_accounts(directory)
     with open(os.path.join(directory, "passwd"), encoding="utf-8") as f:
-        fields = next(l.split(":") for l in f if l.startswith("_postern-queue:"))
+        fields = next(l.split(":") for l in f if l.startswith(f"_postern-{service}:"))
     return int(fields[2]), int(fields[3])
 
 
@@ -41,7 +43,8 @@ class Restart:
         self.p = Postern(
             directory, start=False, relayhost=f"[127.0.0.1]:{self.sink.port}",
             transport_maps=f"texthash:{table}", minimal_backoff_time="1s",
-            maximal_backoff_time="2s", destination_suspend_time="1s", qmgr_free_files_limit=24)
+            maximal_backoff_time="2s", destination_suspend_time="1s", qmgr_free_files_limit=24,
+            **(soak_accounts.config(directory) if rec.database else {}))
         self.p.start()
         self.p.stop()
 
@@ -52,7 +55,7 @@ class Restart:
             shutil.rmtree(os.path.join(spool, folder))
             os.rename(self.p.path("state", folder), os.path.join(spool, folder))
         if os.getuid() == 0:
-            owner = queue_owner(self.directory)
+            owner = owner_of(self.directory)
             for folder in powercut_scenario.FOLDERS:
                 for base, _, files in os.walk(os.path.join(spool, folder)):
                     for path in [base] + [os.path.join(base, f) for f in files]:
@@ -68,10 +71,25 @@ class Restart:
         self.held |= {m["id"] for m in self.listed("--deleted")}
         return {os.path.basename(f) for f in self.p.spool_files()} - self.held
 
-    def run(self, position, tree):
+    def copies(self, before):
+        """Deliveries, notices and damages since the sink's records were so long."""
+        after = os.path.join(self.directory, "after")
+        with open(self.sink.records, "rb") as f, open(after, "wb") as out:
+            f.seek(before)
+            out.write(f.read())
+        return soak_check.read_records(after)
+
+    def expected(self, position, before):
+        return powercut_accounts.Expectation(self.rec, self.judge, position,
+                                             self.copies(before)[:2], self.held)
+
+    def run(self, position, tree, accounts=None):
         """What is wrong, as a list of sentences."""
         before = os.path.getsize(self.sink.records)
         self.fill(tree)
+        if accounts is not None:
+            powercut_accounts.place_database(
+                self.p, accounts, owner_of(self.directory, "quota") if os.getuid() == 0 else None)
         self.p.start()
         self.p.wait_log("spool read: ")
         stuck = ""
@@ -79,18 +97,19 @@ class Restart:
             wait_until(lambda: not self.waiting(), DRAIN_SECONDS, "an empty queue")
         except AssertionError as e:
             stuck = f"{e}: {sorted(self.waiting())}"
+        if accounts is not None:
+            powercut_accounts.wait_settled(self.p, self.expected(position, before))
         self.p.stop()
         os.truncate(self.p.path("log"), 0)
-        after = os.path.join(self.directory, "after")
-        with open(self.sink.records, "rb") as f, open(after, "wb") as out:
-            f.seek(before)
-            out.write(f.read())
-        return ([stuck] if stuck else []) + self.judge_all(position, after)
+        wrong = ([stuck] if stuck else []) + self.judge_all(position, self.copies(before))
+        if accounts is not None:
+            wrong += powercut_accounts.judge_end(self.p, self.expected(position, before))
+        return wrong
 
     # ---- the verdict
 
-    def judge_all(self, position, records):
-        deliveries, notices, damaged = soak_check.read_records(records)
+    def judge_all(self, position, copies):
+        deliveries, notices, damaged = copies
         wrong = [f"message {number}: {what}" for number, what in damaged]
         came = collections.Counter(r for c in deliveries for r in c.recipients)
         told = collections.Counter(r for c in notices for r in c.reported)
@@ -126,11 +145,12 @@ class Restart:
 
 
 def try_all(directory, rec, judge, samples, seed):
-    """Restarts with each of these (position, policy, tree); what is wrong."""
+    """Restarts with each of these (position, policy, trees of spool and database); what is
+    wrong."""
     restart, wrong = Restart(os.path.join(directory, "restart"), rec, judge, seed), []
     try:
-        for position, policy, tree in samples:
-            broken = restart.run(position, tree)
+        for position, policy, tree, accounts in samples:
+            broken = restart.run(position, tree, accounts)
             wrong += [f"restart after cut {position}, {policy}: {b}" for b in broken]
             if broken:
                 powercut_check.build_tree(

@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 
+import powercut_accounts
 import powercut_check
 import powercut_disk
 import powercut_restart
@@ -99,6 +100,36 @@ JOURNALLED = {
     "early-filed": (early_filed, "messages count as filed whose files are not durable"),
     "no-notice": (no_notice, "notices are lost"),
 }
+# the same, for a recording with accounts
+def no_log(states):
+    states.base.worth = lambda sync: (False, False)
+
+
+def early_release(states):
+    # the spool as it is, the database as it was before its last syncs
+    states.base.forgets = lambda op: op.record.begin > states.halfway
+
+
+def uncounted(states):
+    def forget(found):
+        if found.get("charges"):
+            found["charges"].pop()
+    states.database.forget = forget
+
+
+def lost_refunds(states):
+    def forget(found):
+        for c in found.get("charges", ()):
+            c["states"] = c["states"].replace("F", "R")
+    states.database.forget = forget
+
+
+PAID = {
+    "no-log": (no_log, "the log of the accounts' database is not synced"),
+    "early-release": (early_release, "mail is let go of before its charge is durable"),
+    "uncounted": (uncounted, "usage is written without the charge it follows from"),
+    "lost-refunds": (lost_refunds, "refunds are forgotten"),
+}
 # name: (rule of the shim while the relay runs, in words)
 REAL = {
     "lying-directories": ({"calls": [shim.FSYNC], "action": shim.IGNORE,
@@ -110,7 +141,7 @@ REAL = {
 
 
 def mutants():
-    return [(name, why) for name, (_, why) in {**REPLAYED, **JOURNALLED, **REAL}.items()]
+    return [(name, why) for name, (_, why) in {**REPLAYED, **JOURNALLED, **PAID, **REAL}.items()]
 
 
 # ---- the states ---------------------------------------------------------------------------
@@ -124,7 +155,10 @@ class States:
         self.judge = powercut_check.Judge(rec)
         self.look = powercut_check.Look(os.path.join(BUILD, "t", "spool-look"))
         self.memory = memory_directory()
-        self.disk = powercut_disk.Disk(rec.tree, rec.root)
+        self.disk = self.disks = powercut_disk.Disk(rec.tree, rec.root)
+        self.base = self.database = self.money = None
+        if rec.database:
+            self.watch_accounts()
         self.known = {}        # a state's hash -> Found
         self.wrong, self.states, self.cuts = [], 0, 0
         self.kept = 0
@@ -132,6 +166,15 @@ class States:
         self.random, self.rng = random.Random(seed), random.Random(seed + 1)
         if mutate:
             mutate(self)
+
+    def watch_accounts(self):
+        """The database's directory is the other half of each state."""
+        tree, root, _ = self.rec.database
+        self.base = powercut_accounts.DatabaseDisk(tree, root)
+        self.disks = powercut_accounts.Disks(self.disk, self.base)
+        self.database = powercut_accounts.Database(self.memory)
+        self.money = powercut_accounts.MoneyJudge(self.rec, self.judge)
+        self.halfway = max(r.begin for r in self.rec.records) // 2
 
     def find(self, tree):
         key = hash(tuple(sorted((p, c if c is None else hash(c)) for p, c in tree.items())))
@@ -141,37 +184,45 @@ class States:
             self.known[key] = powercut_check.Found(self.look, place)
         return self.known[key]
 
-    def keep(self, position, policy, tree):
+    def keep(self, position, policy, tree, accounts):
         """The first broken states stay, to be looked at."""
         if self.kept >= 3:
             return
         self.kept += 1
         place = os.path.join(self.directory, f"cut-{position}-{policy}")
         powercut_check.build_tree(place, tree)
+        if accounts is not None:
+            powercut_check.build_tree(place + ".accounts", accounts)
         with open(place + ".calls", "w", encoding="utf-8") as f:
             f.writelines(f"{r}\n" for r in self.rec.records
                          if abs(r.begin - position) < CALLS_AROUND)
 
     def try_one(self, position, policy, turn, samples):
-        tree = self.disk.state(policy, powercut_disk.rng_for(self.seed, position, policy, turn))
+        rng = powercut_disk.rng_for(self.seed, position, policy, turn)
+        tree, accounts = self.disk.state(policy, rng), None
         self.states += 1
-        broken = self.judge.judge(position, self.find(tree))
+        found = self.find(tree)
+        broken = self.judge.judge(position, found)
+        if self.money:
+            accounts = self.base.state(policy, rng)
+            broken += self.money.judge(position, found, self.database.find(accounts))
         if broken:
             self.wrong += [f"cut {position}, {policy}: {b}" for b in broken]
-            self.keep(position, policy, tree)
+            self.keep(position, policy, tree, accounts)
         if self.rng.random() < samples:
-            self.samples.append((position, policy, tree))
+            self.samples.append((position, policy, tree, accounts))
 
     def go(self, turns, limit=0, samples=0):
         """All cuts, or about as many as make `limit` states; about `samples` of them
         are kept for whole relays."""
         every = len(SURE) + turns * len(CHANCE)
-        steps = 2 * len([r for r in self.rec.records if r.call != shim.SEND])
+        steps = 2 * len([r for r in self.rec.records if r.call != shim.SEND and
+                         not powercut_disk.is_filler(r)])
         share = min(1.0, limit / (every * steps)) if limit else 1.0
         samples *= SAMPLES_SPARE / (every * steps * share)
         try:
             position = 0
-            for position in powercut_disk.cuts(self.disk, self.rec.records):
+            for position in powercut_disk.cuts(self.disks, self.rec.records):
                 self.cuts += 1
                 for policy in SURE:
                     if self.random.random() < share:
@@ -184,8 +235,10 @@ class States:
             self.compare_with_the_end()
             self.look.close()
         finally:
-            self.look.process.kill()
-            self.look.process.wait()
+            for look in (self.look, self.database and self.database.look):
+                if look:
+                    look.process.kill()
+                    look.process.wait()
             shutil.rmtree(self.memory, ignore_errors=True)
 
     def compare_with_the_end(self):
@@ -200,11 +253,17 @@ class States:
                 continue
             if here != there:
                 self.wrong.append(f"the record is not complete: {path} is another one")
+        if self.base:
+            tree, end = self.base.state("all", random.Random(0)), self.rec.database[2]
+            self.wrong += [f"the record is not complete: {path} of the accounts is another one"
+                           for path in sorted(set(tree) | set(end)) if tree.get(path, "nothing") !=
+                           end.get(path, "nothing")]
 
 
 def judge(directory, rec, seed, turns=1, states=0, restarts=0, mutant=""):
     """All cuts of a recording; the report."""
-    s = States(rec, directory, seed, {**REPLAYED, **JOURNALLED}[mutant][0] if mutant else None)
+    s = States(rec, directory, seed,
+               {**REPLAYED, **JOURNALLED, **PAID}[mutant][0] if mutant else None)
     s.go(turns, states, restarts)
     samples = s.samples[::max(1, len(s.samples) // restarts)][:restarts] if restarts else []
     if samples:
@@ -212,7 +271,8 @@ def judge(directory, rec, seed, turns=1, states=0, restarts=0, mutant=""):
     return {"seed": seed, "calls": len(rec.records), "cuts": s.cuts, "states": s.states,
             "different_states": len(s.known), "restarts": len(samples),
             "acknowledged": len(s.judge.by_id), "delivered": len(s.judge.delivered),
-            "noticed": len(s.judge.noticed), "orders": len(rec.orders), "wrong": s.wrong}
+            "noticed": len(s.judge.noticed), "orders": len(rec.orders),
+            **({"databases": len(s.database.known)} if s.database else {}), "wrong": s.wrong}
 
 
 def run(directory, o):
@@ -222,6 +282,7 @@ def run(directory, o):
     lie = REAL[o.mutant][0] if o.mutant in REAL else None
     files_only = o.mutant in {**REPLAYED, **REAL} and o.mutant not in JOURNALLED
     rec = powercut_scenario.record(directory, o.seed, messages=o.messages, lie=lie,
-                                   journal="0" if files_only else o.journal)
+                                   journal="0" if files_only else o.journal,
+                                   accounts=o.accounts or o.mutant in PAID)
     return judge(directory, rec, o.seed, o.turns, o.states, o.restarts,
-                 o.mutant if o.mutant in {**REPLAYED, **JOURNALLED} else "")
+                 o.mutant if o.mutant not in REAL else "")

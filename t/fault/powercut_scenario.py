@@ -19,6 +19,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 
 from postern import BUILD, Postern, pause  # noqa: E402
 import shim  # noqa: E402
+import soak_accounts  # noqa: E402
 import soak_check  # noqa: E402
 from soak_clients import ACKED, Client, Numbers, Text  # noqa: E402
 from soak_server import Sink  # noqa: E402
@@ -60,6 +61,10 @@ class SummingClient(Client):
         return head, body
 
 
+class PayingClient(soak_accounts.AccountClient, SummingClient):
+    """The same, as a user of an account."""
+
+
 @dataclasses.dataclass
 class Order:
     """What an operator did to a message; by then it was done."""
@@ -81,6 +86,8 @@ class Recording:
     notices: list
     events: dict            # (id, recipient) -> times at which qmgr logged the delivery
     orders: list            # Order
+    database: tuple = ()    # with accounts: tree, inode and end of their directory, as above
+    accounts: dict = dataclasses.field(default_factory=dict)   # message's number -> account
 
     def __post_init__(self):
         self.sends = [(r.begin_ns, r.begin) for r in self.records if r.call == shim.SEND]
@@ -110,10 +117,10 @@ class Recording:
         return self.by_position[min(i, len(self.by_position) - 1)][1] / 1e9
 
 
-def read_tree(spool):
+def read_tree(spool, folders=FOLDERS):
     """path -> (inode, content; None for directories) of the mail in a spool."""
     tree = {}
-    for folder in FOLDERS:
+    for folder in folders:
         for base, _, files in os.walk(os.path.join(spool, folder)):
             tree[os.path.relpath(base, spool)] = (os.stat(base).st_ino, None)
             for name in files:
@@ -123,11 +130,26 @@ def read_tree(spool):
     return tree
 
 
+def read_database(directory):
+    """The same of the accounts' database."""
+    return read_tree(directory, os.listdir(directory))
+
+
+class Mail:
+    """The shim, with rules for the programs of mail alone."""
+
+    def __init__(self, s):
+        self.set = s.set
+        self.rule = lambda *a, **k: s.rule(*a, **k, programs=["qmgr", "smtpd"])
+
+
 class Scenario:
     """Runs it; `recording` at the end."""
 
-    def __init__(self, directory, seed, messages=160, clients=4, lie=None, journal="1m"):
+    def __init__(self, directory, seed, messages=160, clients=4, lie=None, journal="1m",
+                 accounts=False):
         self.seed, self.random = seed, random.Random(seed)
+        self.has_accounts = accounts
         self.sink = Sink(directory, seed)
         self.shim = shim.Shim(directory, BUILD)
         table = os.path.join(directory, "transport")
@@ -138,12 +160,15 @@ class Scenario:
             directory, start=False, relayhost=f"[127.0.0.1]:{self.sink.port}",
             program_directory=self.shim.programs, transport_maps=f"texthash:{table}",
             minimal_backoff_time="1s", maximal_backoff_time="2s", destination_suspend_time="1s",
-            qmgr_free_files_limit=24, queue_journal_size=journal)
+            qmgr_free_files_limit=24, queue_journal_size=journal,
+            **(soak_accounts.config(directory) if accounts else {}))
         self.done = threading.Event()
         self.numbers = FewNumbers(messages, self.done)
         text = Text(300_000)
-        self.clients = [SummingClient(self.numbers, text, self.p.port, seed * 100 + k, 60, self.done)
-                        for k in range(clients)]
+        rest = [(self.numbers, text, self.p.port, seed * 100 + k, 60, self.done)
+                for k in range(clients)]
+        self.clients = [PayingClient(k, *r) if accounts else SummingClient(*r)
+                        for k, r in enumerate(rest)]
         self.orders = []
 
     # ---- what happens meanwhile
@@ -166,7 +191,21 @@ class Scenario:
 
     def phases(self):
         """What changes as the load goes on: by the share of messages submitted."""
+        yield from sorted([*self.mail_phases(), *(self.account_phases() if self.has_accounts
+                                                  else ())], key=lambda phase: phase[0])
+
+    def account_phases(self):
+        """quota dies three times, at a write, at a sync and with all that follows from it, and
+        a snapshot is made."""
         s = self.shim
+        yield 0.1, lambda: s.rule([shim.WRITE], shim.KILL, first=4, index=2, programs=["quota"])
+        yield 0.35, lambda: self.p.ctl("account", "snapshot", check=False)
+        yield 0.45, lambda: s.rule([shim.FSYNC], shim.KILL_BEFORE, first=3, index=2,
+                                   programs=["quota"])
+        yield 0.75, lambda: s.rule([shim.FSYNC], shim.KILL, first=6, index=2, programs=["quota"])
+
+    def mail_phases(self):
+        s = Mail(self.shim)
         yield 0.15, lambda: self.sink.tell("down")
         yield 0.3, lambda: s.set("syncfs_us", SLOW_SYNCFS_US)   # then each file by itself
         yield 0.4, lambda: s.rule([shim.RENAME], shim.KILL, first=5)
@@ -196,9 +235,12 @@ class Scenario:
     def run(self):
         p = self.p
         p.start()            # makes the spool
+        if self.has_accounts:
+            soak_accounts.fill(p, len(self.clients), "")
         p.stop()
-        spool = p.path("spool")
+        spool, database = p.path("spool"), p.path("data", "accounts")
         tree = read_tree(spool)
+        before = read_database(database) if self.has_accounts else None
         self.shim.watch(spool)
         self.shim.set("fsync_us", SYNC_US)
         self.shim.set("syncfs_us", SYNC_US)
@@ -213,7 +255,13 @@ class Scenario:
         p.stop()
         self.shim.set("device", 0)
         self.sink.stop()
-        return self.recording(tree, spool)
+        rec = self.recording(tree, spool)
+        if self.has_accounts:
+            end = {path: content for path, (_, content) in read_database(database).items()}
+            rec.database = (before, os.stat(database).st_ino, end)
+            rec.accounts = {n: soak_accounts.account_of(k) for k, c in enumerate(self.clients)
+                            for n in c.mine}
+        return rec
 
     def recording(self, tree, spool):
         deliveries, notices, damaged = soak_check.read_records(self.sink.records)

@@ -1,7 +1,7 @@
 /*
- * Preloaded into qmgr and smtpd by tests (t/fault/shim.py): writes down every
- * call that changes the spool, with its data, and makes chosen calls fail, be
- * slow or short, do nothing, or end the process.
+ * Preloaded into qmgr, smtpd and quota by tests (t/fault/shim.py): writes down every
+ * call that changes the spool or the accounts' database, with its data, and makes chosen calls
+ * fail, be slow or short, do nothing, or end the process.
  *
  * All of it goes through one file that is mapped before the jail closes: struct
  * shared, then records. POSTERN_SHIM names the file. Records are in the order of
@@ -60,7 +60,7 @@ struct rule {
     _Atomic int32_t action;
     _Atomic uint64_t first, count, seen, hits;
     _Atomic uint32_t directories; /* CALL_FSYNC: 0 any, 1 files only, 2 directories only */
-    uint32_t unused;
+    _Atomic uint32_t programs;    /* bit mask of POSTERN_SHIM_PROGRAM; 0: all */
 };
 
 struct shared {
@@ -88,6 +88,7 @@ struct record {
 static struct shared *shared;
 static char *records;
 static bool is_qmgr;
+static unsigned program; /* its number, by which rules are for it */
 
 #define REAL(name) ((__typeof__(&name))(uintptr_t)real_of(#name))
 
@@ -115,6 +116,8 @@ __attribute__((constructor)) static void start(void)
     shared = map;
     records = (char *)map + 4096;
     is_qmgr = getenv("POSTERN_SHIM_SENDS") != NULL;
+    const char *number = getenv("POSTERN_SHIM_PROGRAM");
+    program = number ? (unsigned)atoi(number) % 32 : 0;
 }
 
 /* ---- what is to happen ---------------------------------------------------------- */
@@ -123,8 +126,9 @@ static int32_t action_for(enum call call, bool directory)
 {
     for (int i = 0; shared && i < RULES; i++) {
         struct rule *r = &shared->rules[i];
-        uint32_t which = r->directories;
-        if (!(r->calls >> call & 1) || (call == CALL_FSYNC && which && (which == 2) != directory))
+        uint32_t which = r->directories, programs = r->programs;
+        if ((programs && !(programs >> program & 1)) || !(r->calls >> call & 1) ||
+            (call == CALL_FSYNC && which && (which == 2) != directory))
             continue;
         uint64_t n = atomic_fetch_add(&r->seen, 1) + 1;
         if (n < r->first || n - r->first >= r->count)
@@ -395,6 +399,11 @@ int unlinkat(int directory, const char *path, int flags)
 int unlink(const char *path)
 {
     return unlink_any(AT_FDCWD, path, 0);
+}
+
+int rmdir(const char *path)
+{
+    return unlink_any(AT_FDCWD, path, AT_REMOVEDIR);
 }
 
 /* ---- content ------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
-"""The other end of shim.c: a qmgr and smtpd whose calls on the spool are written
-down, and can be made to fail.
+"""The other end of shim.c: a qmgr and smtpd whose calls on the spool, and a quota whose
+calls on its database, are written down, and can be made to fail.
 
     shim = Shim(place, build)
     with Postern(place, program_directory=shim.programs, ...) as p:
@@ -41,19 +41,36 @@ CHANGERS = {
     "io_uring_enter", "io_uring_setup", "mkstemp", "mkostemp", "mkdtemp", "aio_write", "aio_fsync",
     "fopen", "fopen64", "freopen", "fdopen", "syscall"}
 KNOWN = {"openat", "open", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink",
-         "unlinkat", "write", "pwrite", "ftruncate", "fsync", "fdatasync", "syncfs"}
+         "unlinkat", "rmdir", "write", "pwrite", "ftruncate", "fsync", "fdatasync", "syncfs"}
 # smtpd keeps content in memory files; fallocate is for those, and is not on the spool
-ELSEWHERE = {"qmgr": set(), "smtpd": {"fallocate"}}
+ELSEWHERE = {"qmgr": set(), "smtpd": {"fallocate"}, "quota": set()}
+# Berkeley DB: fopen is for its settings and messages, writev for copies on other machines
+LIBRARIES = {"quota": ("libdb-", {"fopen", "writev"})}
+PROGRAMS = {"qmgr": 1, "smtpd": 2, "quota": 3}   # numbers, for rules
+
+
+def changers_in(file):
+    out = subprocess.run(["nm", "-D", "--undefined-only", file], capture_output=True, text=True,
+                         check=True).stdout
+    return {line.split()[-1].split("@")[0] for line in out.splitlines()} & CHANGERS
+
+
+def library_of(program, name):
+    """The file of a shared library that the program is linked with."""
+    out = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    return next(line.split()[2] for line in out.splitlines() if line.strip().startswith(name))
 
 
 def unknown_calls(build):
     """What the watched programs import and the shim does not see."""
     found = []
     for program, spared in ELSEWHERE.items():
-        out = subprocess.run(["nm", "-D", "--undefined-only", os.path.join(build, "bin", program)],
-                             capture_output=True, text=True, check=True).stdout
-        imports = {line.split()[-1].split("@")[0] for line in out.splitlines()}
-        found += [f"{program}: {name}" for name in sorted((imports & CHANGERS) - KNOWN - spared)]
+        path = os.path.join(build, "bin", program)
+        calls = changers_in(path) - spared
+        if program in LIBRARIES:
+            library, unused = LIBRARIES[program]
+            calls |= changers_in(library_of(path, library)) - unused
+        found += [f"{program}: {name}" for name in sorted(calls - KNOWN)]
     return found
 
 
@@ -104,7 +121,9 @@ class Shim:
             if name not in ELSEWHERE:
                 os.symlink(program, place)
                 continue
-            tell = "export POSTERN_SHIM_SENDS=1\n" if sends and name == "qmgr" else ""
+            tell = f"export POSTERN_SHIM_PROGRAM={PROGRAMS[name]}\n"
+            if sends and name == "qmgr":
+                tell += "export POSTERN_SHIM_SENDS=1\n"
             with open(place, "w", encoding="utf-8") as f:
                 f.write(f"#!/bin/sh\n{tell}export LD_PRELOAD='{library}' POSTERN_SHIM='{self.path}'\n"
                         'export ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0"\n'
@@ -124,12 +143,14 @@ class Shim:
         """From now on calls on this file system are recorded."""
         self.set("device", os.stat(spool).st_dev)
 
-    def rule(self, calls, action, first=1, count=1, which=0, index=0):
-        """From the first-th of these calls on, `count` get the action."""
+    def rule(self, calls, action, first=1, count=1, which=0, index=0, programs=()):
+        """From the first-th of these calls on, `count` get the action; of all programs, or
+        those named."""
         mask = sum(1 << c for c in calls)
         at = HEAD.size + index * RULE.size
         RULE.pack_into(self.map, at, 0, 0, 0, 0, 0, 0, 0, 0)
-        RULE.pack_into(self.map, at, 0, action, first, count, 0, 0, which, 0)
+        RULE.pack_into(self.map, at, 0, action, first, count, 0, 0, which,
+                       sum(1 << PROGRAMS[name] for name in programs))
         struct.pack_into("=I", self.map, at, mask)
 
     def seen(self, index=0):

@@ -60,6 +60,8 @@ def read_records(path):
             if fields[0] == "X":
                 damaged.append((int(fields[1]), fields[2]))
                 continue
+            if fields[0] == "L":   # soak_accounts.py looks at them
+                continue
             times = [float(x) for x in fields[1:4]]
             fate, id, whose, addresses = fields[4:]
             if fields[0] == "T":

@@ -17,6 +17,7 @@ Records, one line each, fields separated by tabs:
 
     T mail taken answered fate id number recipients    a message
     N mail taken answered fate id sender recipients    a failure notice, and whom it reports
+    L mail taken answered fate id subject              a letter to the owner of an account
     X number reason                                    a message that is not as it was sent
 
 `mail` is when MAIL came, `taken` when the end of data came, `answered` when the
@@ -36,6 +37,8 @@ LINE_MAX = 64 * 1024
 READ_ON = "read on"
 ADDRESS = re.compile(rb"<([^>]*)>")
 RECEIVED_ID = re.compile(rb"\bid ([0-9A-Za-z]{15,17})\b")
+LETTERS = "letters@"   # where owners of accounts get theirs
+SUBJECT = re.compile(rb"^Subject: ([^\r\n]*)", re.M)
 MESSAGE_ID = re.compile(rb"^Message-ID:\s*<([0-9A-Za-z]+)@", re.M | re.I)
 FAILED = re.compile(rb"^Final-Recipient: *rfc822; *(\S+)\r\nAction: failed\r$", re.M)
 
@@ -199,6 +202,10 @@ class Session(asyncio.Protocol):
         times = (f"{self.mail_at:.6f}", f"{now:.6f}", f"{time.time():.6f}", fate)
         if self.sender == "":
             found = MESSAGE_ID.search(head)
+            if self.recipients[0].startswith(LETTERS):
+                self.books.write("L", *times, found[1].decode() if found else "?",
+                                 SUBJECT.search(head)[1].decode())
+                return
             self.books.write("N", *times, found[1].decode() if found else "?",
                              ",".join(self.recipients),
                              ",".join(x.decode() for x in FAILED.findall(content)))
