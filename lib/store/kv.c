@@ -247,7 +247,7 @@ static int open_existing(struct kv *kv, bool settled, enum kv_condition *conditi
     /* What an earlier process wrote to the log may not be durable yet; recovery takes it for
      * durable and writes pages that follow from it, some of which a power cut would keep. */
     if (!damaged && kv_sync_log(kv, "db", e) < 0)
-        return err_prefix(e, "the log of the database cannot be made durable: ");
+        return err_prefix(e, "this is no damage, a start when its cause is over will do");
     if (!damaged) {
         int rc = kv_open_environment(kv, "db", KV_RECOVER, e);
         if (rc == 0 && settled) {
@@ -265,7 +265,7 @@ static int open_existing(struct kv *kv, bool settled, enum kv_condition *conditi
         kv_close_environment(kv);
     }
     if (!damaged)
-        return err_prefix(e, "this is no damage, a start when its cause is over will do: ");
+        return err_prefix(e, "this is no damage, a start when its cause is over will do");
     *condition = KV_REBUILT;
     return kv_rebuild(kv, e);
 }

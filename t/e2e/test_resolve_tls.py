@@ -289,8 +289,8 @@ def host(ca):
 @pytest.fixture
 def sts(dns, start, host, ca):
     def make(**config):
-        r = start(smtp_tls_mta_sts_port=str(host.port), resolver_timeout="10",
-                  resolver_min_ttl="0s", smtp_tls_mta_sts="yes", **config)
+        r = start(**{"smtp_tls_mta_sts_port": str(host.port), "resolver_timeout": "10",
+                     "resolver_min_ttl": "0s", "smtp_tls_mta_sts": "yes", **config})
         r.master.table("smtp_tls_CAfile", 0, "ca.pem", ca.pem)
         return r
     for name in ("a", "b", "c", "d"):
@@ -380,18 +380,25 @@ def test_B75_bad_certificate(sts, host):
     assert host.asked == []
 
 
-def test_B75_the_cached_policy_stays(sts, host, dns):
+@pytest.mark.parametrize("kind", [*BAD, "bad certificate"])
+def test_B75_the_cached_policy_stays(sts, host, dns, ca, kind):
+    """Whatever is wrong with its successor."""
     host.policy("a.test", mx=("mx1.test", "mx2.test"))
     r = sts()
     assert only(r.ask("u@a.test")).level == VERIFY
     r.master.master.send("ipc_drain", seconds=10)
     wait_until(lambda: r.master.process.poll() is not None, 10, "its end")
-    host.answer("a.test", **BAD["broken"])
     dns.remove("_mta-sts.a.test")
     dns.add("_mta-sts.a.test", "TXT", '"v=STSv1; id=2a;"')
-    again = sts()
-    assert only(again.ask("u@a.test")).level == VERIFY
-    again.master.wait_log("the one that is known stays in use")
+    with PolicyHost(ca.server("mta-sts.stranger.test")) as stranger:
+        if kind == "bad certificate":
+            stranger.policy("a.test", mode="none")
+            again = sts(smtp_tls_mta_sts_port=str(stranger.port))
+        else:
+            host.answer("a.test", **BAD[kind])
+            again = sts()
+        assert only(again.ask("u@a.test")).level == VERIFY
+        again.master.wait_log("the one that is known stays in use")
 
 
 def test_B75_a_policy_server_that_hangs(sts, dns, host):

@@ -230,6 +230,20 @@ def test_requiretls_from_one_relay_to_the_next(place, dns, ca):
                 attempt(first, first.send("s@src.test", ["q@sts.test"], MAIL))
                 last.wait(2)
                 assert len(Requiring.asked) == 1
+                # the server behind the next one does not offer it: RFC 8689 section 4.1
+                second.stop()
+                second.write_config(smtp_tcp_port=str(plain.port))
+                second.start()
+                event = attempt(first, required(first, "x@sts.test"))
+                assert event["event"] == "delivered", event
+
+                def came_back():
+                    return [e for e in second.events() if e.get("to") == "x@sts.test" and
+                            e["event"] in ("delivered", "bounced", "deferred")]
+                (event,) = wait_until(came_back, 20, "its end at the second relay")
+                assert (event["event"], event["status"]) == ("bounced", "5.7.30"), event
+                assert "does not offer" in event["text"]
+                assert not [m for m in plain.messages if m.recipients == ["x@sts.test"]]
 
 
 @pytest.mark.parametrize("certificate, keyword, event, text", [
@@ -310,6 +324,27 @@ def test_tls_required_no_does_not_overrule_the_operator(place, dns, ca):
         queue_id = p.send("s@src.test", ["r@sts.test"], b"TLS-Required: No\r\n" + MAIL)
         assert attempt(p, queue_id)["event"] == "deferred"
         assert not sink.messages
+
+
+def test_tls_required_no_and_dane_only(place, ca):
+    """The operator's dane-only is not the domain's wish: a mismatch is still deferred. Where DANE
+    is only what the domain asks for (level dane), it is set aside (RFC 8689 section 3)."""
+    with tls_sink(ca.good) as sink:
+        zone = "ns A 127.0.0.1\nmx A 127.0.0.1\na MX 10 mx\n" \
+            f"_{sink.port}._tcp.mx TLSA {ca.bad.tlsa(3, 1, 1)}\n"
+        with SignedZones({"test": zone}, signed=["test"]) as zones:
+            os.chmod(os.path.dirname(zones.anchor), 0o755)
+            for level, outcome in (("dane-only", "deferred"), ("dane", "delivered")):
+                os.makedirs(os.path.join(place, level))
+                with relay(os.path.join(place, level), zones, sink, ca,
+                           resolver_trust_anchor=zones.anchor,
+                           smtp_tls_security_level=level) as p:
+                    queue_id = p.send("s@src.test", ["r@a.test"], b"TLS-Required: No\r\n" + MAIL)
+                    event = attempt(p, queue_id)
+                    assert event["event"] == outcome, (level, event)
+                    if outcome == "deferred":
+                        assert "(DANE)" in event["text"], event
+                        assert not sink.messages
 
 
 def read_report(message):

@@ -1,13 +1,12 @@
 /* libraries: qmgr_parts */
 /*
- * What resolve, relay and bounce say to qmgr: RESOLVE_REPLY, RESULT, NOTICE, and
- * frames that are not for it. A message for three recipients of two domains is
- * committed over a real channel; the input answers the questions that follow,
- * well or badly; then everything is answered as it should be and time passes.
- * Whatever was said: the message ends, every recipient was reported as sent unless
- * an answer that qmgr took decided it, a reply that was refused changes nothing,
- * and the counters are right after each turn (consistency.c). The spool is in
- * memory here, and so is the clock.
+ * What resolve, relay, bounce and quota say to qmgr: RESOLVE_REPLY, RESULT, NOTICE, what quota
+ * says of charges, pools and letters, and frames that are not for it. A message for three
+ * recipients of two domains is committed over a real channel; the input answers the questions that
+ * follow, well or badly; then everything is answered as it should be and time passes. Whatever was
+ * said: the message ends, every recipient was reported as sent unless an answer that qmgr took
+ * decided it, a reply that was refused changes nothing, and the counters are right after each turn
+ * (consistency.c). The spool is in memory here, and so is the clock.
  *
  * Input: one byte of options, then pieces: kind, length (2 bytes), bytes.
  */
@@ -28,7 +27,24 @@ enum {
     QUESTIONS_MAX = 64
 };
 
-enum kind { ON_ROUTE, ON_RESULT, ON_NOTICE, RAW_ROUTE, RAW_RESULT, RAW_NOTICE, PROPER, KINDS };
+enum kind {
+    ON_ROUTE,
+    ON_RESULT,
+    ON_NOTICE,
+    RAW_ROUTE,
+    RAW_RESULT,
+    RAW_NOTICE,
+    PROPER,
+    RAW_QUOTA,
+    OF_QUOTA, /* the first byte names the message, the others are its body */
+    CHARGED,  /* of the batch that the first byte names, from the last one backwards */
+    LETTER,   /* a new one, or under the message's ID */
+    ABOUT_IT, /* a question about the message, or its release */
+    KINDS
+};
+
+/* Of world.options, beside the recipients that fail (bits 0 to 2) and notices of success (8). */
+enum { OF_ACCOUNT = 16, HELD_FOR_RATE = 32 };
 
 /* ---- qmgr and its peers --------------------------------------------------------- */
 
@@ -43,7 +59,8 @@ static struct {
     struct event_base *base;
     struct service service;
     struct qmgr q;
-    struct other smtpd, resolve, relay, bounce;
+    struct other smtpd, resolve, relay, bounce, quota;
+    uint32_t batch; /* the last that quota was sent */
     bool committed;
     char id[ID_LEN + 1];
     /* of the message: */
@@ -78,6 +95,11 @@ static void give_bounce(int fd)
     notices_peer(&world.q, fd);
 }
 
+static void give_quota(int fd)
+{
+    charges_peer(&world.q, fd);
+}
+
 static void send_frame(struct other *p, struct buf *frame)
 {
     if (!p->closed && send(p->fd, frame->data, frame->len, MSG_NOSIGNAL) < 0 && errno != EPIPE)
@@ -98,6 +120,29 @@ static void attach_relay(void)
     relay_ready();
 }
 
+static void attach_quota(void)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    attach(&world.quota, give_quota);
+    ipc_charges_ready_encode(&frame, &(struct ipc_charges_ready){.credit = 8});
+    send_frame(&world.quota, &frame);
+}
+
+static void charged(uint32_t batch)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    ipc_charged_encode(&frame, &(struct ipc_charged){.batch = batch});
+    send_frame(&world.quota, &frame);
+}
+
+/* Every account goes from the default pool. */
+static void tell_pool(struct slice account)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    ipc_account_pool_encode(&frame, &(struct ipc_account_pool){.account = account});
+    send_frame(&world.quota, &frame);
+}
+
 static void ask(struct other *p, uint64_t tag)
 {
     if (p->count < QUESTIONS_MAX)
@@ -109,6 +154,8 @@ static void take_frame(struct other *p, const struct ipc_frame *f)
     struct ipc_resolve_request r;
     struct ipc_deliver d;
     struct ipc_notice_request n;
+    struct ipc_charges c;
+    struct ipc_account_ask a;
     if (f->number == IPC_NUMBER_ipc_resolve_request && ipc_resolve_request_decode(f->body, &r) == 0)
         ask(p, r.tag);
     else if (f->number == IPC_NUMBER_ipc_deliver && ipc_deliver_decode(f->body, &d) == 0)
@@ -116,6 +163,10 @@ static void take_frame(struct other *p, const struct ipc_frame *f)
     else if (f->number == IPC_NUMBER_ipc_notice_request &&
              ipc_notice_request_decode(f->body, &n) == 0)
         ask(p, n.tag);
+    else if (f->number == IPC_NUMBER_ipc_charges && ipc_charges_decode(f->body, &c) == 0)
+        world.batch = c.batch;
+    else if (f->number == IPC_NUMBER_ipc_account_ask && ipc_account_ask_decode(f->body, &a) == 0)
+        tell_pool(a.account);
     else if (f->number == IPC_NUMBER_ipc_committed)
         world.committed = true;
     else if (f->number == IPC_NUMBER_ipc_refused)
@@ -144,6 +195,7 @@ static void turn(void)
     hear(&world.resolve);
     hear(&world.relay);
     hear(&world.bounce);
+    hear(&world.quota);
 }
 
 static void turns(void)
@@ -208,6 +260,9 @@ static void proper_notice(uint64_t tag)
 
 static void answer_all(void)
 {
+    if (world.batch)
+        charged(world.batch);
+    turns();
     while (world.resolve.count)
         proper_route(world.resolve.questions[--world.resolve.count]);
     while (world.relay.count)
@@ -290,6 +345,75 @@ static void send_raw(struct other *p, struct slice bytes)
     }
 }
 
+/* ---- what quota says ------------------------------------------------------------ */
+
+static void of_quota(struct slice bytes)
+{
+    static const uint16_t numbers[] = {IPC_NUMBER_ipc_charges_ready, IPC_NUMBER_ipc_charged,
+                                       IPC_NUMBER_ipc_charges_query, IPC_NUMBER_ipc_charges_release,
+                                       IPC_NUMBER_ipc_account_pool,  IPC_NUMBER_ipc_account_notice};
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    if (bytes.len == 0)
+        return;
+    uint16_t number = numbers[(uint8_t)bytes.ptr[0] % (sizeof numbers / sizeof *numbers)];
+    uint16_t flags = 0;
+    uint32_t len = (uint32_t)bytes.len - 1;
+    buf_add(&frame, &len, sizeof len);
+    buf_add(&frame, &number, sizeof number);
+    buf_add(&frame, &flags, sizeof flags);
+    buf_adds(&frame, slice_from(bytes, 1));
+    send_frame(&world.quota, &frame);
+    turns();
+}
+
+/* Flags (4 bytes), then the recipient up to a line end, then the content. */
+static void letter(struct slice bytes)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    struct id id = id_new();
+    uint32_t flags = 0;
+    for (int i = 0; i < 4 && bytes.len; i++, bytes = slice_from(bytes, 1))
+        flags = flags << 8 | (uint8_t)bytes.ptr[0];
+    struct slice recipient = slice_cut(&bytes, '\n');
+    ipc_account_notice_encode(&frame, &(struct ipc_account_notice){
+                                          .tag = 1,
+                                          .id = flags >> 31 ? slice_str(world.id) : id_slice(&id),
+                                          .recipient = recipient,
+                                          .flags = flags,
+                                          .content = bytes});
+    send_frame(&world.quota, &frame);
+    turns();
+}
+
+static void about_it(bool question)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX), ids = BUF_INIT(1024);
+    ipc_charge_id_add(&ids, &(struct ipc_charge_id){.id = slice_str(world.id)});
+    if (question)
+        ipc_charges_query_encode(&frame,
+                                 &(struct ipc_charges_query){.tag = 7, .ids = buf_slice(&ids)});
+    else
+        ipc_charges_release_encode(&frame,
+                                   &(struct ipc_charges_release){.id = slice_str(world.id)});
+    buf_free(&ids);
+    send_frame(&world.quota, &frame);
+    turns();
+}
+
+static void say_quota(enum kind kind, struct slice bytes)
+{
+    uint32_t n = bytes.len ? (uint8_t)bytes.ptr[0] : 0;
+    if (kind == OF_QUOTA)
+        of_quota(bytes);
+    else if (kind == LETTER)
+        letter(bytes);
+    else if (kind == ABOUT_IT)
+        about_it(n & 1);
+    else
+        charged(world.batch - n + 1);
+    turns();
+}
+
 /* ---- one input ------------------------------------------------------------------- */
 
 static void reconnect(void)
@@ -307,6 +431,10 @@ static void reconnect(void)
         close(world.relay.fd);
         attach_relay();
     }
+    if (world.quota.closed) {
+        close(world.quota.fd);
+        attach_quota();
+    }
     turns();
 }
 
@@ -320,6 +448,10 @@ static void play(struct slice input)
         input = slice_from(input, 3 + bytes.len);
         if (kind == PROPER)
             answer_all();
+        else if (kind == RAW_QUOTA)
+            send_raw(&world.quota, bytes);
+        else if (kind > RAW_QUOTA)
+            say_quota(kind, bytes);
         else if (kind < RAW_ROUTE)
             answer_with(kind, peers[kind], bytes);
         else
@@ -338,13 +470,19 @@ static void commit(void)
         ipc_rcpt_add(&list, &(struct ipc_rcpt){
                                 .address = slice_str(addresses[i]),
                                 .notify = world.options & 8 ? NOTIFY_SUCCESS | NOTIFY_FAILURE : 0});
-    ipc_commit_encode(&frame, &(struct ipc_commit){.tag = 1,
-                                                   .id = id_slice(&id),
-                                                   .arrival = clock_wall(),
-                                                   .sender = SLICE("s@src.test"),
-                                                   .recipient_count = RECIPIENTS,
-                                                   .recipients = buf_slice(&list),
-                                                   .body = SLICE("Subject: x\r\n\r\nbody\r\n")});
+    ipc_commit_encode(
+        &frame,
+        &(struct ipc_commit){.tag = 1,
+                             .id = id_slice(&id),
+                             .arrival = clock_wall(),
+                             .account = world.options & OF_ACCOUNT ? SLICE("acme/web") : SLICE(""),
+                             .flags = world.options & HELD_FOR_RATE && world.options & OF_ACCOUNT
+                                          ? MESSAGE_HOLD_RATE
+                                          : 0,
+                             .sender = SLICE("s@src.test"),
+                             .recipient_count = RECIPIENTS,
+                             .recipients = buf_slice(&list),
+                             .body = SLICE("Subject: x\r\n\r\nbody\r\n")});
     world.committed = false;
     send_frame(&world.smtpd, &frame);
     buf_free(&list);
@@ -356,6 +494,7 @@ static void commit(void)
 /* Time passes, every question gets its proper answer. */
 static void end_everything(void)
 {
+    about_it(false); /* its turn has come */
     for (int hour = 0; hour < HOURS_MAX && world.q.messages.count; hour++) {
         relay_ready(); /* the input may have said that it drains */
         answer_all();
@@ -380,7 +519,8 @@ static void start(void)
     world.base = event_base_new();
     world.service.base = world.base;
     world.service.event_log = -1;
-    world.service.config = config_parse(SLICE("myhostname = relay.test\nqueue_directory = /tmp\n"),
+    world.service.config = config_parse(SLICE("myhostname = relay.test\nqueue_directory = /tmp\n"
+                                              "accounts_enable = yes\n"),
                                         "main.cf", "/tmp", &e);
     if (!world.service.config)
         panic("%s", e.text);
@@ -391,6 +531,7 @@ static void start(void)
     attach(&world.resolve, give_resolve);
     attach(&world.bounce, give_bounce);
     attach_relay();
+    attach_quota();
     turns();
 }
 
