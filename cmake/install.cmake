@@ -23,6 +23,7 @@ foreach(file main.cf master.cf providers.conf sources.conf)
 endforeach()
 install(FILES etc/plans.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES etc/postern.logrotate DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+install(PROGRAMS etc/certbot-deploy-hook DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES etc/fail2ban/postern.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/fail2ban)
 install(FILES README.md INSTALL doc/operators-guide.md doc/ARCHITECTURE.md doc/control-protocol.md
   doc/spool-crash-argument.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

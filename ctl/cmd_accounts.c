@@ -303,16 +303,16 @@ struct output {
 
 struct columns {
     const char *request;
-    const char *members[7];
-    const char *titles[8];
+    const char *members[9];
+    const char *titles[10];
 };
 static const struct columns lists[] = {
     {"account.list",
      {"account", "status", "plan", "parent", "reference"},
      {"ACCOUNT", "STATUS", "PLAN", "PARENT", "REFERENCE", NULL}},
     {"user.list",
-     {"login", "account", "status", "hash_kind", "class"},
-     {"USER", "ACCOUNT", "STATUS", "HASH", "CLASS", NULL}},
+     {"login", "account", "status", "hash_kind", "scram", "class"},
+     {"USER", "ACCOUNT", "STATUS", "HASH", "SCRAM", "CLASS", NULL}},
     {"certificate.list",
      {"fingerprint", "login", "account", "added", "note"},
      {"FINGERPRINT", "USER", "ACCOUNT", "ADDED", "NOTE", NULL}},
@@ -321,8 +321,8 @@ static const struct columns lists[] = {
      {"plan", "period", "messages", "bytes", "at_limit", "user_rate", "account_rate"},
      {"PLAN", "PERIOD", ">MESSAGES", ">BYTES", "AT LIMIT", "USER RATE", "ACCOUNT RATE", NULL}},
     {"grant.list",
-     {"account", "grant", "amount", "used", "unit", "until", "note"},
-     {"ACCOUNT", "GRANT", ">AMOUNT", ">USED", "UNIT", "UNTIL", "NOTE", NULL}},
+     {"account", "grant", "amount", "used", "unit", "from", "until", "bought", "note"},
+     {"ACCOUNT", "GRANT", ">AMOUNT", ">USED", "UNIT", "FROM", "UNTIL", "BOUGHT", "NOTE", NULL}},
     {"audit.list", {"time", "uid", "what", "request"}, {"TIME", ">UID", "WHAT", "REQUEST", NULL}},
 };
 
@@ -345,22 +345,50 @@ static bool is_time(const char *name)
     return false;
 }
 
+/* Kinds of hashes by their names. */
+static const char *word_for(const char *name, const char *text)
+{
+    static const char *const kinds[][2] = {
+        {"$y$", "yescrypt"}, {"$gy$", "gost-yescrypt"}, {"$2a$", "bcrypt"},
+        {"$2b$", "bcrypt"},  {"$2x$", "bcrypt"},        {"$2y$", "bcrypt"},
+        {"$5$", "SHA-256"},  {"$6$", "SHA-512"},        {"$7$", "scrypt"}};
+    for (size_t i = 0; strcmp(name, "hash_kind") == 0 && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(kinds[i][0], text) == 0)
+            return kinds[i][1];
+    return text;
+}
+
+/* Members that count bytes. */
+static bool is_volume(const json_t *result, const char *name)
+{
+    const char *unit = json_string_value(json_object_get(result, "unit"));
+    size_t len = strlen(name);
+    if (strcmp(name, "amount") == 0 || strcmp(name, "used") == 0)
+        return unit && strcmp(unit, "bytes") == 0;
+    return strcmp(name, "bytes") == 0 || strcmp(name, "byte_minimum") == 0 ||
+           strcmp(name, "size") == 0 || (len > 6 && strcmp(name + len - 6, "_bytes") == 0);
+}
+
 static void cell(char out[200], const json_t *result, const char *name)
 {
     const json_t *value = json_object_get(result, name);
     out[0] = '\0';
     if (json_is_string(value))
-        snprintf(out, 200, "%s", json_string_value(value));
+        snprintf(out, 200, "%s", word_for(name, json_string_value(value)));
+    else if (json_is_boolean(value))
+        snprintf(out, 200, "%s", json_is_true(value) ? "yes" : "no");
     else if (json_is_integer(value) && is_time(name) && json_integer_value(value))
         print_time(out, 200, (double)json_integer_value(value));
+    else if (json_is_integer(value) && is_volume(result, name))
+        print_volume(out, 200, (double)json_integer_value(value));
     else if (json_is_integer(value))
         snprintf(out, 200, "%lld", (long long)json_integer_value(value));
 }
 
 static void add_row(struct output *o, const struct columns *c, const json_t *result)
 {
-    char texts[7][200];
-    const char *cells[8] = {NULL};
+    char texts[9][200];
+    const char *cells[10] = {NULL};
     if (!o->table)
         o->table = table_new(o->ctl, c->titles);
     for (size_t i = 0; c->titles[i]; i++) {
@@ -370,7 +398,15 @@ static void add_row(struct output *o, const struct columns *c, const json_t *res
     table_row(o->table, cells);
 }
 
-/* Times as people read them. */
+/* "9660 (9.7 KB)" */
+static void print_with_volume(char *out, size_t size, json_int_t bytes)
+{
+    char volume[40];
+    print_volume(volume, sizeof volume, (double)bytes);
+    snprintf(out, size, "%lld (%s)", (long long)bytes, volume);
+}
+
+/* Times and sizes as people read them; what is not limited says so. */
 static void show(struct ctl *ctl, json_t *result)
 {
     const char *name;
@@ -379,9 +415,23 @@ static void show(struct ctl *ctl, json_t *result)
     char text[200];
     json_object_foreach_safe(result, safe, name, value)
     {
-        if (!json_is_integer(value) || !is_time(name) || json_integer_value(value) == 0)
+        json_int_t n = json_integer_value(value);
+        if (strcmp(name, "hash_kind") == 0)
+            cell(text, result, name);
+        else if (!json_is_integer(value))
             continue;
-        print_time(text, sizeof text, (double)json_integer_value(value));
+        else if (is_time(name) && n == 0)
+            snprintf(text, sizeof text, "-");
+        else if (is_time(name))
+            print_time(text, sizeof text, (double)n);
+        else if (n == 0 && (strcmp(name, "limit") == 0 || strcmp(name, "limit_bytes") == 0))
+            snprintf(text, sizeof text, "none");
+        else if (strcmp(name, "percent") == 0)
+            snprintf(text, sizeof text, "%lld%%", (long long)n);
+        else if (is_volume(result, name) && n >= 1000)
+            print_with_volume(text, sizeof text, n);
+        else
+            continue;
         json_object_set_new(result, name, json_string(text));
     }
     print_json(ctl, result, 0);

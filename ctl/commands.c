@@ -154,7 +154,8 @@ const struct ctl_command ctl_commands[] = {
                      "  postern account set acme --ends ''\n"},
     {"account", "suspend", cmd_accounts, "NAME [--json]",
      "Takes no more mail of an account and those below it",
-     "Logins fail and MAIL is refused at once. Mail in the queue is still delivered.\n\n"
+     "Logins fail and MAIL is refused at once, in open sessions, too. Mail in the queue is\n"
+     "still delivered.\n\n"
      "Example:\n"
      "  postern account suspend acme && postern queue hold --sender @acme.example\n"},
     {"account", "resume", cmd_accounts, "NAME [--json]", "Takes mail of an account again",
@@ -222,7 +223,7 @@ const struct ctl_command ctl_commands[] = {
      "  postern user add web@acme.example acme\n"
      "  openssl rand -base64 18 | tee password | postern user add web@acme.example acme\n"},
     {"user", "password", cmd_accounts, "LOGIN [--hash] [--json]", "Sets a user's password",
-     "As for 'user add'. Sessions that have logged in go on.\n\n"
+     "As for 'user add'. Sessions that the user has open have to log in again.\n\n"
      "Example:\n"
      "  postern user password web@acme.example\n"},
     {"user", "set", cmd_accounts, "LOGIN [--class CLASS] [--class-most CLASS] [--json]",
@@ -234,6 +235,7 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern user set newsletter@acme.example --class bulk\n"},
     {"user", "suspend", cmd_accounts, "LOGIN [--json]", "Takes no more mail of one user",
+     "Logins fail and MAIL is refused at once, in open sessions, too.\n\n"
      "Example:\n"
      "  postern user suspend web@acme.example\n"},
     {"user", "resume", cmd_accounts, "LOGIN [--json]", "Takes mail of a user again",
@@ -296,8 +298,10 @@ const struct ctl_command ctl_commands[] = {
      "AMOUNT is a number of messages, or a size such as 5GB. It is used when the plan's\n"
      "volume is used up, those first that end first.\n"
      "  --from DATE    it holds from then on; default: now\n"
-     "  --until DATE   until then; default: the end of the year\n"
-     "  --bought       what is left of it may be credited, as the plan says\n\n"
+     "  --until DATE   until then; default: the end of the year, with --bought where the plan\n"
+     "                 credits what is left the end of the running period\n"
+     "  --bought       what is left of it may be credited, as the plan says\n"
+     "Prints the grant's number.\n\n"
      "Example:\n"
      "  postern grant add acme 5GB --bought --until 2026-12-01\n"},
     {"grant", "list", cmd_accounts, "[ACCOUNT] [--json]", "Lists grants and what is used of them",
@@ -306,9 +310,25 @@ const struct ctl_command ctl_commands[] = {
     {"grant", "delete", cmd_accounts, "ACCOUNT GRANT [--json]", "Takes a grant away",
      "Example:\n"
      "  postern grant delete acme 1795305600000000\n"},
+    {"usage", "list", cmd_usage_list, "[--least PERCENT] [--json]",
+     "Lists what all accounts have used of their plans, the fullest first",
+     "MESSAGES and VOLUME of the running period, OF what plan and grants give; RESET is its\n"
+     "end. NOTE: over its plan, or stopped by the spike guard.\n"
+     "  --least N   accounts that have used at least N percent\n\n"
+     "Examples:\n"
+     "  postern usage list --least 80\n"
+     "  postern usage list --json | jq -r 'select(.spike) | .owner'\n"},
     {"usage", "show", cmd_accounts, "ACCOUNT [USER] [--json]",
      "Shows what is used in the running period",
-     "messages and bytes are what was reserved or delivered; refunded is what bounced.\n\n"
+     "messages, bytes      reserved or delivered: what counts for the plan\n"
+     "delivered, refunded  what arrived; what bounced or was deleted, and does not count\n"
+     "granted              of messages: taken from grants\n"
+     "reserved             being received just now\n"
+     "limit, grants_left   what the plan gives; what grants still give\n"
+     "percent              used of plan and grants; the larger of messages and bytes\n"
+     "overage              beyond both, and how many blocks are charged for it\n"
+     "hour, usual_hour, hour_limit   this hour's messages; what the spike guard compares\n"
+     "                     them with, and from when on it acts (spike_since, spike_until)\n\n"
      "Example:\n"
      "  postern usage show acme\n"},
     {"usage", "report", cmd_usage_report, "[ACCOUNT] [--month YYYY-MM] [--errors] [--json]",

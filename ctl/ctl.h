@@ -119,6 +119,8 @@ void print_age(char *out, size_t size, double seconds);
 void print_size(char *out, size_t size, double bytes);
 /* The same in a sentence: "512 bytes", "4.0K" */
 void print_amount(char *out, size_t size, double bytes);
+/* As plans count: "512 bytes", "9.7 KB", "500.0 MB", by powers of 1,000. */
+void print_volume(char *out, size_t size, double bytes);
 /* "s", unless there is one. */
 const char *plural(long long n);
 const char *colour(const struct ctl *ctl, const char *sequence);
@@ -215,6 +217,7 @@ int cmd_site_show(struct ctl *ctl, const struct ctl_command *self, int argc, cha
 int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_usage_report(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
+int cmd_usage_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 int cmd_help(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv);
 
 #endif

@@ -92,6 +92,15 @@ void print_amount(char *out, size_t size, double bytes)
         snprintf(out + n, size - n, bytes == 1 ? " byte" : " bytes");
 }
 
+void print_volume(char *out, size_t size, double bytes)
+{
+    static const char *const units[] = {"bytes", "KB", "MB", "GB", "TB", "PB"};
+    size_t u = 0;
+    for (; bytes >= 999.95 && u + 1 < sizeof units / sizeof units[0]; u++)
+        bytes /= 1000;
+    snprintf(out, size, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
+}
+
 const char *plural(long long n)
 {
     return n == 1 ? "" : "s";

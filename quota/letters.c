@@ -169,25 +169,47 @@ static void write_letter(struct quota *q, const struct account *a, const char *s
     letter_write(q, a, subject, text, "", SLICE(""));
 }
 
+static unsigned long long ull(uint64_t n)
+{
+    return n;
+}
+
+/* What was taken from grants, and what they still have, in each unit that they give. */
+static void add_grants(struct buf *out, const struct account *a, const struct plan_usage *u)
+{
+    int64_t now = quota_now();
+    uint64_t left = plan_granted_left(a->grants, a->grant_count, GRANT_MESSAGES, now);
+    uint64_t left_bytes = plan_granted_left(a->grants, a->grant_count, GRANT_BYTES, now);
+    if (u->granted.messages || left)
+        (void)buf_printf(out, "Grants:    %llu messages used, %llu left\n",
+                         ull(u->granted.messages), ull(left));
+    if (u->granted.bytes || left_bytes)
+        (void)buf_printf(out, "Grants:    %.1f MB used, %.1f MB left\n",
+                         (double)u->granted.bytes / 1e6, (double)left_bytes / 1e6);
+}
+
 void letter_figures(struct buf *out, const struct account *a, const struct plan_usage *u)
 {
     struct volume over = plan_overage(a->plan, u);
-    (void)buf_printf(out, "\nPlan:      %s\n", a->plan->name);
+    (void)buf_printf(out, "\nPlan:      %s\nSince:     ", a->plan->name);
+    plan_print_time(out, a->plan, u->period.start);
     if (a->plan->messages)
-        (void)buf_printf(out, "Messages:  %llu of %llu\n", (unsigned long long)u->charged.messages,
-                         (unsigned long long)a->plan->messages);
+        (void)buf_printf(out, "\nMessages:  %llu of %llu\n", ull(u->charged.messages),
+                         ull(a->plan->messages));
     else
-        (void)buf_printf(out, "Messages:  %llu\n", (unsigned long long)u->charged.messages);
+        (void)buf_printf(out, "\nMessages:  %llu\n", ull(u->charged.messages));
+    (void)buf_printf(out, "Volume:    %.1f", (double)u->charged.bytes / 1e6);
     if (a->plan->bytes)
-        (void)buf_printf(out, "Volume:    %.1f of %.1f MB\n", (double)u->charged.bytes / 1e6,
-                         (double)a->plan->bytes / 1e6);
-    if (u->granted.messages || u->granted.bytes)
-        (void)buf_printf(out, "Of grants: %llu messages, %.1f MB\n",
-                         (unsigned long long)u->granted.messages, (double)u->granted.bytes / 1e6);
-    if (over.messages || over.bytes)
-        (void)buf_printf(out, "Over plan: %llu messages, %.1f MB; blocks of overage: %llu\n",
-                         (unsigned long long)over.messages, (double)over.bytes / 1e6,
-                         (unsigned long long)plan_overage_blocks(a->plan, u));
+        (void)buf_printf(out, " of %.1f", (double)a->plan->bytes / 1e6);
+    buf_addstr(out, " MB\n");
+    add_grants(out, a, u);
+    if (over.messages)
+        (void)buf_printf(out, "Over plan: %llu messages\n", ull(over.messages));
+    if (over.bytes)
+        (void)buf_printf(out, "Over plan: %.1f MB\n", (double)over.bytes / 1e6);
+    if (a->plan->overage_block && (over.messages || over.bytes))
+        (void)buf_printf(out, "Charged:   %llu blocks of overage\n",
+                         ull(plan_overage_blocks(a->plan, u)));
     buf_addstr(out, "Reset:     ");
     if (u->period.end == INT64_MAX)
         buf_addstr(out, "never");
@@ -209,17 +231,29 @@ static void usage_letter(struct quota *q, const struct account *a, const struct 
 
 /* ---- occasions ------------------------------------------------------------------------ */
 
+/* What follows when all is used, and what follows from it now. */
+static const char *words_of_limit(const struct plan *p, bool reached)
+{
+    static const char *const words[][2] = {
+        [AT_LIMIT_BLOCK] = {"When all of it is used mail is refused until the reset; then it is\n"
+                            "taken again by itself.",
+                            "From now on mail is refused until the reset; then it is taken again\n"
+                            "by itself. Ask your provider if you need more before that."},
+        [AT_LIMIT_ALLOW] = {"When all of it is used mail is still taken.", "Mail is still taken."},
+        [AT_LIMIT_SURCHARGE] =
+            {"When all of it is used mail is still taken; what is over is charged\n"
+             "extra.",
+             "Mail is still taken; what is over is charged extra."},
+    };
+    return words[p->at_limit][reached];
+}
+
 static void alert(struct quota *q, struct account *a, struct party *p, unsigned percent)
 {
-    static const char *const words[] = {
-        [AT_LIMIT_BLOCK] = "At 100% mail is refused until the reset; then it is taken again.",
-        [AT_LIMIT_ALLOW] = "At 100% mail is still taken.",
-        [AT_LIMIT_SURCHARGE] = "At 100% mail is still taken, and what is over is charged extra.",
-    };
     char subject[128], sentence[256];
     snprintf(subject, sizeof subject, "%u%% of the volume of account %s is used", percent, a->name);
     snprintf(sentence, sizeof sentence, "%u%% of the volume of this period is used.\n%s", percent,
-             words[a->plan->at_limit]);
+             words_of_limit(a->plan, percent >= 100));
     usage_letter(q, a, p, subject, sentence);
 }
 
@@ -250,35 +284,44 @@ void letters_after_charge(struct quota *q, struct account *a, struct party *p)
         alert(q, a, p, plan->alert_percents[latest]);
     } else if (report) {
         snprintf(subject, sizeof subject, "Usage report of account %s: %u%%", a->name, percent);
-        usage_letter(q, a, p, subject, "This is a regular report.");
+        usage_letter(q, a, p, subject,
+                     "This is the regular report of what is used in this period.");
     }
     if (begun) {
         snprintf(subject, sizeof subject, "Account %s is over its plan", a->name);
         usage_letter(q, a, p, subject,
-                     "The plan's volume and all grants are used up; mail is still taken.");
+                     "The plan's volume and all grants are used up. Mail is still taken.");
     }
 }
 
 void letters_spike(struct quota *q, struct account *a, const struct party *p, bool held)
 {
-    char subject[128], sentence[640];
-    unsigned long long limit = spike_limit(&p->tally, a->plan);
+    char subject[128];
+    struct buf text = BUF_INIT(TEXT_MAX);
+    uint64_t usual = p->tally.usual / 1000;
+    int64_t now = quota_now();
     snprintf(subject, sizeof subject, "Unusual volume of account %s", a->name);
-    int n = snprintf(sentence, sizeof sentence,
-                     "The account sends far more than usual: %llu messages in this hour, where\n"
-                     "about %llu are usual. ",
-                     (unsigned long long)(p->tally.hour_count + p->pending.messages),
-                     (unsigned long long)(p->tally.usual / 1000));
-    if (held)
-        n += snprintf(sentence + n, sizeof sentence - (size_t)n,
-                      "Its mail is taken and held back until your provider has looked at it.\n");
+    (void)buf_printf(&text,
+                     "Account %s at %s\n\nThe account sends far more than usual: %llu messages "
+                     "since\n",
+                     a->name, q->s->config->myhostname,
+                     ull(p->tally.hour_count + p->pending.messages));
+    plan_print_time(&text, a->plan, now - now % HOUR);
+    if (usual)
+        (void)buf_printf(&text, ", where about %llu in an hour are usual.\n", ull(usual));
     else
-        n += snprintf(sentence + n, sizeof sentence - (size_t)n,
-                      "No more than %llu messages an hour are taken of it.\n", limit);
-    snprintf(sentence + n, sizeof sentence - (size_t)n,
-             "If it is not yours, a password may have been stolen: change it and tell your\n"
-             "provider. If it is yours, tell your provider, too, who can let it go.");
-    usage_letter(q, a, p, subject, sentence);
+        buf_addstr(&text, "; it has hardly sent anything before.\n");
+    if (held)
+        buf_addstr(&text,
+                   "All its mail is taken, and held back until your provider has looked at it.\n");
+    else
+        (void)buf_printf(&text, "No more than %llu messages an hour are taken of it.\n",
+                         ull(spike_limit(&p->tally, a->plan)));
+    buf_addstr(&text,
+               "\nIf it is not yours, a password may have been stolen: change it, and tell your\n"
+               "provider. If it is yours, tell your provider, too, who can let it go.\n");
+    write_letter(q, a, subject, buf_slice(&text));
+    buf_free(&text);
 }
 
 /* ---- ends of plans ------------------------------------------------------------------------ */

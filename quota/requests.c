@@ -34,6 +34,7 @@ static const struct {
     {"grant.list", grant_list},
     {"grant.delete", grant_delete},
     {"usage.show", usage_show},
+    {"usage.list", usage_list},
     {"usage.report", usage_report},
     {"usage.failures", usage_failures},
     {"export", transfer_export},

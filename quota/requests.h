@@ -62,7 +62,7 @@ control_serve user_certificate_add, user_certificate_delete, user_certificate_li
 control_serve domain_add, domain_delete, domain_list;
 control_serve plan_list, plan_show;
 control_serve grant_add, grant_list, grant_delete;
-control_serve usage_show, usage_report, usage_failures;
+control_serve usage_show, usage_list, usage_report, usage_failures;
 control_serve transfer_export, transfer_import, audit_list, accounts_status, accounts_snapshot;
 
 #endif

@@ -37,6 +37,11 @@ static bool take_times(struct client *c, json_t *fields)
             continue;
         if (!request_time(c, names[i], p ? p : &plan_unlimited, &t))
             return false;
+        if (i == 1 && t && t <= quota_now()) {
+            control_fail(c, "ends: that is over already; 'postern account suspend' stops an "
+                            "account at once.");
+            return false;
+        }
         json_object_set_new(fields, names[i], json_integer((json_int_t)t));
         if (i == 1) /* the warnings are about the new end */
             json_object_set_new(fields, "warned", json_integer(0));

@@ -232,7 +232,48 @@ static json_t *show_usage(const char *owner, const struct plan_usage *u)
     return j;
 }
 
-/* The running period of an account with what its plan says, then of its users. */
+static void set_spike(json_t *j, const struct party *p, const struct plan *plan)
+{
+    bool acts = p->tally.spike_until > quota_now();
+    set_number(j, "hour", p->tally.hour_count);
+    set_number(j, "usual_hour", p->tally.usual / 1000);
+    json_object_set_new(j, "spike", json_boolean(acts));
+    if (spike_limit(&p->tally, plan) != UINT64_MAX)
+        set_number(j, "hour_limit", spike_limit(&p->tally, plan));
+    if (acts) {
+        json_object_set_new(j, "spike_since", json_integer(p->tally.spike_since));
+        json_object_set_new(j, "spike_until", json_integer(p->tally.spike_until));
+    }
+}
+
+/* An account's running period beside what its plan and grants give it. */
+static json_t *show_account_usage(struct account *a, const struct party *p)
+{
+    struct volume over = plan_overage(a->plan, &p->usage);
+    struct buf reset = BUF_INIT(200);
+    int64_t now = quota_now();
+    json_t *j = show_usage(p->owner, &p->usage);
+    json_object_set_new(j, "plan", json_string(a->plan->name));
+    set_number(j, "reserved", p->pending.messages);
+    set_number(j, "percent", plan_percent(a->plan, &p->usage, a->grants, a->grant_count, now));
+    set_number(j, "limit", a->plan->messages);
+    set_number(j, "limit_bytes", a->plan->bytes);
+    set_number(j, "grants_left", plan_granted_left(a->grants, a->grant_count, GRANT_MESSAGES, now));
+    set_number(j, "grants_left_bytes",
+               plan_granted_left(a->grants, a->grant_count, GRANT_BYTES, now));
+    set_number(j, "overage", over.messages);
+    set_number(j, "overage_bytes", over.bytes);
+    set_number(j, "overage_blocks", plan_overage_blocks(a->plan, &p->usage));
+    if (p->usage.period.end != INT64_MAX) {
+        plan_print_time(&reset, a->plan, p->usage.period.end);
+        json_object_set_new(j, "reset", json_stringn(reset.data, reset.len));
+    }
+    buf_free(&reset);
+    set_spike(j, p, a->plan);
+    return j;
+}
+
+/* The running period of an account with what its plan says, or of one of its users. */
 void usage_show(struct client *c)
 {
     struct quota *q = control_quota(c);
@@ -254,36 +295,72 @@ void usage_show(struct client *c)
     }
     rates_roll(&p->tally, a->plan, *user ? a->plan->user_rates : a->plan->account_rates,
                quota_now());
-    json_t *j = show_usage(p->owner, &p->usage);
-    json_object_set_new(j, "plan", json_string(a->plan->name));
-    set_number(j, "reserved", p->pending.messages);
-    if (!*user) {
-        struct volume over = plan_overage(a->plan, &p->usage);
-        struct buf reset = BUF_INIT(200);
-        set_number(j, "percent",
-                   plan_percent(a->plan, &p->usage, a->grants, a->grant_count, quota_now()));
-        set_number(j, "limit", a->plan->messages);
-        set_number(j, "limit_bytes", a->plan->bytes);
-        set_number(j, "overage", over.messages);
-        set_number(j, "overage_bytes", over.bytes);
-        set_number(j, "overage_blocks", plan_overage_blocks(a->plan, &p->usage));
-        if (p->usage.period.end != INT64_MAX) {
-            plan_print_time(&reset, a->plan, p->usage.period.end);
-            json_object_set_new(j, "reset", json_stringn(reset.data, reset.len));
-        }
-        buf_free(&reset);
-        set_number(j, "hour", p->tally.hour_count);
-        set_number(j, "usual_hour", p->tally.usual / 1000);
-        json_object_set_new(j, "spike", json_boolean(p->tally.spike_until > quota_now()));
-        if (spike_limit(&p->tally, a->plan) != UINT64_MAX)
-            set_number(j, "hour_limit", spike_limit(&p->tally, a->plan));
-        if (p->tally.spike_until > quota_now()) {
-            json_object_set_new(j, "spike_since", json_integer(p->tally.spike_since));
-            json_object_set_new(j, "spike_until", json_integer(p->tally.spike_until));
-        }
+    json_t *j;
+    if (*user) {
+        j = show_usage(p->owner, &p->usage);
+        json_object_set_new(j, "plan", json_string(a->plan->name));
+        set_number(j, "reserved", p->pending.messages);
+    } else {
+        j = show_account_usage(a, p);
     }
     control_result(c, j);
     control_done(c, NULL);
+}
+
+/* ---- usage of all accounts ------------------------------------------------------------ */
+
+struct names_slice {
+    char names[CONTROL_SLICE][ACCOUNT_NAME_MAX + 1];
+    unsigned count;
+    struct key *next;
+    bool end;
+};
+
+static bool on_account_name(struct slice key, struct slice value, void *arg)
+{
+    struct names_slice *s = arg;
+    (void)value;
+    if (s->count == CONTROL_SLICE) {
+        s->next->len = 0;
+        key_add(s->next, key);
+        s->end = false;
+        return false;
+    }
+    snprintf(s->names[s->count++], sizeof s->names[0], "%.*s", SLICE_ARG(key));
+    return true;
+}
+
+/* First the names, then what is in memory of them: that may write while nothing is read. */
+static void list_usage(struct client *c)
+{
+    struct quota *q = control_quota(c);
+    struct names_slice *s = xcalloc(1, sizeof *s);
+    struct key from = *control_position(c);
+    struct err e;
+    s->next = control_position(c);
+    s->end = true;
+    if (kv_walk(q->kv, T_ACCOUNT, key_slice(&from), on_account_name, s, &e) < 0) {
+        control_fail(c, "%s", e.text);
+        free(s);
+        return;
+    }
+    for (unsigned i = 0; i < s->count; i++) {
+        struct account *a = account_find(q, slice_str(s->names[i]));
+        if (!a)
+            continue;
+        struct party *p = party_find(q, a, SLICE(""));
+        rates_roll(&p->tally, a->plan, a->plan->account_rates, quota_now());
+        control_result(c, show_account_usage(a, p));
+    }
+    if (s->end)
+        control_done(c, NULL);
+    free(s);
+    accounts_trim(q);
+}
+
+void usage_list(struct client *c)
+{
+    control_continue(c, list_usage);
 }
 
 /* ---- reports: all periods of an account and its users ------------------------------------------

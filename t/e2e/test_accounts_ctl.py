@@ -1,6 +1,7 @@
 """postern account, user, domain, plan, grant, usage on a whole Postern."""
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -42,8 +43,8 @@ def test_commands(relay):
     shown = json.loads(p.ctl("account", "show", "acme", "--json"))
     assert shown["users"] == ["old@acme.test", "web@acme.test"] and shown["plan"] == "small"
     assert "small" in p.ctl("account", "show", "acme")
-    assert "$2a$" in p.ctl("user", "list", "acme") and "web@acme.test" in p.ctl("user", "list")
-    assert "acme.test" in p.ctl("domain", "list") and "5000000000" in p.ctl("grant", "list")
+    assert "bcrypt" in p.ctl("user", "list", "acme") and "web@acme.test" in p.ctl("user", "list")
+    assert "acme.test" in p.ctl("domain", "list") and "5.0 GB" in p.ctl("grant", "list")
     assert "small" in p.ctl("plan", "list") and "block" in p.ctl("plan", "show", "small")
     usage = json.loads(p.ctl("usage", "show", "acme", "--json"))
     assert usage["limit"] == 100 and usage["messages"] == 0
@@ -154,6 +155,10 @@ def test_mistakes_are_told_plainly(relay):
             (("domain", "list", "nobody"), 5, "There is no account nobody"),
             (("grant", "list", "nobody"), 5, "There is no account nobody"),
             (("usage", "show", "acme", "nobody"), 5, "There is no user nobody in account acme"),
+            (("account", "set", "acme", "--ends", "2020-01-01"), 1, "that is over already"),
+            (("usage", "report", "nobody"), 5, "there is no usage of an account nobody"),
+            (("usage", "list", "acme"), 2, "'postern usage show' is about one account"),
+            (("usage", "list", "--least", "x"), 2, "give a share in percent"),
             (("account", "import", "/nowhere"), 1, "/nowhere: cannot be read: No such file")]:
         done = p.ctl(*args, check=False)
         assert (done.returncode, words in done.stderr) == (status, True), (args, done.stderr)
@@ -161,6 +166,59 @@ def test_mistakes_are_told_plainly(relay):
     assert done.returncode == 1 and "(record 1 is line 1; nothing was imported)" in done.stderr
     assert "account snapshot" in p.ctl("account", "--help")
     assert "refused" not in p.ctl("account", "show", "acme")
-    p.ctl("account", "set", "acme", "--ends", "2020-01-01")
+    # an import may say what a typing error must not
+    typed(p, '{"type":"account","account":"acme","plan":"small","ends":1577836800}\n',
+          "account", "import", "-")
     assert json.loads(p.ctl("account", "show", "acme", "--json"))["refused"] == \
         "the account's plan has ended"
+
+
+def test_usage_of_all_accounts_with_the_fullest_first(tmp_path):
+    """As an operator looks for who will call next, and as a program reads it."""
+    (tmp_path / "plans.conf").write_text(PLANS + "plan volume { bytes = 500MB\n }\nplan free { }\n",
+                                         encoding="utf-8")
+    with Postern(tmp_path, accounts_enable="yes", plans_file="plans.conf", accounts_minfree="0",
+                 scram_iterations="4096") as p:
+        wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        p.wait_log("plans read from")
+        assert p.ctl("usage", "list") == ""
+        for name, plan in (("a-idle", "small"), ("b-free", "free"), ("c-full", "small"),
+                           ("d-volume", "volume"), ("e-granted", "small")):
+            p.ctl("account", "add", name, "--plan", plan)
+        p.ctl("grant", "add", "e-granted", "300")
+        running = json.loads(p.ctl("usage", "show", "c-full", "--json"))
+        records = [{"type": "usage", "owner": owner, "start": running["start"],
+                    "end": running["end"], "counts": [n, size, n, size, 0, 0, 0, 0]}
+                   for owner, n, size in (("c-full", 97, 9700), ("d-volume", 40, 400_000_000),
+                                          ("e-granted", 100, 5000), ("b-free", 7, 700))]
+        typed(p, "".join(json.dumps(r) + "\n" for r in records), "account", "import", "-")
+        rows = [l.split("\t") for l in p.ctl("usage", "list").splitlines()]
+        assert rows[0][:7] == ["ACCOUNT", "PLAN", "USED", "MESSAGES", "OF", "VOLUME", "OF"]
+        assert [r[:7] for r in rows[1:]] == [
+            ["c-full", "small", "97%", "97", "100", "9.7 KB", "-"],
+            ["d-volume", "volume", "80%", "40", "-", "400.0 MB", "500.0 MB"],
+            ["e-granted", "small", "25%", "100", "400", "5.0 KB", "-"],
+            ["b-free", "free", "-", "7", "-", "700 bytes", "-"],
+            ["a-idle", "small", "0%", "0", "100", "0 bytes", "-"]]
+        assert all(r[7].endswith("00:00 UTC") for r in rows[1:])
+        least = p.ctl("usage", "list", "--least", "80", "--json").splitlines()
+        assert [json.loads(l)["owner"] for l in least] == ["c-full", "d-volume"]
+        # the same as of one account
+        assert json.loads(least[0]) == json.loads(p.ctl("usage", "show", "c-full", "--json"))
+        shown = p.ctl("usage", "show", "d-volume")
+        for line in ("percent: +80%", "limit: +none", r"limit_bytes: +500000000 \(500.0 MB\)"):
+            assert re.search(f"^{line}$", shown, re.M), shown
+        # a report without lines is a table, too
+        report = p.ctl("usage", "report", "--month", "1999-01")
+        assert report.startswith("owner,start,end,") and len(report.splitlines()) == 1
+        p.ctl("account", "set", "c-full", "--ends", "2099-01-01")
+        p.ctl("account", "set", "c-full", "--ends", "")
+        assert re.search("^ends: +-$", p.ctl("account", "show", "c-full"), re.M)
+
+
+def test_usage_list_of_more_accounts_than_one_turn_has(relay):
+    text = "".join(json.dumps({"type": "account", "account": f"a{i}", "plan": "small"}) + "\n"
+                   for i in range(1203))
+    typed(relay, text, "account", "import", "-")
+    owners = [json.loads(l)["owner"] for l in relay.ctl("usage", "list", "--json").splitlines()]
+    assert sorted(owners) == sorted(f"a{i}" for i in range(1203))

@@ -155,7 +155,7 @@ def scram_plus(c, binding, data, mechanism="SCRAM-SHA-256-PLUS", password="secre
 # ---- every port and mechanism ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"])
 @pytest.mark.parametrize("port", ["port", "submission", "submissions", "alternate"])
 def test_every_port_and_mechanism(shop, sink, port, mechanism):
     recipient = f"{port}-{mechanism}@dst.test".lower()
@@ -165,6 +165,9 @@ def test_every_port_and_mechanism(shop, sink, port, mechanism):
         c.user, c.password = "web@acme.test", "secret"
         if mechanism == "SCRAM-SHA-256":
             assert scram(c, c.user, c.password) == 235
+        elif mechanism == "SCRAM-SHA-256-PLUS":
+            assert scram_plus(c, "p=tls-server-end-point",
+                              hashlib.sha256(c.sock.getpeercert(True)).digest()) == 235
         else:
             method = c.auth_plain if mechanism == "PLAIN" else c.auth_login
             assert c.auth(mechanism, method, initial_response_ok=port != "alternate")[0] == 235
@@ -195,21 +198,23 @@ def test_channel_binding(shop):
     assert attempt("n", b"") == 535
 
 
-def test_channel_binding_of_gnu_sasl(shop):
-    """Another implementation, with tls-exporter (RFC 9266)."""
-    def attempt(password, *options):
+@pytest.mark.parametrize("port", ["port", "submission", "alternate"])
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"])
+def test_gnu_sasl_logs_in(shop, port, mechanism):
+    """Another implementation, whose channel binding is tls-exporter (RFC 9266)."""
+    def attempt(password):
         done = subprocess.run(
             ["gsasl", "--smtp", "--starttls", "--x509-ca-file=",  # whoever has signed it
-             "--connect", f"127.0.0.1:{shop.submission}", "--authentication-id=web@acme.test",
-             f"--password={password}", "--no-client-first", *options],
+             "--connect", f"127.0.0.1:{getattr(shop, port)}", "--mechanism", mechanism,
+             "--authentication-id=web@acme.test", f"--password={password}", "--no-client-first",
+             *(["--no-cb"] if mechanism == "SCRAM-SHA-256" else [])],
             input="", capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, done.stdout + done.stderr
-    for mechanism in ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"):
-        options = ["--mechanism", mechanism] + (["--no-cb"] if "PLUS" not in mechanism else [])
-        status, output = attempt("secret", *options)
-        assert "235 2.7.0" in output, (status, output)
-        status, output = attempt("wrong", *options)
-        assert "235 2.7.0" not in output and "535" in output, (status, output)
+        return done.stdout + done.stderr
+    said = attempt("secret")
+    assert "235 2.7.0" in said, said
+    if port == "submission":  # all of them count together
+        said = attempt("wrong")
+        assert "235 2.7.0" not in said and "535" in said, said
 
 
 def test_channel_binding_can_be_turned_off(tmp_path, sink):
@@ -368,28 +373,80 @@ def test_F16_sessions_survive_quota(tmp_path, sink):
 # ---- what programs do ------------------------------------------------------------------------------
 
 
-def test_thunderbird_s_sequence(shop, sink):
+class Thunderbird:
     """What Thunderbird 115 sends, byte by byte."""
-    def say(sock, line):
-        sock.sendall(line.encode() + b"\r\n")
+
+    def __init__(self, shop, immediate):
+        port = shop.submissions if immediate else shop.submission
+        self.sock = socket.create_connection(("127.0.0.1", port), 20)
+        if immediate:
+            self.secure()
+        assert self.read().startswith("220")
+        features = self.say("EHLO [127.0.0.1]")
+        if not immediate:
+            assert "250-STARTTLS" in features and "AUTH" not in features
+            assert self.say("STARTTLS").startswith("220")
+            self.secure()
+            features = self.say("EHLO [127.0.0.1]")
+        assert "STARTTLS" not in features
+        assert "250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN" in features
+
+    def secure(self):
+        self.sock = context().wrap_socket(self.sock, server_hostname="relay.test")
+
+    def read(self):
         got = b""
         while not got.endswith(b"\r\n") or got.splitlines()[-1][3:4] != b" ":
-            part = sock.recv(4096)
+            part = self.sock.recv(4096)
             assert part, got
             got += part
         return got.decode()
-    sock = socket.create_connection(("127.0.0.1", shop.submission), 20)
-    assert sock.recv(500).startswith(b"220")
-    assert "250-STARTTLS" in say(sock, "EHLO [127.0.0.1]")
-    assert say(sock, "STARTTLS").startswith("220")
-    with context().wrap_socket(sock, server_hostname="relay.test") as s:
-        assert "250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN" in say(s, "EHLO [127.0.0.1]")
-        assert say(s, "AUTH PLAIN " + plain("web@acme.test", "secret")).startswith("235")
+
+    def say(self, line):
+        self.sock.sendall(line.encode() + b"\r\n")
+        return self.read()
+
+    def plain(self, password):
+        return self.say("AUTH PLAIN " + plain("web@acme.test", password))[:3]
+
+    def login(self, password):
+        assert self.say("AUTH LOGIN") == "334 VXNlcm5hbWU6\r\n"
+        assert self.say(base64.b64encode(b"web@acme.test").decode()) == "334 UGFzc3dvcmQ6\r\n"
+        return self.say(base64.b64encode(password.encode()).decode())[:3]
+
+    def send(self, recipient):
         size = len(MESSAGE)
-        assert say(s, f"MAIL FROM:<web@acme.test> BODY=8BITMIME SIZE={size}").startswith("250")
-        assert say(s, "RCPT TO:<bird@dst.test>").startswith("250")
-        assert say(s, "DATA").startswith("354")
-        s.sendall(MESSAGE)
-        assert say(s, ".").startswith("250")
-        assert say(s, "QUIT").startswith("221")
-    wait_until(lambda: [m for m in sink.messages if m.recipients == ["bird@dst.test"]])
+        assert self.say(f"MAIL FROM:<web@acme.test> BODY=8BITMIME SIZE={size}").startswith("250")
+        assert self.say(f"RCPT TO:<{recipient}>").startswith("250")
+        assert self.say("DATA").startswith("354")
+        self.sock.sendall(MESSAGE)
+        assert self.say(".").startswith("250")
+        assert self.say("QUIT").startswith("221")
+        self.sock.close()
+
+
+@pytest.mark.parametrize("immediate", [False, True], ids=["starttls", "tls"])
+def test_thunderbird_s_sequence(shop, sink, immediate):
+    recipient = f"bird-{immediate}@dst.test".lower()
+    bird = Thunderbird(shop, immediate)
+    assert bird.plain("secret") == "235"
+    bird.send(recipient)
+    got = wait_until(lambda: [m for m in sink.messages if m.recipients == [recipient]])
+    assert b"with ESMTPSA id" in got[0].content
+
+
+def test_thunderbird_tries_another_mechanism(tmp_path, sink):
+    """With an old password in its store: PLAIN fails, LOGIN as well, in the same connection;
+    then it has asked for the new one, and begins again with PLAIN."""
+    with Shop(tmp_path / "shop", sink) as p:
+        for immediate in (False, True):
+            recipient = f"bird-again-{immediate}@dst.test".lower()
+            bird = Thunderbird(p, immediate)
+            assert [bird.plain("old"), bird.login("old")] == ["535", "535"]
+            assert bird.plain("secret") == "235"
+            bird.send(recipient)
+            bird = Thunderbird(p, immediate)  # its settings may name LOGIN alone
+            assert bird.login("secret") == "235"
+            bird.send(recipient)
+            wait_until(lambda r=recipient: 2 == len([m for m in sink.messages if m.recipients == [r]]))
+        p.wait_log("SASL LOGIN authentication failed: wrong password, sasl_username=web@acme.test")

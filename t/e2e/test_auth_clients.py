@@ -1,11 +1,11 @@
-"""Other people's programs log in: clients, servers with Postern as their smarthost, and
-Dovecot as the one who knows the passwords."""
+"""Other people's programs log in: clients, and Dovecot as the one who knows the passwords.
+Servers with Postern as their smarthost are in test_auth_servers.py."""
 import os
 import smtplib
 import subprocess
 
 import pytest
-from peers import Dovecot, Exim, Postfix, folder, needs_root
+from peers import Dovecot, folder, needs_root
 from postern import wait_until
 from sink import Sink
 from test_auth import MESSAGE, Shop, plain, scram
@@ -100,40 +100,6 @@ def test_fail2ban_finds_failed_logins(tmp_path, sink):
             assert set(output.split()) == {"127.0.0.1"}, (mode, status, output)
             # aggressive counts the end of such a session, too
             assert mode != "auth" or len(output.split()) == 2
-
-
-class PostfixLogin(Postfix):
-    def configure(self):
-        super().configure()
-        with open(os.path.join(self.etc, "postfix/main.cf"), "a", encoding="utf-8") as f:
-            f.write("smtp_sasl_auth_enable = yes\nsmtp_sasl_security_options = noanonymous\n"
-                    "smtp_sasl_password_maps = texthash:/etc/postfix/login\n"
-                    "smtp_sasl_mechanism_filter = plain, login\n")
-        self.write("postfix/login", f"[127.0.0.1]:{self.relayhost} {USER}:{PASSWORD}\n")
-
-
-class EximLogin(Exim):
-    def configure(self):
-        super().configure()
-        path = os.path.join(self.etc, "exim4/exim4.conf")
-        with open(path, encoding="utf-8") as f:
-            text = f.read()
-        text = text.replace("out:\n  driver = smtp\n", "out:\n  driver = smtp\n"
-                            "  hosts_require_auth = *\n")
-        self.write("exim4/exim4.conf", text + "begin authenticators\nplain:\n  driver = plaintext\n"
-                   f"  public_name = PLAIN\n  client_send = ^{USER}^{PASSWORD}\n")
-
-
-@needs_root
-@pytest.mark.parametrize("kind", [PostfixLogin, EximLogin])
-def test_server_with_postern_as_smarthost_logs_in(shop, sink, place, kind):
-    from certs import Authority
-    certificate = Authority(str(place)).server("smarthost.test")
-    recipient = f"{kind.__name__.lower()}@dst.test"
-    with kind(place, relayhost=shop.submission, certificate=certificate) as server:
-        server.submit(USER, recipient, MESSAGE)
-        wait_until(lambda: has(sink, recipient), 60, "the message")
-    assert b"with ESMTPSA id" in has(sink, recipient)[0].content
 
 
 # ---- Dovecot ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import email
 import email.policy
 import json
 import os
+import re
 import smtplib
 import time
 import zoneinfo
@@ -228,7 +229,9 @@ def test_alerts_name_the_reset(tmp_path, sink):
     with Relay(tmp_path, "hard", sink) as p:
         assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250
         text = p.letter("100% of the volume of account acme is used").get_content()
-        assert "mail is refused until the reset" in text and "00:00 UTC" in text
+        assert "From now on mail is refused until the reset" in text and "Messages:  3 of 3" in text
+        assert re.search(r"^Since:     \d{4}-\d\d-01 00:00 UTC\r?$", text, re.M), text
+        assert re.search(r"^Reset:     \d{4}-\d\d-01 00:00 UTC\r?$", text, re.M), text
         assert len(p.letters()) == 1, "several alerts at once"
 
 

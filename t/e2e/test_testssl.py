@@ -1,5 +1,6 @@
 """testssl.sh, which knows the weaknesses of TLS servers, finds none where TLS is
-required: by STARTTLS, and from the first byte."""
+required: by STARTTLS and from the first byte, with certificates of ECDSA and of RSA. The
+server has both for its name, and one of RSA for another (SNI)."""
 import json
 import subprocess
 
@@ -10,24 +11,50 @@ from tls_rig import make
 
 # what it says of itself and of the machine it runs on
 OWN = ("engine_problem", "service", "RC4", "scanTime", "scanProblem", "old_fart")
+# what a test's certificate cannot have: an authority that revokes, a domain with CAA records
+OURS = ("cert_revocation", "DNS_CAArecord")
+BAD = ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL", "WARN", "NOT ok")
 
 
-@pytest.mark.parametrize("immediate, kind", [(False, "ec"), (True, "ec"), (True, "rsa")])
-def test_testssl_finds_no_weakness(tmp_path, immediate, kind):
-    made, port, report = make(tmp_path, "localhost", kind), free_port(), tmp_path / "report.json"
-    p = Postern(tmp_path / "r", start=False,
-                **{**made.config, "smtpd_tls_security_level": "encrypt"})
-    p.master_cf += f"127.0.0.1:{port} inet n - y - 1 smtpd -o smtpd_tls_wrappermode=yes\n"
+@pytest.fixture(name="relay", scope="module")
+def _relay(tmp_path_factory):
+    place = tmp_path_factory.mktemp("testssl")
+    authority = make(place, "authority.test", days="1000")
+    chains = [make(place, "localhost", kind, by=authority, days="390").file
+              for kind in ("ec", "rsa")]
+    other = make(place, "other.test", "rsa", by=authority, days="390")
+    (place / "sni").write_text(f"other.test {other.file}\n", encoding="ascii")
+    p = Postern(place / "r", start=False, smtpd_tls_security_level="encrypt",
+                smtpd_tls_chain_files=", ".join(chains),
+                tls_server_sni_maps=f"texthash:{place}/sni")
+    p.tls_port, p.authority = free_port(), authority
+    p.master_cf += f"127.0.0.1:{p.tls_port} inet n - y - 1 smtpd -o smtpd_tls_wrappermode=yes\n"
     p.write_config()
     p.start()
-    where = [f"127.0.0.1:{port}"] if immediate else ["--starttls", "smtp", f"127.0.0.1:{p.port}"]
     with p:
-        done = subprocess.run(
-            ["testssl", "--quiet", "--color", "0", "--warnings", "off", "--fast", "--sneaky",
-             "--protocols", "--std", "--pfs", "--vulnerable", "--severity", "LOW",
-             "--jsonfile", str(report), *where],
-            capture_output=True, text=True, timeout=250, check=False)
-        findings = json.loads(report.read_text(encoding="utf-8"))
-        assert "offered (OK)" in done.stdout and "TLS 1.3" in done.stdout, done.stdout
-        bad = [f for f in findings if f["id"] not in OWN]
-        assert not bad, bad
+        yield p
+
+
+@pytest.mark.parametrize("immediate", [False, True], ids=["starttls", "tls"])
+@pytest.mark.parametrize("name, keys", [("localhost", {"EC 256", "RSA 2048"}),
+                                        ("other.test", {"RSA 2048"})])
+def test_testssl_finds_no_weakness(relay, tmp_path, name, keys, immediate):
+    report = tmp_path / "report.json"
+    where = [f"{name}:{relay.tls_port}"] if immediate else \
+        ["--starttls", "smtp", f"{name}:{relay.port}"]
+    done = subprocess.run(
+        ["testssl", "--quiet", "--color", "0", "--warnings", "off", "--fast", "--sneaky",
+         "--protocols", "--std", "--pfs", "--server-defaults", "--vulnerable", "--ip", "127.0.0.1",
+         "--add-ca", relay.authority.certificate, "--jsonfile", str(report), *where],
+        capture_output=True, text=True, timeout=290, check=False)
+    findings = [f for f in json.loads(report.read_text(encoding="utf-8"))
+                if f["id"].split()[0] not in (*OWN, *OURS)]
+    by_name = {f["id"]: f["finding"] for f in findings}
+    assert by_name["TLS1_3"].startswith("offered") and by_name["TLS1_1"] == "not offered", done.stdout
+    # it has seen the certificates that it is to judge, and trusts them
+    assert {f["finding"].split(" bits")[0] for f in findings
+            if f["id"].startswith("cert_keySize")} == keys, done.stdout
+    assert all(f["finding"] == "passed." for f in findings
+               if f["id"].startswith("cert_chain_of_trust"))
+    bad = [f for f in findings if f["severity"] in BAD]
+    assert not bad, bad
