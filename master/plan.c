@@ -267,6 +267,34 @@ static int plan_service(struct plan *p, const struct master_cf_service *line, bo
     return line->command == command_find(SLICE("resolve")) ? tables_check(s->config, e) : 0;
 }
 
+/* Tickets of quota last as long as the longest session, which a line of master.cf may have
+ * longer than main.cf; its own line decides if it says something. */
+static int plan_tickets(struct plan *p, struct err *e)
+{
+    struct plan_service *quota = NULL;
+    int64_t longest = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        struct plan_service *s = &p->services[i];
+        if (s->line->command == command_find(SLICE("quota")))
+            quota = s;
+        if (s->line->command == command_find(SLICE("smtpd")) &&
+            s->config->smtpd_session_time_limit > longest)
+            longest = s->config->smtpd_session_time_limit;
+    }
+    if (!quota || longest <= p->config->smtpd_session_time_limit ||
+        quota->config->smtpd_session_time_limit != p->config->smtpd_session_time_limit)
+        return 0;
+    char *limit = xasprintf("smtpd_session_time_limit=%llds", (long long)longest);
+    const char *const overrides[] = {limit};
+    struct config *c = config_override(quota->config, overrides, 1, quota->line->where, e);
+    free(limit);
+    if (!c)
+        return -1;
+    config_free(quota->config);
+    quota->config = c;
+    return 0;
+}
+
 static int plan_services(struct plan *p, bool privileged, struct err *e)
 {
     p->services = xcalloc(p->master_cf->count, sizeof *p->services);
@@ -277,7 +305,7 @@ static int plan_services(struct plan *p, bool privileged, struct err *e)
                 is_wanted(p, line) && plan_service(p, line, privileged, e) < 0)
                 return -1;
         }
-    return check_address_once(p, e);
+    return plan_tickets(p, e) < 0 ? -1 : check_address_once(p, e);
 }
 
 struct plan *plan_load(const char *directory, bool privileged, struct err *e)

@@ -147,13 +147,14 @@ static bool release(struct qmgr *q, struct message *m)
     return true;
 }
 
-/* What operator, restrictions or spike guard hold stays held. */
+/* What operator, restrictions or spike guard hold stays held; what was deleted stays so, and
+ * is not held for its rate if it comes back. */
 static bool release_rate(struct qmgr *q, struct message *m)
 {
     if (!(m->flags & MESSAGE_HOLD_RATE))
         return false;
     message_set_flags(q, m, m->flags & ~(uint32_t)MESSAGE_HOLD_RATE);
-    if (!(m->flags & MESSAGE_HOLD))
+    if (!(m->flags & (MESSAGE_HOLD | MESSAGE_DELETED)))
         make_due(m);
     return true;
 }
@@ -200,7 +201,8 @@ bool queue_act(struct qmgr *q, struct message *m, enum queue_action action, cons
     };
     bool changed = true, first = action == QUEUE_DO_EXPIRE; /* what follows from it is logged too */
     bool deleted = m->flags & MESSAGE_DELETED;
-    if (m->phase != PHASE_LOADED || (deleted && action < QUEUE_DO_DELETE))
+    if (m->phase != PHASE_LOADED ||
+        (deleted && action < QUEUE_DO_DELETE && action != QUEUE_DO_RELEASE_RATE))
         return false;
     if (first && by)
         events_action(q, m, names[action], by);

@@ -134,12 +134,12 @@ void charges_committed(struct qmgr *q, struct message *m)
     charge(q, m, CHARGE_FRESH);
 }
 
-static void add_settlement(struct qmgr *q, const struct message *m, enum charge_state state,
+static void add_settlement(struct qmgr *q, struct slice id, enum charge_state state,
                            struct slice recipients, struct slice address, struct slice reply)
 {
     struct charges *c = &q->charges;
     make_room(q, &c->over, recipients.len + address.len + reply.len + 64);
-    ipc_settlement_add(&c->over, &(struct ipc_settlement){.id = id_slice(&m->id),
+    ipc_settlement_add(&c->over, &(struct ipc_settlement){.id = id,
                                                           .state = (uint8_t)state,
                                                           .recipients = recipients,
                                                           .address = address,
@@ -156,14 +156,15 @@ static void delivered(struct qmgr *q, struct message *m, const uint32_t *rcpts, 
 {
     char indices[INDICES_MAX * 4];
     if (count == m->recipient_count) {
-        add_settlement(q, m, CHARGE_DELIVERED, SLICE(""), SLICE(""), SLICE(""));
+        add_settlement(q, id_slice(&m->id), CHARGE_DELIVERED, SLICE(""), SLICE(""), SLICE(""));
         return;
     }
     for (uint32_t at = 0; at < count;) {
         uint32_t n = 0;
         while (n < INDICES_MAX && at < count)
             put_index(indices + 4 * n++, rcpts[at++]);
-        add_settlement(q, m, CHARGE_DELIVERED, slice_make(indices, 4 * n), SLICE(""), SLICE(""));
+        add_settlement(q, id_slice(&m->id), CHARGE_DELIVERED, slice_make(indices, 4 * n), SLICE(""),
+                       SLICE(""));
     }
 }
 
@@ -176,8 +177,8 @@ static void refunded(struct qmgr *q, struct message *m, uint32_t i)
     put_index(index, i);
     if (a)
         answer_wire(a, &reply, REPLY_MAX);
-    add_settlement(q, m, CHARGE_REFUNDED, slice_make(index, sizeof index), recipient_address(m, i),
-                   buf_slice(&reply));
+    add_settlement(q, id_slice(&m->id), CHARGE_REFUNDED, slice_make(index, sizeof index),
+                   recipient_address(m, i), buf_slice(&reply));
     m->charge = q->charges.number; /* only the file knows it, until quota does */
     buf_free(&reply);
 }
@@ -197,8 +198,11 @@ void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint
 
 void charges_lost(struct qmgr *q, struct message *m)
 {
-    if (m->charged)
-        add_settlement(q, m, CHARGE_REFUNDED, SLICE(""), SLICE(""), SLICE(""));
+    if (!m->charged || m->refunded)
+        return;
+    add_settlement(q, id_slice(&m->id), CHARGE_REFUNDED, SLICE(""), SLICE(""), SLICE(""));
+    m->charge = q->charges.number; /* only the file knows it, until quota does */
+    m->refunded = true;
 }
 
 void charges_found(struct qmgr *q, struct message *m, const struct store_found *found)
@@ -269,6 +273,17 @@ static int on_charged(struct qmgr *q, struct slice body, struct err *e)
 
 /* ---- questions ------------------------------------------------------------------------------ */
 
+/* Whoever dies between a file's way into corrupt/ and CHARGED, or finds it damaged in a scan:
+ * where the file is says that nobody more was delivered to. */
+static void refund_quarantined(struct qmgr *q)
+{
+    struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&q->charges.asked));
+    struct ipc_charge_id id;
+    while (ipc_charge_id_next(&cursor, &id))
+        if (!queue_find(q, id.id) && store_is_quarantined(q->store, id.id))
+            add_settlement(q, id.id, CHARGE_REFUNDED, SLICE(""), SLICE(""), SLICE(""));
+}
+
 /* All that is known of these messages is on its way before the answer is. */
 static void answer_question(struct qmgr *q)
 {
@@ -276,6 +291,9 @@ static void answer_question(struct qmgr *q)
     struct buf gone = BUF_INIT(IPC_FRAME_MAX / 2);
     struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&c->asked));
     struct ipc_charge_id id;
+    if (!c->looked)
+        refund_quarantined(q);
+    c->looked = true;
     close_batch(q);
     list_each(&c->batches, n) if (!container_of(n, struct charge_batch, link)
                                        ->sent) return; /* no credit: when there is */
@@ -297,6 +315,7 @@ static int on_query(struct qmgr *q, struct slice body, struct err *e)
     if (ipc_charges_query_decode(body, &in) < 0 || in.tag == 0 || c->question)
         return err_set(e, "malformed CHARGES_QUERY, or one too many");
     c->question = in.tag;
+    c->looked = false;
     buf_clear(&c->asked);
     return buf_adds(&c->asked, in.ids) < 0 ? err_set(e, "CHARGES_QUERY is too long") : 0;
 }
@@ -349,26 +368,59 @@ static int on_letter(struct qmgr *q, struct slice body, struct err *e)
 /* ---- the channel --------------------------------------------------------------------------------
  */
 
+/* A message that is released, perhaps read from the disk before. */
+struct releasing {
+    struct qmgr *q;
+    uint64_t generation; /* of the channel: quota's next process asks again */
+    char id[ID_MAX + 1];
+};
+
 static enum walk_answer release_one(struct message *m, void *arg)
 {
-    struct qmgr *q = arg;
-    (void)queue_act(q, m, QUEUE_DO_RELEASE_RATE, "the account's rate");
+    struct releasing *r = arg;
+    (void)queue_act(r->q, m, QUEUE_DO_RELEASE_RATE, "the account's rate");
     return WALK_ON;
+}
+
+static bool waits_for_rate(const struct message *m)
+{
+    return m && m->charged && (m->flags & MESSAGE_HOLD_RATE);
+}
+
+static void tell_released(struct qmgr *q, struct slice id)
+{
+    bool later = waits_for_rate(queue_find(q, id));
+    ipc_charges_released_encode(channel_out(q->charges.peer.channel),
+                                &(struct ipc_charges_released){.id = id, .later = later});
 }
 
 static void released(void *arg)
 {
-    (void)arg;
+    struct releasing *r = arg;
+    struct charges *c = &r->q->charges;
+    fault_point("qmgr.released");
+    if (c->peer.channel && c->generation == r->generation)
+        tell_released(r->q, slice_str(r->id));
+    free(r);
 }
 
+/* Not held any more, or not here: then the scan may find it, held, and says so with its
+ * charge. What is nobody's is none of quota's business. */
 static int on_release(struct qmgr *q, struct slice body, struct err *e)
 {
     struct ipc_charges_release in;
-    if (ipc_charges_release_decode(body, &in) < 0)
+    if (ipc_charges_release_decode(body, &in) < 0 || !id_valid(in.id))
         return err_set(e, "malformed CHARGES_RELEASE");
-    struct message *m = queue_find(q, in.id);
-    if (m && m->charged) /* what is nobody's is none of quota's business */
-        (void)queue_visit_one(q, WALK_QUEUE, in.id, release_one, released, q);
+    fault_point("qmgr.release");
+    const struct message *m = queue_find(q, in.id);
+    if (!waits_for_rate(m)) {
+        tell_released(q, in.id);
+        return 0;
+    }
+    struct releasing *r = xmalloc(sizeof *r);
+    *r = (struct releasing){.q = q, .generation = q->charges.generation};
+    snprintf(r->id, sizeof r->id, "%.*s", SLICE_ARG(in.id));
+    (void)queue_visit_one(q, m->kept ? WALK_DELETED : WALK_QUEUE, in.id, release_one, released, r);
     return 0;
 }
 
@@ -408,6 +460,7 @@ static void on_gone(struct peer *p)
 void charges_peer(struct qmgr *q, int fd)
 {
     static const struct peer_ops ops = {on_frame, on_gone};
+    q->charges.generation++;
     peer_open(&q->charges.peer, q, fd, "quota", &ops);
     pools_connected(q);
 }

@@ -14,7 +14,8 @@ void charges_found(struct qmgr *q, struct message *m, const struct store_found *
 /* Recipients' ways ended. */
 void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
                   enum spool_status status);
-/* It goes without having been delivered to those that are left. */
+/* It goes without having been delivered to those that are left. Its file has to stay until that
+ * is known (charges_known). */
 void charges_lost(struct qmgr *q, struct message *m);
 /* Whether quota has, durably, what it cannot find out without m's file. */
 bool charges_known(const struct qmgr *q, const struct message *m);

@@ -5,6 +5,9 @@
  * first, when the disk's reserve or the room for messages is reached: what was
  * thrown away never keeps new mail out.
  *
+ * It goes when quota knows that it was not delivered (charges_lost), which its file is the only
+ * record of; only where room is missing it goes before that.
+ *
  * What a relay has when its message is deleted cannot be called back. Its result
  * is marked and recorded as always: who was delivered to is not sent to again,
  * and who failed is reported only if the message comes back.
@@ -17,7 +20,8 @@ enum {
     BLOCK = 4096
 };
 
-#define PURGE_AGAIN CLOCK_SECOND       /* what was in use when it was to be purged */
+#define PURGE_AGAIN CLOCK_SECOND       /* what was in use when it was to be purged... */
+#define PURGE_LATER (5 * CLOCK_SECOND) /* ...or what quota does not know of, as it is away */
 #define LOOK CLOCK_SECOND              /* between looks at the disk's free space... */
 #define LOOK_OFTEN (CLOCK_SECOND / 10) /* ...when there is little */
 #define FREED_SHOWS CLOCK_SECOND       /* until what was purged is among it */
@@ -85,7 +89,7 @@ bool message_delete(struct qmgr *q, struct message *m)
     message_withdraw(q, m);
     message_plan(q, m, INT64_MAX);
     bool at_rest = m->env->queued == 0 && m->env->failing == 0 && m->pins == 0;
-    if (keep == 0 && at_rest)
+    if (keep == 0 && at_rest && !m->charged)
         m->flags |= MESSAGE_DELETED; /* its file goes now: nothing to write into it */
     else
         message_set_flags(q, m, m->flags | MESSAGE_DELETED);
@@ -95,7 +99,7 @@ bool message_delete(struct qmgr *q, struct message *m)
 
 bool message_undelete(struct qmgr *q, struct message *m)
 {
-    if (!(m->flags & MESSAGE_DELETED))
+    if (!(m->flags & MESSAGE_DELETED) || m->refunded)
         return false;
     message_plan(q, m, INT64_MAX);
     walks_forget(q, m);
@@ -110,19 +114,38 @@ bool message_undelete(struct qmgr *q, struct message *m)
 
 /* ---- the end ---------------------------------------------------------------------------- */
 
-/* False if it is in use just now. m is gone otherwise. */
-static bool purge(struct qmgr *q, struct message *m)
+static bool in_use(const struct message *m)
 {
     const struct envelope *e = m->env;
-    if (m->pins || m->phase == PHASE_LOADING || (e && (e->queued || e->failing || e->noticing)))
+    return m->pins || m->phase == PHASE_LOADING || (e && (e->queued || e->failing || e->noticing));
+}
+
+/* False if it is in use just now. m is gone otherwise. */
+static bool purge_now(struct qmgr *q, struct message *m)
+{
+    if (in_use(m))
         return false;
-    if (!e || e->removed)
+    if (!m->env || m->env->removed)
         events_purged(q, m);
     charges_lost(q, m);
     if (!m->quarantined)
         store_finish(q->store, &m->id, &m->ref);
     message_drop(q, m);
     return true;
+}
+
+/* Its time is over. True if it is gone. */
+static bool purge_or_wait(struct qmgr *q, struct message *m)
+{
+    bool used = in_use(m);
+    if (!used)
+        charges_lost(q, m);
+    if (!used && charges_known(q, m))
+        return purge_now(q, m);
+    if (m->env)
+        m->env->purge = true;
+    message_plan(q, m, q->now + (used || q->charges.peer.channel ? PURGE_AGAIN : PURGE_LATER));
+    return false;
 }
 
 void deleted_settle(struct qmgr *q, struct message *m)
@@ -135,10 +158,8 @@ void deleted_settle(struct qmgr *q, struct message *m)
         q->counters.removed++;
         events_removed(q, m, "deleted");
     }
-    if (now) {
-        purge(q, m);
+    if (now && purge_or_wait(q, m))
         return;
-    }
     e->removed = true;
     message_stub(q, m, m->due.key);
 }
@@ -147,18 +168,24 @@ void deleted_settle(struct qmgr *q, struct message *m)
 static unsigned give_way(struct qmgr *q, uint64_t bytes, uint64_t files, unsigned most)
 {
     struct heap_node *n;
-    unsigned count = 0;
+    unsigned count = 0, owed = 0;
     while ((bytes || files) && count < most && (n = heap_min(&q->kept))) {
         struct message *m = container_of(n, struct message, due);
         uint64_t size = footprint(m);
-        if (!purge(q, m))
+        unsigned charged = m->charged && !(m->refunded && charges_known(q, m));
+        if (!purge_now(q, m))
             break;
+        owed += charged && !q->charges.peer.channel;
         q->freed_bytes += size;
         q->freed_count++;
         bytes -= size < bytes ? size : bytes;
         files -= files > 0;
         count++;
     }
+    if (owed)
+        log_warning("%u deleted messages were purged to make room while quota is away: if qmgr "
+                    "ends before it is back, they count as delivered",
+                    owed);
     return count;
 }
 
@@ -191,21 +218,11 @@ static void look_at_space(struct qmgr *q)
                     count);
 }
 
-/* Its time is over. */
-static void purge_or_wait(struct qmgr *q, struct message *m)
-{
-    if (purge(q, m))
-        return;
-    if (m->env)
-        m->env->purge = true;
-    message_plan(q, m, q->now + PURGE_AGAIN);
-}
-
 void deleted_turn(struct qmgr *q)
 {
     struct heap_node *n;
     for (int i = 0; i < PURGE_AT_A_TIME && (n = heap_min(&q->kept)) && n->key <= q->now; i++)
-        purge_or_wait(q, container_of(n, struct message, due));
+        (void)purge_or_wait(q, container_of(n, struct message, due));
     uint64_t limit = (uint64_t)q->s->config->qmgr_message_limit;
     if (q->messages.count > limit && q->deleted_count)
         give_way(q, 0, q->messages.count - limit, PURGE_AT_A_TIME);

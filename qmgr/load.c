@@ -52,6 +52,7 @@ struct load {
 static void not_loaded(struct qmgr *q, struct message *m, const char *error)
 {
     if (m->quarantined) {
+        charges_lost(q, m);
         message_drop(q, m);
         return;
     }

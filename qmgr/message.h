@@ -148,6 +148,7 @@ struct message {
     struct id id;
     uint8_t phase;
     bool charged;     /* quota was told of it */
+    bool refunded;    /* and that all who are left are not delivered to: it is going for good */
     bool held;        /* is in the count of held messages */
     bool kept;        /* is among the deleted ones: in their list, heap and counts */
     bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */

@@ -239,6 +239,7 @@ struct notices {
 
 struct charges {
     struct peer peer;                /* quota */
+    uint64_t generation;             /* of the channel: how many there were */
     struct list batches;             /* struct charge_batch, not acknowledged */
     struct list waiting;             /* struct envelope.waiting */
     struct buf fresh, over;          /* charges and settlements of the batch that is gathered */
@@ -246,6 +247,7 @@ struct charges {
     uint32_t acknowledged;           /* all batches up to this one */
     uint32_t credit, unacknowledged; /* batches: allowed; sent */
     uint64_t question;               /* held until the scan is over */
+    bool looked;                     /* for its messages in corrupt/ */
     struct buf asked;                /* its IDs */
 };
 

@@ -174,6 +174,16 @@ void store_yield(struct store *s, uint64_t bytes, uint64_t files)
     s->yield_files = files;
 }
 
+bool store_is_quarantined(const struct store *s, struct slice id)
+{
+    char name[ID_MAX + 1];
+    struct stat st;
+    if (id.len > ID_MAX || !id_valid(id))
+        return false;
+    snprintf(name, sizeof name, "%.*s", SLICE_ARG(id));
+    return fstatat(s->disk.corrupt_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 void store_stats(const struct store *s, struct store_stats *out)
 {
     *out = (struct store_stats){.bytes_free = s->stat_bytes,

@@ -88,6 +88,9 @@ int store_open(struct event_base *base, const struct store_config *config,
 /* Completes what was called, then frees. Blocks; for an orderly stop. */
 void store_close(struct store *s);
 int store_state(const struct store *s);
+/* Whether corrupt/ has a file of this name. Looks at the directory: for questions that are
+ * seldom asked. */
+bool store_is_quarantined(const struct store *s, struct slice id);
 /* Starts the scan of new/ in slices, on a thread; mail may be committed
  * meanwhile and is not reported. */
 void store_scan(struct store *s);

@@ -288,7 +288,7 @@ void account_at_destination(struct quota *q, struct account *a, uint32_t *connec
     }
 }
 
-bool account_usable(struct quota *q, struct account *a, const char **why)
+const struct account *account_stopped(struct quota *q, struct account *a, const char **why)
 {
     struct account *chain[CHARGE_LEVELS_MAX];
     unsigned n = account_chain(q, a, chain);
@@ -301,9 +301,14 @@ bool account_usable(struct quota *q, struct account *a, const char **why)
             *why = "the account's plan has ended";
         else
             continue;
-        return false;
+        return chain[i];
     }
-    return true;
+    return NULL;
+}
+
+bool account_usable(struct quota *q, struct account *a, const char **why)
+{
+    return !account_stopped(q, a, why);
 }
 
 static bool has_identity(struct quota *q, const char *account, struct slice identity)

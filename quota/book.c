@@ -226,6 +226,7 @@ static void init(struct quota *q)
     list_init(&q->book.recent);
     list_init(&q->book.dirty);
     q->book.began = clock_mono();
+    book_held_init(q);
     list_init(&pasts);
     list_init(&finished);
     buf_init(&extra, KV_BATCH_MAX / 2);
@@ -238,4 +239,5 @@ void book_tick(struct quota *q)
     book_ready(q);
     book_turn(q); /* counted by itself, such as a spike */
     book_sweep(q);
+    book_release(q);
 }

@@ -29,9 +29,27 @@ struct plan_usage *book_usage(struct quota *q, struct party *p, int64_t start);
 int book_charges(struct quota *q, struct slice body, struct err *e);
 int book_gone(struct quota *q, struct slice body, struct err *e);
 
+/* The account of a charge, those above it, and the user. */
+struct counted {
+    struct account *accounts[CHARGE_LEVELS_MAX]; /* NULL: it is not there any more */
+    struct party *parties[CHARGE_LEVELS_MAX], *user;
+    unsigned levels;
+};
+/* May write, so it comes before the first change of a charge or its usage. */
+void book_find_counted(struct quota *q, const struct charge *c, struct counted *out);
+
 /* ---- book_sweep.c ---- */
+void book_sweep(struct quota *q);
+
+/* ---- book_held.c ---- */
+void book_held_init(struct quota *q);
 /* The message is held for its rate until then: qmgr is told. Written with the charge. */
 void book_hold(struct quota *q, struct entry *x, int64_t until);
-void book_sweep(struct quota *q);
+/* Lets those go whose turn has come. */
+void book_release(struct quota *q);
+/* CHARGES_RELEASED; 0, or -1: qmgr broke the rules. */
+int book_released(struct quota *q, struct slice body, struct err *e);
+/* The channel is another one, or gone: what it was told and has not answered is told again. */
+void book_release_again(struct quota *q);
 
 #endif

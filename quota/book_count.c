@@ -9,15 +9,7 @@
 
 enum { REPLY_KEPT = 300 /* bytes of a failure's reply, for reports */ };
 
-/* The account, those above it, and the user: all found before anything is counted,
- * because finding may write. */
-struct counted {
-    struct account *accounts[CHARGE_LEVELS_MAX];
-    struct party *parties[CHARGE_LEVELS_MAX], *user;
-    unsigned levels;
-};
-
-static void find_counted(struct quota *q, const struct charge *c, struct counted *out)
+void book_find_counted(struct quota *q, const struct charge *c, struct counted *out)
 {
     *out = (struct counted){.levels = c->level_count};
     for (unsigned i = 0; i < c->level_count; i++) {
@@ -77,7 +69,7 @@ static void count_charge(struct quota *q, struct entry *x)
     struct counted k;
     const struct charge *c = &x->c;
     int64_t now = quota_now();
-    find_counted(q, c, &k);
+    book_find_counted(q, c, &k);
     for (unsigned i = 0; i < k.levels; i++) {
         struct account *a = k.accounts[i];
         if (!a)
@@ -253,7 +245,7 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, boo
         q->book.strangers++;
         return 0;
     }
-    find_counted(q, &x->c, &k); /* may write, so it comes before the first change */
+    book_find_counted(q, &x->c, &k);
     for (size_t at = 0; at < in->recipients.len; at += 4) {
         uint32_t index = 0;
         for (int i = 3; i >= 0; i--)

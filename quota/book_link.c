@@ -57,6 +57,9 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     case IPC_NUMBER_ipc_charges_gone:
         rc = book_gone(q, f->body, e);
         break;
+    case IPC_NUMBER_ipc_charges_released:
+        rc = book_released(q, f->body, e);
+        break;
     case IPC_NUMBER_ipc_account_noticed:
         rc = on_noticed(q, f->body, e);
         break;
@@ -79,6 +82,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     q->book.channel = NULL;
     q->book.query = 0;
     q->book.scanned = false;
+    book_release_again(q);
 }
 
 static bool note_any(struct slice key, struct slice value, void *arg)
@@ -112,6 +116,7 @@ void book_peer(struct quota *q, int fd)
     if (old)
         channel_free(old);
     q->book.generation++;
+    book_release_again(q);
     q->book.asked = false; /* a batch of the channel before: it is sent again */
     q->book.query = 0;
     q->book.pools_told = false;

@@ -1,19 +1,14 @@
-/* What the book does by itself: it asks about charges that stay open, forgets those
- * that are over, and releases messages that were held for a rate. */
+/* What the book does by itself: it asks about charges that stay open, and forgets those
+ * that are over. */
 #include "core/mem.h"
 #include "quota/book.h"
 
 enum {
     SWEEP_SLICE = 10000, /* records looked at in one turn */
     QUERY_IDS = 1000,
-    QUERY_AGE = 10,      /* seconds after which an open charge is asked about */
-    SWEEP_SECONDS = 300, /* from one search for old charges to the next */
-    RELEASE_SLICE = 500,
-    SUSPENDED_SECONDS = 60 /* until the next look at held mail of a suspended account */
+    QUERY_AGE = 10,     /* seconds after which an open charge is asked about */
+    SWEEP_SECONDS = 300 /* from one search for old charges to the next */
 };
-
-/* ---- old charges
- * --------------------------------------------------------------------------------- */
 
 struct sweep {
     struct quota *q;
@@ -66,7 +61,7 @@ static bool on_charge(struct slice key, struct slice value, void *arg)
     return true;
 }
 
-static void look_for_old(struct quota *q)
+void book_sweep(struct quota *q)
 {
     struct err e;
     struct sweep s = {.q = q,
@@ -96,85 +91,4 @@ static void look_for_old(struct quota *q)
     }
     buf_free(&s.batch);
     buf_free(&s.ids);
-}
-
-/* ---- messages held for a rate
- * ---------------------------------------------------------------------- */
-
-/* In the same transaction as the charge, so qmgr knows the one only with the other. */
-void book_hold(struct quota *q, struct entry *x, int64_t until)
-{
-    struct key k = {.len = 0};
-    key_number(&k, (uint64_t)until);
-    key_add(&k, book_entry_key(x));
-    if (kv_put(book_extra(q), T_HELD, key_slice(&k), SLICE("")) < 0)
-        panic("a batch that is full");
-    x->c.held_until = until;
-    book_entry_touched(q, x);
-}
-
-struct releasing {
-    struct key keys[RELEASE_SLICE];
-    unsigned count;
-    int64_t now;
-};
-
-static bool on_held(struct slice key, struct slice value, void *arg)
-{
-    struct releasing *r = arg;
-    (void)value;
-    if (key.len <= 8 || r->count == RELEASE_SLICE ||
-        (int64_t)key_last_number(slice_first(key, 8)) > r->now)
-        return false;
-    struct key *k = &r->keys[r->count++];
-    k->len = 0;
-    key_add(k, key);
-    return true;
-}
-
-/* Whether the message's account may send now. */
-static bool may_go(struct quota *q, const struct entry *x)
-{
-    const char *why;
-    struct account *a =
-        x->c.level_count ? account_find(q, slice_str(x->c.levels[0].account)) : NULL;
-    return !a || account_usable(q, a, &why);
-}
-
-static void release_one(struct quota *q, struct slice key, struct buf *batch)
-{
-    struct slice id = slice_from(key, 8);
-    struct entry *x = book_entry_find(q, id);
-    (void)kv_remove(batch, T_HELD, key);
-    if (x && !may_go(q, x)) /* it was suspended meanwhile: its mail stays until it is not */
-        book_hold(q, x, quota_now() + SUSPENDED_SECONDS);
-    else
-        ipc_charges_release_encode(channel_out(q->book.channel),
-                                   &(struct ipc_charges_release){.id = id});
-}
-
-static void release_held(struct quota *q)
-{
-    struct err e;
-    if (!q->book.channel)
-        return;
-    struct releasing *r = xcalloc(1, sizeof *r);
-    struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    r->now = quota_now();
-    if (kv_walk(q->kv, T_HELD, SLICE(""), on_held, r, &e) < 0)
-        panic("%s", e.text);
-    for (unsigned i = 0; i < r->count; i++)
-        release_one(q, key_slice(&r->keys[i]), &batch);
-    if (batch.len) {
-        sync_apply(q, buf_slice(&batch), NULL, NULL);
-        book_apply(q);
-    }
-    buf_free(&batch);
-    free(r);
-}
-
-void book_sweep(struct quota *q)
-{
-    look_for_old(q);
-    release_held(q);
 }

@@ -10,6 +10,8 @@ struct client {
     json_t *last; /* members of the last line, until the change is durable */
     void (*more)(struct client *c);
     struct key position;
+    void *state; /* of the request under way */
+    void (*drop)(void *state);
 };
 
 struct control {
@@ -34,6 +36,17 @@ const json_t *control_request(const struct client *c)
 struct key *control_position(struct client *c)
 {
     return &c->position;
+}
+
+void control_attach(struct client *c, void *state, void (*drop)(void *state))
+{
+    c->state = state;
+    c->drop = drop;
+}
+
+void *control_state(const struct client *c)
+{
+    return c->state;
 }
 
 struct client *control_client_pin(struct client *c)
@@ -168,6 +181,10 @@ static void over(struct request_client *base)
     json_decref(c->last);
     c->last = NULL;
     c->position.len = 0;
+    if (c->drop)
+        c->drop(c->state);
+    c->drop = NULL;
+    c->state = NULL;
 }
 
 struct control *control_new(struct quota *q)

@@ -39,6 +39,9 @@ void control_fail(struct client *c, const char *format, ...) __attribute__((form
 void control_continue(struct client *c, void (*more)(struct client *c));
 /* Where a list goes on, for `more`. */
 struct key *control_position(struct client *c);
+/* What belongs to the request under way: `drop` is called when it is over, or the client gone. */
+void control_attach(struct client *c, void *state, void (*drop)(void *state));
+void *control_state(const struct client *c);
 
 /* Writes a change and the audit record of it; control_done when it is durable.
  * `what` names the thing: "account acme". */

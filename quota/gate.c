@@ -43,6 +43,10 @@ bool gate_identify(struct asking *x, struct quota *q, struct slice ticket, struc
     }
     bool known = *t.user && user_find(q, slice_str(t.user), &u) == 1;
     struct account *a = account_find(q, slice_str(t.account));
+    if (q->empty && (!a || (*t.user && !known))) {
+        gate_refuse(no, 451, "4.3.0", "Error: the accounts are not there yet, try again later");
+        return false;
+    }
     if (!a) {
         gate_refuse(no, 550, "5.7.1", "Error: the account does not exist any more");
         return false;

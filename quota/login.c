@@ -114,6 +114,17 @@ void login_fail(struct question *x, enum auth_status status, uint32_t delay, con
     question_free(x);
 }
 
+static const char database_empty[] =
+    "the accounts' database is empty: it waits for 'postern account import' or the first account";
+
+bool login_waits(struct logins *l, struct question *x)
+{
+    if (x->known_user || !l->q->empty)
+        return false;
+    login_fail(x, AUTH_TEMPORARY, 0, database_empty);
+    return true;
+}
+
 void login_wrong(struct logins *l, struct question *x)
 {
     uint32_t delay = failures_add(&l->failures, l->q->s->config, client_of(x), slice_str(x->login),
@@ -241,7 +252,11 @@ static void grant_external(struct smtpd *s, uint64_t tag, struct slice name)
     }
     bool known = prepare_login(name, login) == 0 && user_find(s->q, slice_str(login), &u) == 1;
     struct account *a = known ? account_find(s->q, slice_str(u.account)) : NULL;
-    if (!known && *c->external_login_account) {
+    if (!known && s->q->empty) {
+        no.status = AUTH_TEMPORARY;
+        no.reason = slice_str(database_empty);
+        send_result(s, &no);
+    } else if (!known && *c->external_login_account) {
         grant_common(s, tag, c->external_login_account, "external_login_account");
     } else if (a && !u.suspended) {
         grant_account(s, tag, a, &u);
@@ -314,6 +329,10 @@ int login_certificate(struct smtpd *s, struct slice body, struct err *e)
                        in.key.len);
     if (found)
         grant_certificate(s, in.tag, login);
+    else if (s->q->empty)
+        send_result(s, &(struct ipc_auth_result){.tag = in.tag,
+                                                 .status = AUTH_TEMPORARY,
+                                                 .reason = slice_str(database_empty)});
     else
         send_result(s, &(struct ipc_auth_result){.tag = in.tag, .status = AUTH_NONE});
     return 0;

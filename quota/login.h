@@ -48,6 +48,9 @@ void login_right(struct logins *l, struct question *x, struct slice message);
 void login_good_outside(struct logins *l, struct question *x);
 /* Whether the operator has others who verify users. */
 bool login_believes_others(const struct config *c);
+/* An unknown user in a database that waits for its import may be known soon: true if the question
+ * was answered so. */
+bool login_waits(struct logins *l, struct question *x);
 /* Limits on failures: true if the question was answered. */
 bool login_turned_away(struct logins *l, struct question *x);
 

@@ -32,7 +32,8 @@ static void on_verified(struct verify_job *j, void *arg)
     if (login_turned_away(l, x)) /* by those that were queued before it */
         return;
     if (verdict != HASH_MATCH || !x->known_user) {
-        login_wrong(l, x);
+        if (!login_waits(l, x))
+            login_wrong(l, x);
         return;
     }
     remember(l, x);

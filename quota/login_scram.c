@@ -33,6 +33,8 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e)
         return 0;
     x->known_user = *x->login && user_find(q, slice_str(x->login), &u) == 1 &&
                     scram_parse(slice_str(u.scram), &keys) == 0;
+    if (login_waits(l, x))
+        return 0;
     x->epoch = x->known_user ? u.epoch : 0;
     uint32_t iterations = (uint32_t)q->s->config->scram_iterations;
     if (!x->known_user) /* the same for as long as the ticket key lives */

@@ -40,6 +40,7 @@ static int open_database(struct quota *q, struct err *e)
     struct kv_config c = {.directory = ".",
                           .tables = table_names,
                           .table_count = T_COUNT,
+                          .unlisted_tables = TABLES_UNLISTED,
                           .cache_bytes = (uint64_t)q->s->config->accounts_cache_size,
                           .alive = on_alive,
                           .arg = q->s};
@@ -121,6 +122,7 @@ static int start(struct service *s, struct err *e)
     q->s = s;
     buf_init(&q->value, KV_VALUE_MAX);
     list_init(&q->reserved);
+    list_init(&q->frozen);
     lookups_init(&q->lookups);
     if (open_database(q, e) < 0)
         return -1;
@@ -296,6 +298,8 @@ int main(int argc, char **argv)
     struct quota *q = &quota;
     if (q->book.interval)
         event_free(q->book.interval);
+    if (q->book.release_soon)
+        event_free(q->book.release_soon);
     control_free(q->control);
     logins_free(q->logins);
     if (q->kv && q->sync && !kv_failed(q->kv))

@@ -12,9 +12,11 @@
  *   gate       MAIL: may it be sent? reservations: the end of data; guard, spike: an account
  *              that sends far more than it used to; rates
  *   book       charges and settlements from qmgr: book_count counts, book_sweep asks
- *              about old ones, book_link is the channel
+ *              about old ones, book_held releases mail that is held for its rate,
+ *              book_link is the channel
  *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
  *   control    the socket of `postern account`, requests_*: what it serves
+ *   frozen     tables as they were at one moment, for export
  *
  * One thread runs all of it and alone changes the database; what it changes is
  * seen at once and durable when sync says so. Helpers fsync, hash passwords and
@@ -138,6 +140,8 @@ void account_at_destination(struct quota *q, struct account *a, uint32_t *connec
                             uint64_t *recipients_a_day);
 /* Active, and its plan has not ended; so are those above it. Otherwise *why. */
 bool account_usable(struct quota *q, struct account *a, const char **why);
+/* The one of them for which that does not hold, or NULL. */
+const struct account *account_stopped(struct quota *q, struct account *a, const char **why);
 
 /* ---- lookups.c ------------------------------------------------------------------------ */
 
@@ -266,6 +270,8 @@ struct buf *book_extra(struct quota *q);
 void book_turn(struct quota *q);
 void book_tick(struct quota *q);
 bool book_is_idle(const struct quota *q);
+/* The account may be able to send again: what is held and waits for it is looked at next. */
+void book_look_at(struct quota *q, const char *account);
 /* Source pools of accounts may have changed: qmgr is told to ask again. */
 void book_pools_changed(struct quota *q);
 
@@ -317,7 +323,10 @@ struct book {
     uint64_t query;         /* tag of the question under way, 0: none */
     struct key sweep;       /* where the search for old charges goes on */
     int64_t next_sweep;
-    bool looked;  /* through all of them since qmgr's channel came */
+    struct map releasing;       /* struct release: qmgr was told, and has not answered */
+    struct key parked;          /* where the look at accounts that held mail waits for goes on */
+    struct event *release_soon; /* there is more to be released */
+    bool looked;                /* through all of them since qmgr's channel came */
     bool scanned; /* qmgr has answered on its channel: it has told of all that is in the spool */
     uint64_t charged, delivered, refunded, repeated, strangers;
 };
@@ -349,6 +358,7 @@ struct quota {
     struct book book;
     struct letters letters;
     struct control *control;
+    struct list frozen; /* struct frozen: exports under way */
     struct event *tick;
     struct buf value; /* for reading */
     unsigned char ticket_key[32];

@@ -2,7 +2,12 @@
 
 #include "quota/spike.h"
 
-enum { WINDOWS_AHEAD_MAX = 400 };
+enum { WINDOWS_AHEAD_MAX = 400 /* of days and months, which are counted one by one */ };
+
+static bool is_calendar(uint8_t unit)
+{
+    return unit == RATE_DAY || unit == RATE_MONTH;
+}
 
 static const struct plan_rate *rate_of(const struct plan_rate *rates, uint8_t unit)
 {
@@ -10,6 +15,22 @@ static const struct plan_rate *rate_of(const struct plan_rate *rates, uint8_t un
         if (rates[i].unit == unit)
             return &rates[i];
     return NULL;
+}
+
+/* What is left of `count` when the window is w, of as many as were waiting when the one that
+ * began at `at` was the window. */
+static uint64_t carry(uint64_t count, const struct plan *p, const struct plan_rate *rate,
+                      int64_t at, struct period w)
+{
+    uint64_t gone = 0;
+    if (is_calendar(rate->unit))
+        for (; gone < WINDOWS_AHEAD_MAX && at < w.start; gone++)
+            at = plan_rate_window(p, rate->unit, at).end;
+    else
+        gone = (uint64_t)(w.start - at) / (uint64_t)(w.end - w.start);
+    if (__builtin_mul_overflow(gone, rate->count, &gone))
+        gone = UINT64_MAX;
+    return count > gone ? count - gone : 0;
 }
 
 static void roll_window(struct tally *t, const struct plan *p, const struct plan_rate *rates,
@@ -24,12 +45,7 @@ static void roll_window(struct tally *t, const struct plan *p, const struct plan
     if (t->window[unit].start >= w.start && !ahead)
         return;
     if (rate && !ahead && p->rate_action == RATE_QUEUE && t->window[unit].start > 0) {
-        carried = t->window[unit].count;
-        int64_t at = t->window[unit].start;
-        for (int i = 0; i < WINDOWS_AHEAD_MAX && carried && at < w.start; i++) {
-            carried = carried > rate->count ? carried - rate->count : 0;
-            at = plan_rate_window(p, unit, at).end;
-        }
+        carried = carry(t->window[unit].count, p, rate, t->window[unit].start, w);
     }
     t->window[unit].start = w.start;
     t->window[unit].count = carried;
@@ -74,6 +90,25 @@ uint64_t rates_room(const struct tally *t, const struct plan *p, const struct pl
     return least;
 }
 
+/* The start of the window in which the last of `used` messages may go, counted from the one
+ * that it is now. */
+static int64_t turn_of(const struct plan *p, const struct plan_rate *rate, uint64_t used,
+                       int64_t now)
+{
+    const uint64_t furthest = 1000000; /* windows: two years of minutes */
+    uint64_t ahead = used ? (used - 1) / rate->count : 0;
+    struct period w = plan_rate_window(p, rate->unit, now);
+    if (ahead == 0)
+        return now;
+    ahead = ahead < furthest ? ahead : furthest;
+    if (!is_calendar(rate->unit))
+        return w.end + (int64_t)(ahead - 1) * (w.end - w.start);
+    int64_t at = now;
+    for (uint64_t n = 0; n < ahead && n < WINDOWS_AHEAD_MAX; n++)
+        at = plan_rate_window(p, rate->unit, at).end;
+    return at;
+}
+
 int64_t rates_turn(const struct tally *t, const struct plan *p, const struct plan_rate *rates,
                    uint64_t pending, uint64_t messages, int64_t now)
 {
@@ -82,11 +117,25 @@ int64_t rates_turn(const struct tally *t, const struct plan *p, const struct pla
         uint64_t used = used_of(t, rates[i].unit, pending);
         if (__builtin_add_overflow(used, messages, &used))
             used = UINT64_MAX;
-        int64_t at = now;
-        for (int n = 0; n < WINDOWS_AHEAD_MAX && used > rates[i].count; n++) {
-            used -= rates[i].count;
-            at = plan_rate_window(p, rates[i].unit, at).end;
-        }
+        int64_t at = turn_of(p, &rates[i], used, now);
+        latest = at > latest ? at : latest;
+    }
+    return latest;
+}
+
+int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                    uint64_t messages, int64_t until, int64_t now)
+{
+    int64_t latest = now;
+    rates_roll(t, p, rates, now);
+    if (p->rate_action != RATE_QUEUE)
+        return now;
+    for (unsigned i = 0; i < PLAN_RATES_MAX && rates[i].count; i++) {
+        uint8_t unit = rates[i].unit;
+        if (until >= t->window[unit].start)
+            continue; /* it is among what this one has counted */
+        t->window[unit].count = used_of(t, unit, messages);
+        int64_t at = turn_of(p, &rates[i], t->window[unit].count, now);
         latest = at > latest ? at : latest;
     }
     return latest;

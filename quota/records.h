@@ -11,7 +11,9 @@
  *   notice    message ID -> JSON: a message that qmgr has not taken yet
  *   failure   ACCOUNT NUL time, ID, recipient -> JSON: for reports
  *   audit     time and number -> JSON
- *   held      time NUL message ID -> nothing: released at that time
+ *   held      time, message ID -> nothing: released at that time, for its account's rate
+ *   parked    ACCOUNT NUL time, message ID -> nothing: the same, whose time came while that
+ *             account could not send: it waits for the account
  *   certificate  FINGERPRINT -> LOGIN: of those that stand in users' records
  *   meta      "ticket key" and so on
  *
@@ -39,9 +41,11 @@ enum table {
     T_AUDIT,
     T_HELD,
     T_CERTIFICATE,
+    T_PARKED,
     T_COUNT
 };
 extern const char *const table_names[T_COUNT];
+enum { TABLES_UNLISTED = T_CERTIFICATE /* the first ones: see kv_config */ };
 
 enum {
     ACCOUNT_NAME_MAX = 64,

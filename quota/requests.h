@@ -31,7 +31,7 @@ int record_set_user(json_t *record, const json_t *from, struct err *e);
  * many. */
 int certificate_add(struct quota *q, json_t *record, const char *login, const char *fingerprint,
                     const char *note, struct err *e);
-/* Adds all that `from` (an import) lists. */
+/* Adds all that `from` (an import) lists; q NULL: whose they are is looked at later. */
 int certificates_add(struct quota *q, json_t *record, const char *login, const json_t *from,
                      struct err *e);
 /* Their way to the user: into the batch, or out of it. */

@@ -27,7 +27,7 @@ int certificate_add(struct quota *q, json_t *record, const char *login, const ch
                        "certificate: give its SHA-256 fingerprint, %d hexadecimal digits: "
                        "'openssl x509 -in FILE -noout -fingerprint -sha256' shows it.",
                        FINGERPRINT_MAX);
-    if (quota_get(q, T_CERTIFICATE, slice_str(digits)) &&
+    if (q && quota_get(q, T_CERTIFICATE, slice_str(digits)) &&
         !slice_eq(buf_slice(&q->value), slice_str(login)))
         return err_set(e, "This certificate is that of user %.*s; delete it there first.",
                        SLICE_ARG(buf_slice(&q->value)));

@@ -1,9 +1,9 @@
 /*
- * Export and import, the audit log, the database itself. An export is one record
- * a line: {"type":"account",...}; import takes the same, in any order as long as
- * an account comes before what belongs to it, and is repeatable: what is there is
- * replaced, except for charges, which are newer where they are there. What is counted
- * comes first, so that nothing is counted between an account and its usage.
+ * Import, the audit log, the database itself. An import takes what an export gives
+ * (requests_export.c), in any order as long as an account comes before what belongs to it,
+ * and is repeatable: what is there is replaced, except for charges, which are newer where they
+ * are there. What is counted comes first, so that nothing is counted between an account and
+ * its usage.
  */
 #include "conf/sender_class.h"
 #include "core/mem.h"
@@ -13,106 +13,8 @@
 
 static const struct {
     enum table table;
-    bool counted;            /* transfer_counts.h shows and reads it */
-    const char *type, *name; /* of the member that the key is */
-} exported[] = {
-    {T_USAGE, true, "usage", NULL},
-    {T_TALLY, true, "rates", NULL},
-    {T_HELD, true, "held", NULL},
-    {T_CHARGE, true, "charge", NULL},
-    {T_ACCOUNT, false, "account", "account"},
-    {T_USER, false, "user", "login"},
-    {T_IDENTITY, false, "domain", "domain"},
-    {T_GRANT, false, "grant", "grant"},
-};
-enum { EXPORTED = sizeof exported / sizeof exported[0] };
-
-static json_t *show_record(struct client *c, struct slice key, struct slice value);
-
-/* The position's first byte is the table that is under way. */
-static unsigned stage_of(struct client *c)
-{
-    const json_t *stage = json_object_get(control_request(c), " stage");
-    return (unsigned)json_integer_value(stage);
-}
-
-struct exporting {
-    struct client *c;
-    unsigned stage, count;
-    bool end;
-};
-
-static bool on_record(struct slice key, struct slice value, void *arg)
-{
-    struct exporting *x = arg;
-    if (x->count++ == CONTROL_SLICE) {
-        struct key *at = control_position(x->c);
-        at->len = 0;
-        key_add(at, key);
-        x->end = false;
-        return false;
-    }
-    json_t *j = show_record(x->c, key, value);
-    if (j)
-        control_result(x->c, j);
-    return true;
-}
-
-static json_t *show_record(struct client *c, struct slice key, struct slice value)
-{
-    unsigned stage = stage_of(c);
-    struct slice rest = key, first = slice_cut(&rest, '\0');
-    json_t *out = json_pack("{s:s}", "type", exported[stage].type);
-    json_t *record = exported[stage].counted ? counts_show(exported[stage].table, key, value)
-                                             : json_loadb(value.ptr, value.len, 0, NULL);
-    if (!out || !record) {
-        json_decref(out);
-        json_decref(record);
-        return NULL;
-    }
-    json_object_del(record, RECORD_EPOCH);
-    if (exported[stage].table == T_IDENTITY || exported[stage].table == T_GRANT)
-        json_object_set_new(out, "account", json_stringn(first.ptr, first.len));
-    if (exported[stage].table == T_GRANT)
-        json_object_set_new(out, "grant", json_integer((json_int_t)key_last_number(key)));
-    else if (exported[stage].table == T_IDENTITY)
-        json_object_set_new(out, "domain", json_stringn(rest.ptr, rest.len));
-    else if (!exported[stage].counted)
-        json_object_set_new(out, exported[stage].name, json_stringn(key.ptr, key.len));
-    if (exported[stage].table == T_USER) { /* as user.set wants it */
-        json_object_set(out, "hash", json_object_get(record, "password"));
-        json_object_del(record, "password");
-    }
-    json_object_update(out, record);
-    json_decref(record);
-    return out;
-}
-
-static void go_on(struct client *c)
-{
-    struct exporting x = {.c = c, .stage = stage_of(c), .end = true};
-    struct key from = *control_position(c);
-    struct err e;
-    if (kv_walk(control_quota(c)->kv, exported[x.stage].table, key_slice(&from), on_record, &x,
-                &e) < 0) {
-        control_fail(c, "%s", e.text);
-        return;
-    }
-    if (!x.end)
-        return;
-    control_position(c)->len = 0;
-    json_object_set_new((json_t *)(uintptr_t)control_request(c), " stage",
-                        json_integer((json_int_t)x.stage + 1));
-    if (x.stage + 1 == EXPORTED)
-        control_done(c, NULL);
-}
-
-void transfer_export(struct client *c)
-{
-    book_apply(control_quota(c));
-    json_object_set_new((json_t *)(uintptr_t)control_request(c), " stage", json_integer(0));
-    control_continue(c, go_on);
-}
+    const char *type;
+} counted[] = {{T_USAGE, "usage"}, {T_TALLY, "rates"}, {T_HELD, "held"}, {T_CHARGE, "charge"}};
 
 /* ---- import --------------------------------------------------------------------------------- */
 
@@ -121,7 +23,8 @@ struct importing {
     struct buf *batch;
     json_t *fresh;        /* accounts of this request: they are not in the database yet */
     json_t *users;        /* login names of this request */
-    json_t *certificates; /* fingerprints of this request */
+    json_t *certificates; /* fingerprints of this request, with the user's login */
+    struct buf index;     /* changes, after all that the batch removes */
     json_t *owners;       /* whose usage or rates have changed */
     json_t *changes;      /* texts for the audit log */
 };
@@ -213,6 +116,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_true());
         account_forget(i->q, slice_str(name));
+        book_look_at(i->q, name);
     }
     json_decref(record);
     return rc;
@@ -233,7 +137,8 @@ static void leave_account(struct importing *i, const char *login, json_t *record
 }
 
 /* None may be in the request a second time. */
-static int new_certificates(struct importing *i, const json_t *record, struct err *e)
+static int new_certificates(struct importing *i, const char *login, const json_t *record,
+                            struct err *e)
 {
     size_t at;
     json_t *one;
@@ -242,9 +147,14 @@ static int new_certificates(struct importing *i, const json_t *record, struct er
         const char *fingerprint = json_text(one, "fingerprint");
         if (json_object_get(i->certificates, fingerprint))
             return err_set(e, "certificate %s is another user's in this import.", fingerprint);
-        json_object_set_new(i->certificates, fingerprint, json_true());
+        json_object_set_new(i->certificates, fingerprint, json_string(login));
     }
     return 0;
+}
+
+static bool has_user(const struct importing *i, const char *login)
+{
+    return json_object_get(i->users, login) != NULL;
 }
 
 static int import_user(struct importing *i, const json_t *in, struct err *e)
@@ -258,18 +168,18 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
     json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
     int rc = record_set_user(record, in, e);
     if (rc == 0)
-        rc = certificates_add(i->q, record, login, json_object_get(in, "certificates"), e);
+        rc = certificates_add(NULL, record, login, json_object_get(in, "certificates"), e);
     if (rc == 0)
-        rc = new_certificates(i, record, e);
+        rc = new_certificates(i, login, record, e);
     if (rc == 0) {
         leave_account(i, login, record);
-        certificates_index(i->batch, login, record);
+        certificates_index(&i->index, login, record);
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
         note_change(i, "user", login, quota_get_json(i->q, T_USER, slice_str(login)), record);
         quota_put_json(i->batch, T_USER, slice_str(login), record);
-        json_array_append_new(i->users, json_string(login));
+        json_object_set_new(i->users, login, json_true());
         member_key(&k, account, 'u', login);
         kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
@@ -361,18 +271,39 @@ static int import_record(struct importing *i, const json_t *in, struct err *e)
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
         if (strcmp(types[t].type, type) == 0)
             return types[t].take(i, in, e);
-    for (size_t t = 0; t < EXPORTED; t++)
-        if (exported[t].counted && strcmp(exported[t].type, type) == 0)
-            return import_counts(i, type, exported[t].table, in, e);
+    for (size_t t = 0; t < sizeof counted / sizeof counted[0]; t++)
+        if (strcmp(counted[t].type, type) == 0)
+            return import_counts(i, type, counted[t].table, in, e);
     return err_set(e, "type: give account, user, domain, grant, usage, rates, held or charge.");
+}
+
+/* What one user had may be another's now, if this import says so of both. */
+static int check_certificates(const struct importing *i, struct err *e)
+{
+    char digits[FINGERPRINT_MAX + 1], before[LOGIN_MAX + 1];
+    const char *fingerprint;
+    json_t *login;
+    json_object_foreach(i->certificates, fingerprint, login)
+    {
+        if (name_fingerprint(slice_str(fingerprint), digits) < 0 ||
+            !quota_get(i->q, T_CERTIFICATE, slice_str(digits)) ||
+            name_login(buf_slice(&i->q->value), before) < 0 ||
+            strcmp(before, json_string_value(login)) == 0 || has_user(i, before))
+            continue;
+        return err_set(e,
+                       "certificate %s, for user %s: it is that of user %s; delete it there, or "
+                       "import that user, too",
+                       fingerprint, json_string_value(login), before);
+    }
+    return 0;
 }
 
 /* Their passwords may be others now. */
 static void users_changed(const struct importing *i)
 {
-    size_t at;
-    json_t *login;
-    json_array_foreach(i->users, at, login) login_changed(i->q, json_string_value(login));
+    const char *login;
+    json_t *unused;
+    json_object_foreach(i->users, login, unused) login_changed(i->q, login);
 }
 
 /* What memory has of these was counted before the import, which has replaced it. */
@@ -392,11 +323,12 @@ void transfer_import(struct client *c)
     struct importing i = {.q = q,
                           .batch = &batch,
                           .fresh = json_object(),
-                          .users = json_array(),
+                          .users = json_object(),
+                          .index = BUF_INIT(KV_BATCH_MAX / 2),
                           .certificates = json_object(),
                           .owners = json_array(),
                           .changes = json_array()};
-    struct err e;
+    struct err e = {0, "The import is too large"};
     size_t n = 0, count = json_array_size(records);
     bool more = json_is_true(json_object_get(control_request(c), "more"));
     q->import_until = more ? clock_mono() + IMPORT_SECONDS * CLOCK_SECOND : 0;
@@ -405,6 +337,8 @@ void transfer_import(struct client *c)
         n++;
     if (n < count) {
         control_fail(c, "record %zu: %s", n + 1, e.text);
+    } else if (check_certificates(&i, &e) < 0 || buf_adds(&batch, buf_slice(&i.index)) < 0) {
+        control_fail(c, "%s.", e.text);
     } else if (count == 0) {
         book_ready(q);
         control_done(c, json_pack("{s:i}", "records", 0));
@@ -423,6 +357,7 @@ void transfer_import(struct client *c)
     json_decref(i.owners);
     json_decref(i.changes);
     json_decref(i.certificates);
+    buf_free(&i.index);
     buf_free(&batch);
 }
 

@@ -90,6 +90,8 @@ int gate_release(struct smtpd *s, struct slice body, struct err *e)
     if (ipc_release_decode(body, &in) < 0)
         return err_set(e, "malformed RELEASE");
     struct reservation *r = map_get(&s->q->reservations, in.id);
+    if (r && !r->s) /* of a channel before, perhaps its own: it ends by itself */
+        return 0;
     if (r && r->s != s) {
         log_error("%s wants to give back what another has reserved: its channel is closed",
                   channel_name(s->channel));

@@ -11,7 +11,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "quota/quota.h"
+#include "quota/frozen.h"
 
 enum { CHECKPOINT_SECONDS = 60, SNAPSHOT_SECONDS = 86400, SNAPSHOT_LOG_BYTES = 512 * 1024 * 1024 };
 
@@ -165,6 +165,7 @@ void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), vo
 {
     struct sync *s = q->sync;
     struct err e;
+    frozen_note(q, batch);
     if (batch.len && kv_apply(q->kv, batch, &e) < 0) {
         log_error("%s; quota ends and starts anew", e.text);
         log_flush();

@@ -153,6 +153,9 @@ json_t *counts_show(enum table t, struct slice key, struct slice value)
         return show_binary("owner", key, value);
     case T_CHARGE:
         return show_binary("id", key, value);
+    case T_PARKED: /* an import holds it, and its account parks it again */
+        (void)slice_cut(&key, '\0');
+        return show_held(key);
     case T_HELD:
         return show_held(key);
     default:

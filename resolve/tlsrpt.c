@@ -149,7 +149,9 @@ static void roll(struct tlsrpt *all, struct tlsrpt_domain *d)
         }
         d->place = 0;
         d->again = 0;
-        tlsrpt_post_cancel(d); /* of the report that was dropped */
+        all->outstanding -= d->tag != 0;
+        d->tag = 0; /* an answer that is still to come is about the report that was dropped */
+        tlsrpt_post_cancel(d);
         all->changed = true;
     }
     period_init(&d->now);

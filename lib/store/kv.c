@@ -60,15 +60,23 @@ void kv_alive(const struct kv *kv)
 
 bool kv_is_damage(const struct kv *kv, int rc)
 {
-    static const int others[] = {
-        ENOSPC, EDQUOT, EFBIG,  ENOMEM, EMFILE, ENFILE,           EACCES,
-        EPERM,  EROFS,  EAGAIN, EINTR,  EBUSY,  DB_LOCK_DEADLOCK, DB_VERSION_MISMATCH};
-    if (rc == DB_RUNRECOVERY && atomic_load(&kv->panicked) != 0)
-        rc = atomic_load(&kv->panicked);
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (rc == others[i])
-            return false;
-    return rc != 0;
+    static const int kinds[] = {
+        EINVAL, /* no database file, or one of another kind */
+        ENOENT, /* a table or a piece of the log is gone */
+        EIO,    /* the disk cannot read it */
+        DB_CHKSUM_FAIL,
+        DB_PAGE_NOTFOUND,
+        DB_VERIFY_BAD,
+        DB_VERIFY_FATAL,
+        DB_LOG_VERIFY_BAD,
+        DB_NOTFOUND,    /* what a page names of the log is not there */
+        DB_RUNRECOVERY, /* Berkeley DB gave up, and named no other cause */
+    };
+    int cause = rc == DB_RUNRECOVERY ? atomic_load(&kv->panicked) : 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if ((cause ? cause : rc) == kinds[i])
+            return true;
+    return false;
 }
 
 int kv_fail(struct kv *kv, int rc, const char *what, struct err *e)
@@ -166,16 +174,24 @@ static bool is_listed(struct slice list, const char *name)
     return false;
 }
 
-/* A table that was there is not made anew: without its file the database is damaged. */
+/* Whether a table without a file is made: one that was there is not, without its file the
+ * database is damaged; one that the program has had since is. A database of before there was
+ * a list has the tables of that time. */
+static bool is_new(const struct kv *kv, unsigned table, bool known, struct slice before)
+{
+    if (known)
+        return !is_listed(before, kv->config->tables[table]);
+    return !kv_exists(kv, "snapshot") || table >= kv->config->unlisted_tables;
+}
+
 static int open_tables(struct kv *kv, const char *name, struct err *e)
 {
     const struct kv_config *c = kv->config;
     struct buf before = BUF_INIT(KV_LIST_MAX), now = BUF_INIT(KV_LIST_MAX);
     bool known = kv_read_file(kv, name, KV_TABLES, &before);
-    bool fresh = !known && !kv_exists(kv, "snapshot");
     int rc = 0;
     for (unsigned i = 0; rc == 0 && i < kv->count; i++) {
-        bool create = known ? !is_listed(buf_slice(&before), c->tables[i]) : fresh;
+        bool create = is_new(kv, i, known, buf_slice(&before));
         rc = open_table(kv, c->tables[i], create, &kv->tables[i]);
         if (rc == 0)
             rc = fault_point("kv.damaged");
@@ -404,37 +420,34 @@ int kv_remove(struct buf *batch, unsigned table, struct slice key)
     return add_change(batch, table, true, key, SLICE(""));
 }
 
-/* One change of a batch, and what is behind it. */
-struct change {
-    unsigned table;
-    bool removed;
-    struct slice key, value;
-};
-
-static struct change next_change(struct slice *batch)
+bool kv_next_change(struct slice *batch, struct kv_change *out)
 {
     uint32_t lengths[2];
+    if (batch->len == 0)
+        return false;
     memcpy(lengths, batch->ptr + 1, sizeof lengths);
-    struct change c = {.table = (unsigned char)batch->ptr[0] >> 1, .removed = batch->ptr[0] & 1};
+    *out = (struct kv_change){.table = (unsigned char)batch->ptr[0] >> 1,
+                              .removed = batch->ptr[0] & 1};
     *batch = slice_from(*batch, BATCH_HEADER);
-    c.key = slice_first(*batch, lengths[0]);
-    c.value = slice_first(slice_from(*batch, lengths[0]), lengths[1]);
+    out->key = slice_first(*batch, lengths[0]);
+    out->value = slice_first(slice_from(*batch, lengths[0]), lengths[1]);
     *batch = slice_from(*batch, (size_t)lengths[0] + lengths[1]);
-    return c;
+    return true;
 }
 
 uint32_t kv_tables_of(struct slice batch)
 {
     uint32_t tables = 0;
-    while (batch.len)
-        tables |= 1U << next_change(&batch).table;
+    struct kv_change c;
+    while (kv_next_change(&batch, &c))
+        tables |= 1U << c.table;
     return tables;
 }
 
 static int make_changes(struct kv *kv, DB_TXN *txn, struct slice batch)
 {
-    while (batch.len) {
-        struct change c = next_change(&batch);
+    struct kv_change c;
+    while (kv_next_change(&batch, &c)) {
         DB *db = kv->tables[c.table];
         DBT k = thing(c.key), v = thing(c.value);
         int rc = c.removed ? db->del(db, txn, &k, 0) : db->put(db, txn, &k, &v, 0);

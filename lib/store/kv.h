@@ -20,7 +20,7 @@
 #include "core/err.h"
 
 enum {
-    KV_TABLES_MAX = 16,
+    KV_TABLES_MAX = 32,
     KV_KEY_MAX = 1024,
     KV_VALUE_MAX = 1024 * 1024,
     KV_BATCH_MAX = 64 * 1024 * 1024
@@ -30,9 +30,12 @@ struct kv;
 
 struct kv_config {
     const char *directory;
-    const char *const *tables; /* names of files; a table's number is its place here */
+    /* Names of files; a table's number is its place here. A later program adds its tables at the
+     * end: kv_open makes those that the database has not had before (db/tables lists them). */
+    const char *const *tables;
     unsigned table_count;
-    uint64_t cache_bytes; /* of pages in memory */
+    unsigned unlisted_tables; /* the first of them, that databases without that list have */
+    uint64_t cache_bytes;     /* of pages in memory */
     /* Called again and again while kv_open recovers or rebuilds, which can take minutes: a
      * sign that it goes on. May be NULL. */
     void (*alive)(void *arg);
@@ -68,6 +71,14 @@ int kv_put(struct buf *batch, unsigned table, struct slice key, struct slice val
 int kv_remove(struct buf *batch, unsigned table, struct slice key);
 /* The tables that a batch changes: a bit for each number. */
 uint32_t kv_tables_of(struct slice batch);
+/* One change of a batch; its slices point into that. */
+struct kv_change {
+    unsigned table;
+    bool removed;
+    struct slice key, value;
+};
+/* Takes the first change off a batch; false if there is none left. */
+bool kv_next_change(struct slice *batch, struct kv_change *out);
 /* Makes the changes in one transaction. They are seen at once and durable after
  * the next kv_sync, in order. 0 or -1 (nothing was changed). */
 int kv_apply(struct kv *kv, struct slice batch, struct err *e);

@@ -135,14 +135,29 @@ static int exchange(const struct kv *kv, struct err *e)
     kv_path(kv, "snapshot", snapshot);
     if (rename(snapshot, old) < 0 && errno != ENOENT)
         return err_sys(e, "%s: cannot rename", snapshot);
-    fault_point("kv.snapshot.exchange");
-    return rename(fresh, snapshot) < 0 ? err_sys(e, "%s: cannot rename", fresh) : 0;
+    errno = fault_point("kv.snapshot.exchange");
+    if (errno == 0 && rename(fresh, snapshot) == 0)
+        return 0;
+    err_sys(e, "%s: cannot rename", fresh);
+    (void)rename(old, snapshot); /* if not now, then before the next one is made */
+    return -1;
+}
+
+/* The snapshot before the last one is in the way, unless the last one did not get to its place. */
+static int clear_old(const struct kv *kv, struct err *e)
+{
+    char old[KV_DIRECTORY_MAX], snapshot[KV_DIRECTORY_MAX];
+    if (kv_exists(kv, "snapshot") || !kv_exists(kv, "snapshot.old"))
+        return kv_remove_directory(kv, "snapshot.old", e);
+    kv_path(kv, "snapshot.old", old);
+    kv_path(kv, "snapshot", snapshot);
+    return rename(old, snapshot) < 0 ? err_sys(e, "%s: cannot rename", old) : 0;
 }
 
 int kv_snapshot(struct kv *kv, struct err *e)
 {
     char **old_log = NULL, *none[] = {NULL};
-    if (kv_remove_directory(kv, "snapshot.old", e) < 0)
+    if (clear_old(kv, e) < 0)
         return -1;
     int rc = good_copy(kv, &old_log, e);
     char *const *names = old_log ? old_log : none;

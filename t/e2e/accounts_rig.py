@@ -19,6 +19,9 @@ class Refused(Exception):
 
 
 class Quota:
+    OTHERS = ("ipc_account_notice", "ipc_charges_query", "ipc_heartbeat", "ipc_mail_forget",
+              "ipc_account_pool")
+
     def __init__(self, plans="", config=None, directory=None, environment=None, ready=None):
         self.directory = directory or tempfile.mkdtemp(prefix="postern-")
         self.own_directory = not directory
@@ -120,10 +123,15 @@ class Quota:
         self.batch += 1
         self.qmgr.send("ipc_charges", batch=self.batch, charges=list(charges),
                        settlements=list(settlements))
+        released = []  # may come at any time; they are for who asks for them
         while wait:
-            message = self.qmgr.expect("ipc_charged", skip=("ipc_account_notice",
-                                                            "ipc_charges_query"))
-            if message.batch >= self.batch:
+            message = self.qmgr.receive()
+            assert message and message.name in ("ipc_charged", "ipc_charges_release", *self.OTHERS), \
+                message
+            if message.name == "ipc_charges_release":
+                released.append(message)
+            if message.name == "ipc_charged" and message.batch >= self.batch:
+                self.qmgr.queue[:0] = released
                 return
 
     def charge(self, id, owner="acme/web", size=1000, recipients=1, flags=FRESH, **more):

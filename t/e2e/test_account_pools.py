@@ -75,7 +75,7 @@ class Asking(Qmgr):
     def ready(self):
         self.quota.send("ipc_charges_ready", credit=64)
 
-    def asked(self, skip=("ipc_charges",)):
+    def asked(self, skip=("ipc_charges", "ipc_charges_released")):
         return self.quota.expect("ipc_account_ask", skip=skip).account
 
     def tell(self, account, pool):

@@ -1,4 +1,5 @@
 """What qmgr tells quota, over crashes of either: every recipient is paid for once."""
+import glob
 import os
 import random
 import tempfile
@@ -8,6 +9,7 @@ from accounts_rig import Quota
 from ipc import Closed, pair
 from postern import wait_until
 from qmgr_peers import FAILED, SENT, Qmgr
+from test_qmgr_operator import Control
 
 NEVER = 1  # NOTIFY=NEVER: a failure ends without a notice
 PLANS = "plan p { messages = 1000000\n at_limit = allow }\n"
@@ -20,14 +22,31 @@ class Both:
         self.directory = tempfile.mkdtemp(prefix="postern-")
         os.chmod(self.directory, 0o755)
         self.qmgr = self.start_qmgr()
-        self.quota = Quota(PLANS)
-        self.quota.account(plan="p")
+        self.quota = self.start_quota()
         self.seen = {}  # (ID, index) to what it came to
         self.connect()
 
+    config = {}
+
     def start_qmgr(self):
-        return Qmgr({"accounts_enable": "yes", "minimal_backoff_time": "1"},
-                    directory=os.path.join(self.directory, "qmgr"))
+        self.path = os.path.join(self.directory, "control")
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        return Qmgr({"accounts_enable": "yes", "minimal_backoff_time": "1", **self.config},
+                    directory=os.path.join(self.directory, "qmgr"), listen=[self.path])
+
+    act, ask, open = Control.act, Control.ask, Control.open
+    send, answer = staticmethod(Control.send), staticmethod(Control.answer)
+
+    def start_quota(self):
+        quota = Quota(PLANS)
+        quota.account(plan="p")
+        return quota
+
+    def act_on_deleted(self, action, *ids):
+        last = self.ask(request="queue.action", action=action,
+                        select=dict(ids=list(ids), deleted=True))[-1]
+        assert last["changed"] == len(ids)
 
     def connect(self):
         a, b = pair()
@@ -145,3 +164,101 @@ def test_F16_kills_of_quota_and_qmgr_under_load(both, seed):
         if victim != "none":
             both.connect()
     check(both, both.finish())
+
+
+# ---- what is deleted or damaged ---------------------------------------------------------------
+
+
+class Forgetful(Both):
+    """Where a deletion is for good at once."""
+    config = {"queue_undelete_time": "0"}
+
+
+def restarted(both):
+    both.qmgr.kill()
+    for s in both.qmgr.master.listeners:
+        s.close()
+    both.qmgr = both.start_qmgr()
+
+
+def refunded_all(both, count):
+    def known():
+        both.work(0)
+        u = both.quota.usage()
+        return u["delivered"] + u["refunded"] == count + len(both.seen) and u
+    usage = wait_until(known, 30, "the end of all charges")
+    check_refunds(both, usage, count)
+
+
+def check_refunds(both, usage, count):
+    good = sum(both.seen.values())
+    assert usage["messages"] == usage["delivered"] == good, usage
+    assert usage["refunded"] == len(both.seen) - good + count, usage
+
+
+@pytest.mark.parametrize("kind", [Both, Forgetful])
+@pytest.mark.parametrize("dies", [False, True])
+def test_deleted_while_quota_is_away(kind, dies):
+    """Not delivered, so not paid; also when qmgr ends before quota is back."""
+    both = kind()
+    both.commit(2)
+    both.finish()  # qmgr knows the account's pool
+    held = [both.qmgr.commit(["a@example.com"], account="acme/web", flags=32) for _ in range(20)]
+    wait_until(lambda: both.quota.usage()["reserved"] == 0 and
+               both.quota.usage()["messages"] == 20 + sum(both.seen.values()), 10, "the charges")
+    both.quota.ask("account.set", account="acme", note="x")  # answered when all is durable
+    both.quota.kill()
+    both.act("delete", *held)
+    if kind is Both:
+        both.act_on_deleted("delete", *held)
+    assert sorted(both.qmgr.files()) == sorted(held), "what only their files know is gone"
+    if dies:
+        restarted(both)
+        wait_until(lambda: not both.ask(request="status")[0]["scanning"], 10, "the end of the scan")
+    both.quota = both.quota.again(PLANS)
+    both.connect()
+    if dies and kind is Both:  # they are kept as any deleted message
+        both.act_on_deleted("delete", *held)
+    both.qmgr.wait_files([], 30)
+    refunded_all(both, 20)
+    assert not both.ask(request="queue.list", select=dict(all=True, deleted=True))[:-1]
+    both.stop()
+
+
+def test_what_is_going_for_good_does_not_come_back(both):
+    """It is refunded already."""
+    both.commit(1)
+    both.finish()
+    id = both.qmgr.commit(["a@example.com"], account="acme/web", flags=32)
+    both.quota.kill()  # with its charge or before it
+    both.act("delete", id)
+    both.act_on_deleted("delete", id)
+    last = both.ask(request="queue.action", action="undelete",
+                    select=dict(ids=[id], deleted=True))[-1]
+    assert last["changed"] == 0
+    both.quota = both.quota.again(PLANS)
+    both.connect()
+    both.qmgr.wait_files([])
+    refunded_all(both, 1)
+
+
+def test_damaged_while_quota_is_away(both):
+    """It cannot be delivered any more; whoever dies meanwhile, it is not paid."""
+    both.commit(1)
+    both.finish()
+    id = both.qmgr.commit(["a@example.com"], account="acme/web", flags=32)
+    wait_until(lambda: both.quota.usage()["messages"] == 1 + sum(both.seen.values()), 10,
+               "the charge")
+    both.quota.ask("account.set", account="acme", note="x")  # answered when all is durable
+    both.quota.kill()
+    (path,) = glob.glob(f"{both.directory}/qmgr/spool/new/*/{id}")
+    with open(path, "r+b") as f:
+        f.seek(100)
+        f.write(b"damage")
+    restarted(both)
+    corrupt = f"{both.directory}/qmgr/spool/corrupt/{id}"
+    wait_until(lambda: os.path.exists(corrupt), 10, "its quarantine")
+    restarted(both)
+    both.quota = both.quota.again(PLANS)
+    both.connect()
+    refunded_all(both, 1)

@@ -827,3 +827,52 @@ def test_two_processes_never_share_a_database(quota):
     with pytest.raises(Exception):
         quota.again()
     assert "in use by another process" in quota.master.log()
+
+
+def test_logins_while_an_empty_database_waits(quota):
+    """Who is unknown may be in the import that is still to come: 454 and 451, not 535 and 550."""
+    quota.account()
+    records, _ = quota.ask("export")
+    other = Quota(MONTH)
+    try:
+        assert other.login().status == TEMPORARY
+        assert b"database is empty" in other.login("nobody", "x").reason
+        other.smtpd.send("ipc_auth_scram", tag=other.next_tag(), client=CLIENT, message="n,,n=web,r=x")
+        assert other.smtpd.expect("ipc_auth_result").status == TEMPORARY
+        other.smtpd.send("ipc_client_certificate", tag=other.next_tag(), client=CLIENT,
+                         certificate=":".join(["AB"] * 32), key=":".join(["AB"] * 32))
+        assert other.smtpd.expect("ipc_auth_result").status == TEMPORARY
+        kinds = ("account", "user")
+        other.ask("import", records=[r for r in records if r["type"] == "account"], more=True)
+        assert other.login().status == TEMPORARY
+        other.ask("import", records=[r for r in records if r["type"] in kinds])
+        assert other.login().status == OK
+        assert other.login("nobody", "x").status == FAILED
+        assert other.login(password="x").status == FAILED
+    finally:
+        other.stop()
+
+
+def test_an_import_may_swap_certificates(quota):
+    """Of two users that are both in it; nobody is left without, nobody has two."""
+    one, two, three = (":".join([b] * 32) for b in ("11", "22", "33"))
+    quota.account(user="a")
+    quota.ask("user.add", login="b", account="acme", password="x")
+    quota.ask("user.add", login="c", account="acme", certificate=three)
+    quota.ask("certificate.add", login="a", certificate=one)
+    quota.ask("certificate.add", login="b", certificate=two)
+
+    def user(login, certificate):
+        return {"type": "user", "login": login, "account": "acme",
+                "certificates": [{"fingerprint": certificate}]}
+    quota.ask("import", records=[user("a", two), user("b", one)])
+    assert {c["fingerprint"]: c["login"] for c in quota.ask("certificate.list")[0]} == \
+        {one: "b", two: "a", three: "c"}
+    quota.ask("import", records=[user("b", two), user("a", one)])
+    assert {c["fingerprint"]: c["login"] for c in quota.ask("certificate.list")[0]} == \
+        {one: "a", two: "b", three: "c"}
+    with pytest.raises(Refused, match="is that of user c"):
+        quota.ask("import", records=[user("a", three)])
+    with pytest.raises(Refused, match="another user's in this import"):
+        quota.ask("import", records=[user("a", two), user("b", two)])
+    assert len(quota.ask("certificate.list")[0]) == 3

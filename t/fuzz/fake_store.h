@@ -26,6 +26,12 @@ struct call {
 
 static struct list calls; /* of the store, to be completed */
 
+bool store_is_quarantined(const struct store *s, struct slice id)
+{
+    (void)s, (void)id;
+    return false;
+}
+
 int store_state(const struct store *s)
 {
     (void)s;

@@ -19,8 +19,11 @@ const char *__lsan_default_suppressions(void)
 
 static char directory[64];
 static const char *const tables[] = {"one", "two"};
-static const struct kv_config kv_test_config = {
-    .directory = directory, .tables = tables, .table_count = 2, .cache_bytes = 4 * 1024 * 1024};
+static const struct kv_config kv_test_config = {.directory = directory,
+                                                .tables = tables,
+                                                .table_count = 2,
+                                                .unlisted_tables = 2,
+                                                .cache_bytes = 4 * 1024 * 1024};
 
 /* Set in a process that a test forks: there cmocka's jump out of a test must not happen. */
 static bool is_child;

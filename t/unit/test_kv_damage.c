@@ -1,4 +1,5 @@
 /* libraries: postern_core postern_store */
+#include <db.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -257,7 +258,9 @@ static void test_F41_a_lack_of_descriptors_is_no_damage(void **state)
 #ifdef POSTERN_FAULTS
 static void test_F41_no_memory_and_no_rights_are_no_damage(void **state)
 {
-    static const int errors[] = {ENOMEM, EACCES, ENOSPC, EMFILE};
+    static const int errors[] = {ENOMEM, EACCES,  ENOSPC, EMFILE,           ETXTBSY,
+                                 ENODEV, ENOTDIR, EROFS,  DB_REP_LOCKOUT,   DB_OLD_VERSION,
+                                 ENOSYS, EBUSY,   ELOOP,  DB_LOCK_DEADLOCK, ESTALE};
     (void)state;
     fill(true);
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
@@ -266,6 +269,30 @@ static void test_F41_no_memory_and_no_rights_are_no_damage(void **state)
     }
     fault_set(NULL, 0, 0, 0);
     struct kv *kv = opened(KV_SOUND);
+    all_there(kv);
+    kv_close(kv);
+}
+
+/* The exchange of two snapshots fails half way, twice: the one before is there all the time. */
+static void test_F41_a_snapshot_that_fails_keeps_the_one_before(void **state)
+{
+    struct err e;
+    (void)state;
+    fill(true);
+    struct kv *kv = opened(KV_SOUND);
+    for (int i = 0; i < 2; i++) {
+        fault_set("kv.snapshot.exchange", EBUSY, 0, 1);
+        assert_int_equal(kv_snapshot(kv, &e), -1);
+        assert_true(there("snapshot"));
+    }
+    /* it could not be put back, either: a start, or the next one, does that */
+    rename_in("snapshot", "snapshot.old");
+    fault_set("kv.snapshot", ENOSPC, 0, 1);
+    assert_int_equal(kv_snapshot(kv, &e), -1);
+    assert_true(there("snapshot"));
+    fault_set(NULL, 0, 0, 0);
+    assert_int_equal(kv_snapshot(kv, &e), 0);
+    assert_false(there("snapshot.old"));
     all_there(kv);
     kv_close(kv);
 }
@@ -522,6 +549,7 @@ int main(void)
         TEST(test_F41_no_memory_and_no_rights_are_no_damage),
         TEST(test_F41_a_rebuild_that_is_killed_goes_on),
         TEST(test_F41_a_snapshot_that_is_killed_leaves_one),
+        TEST(test_F41_a_snapshot_that_fails_keeps_the_one_before),
 #endif
         TEST(test_F41_a_full_disk_loses_nothing_that_was_durable),
         TEST(test_F41_a_full_disk_stops_a_copy_and_harms_nothing),

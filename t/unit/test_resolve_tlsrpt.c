@@ -9,6 +9,7 @@
 #include "core/mem.h"
 #include "resolve/https.h"
 #include "resolve/tlsrpt.h"
+#include "tls/result.h"
 
 static void test_places_of_a_record(void **state)
 {
@@ -69,6 +70,31 @@ static void test_room_for_new_domains(void **state)
     assert_null(map_get(&all.domains, SLICE("d50.test")));
     snprintf(name, sizeof name, "d%d.test", TLSRPT_DOMAINS_MAX + 499);
     assert_non_null(map_get(&all.domains, slice_str(name)));
+    tlsrpt_free(&all);
+}
+
+/* An answer that comes after the report was dropped, because a whole period has passed, is
+ * not about the next one. */
+static void test_late_answer_about_a_report_that_was_dropped(void **state)
+{
+    const struct config config = {.smtp_tlsrpt_period = 86400};
+    const struct ipc_tls_session m = {.domain = SLICE("a.test"), .result = TLS_RESULT_SUCCESS};
+    struct tlsrpt all;
+    struct err e;
+    (void)state;
+    tlsrpt_init(&all);
+    all.config = &config;
+    struct tlsrpt_domain *d = tlsrpt_domain_get(&all, m.domain);
+    d->wanted = d->now.used = d->before.used = true;
+    d->record.count = 2;
+    d->tag = 7;
+    all.outstanding = 1;
+    assert_int_equal(tlsrpt_count(&all, &m, &e), 0); /* a new period */
+    assert_int_equal(all.outstanding, 0);
+    tlsrpt_taken(&all, &(struct ipc_tls_reported){.tag = 7, .taken = 1});
+    assert_int_equal(d->place, 0);
+    assert_true(d->before.used);
+    assert_int_equal(all.outstanding, 0);
     tlsrpt_free(&all);
 }
 
@@ -147,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_places_of_a_record),
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_room_for_new_domains),
+        cmocka_unit_test(test_late_answer_about_a_report_that_was_dropped),
         cmocka_unit_test(test_records_survive_a_restart),
         cmocka_unit_test(test_ten_thousand_servers_leave_nothing),
     };
