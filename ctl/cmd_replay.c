@@ -1,5 +1,6 @@
 /* shaping replay: what two sets of rules make of the refusals in an event log. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@ enum {
     SAMPLES_MAX = 100,
     DIFFERENCES_MAX = 5000, /* pairs of rules; further ones are counted together */
     SAMPLE_TEXT = 200,      /* bytes of a reply that are shown */
+    ADDRESS_BYTES = 1024,   /* of an account or domain */
     SETS = 2
 };
 
@@ -31,6 +33,9 @@ struct replay {
     unsigned long *counts[SETS];  /* by rules_index: times that it would have acted */
     unsigned long *matches[SETS]; /* the same: times that it matched */
     struct tallies *tallies[SETS];
+    unsigned scopes[SETS]; /* tallies_scopes */
+    unsigned divisor;      /* shaping_time_divisor */
+    bool numbered;         /* the log has numbers of deliveries */
     char *last;  /* the delivery that the last event was of: several recipients have one */
     int64_t now; /* time of the last event */
     struct map pairs;
@@ -88,62 +93,73 @@ static const struct rule *match(struct rules *set, const struct rules_place *pla
 
 /* ---- counting, as the queue manager does -------------------------------------------------- */
 
-/* What is counted together: what the scope names. The log has no signing domain: the
- * sender's stands for it. */
-static uint64_t place_of(const struct rules_place *p, enum rules_scope scope, const json_t *event)
+/* Who has a share of its own, as dispatch_sharer names it. */
+static void sharer_of(const json_t *event, char out[static ADDRESS_BYTES])
 {
-    struct slice host = text_of(event, "mx"), who = SLICE(""), from = text_of(event, "from");
-    size_t at = slice_rchr(from, '@');
-    struct slice domain = at < from.len ? slice_from(from, at + 1) : from;
-    if (scope == RULES_OF_SOURCE)
-        who = text_of(event, "source");
-    else if (scope == RULES_OF_ACCOUNT)
-        who = text_of(event, "account").len ? text_of(event, "account") : domain;
-    else if (scope == RULES_OF_DKIM)
-        who = domain;
-    char *key = xasprintf("%d\n%.*s\n%.*s", (int)scope,
-                          p->provider ? (int)strlen(p->provider) : (int)host.len,
-                          p->provider ? p->provider
-                          : host.ptr  ? host.ptr
-                                      : "",
-                          SLICE_ARG(who));
-    uint64_t place = map_hash(slice_str(key));
-    free(key);
-    return place;
+    struct slice account = text_of(event, "account"), from = text_of(event, "from");
+    size_t at = slice_rchr(from, '@'), n = 0;
+    if (account.len && account.len < ADDRESS_BYTES) {
+        memcpy(out, account.ptr, account.len);
+        out[account.len] = '\0';
+        return;
+    }
+    out[n++] = '@';
+    for (size_t i = at + 1; i < from.len && n < ADDRESS_BYTES - 1; i++)
+        out[n++] =
+            from.ptr[i] >= 'A' && from.ptr[i] <= 'Z' ? (char)(from.ptr[i] + 32) : from.ptr[i];
+    out[n] = '\0';
 }
 
-/* Whether this event is of another delivery than the one before. */
-static bool is_new_delivery(struct replay *r, const json_t *event)
+static struct slice first_of(const json_t *event, const char *const names[], size_t count)
+{
+    struct slice text = SLICE("");
+    for (size_t i = 0; i < count && text.len == 0; i++)
+        text = text_of(event, names[i]);
+    return text;
+}
+
+static struct tally_subject subject_of(const struct rules_place *p, const json_t *event,
+                                       char account[static ADDRESS_BYTES])
+{
+    static const char *const places[] = {"destination", "site", "mx"};
+    json_int_t attempts = json_integer_value(json_object_get(event, "attempt"));
+    sharer_of(event, account);
+    return (struct tally_subject){
+        .provider = p->provider,
+        .destination = first_of(event, places, sizeof places / sizeof *places),
+        .source = text_of(event, "source"),
+        .account = slice_str(account),
+        .domain = text_of(event, "domain"),
+        .attempts = attempts > 0 && attempts < UINT_MAX ? (unsigned)attempts : 0};
+}
+
+/* A log of before deliveries had numbers: whether this event is of another one than that
+ * before it. */
+static bool differs_from_last(struct replay *r, const json_t *event)
 {
     struct slice id = text_of(event, "id"), host = text_of(event, "mx");
-    char *key = xasprintf("%.*s\n%.*s\n%lld", SLICE_ARG(id), SLICE_ARG(host),
-                          (long long)json_integer_value(json_object_get(event, "attempt")));
+    char *key = xasprintf("%.*s\n%.*s\n%lld\n%lld", SLICE_ARG(id), SLICE_ARG(host),
+                          (long long)json_integer_value(json_object_get(event, "attempt")),
+                          (long long)json_integer_value(json_object_get(event, "delivery")));
     bool same = id.len > 0 && r->last && strcmp(r->last, key) == 0;
     free(r->last);
     r->last = key;
     return !same;
 }
 
-static void count_attempt(struct replay *r, int set, const struct rules_place *p,
-                          const json_t *event)
+/* Whether this event is the first of a delivery: mail that waited for a suspension was not
+ * tried. */
+static bool is_new_delivery(struct replay *r, const json_t *event)
 {
-    for (unsigned i = 0, scopes = 0; i < rules_count(r->sets[set]); i++) {
-        const struct rule *rule = rules_at(r->sets[set], i);
-        if (rule->fraction <= 0 || scopes & 1u << rule->scope)
-            continue;
-        scopes |= 1u << rule->scope;
-        tallies_attempt(r->tallies[set], place_of(p, rule->scope, event));
-    }
+    bool number = json_object_get(event, "delivery");
+    r->numbered = r->numbered || number;
+    return number == r->numbered && differs_from_last(r, event);
 }
 
-/* Whether the rule acts, which may be only from the n-th time on, or on a fraction. */
-static bool acts(struct replay *r, int set, const struct rule *rule, const struct rules_place *p,
-                 const json_t *event)
+/* Of a delivery's replies one is what the shaper goes by. */
+static bool is_judged(const struct replay *r, const json_t *event, bool new_delivery)
 {
-    if (rule->scope == RULES_OF_RECIPIENT && rule->outcome == RULES_FAIL && rule->after > 1)
-        return json_integer_value(json_object_get(event, "attempt")) >= (json_int_t)rule->after;
-    return tallies_reached(r->tallies[set], rule, rules_index(r->sets[set], rule),
-                           place_of(p, rule->scope, event), 1, r->now);
+    return r->numbered ? json_is_true(json_object_get(event, "judged")) : new_delivery;
 }
 
 static void add_sample(const struct replay *r, struct pair *p, const json_t *event)
@@ -192,17 +208,21 @@ static bool alike(const struct rule *a, const struct rule *b)
 
 /* What a set makes of a refusal: the rule that acts, or NULL. */
 static const struct rule *judge(struct replay *r, int set, const struct rules_place *place,
-                                const json_t *event, bool new_delivery)
+                                const json_t *event, bool judged)
 {
+    char account[ADDRESS_BYTES];
     const struct rule *rule = match(r->sets[set], place, event);
     if (!rule) {
         r->nobody[set]++;
         return NULL;
     }
     unsigned index = rules_index(r->sets[set], rule);
-    bool counts = rule->after > 1 || rule->fraction > 0;
+    const struct tally_subject s = subject_of(place, event, account);
     r->matches[set][index]++;
-    if (counts && !(new_delivery && acts(r, set, rule, place, event)))
+    bool acts = tallies_counts(rule)
+                    ? judged && tallies_acts(r->tallies[set], rule, index, &s, r->divisor, r->now)
+                    : true;
+    if (!acts)
         return NULL;
     r->counts[set][index]++;
     return rule;
@@ -212,6 +232,7 @@ static void take_event(struct replay *r, const json_t *event)
 {
     const struct rule *found[SETS];
     struct rules_place places[SETS];
+    char account[ADDRESS_BYTES];
     double time = json_number_value(json_object_get(event, "time")) * 1e6;
     const char *name = json_string_value(json_object_get(event, "event"));
     json_int_t code = json_integer_value(json_object_get(event, "code"));
@@ -224,14 +245,15 @@ static void take_event(struct replay *r, const json_t *event)
     bool new_delivery = is_new_delivery(r, event);
     for (int k = 0; k < SETS; k++) {
         places[k] = find_place(r->sets[k], event);
+        const struct tally_subject s = subject_of(&places[k], event, account);
         if (new_delivery)
-            count_attempt(r, k, &places[k], event);
+            tallies_tried(r->tallies[k], r->scopes[k], &s);
     }
     if (!refused || json_is_true(json_object_get(event, "local")) || code < 400 || code > 599)
         return;
     r->refusals++;
     for (int k = 0; k < SETS; k++)
-        found[k] = judge(r, k, &places[k], event, new_delivery);
+        found[k] = judge(r, k, &places[k], event, is_judged(r, event, new_delivery));
     if (!alike(found[0], found[1]))
         differ(r, found, event);
 }
@@ -431,6 +453,7 @@ static int run(struct replay *r, FILE *log)
         r->counts[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->counts[k]);
         r->matches[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->matches[k]);
         r->tallies[k] = tallies_new();
+        r->scopes[k] = tallies_scopes(r->sets[k]);
     }
     map_init(&r->pairs, pair_key);
     read_log(r, log);
@@ -484,12 +507,11 @@ int cmd_shaping_replay(struct ctl *ctl, const struct ctl_command *self, int argc
         return ctl_usage(self, "--samples takes a number up to 100");
     if (samples)
         r.samples = (unsigned)number;
-    if (!against) {
-        const struct config *c = ctl_config(ctl);
-        if (!c)
-            return CTL_FAILED;
-        against = c->provider_config_file;
-    }
+    const struct config *c = ctl_config(ctl);
+    if (!c)
+        return CTL_FAILED;
+    r.divisor = (unsigned)c->shaping_time_divisor;
+    against = against ? against : c->provider_config_file;
     if (!*against)
         return ctl_error(CTL_FAILED,
                          "provider_config_file is empty: say with --against what to compare with");

@@ -40,10 +40,11 @@ int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, 
         return args_status(n);
     if (n < 1 || n > 2)
         return ctl_usage(self, "give a destination, and a source address if you like");
+    struct shaping_shown shown = {.ctl = ctl};
     return client_ask(ctl,
                       json_pack("{s:s, s:s, s:s}", "request", "shaping.show", "destination",
                                 argv[0], "source", n == 2 ? argv[1] : ""),
-                      shaping_show_line, ctl, NULL);
+                      shaping_show_line, &shown, NULL);
 }
 
 /* A number above 0, or NAN after telling why. */
@@ -91,11 +92,12 @@ int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, c
         return CTL_USAGE;
     if (sets && !rate && !connections && !messages)
         return ctl_usage(self, "say what: --rate, --connections or --messages");
+    struct shaping_shown shown = {.ctl = ctl};
     return client_ask(ctl,
                       json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:f, s:f}",
                                 "request", "shaping.act", "action", self->name, "destination",
                                 argv[0], "source", source, "account", account, "domain", domain,
                                 "reason", reason, "seconds", (json_int_t)seconds, "rate", r,
                                 "connections", c, "messages", m),
-                      shaping_show_line, ctl, NULL);
+                      shaping_show_line, &shown, NULL);
 }

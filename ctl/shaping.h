@@ -26,12 +26,16 @@ void shaping_brake(const json_t *b, bool place);
 /* A destination from a source; `whole`: with its limits and history. */
 void shaping_lane(const json_t *lane, bool whole);
 /* For client_ask: lines of shaping.list, with a struct shaping_list; of shaping.show and
- * shaping.act, with struct ctl. */
+ * shaping.act, with a struct shaping_shown. */
 struct shaping_list {
     struct ctl *ctl;
     unsigned brakes; /* that were printed */
 };
 int shaping_list_line(json_t *line, void *arg);
+struct shaping_shown {
+    struct ctl *ctl;
+    char whole[1024]; /* whose limits over all sources were printed last */
+};
 int shaping_show_line(json_t *line, void *arg);
 
 #endif

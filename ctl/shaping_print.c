@@ -149,7 +149,7 @@ static void print_accounts(const json_t *line)
     }
 }
 
-static void print_events(const json_t *line)
+static void print_events(const json_t *line, const char *indent)
 {
     size_t i;
     json_t *e;
@@ -157,9 +157,9 @@ static void print_events(const json_t *line)
     {
         char age[32];
         if (i == 0)
-            printf("  last changes:\n");
+            printf("%slast changes:\n", indent);
         print_age(age, sizeof age, shaping_number(e, "age"));
-        printf("  %8s ago  %s", age, shaping_text(e, "change"));
+        printf("%s%8s ago  %s", indent, age, shaping_text(e, "change"));
         if (json_object_get(e, "seconds"))
             printf(" %.1fs", shaping_number(e, "seconds"));
         else if (shaping_number(e, "before") < 1e6)
@@ -170,6 +170,53 @@ static void print_events(const json_t *line)
             printf("  by rule %s, %s", shaping_text(e, "rule"), shaping_text(e, "where"));
         putchar('\n');
     }
+}
+
+static void print_last_refusal(const json_t *line, const char *indent)
+{
+    if (!*shaping_text(line, "last_refusal"))
+        return;
+    printf("%slast refusal: ", indent);
+    print_safe(stdout, shaping_text(line, "last_refusal"));
+    putchar('\n');
+}
+
+/* A limit over all sources: what holds, what was refused, what is configured. */
+static void print_whole_limit(const json_t *w, const char *name, const char *words,
+                              const char *failed, const char *configured, double times)
+{
+    const json_t *learned = json_object_get(w, "learned");
+    const json_t *given = json_object_get(w, "configured");
+    if (!json_object_get(w, name))
+        return;
+    printf("    %s  %.5g", words, times * shaping_number(w, name));
+    if (json_object_get(learned, failed))
+        printf("   it refused %.5g", times * shaping_number(learned, failed));
+    if (json_object_get(given, configured))
+        printf("   configured: at most %.5g", times * shaping_number(given, configured));
+    putchar('\n');
+}
+
+/* Where limits hold over all source addresses: as a destination of its own. */
+static void print_whole(const json_t *w)
+{
+    static const char indent[] = "    ";
+    printf("  over all source addresses of ");
+    print_safe(stdout, shaping_text(w, "of"));
+    printf(": %s; %.0f under way\n", shaping_text(w, "state"), shaping_number(w, "in_flight"));
+    if (json_object_get(w, "next_probe_in"))
+        shaping_wait("    next probe in ", w, "next_probe_in");
+    else
+        shaping_wait("    goes on in ", w, "next_in");
+    print_whole_limit(w, "rate", "recipients a second", "rate_failed", "message_rate", 1);
+    print_whole_limit(w, "concurrency", "connections", "concurrency_failed", "connections", 1);
+    print_whole_limit(w, "connection_rate", "new connections a minute", "connection_rate_failed",
+                      "connection_rate", 60);
+    if (!json_object_get(w, "rate") && !json_object_get(w, "concurrency") &&
+        !json_object_get(w, "connection_rate"))
+        printf("    no limit: none is configured, and no rule has learned one\n");
+    print_last_refusal(w, indent);
+    print_events(w, indent);
 }
 
 static void print_brake_state(const json_t *b)
@@ -261,22 +308,26 @@ void shaping_lane(const json_t *line, bool whole)
         print_sign("greets", json_object_get(line, "greeting_seconds"));
     }
     print_brakes(line);
-    if (*shaping_text(line, "last_refusal")) {
-        printf("  last refusal: ");
-        print_safe(stdout, shaping_text(line, "last_refusal"));
-        putchar('\n');
-    }
-    print_events(line);
+    print_last_refusal(line, "  ");
+    print_events(line, "  ");
 }
 
 int shaping_show_line(json_t *line, void *arg)
 {
-    struct ctl *ctl = arg;
-    if (ctl->json)
+    struct shaping_shown *shown = arg;
+    const json_t *whole = json_object_get(line, "all_sources");
+    if (shown->ctl->json) {
         print_json_line(line);
-    else if (*shaping_text(line, "action"))
+        return 0;
+    }
+    if (*shaping_text(line, "action")) {
         print_done(line);
-    else
-        shaping_lane(line, true);
+        return 0;
+    }
+    shaping_lane(line, true);
+    if (whole && strcmp(shown->whole, shaping_text(whole, "of")) != 0) { /* once for all of them */
+        snprintf(shown->whole, sizeof shown->whole, "%s", shaping_text(whole, "of"));
+        print_whole(whole);
+    }
     return 0;
 }

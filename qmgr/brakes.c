@@ -7,16 +7,10 @@
 #include "core/mem.h"
 #include "rules/rules.h"
 
-/* What a rule leaves of a sender's rate if it does not say. */
-#define SLOWED 0.5
 /* A sender at a destination without a rate: what it is slowed from, recipients a second. */
 #define RATE_UNKNOWN 10.0
-/* Always allowed, or nothing would show that it is over: one a minute. */
-#define RATE_LEAST (1 / 60.0)
-
 enum {
     TIME_GROWS = 2,
-    HOLD_GROWS_MAX = 16, /* times the first */
     KEPT_SECONDS = 3600, /* after its end: how long it was, what it failed at */
     TOLD_SECONDS = 600
 };
@@ -322,16 +316,8 @@ static void slow(const struct qmgr *q, struct brake *b, const struct job *j, dou
                  double factor)
 {
     double from = b->rate > 0 ? b->rate : present_rate(j->queue->lane, j);
-    double rate = set > 0 ? set : from * (factor > 0 ? factor : SLOWED);
     b->times = j->queue->lane->shaper.limits->times;
-    bool again = b->failed > 0 && q->now - b->cut < KEPT_SECONDS * CLOCK_SECOND;
-    int64_t most = HOLD_GROWS_MAX * b->times.hold;
-    b->hold = !again ? b->times.hold : 2 * b->hold < most ? 2 * b->hold : most;
-    b->rate = rate > RATE_LEAST ? rate : RATE_LEAST;
-    b->failed = from > b->rate ? from : 2 * b->rate;
-    b->tokens = 0;
-    b->filled = b->cut = q->now;
-    b->grown = q->now + b->hold;
+    brake_rate_cut(b, from, set, factor, q->now);
 }
 
 /* So long after its end a suspension is remembered: as long as it was, but at least an hour. */
@@ -349,7 +335,7 @@ static void suspend(struct qmgr *q, struct brake *b, const struct job *j, const 
     bool again = b->time && q->now - end < kept(b);
     int64_t most = TIME_MOST / divisor > time ? TIME_MOST / divisor : time,
             longer = again && b->time < most / TIME_GROWS ? TIME_GROWS * b->time : most;
-    slow(q, b, j, 0, SLOWED); /* so it goes on afterwards */
+    slow(q, b, j, 0, 0); /* so it goes on afterwards */
     b->time = again ? longer : time;
     b->until = q->now + b->time;
     b->probing = true;

@@ -120,6 +120,16 @@ bool brake_suspends(const struct qmgr *q, const struct brake *b);
 bool brake_is_on(const struct qmgr *q, const struct brake *b);
 const char *brake_kind_name(uint8_t kind);
 
+/* ---- brake_rate.c: how fast a slowed sender goes ---------------------------------------- */
+
+/* Refused at `from` recipients a second: to `set`, or (0) to `factor` of that (0: the usual
+ * part). b->times are set. */
+void brake_rate_cut(struct brake *b, double from, double set, double factor, int64_t now);
+/* Faster again where nothing is refused, a step a `growth`. True: it is off now. */
+bool brake_rate_grow(struct brake *b, int64_t now);
+/* Whether the next recipient may go; the caller takes what it uses off b->tokens. */
+bool brake_rate_has_token(struct brake *b, int64_t now);
+
 /* ---- brakes_line.c: what they do to jobs ------------------------------------------------ */
 
 /* Whether the job must not go: it then is deferred and gone, and the caller settles its

@@ -5,48 +5,22 @@
 #include "qmgr/classes.h"
 #include "qmgr/sources.h"
 
-/* Below this part of the rate that failed it doubles, */
-#define NEAR 0.8
-/* beyond it grows by so much; */
-#define BEYOND 1.25
-/* where so many times what failed is taken the brake is off. */
-#define RELEASED 4.0
-/* A whole token, but for rounding. */
-#define TOKEN 0.999
-
-enum { BURST_SECONDS = 2, RELEASED_PER_TURN = 256, LOOKED_AFTER_MAX = 64, PASSED_MAX = 1000 };
+enum { RELEASED_PER_TURN = 256, LOOKED_AFTER_MAX = 64, PASSED_MAX = 1000 };
 
 /* ---- the rate -------------------------------------------------------------------------- */
 
 /* Faster again where nothing is refused, a step a `growth`. */
 static void grow(const struct qmgr *q, struct brake *b)
 {
-    if (b->rate <= 0 || b->probing)
-        return;
-    double near = NEAR * b->failed;
-    for (; q->now - b->grown >= b->times.growth && b->rate > 0; b->grown += b->times.growth)
-        if (b->rate < near)
-            b->rate = 2 * b->rate < near ? 2 * b->rate : near;
-        else
-            b->rate = BEYOND * b->rate < RELEASED * b->failed ? BEYOND * b->rate : 0;
-    if (b->rate <= 0)
+    if (brake_rate_grow(b, q->now))
         log_info("shaping %s: %s %s is not slowed any more", log_esc(slice_str(b->name)),
                  brake_kind_name(b->kind), log_esc(slice_str(b->who)));
-}
-
-static void fill(const struct qmgr *q, struct brake *b)
-{
-    double most = BURST_SECONDS * b->rate > 1 ? BURST_SECONDS * b->rate : 1;
-    b->tokens += b->rate * (double)(q->now - b->filled) / 1e6;
-    b->tokens = b->tokens < most ? b->tokens : most;
-    b->filled = q->now;
 }
 
 /* A job of several goes as one, and is paid back: the next waits for longer. */
 static bool take_token(const struct qmgr *q, struct brake *b, struct job *j)
 {
-    fill(q, b);
-    if (b->tokens < TOKEN)
+    if (!brake_rate_has_token(b, q->now))
         return false;
     b->tokens -= j->count;
     j->paid = true;
@@ -221,11 +195,8 @@ static struct job *first_in_line(const struct qmgr *q, struct brake *b)
 static bool release_one(struct qmgr *q, struct brake *b)
 {
     grow(q, b);
-    if (!b->probing && b->rate > 0) {
-        fill(q, b);
-        if (b->tokens < TOKEN)
-            return false;
-    }
+    if (!b->probing && b->rate > 0 && !brake_rate_has_token(b, q->now))
+        return false;
     struct job *j = first_in_line(q, b);
     if (b->probing && b->rate > 0)
         probe_with(q, b, j);

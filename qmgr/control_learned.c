@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "qmgr/control_client.h"
 #include "qmgr/memory.h"
+#include "qmgr/whole.h"
 
 /* ---- out ------------------------------------------------------------------------------ */
 
@@ -29,6 +30,17 @@ static void export_more(struct control_client *c)
         r->lanes_shown++;
         buf_clear(&object);
         if (memory_describe(container_of(n, struct lane, all), &object))
+            put(c, buf_slice(&object));
+    }
+    struct whole *w;
+    for (size_t cursor = 0; r->lanes_shown >= at && (w = map_next(&q->shaping.wholes, &cursor));) {
+        if (at++ < r->lanes_shown)
+            continue;
+        if (control_full(c))
+            break;
+        r->lanes_shown++;
+        buf_clear(&object);
+        if (memory_describe_whole(w, &object))
             put(c, buf_slice(&object));
     }
     bool over = r->lanes_shown >= at;

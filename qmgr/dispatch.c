@@ -93,8 +93,8 @@ void dispatch_return(struct qmgr *q, struct job *j)
     seats_returned(q, k, j->count);
     unclaim(j);
     k->window -= j->count < k->window ? j->count : k->window;
-    shaper_returned(&l->shaper, j->count, q->now);
-    whole_returned(q, l, j->count);
+    shaper_returned(&l->shaper, j->count, j->sent_at, q->now);
+    whole_returned(q, l, j->count, j->sent_at);
     whole_wake(q, l);
     relays_release(q, j);
     list_remove(&j->link);

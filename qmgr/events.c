@@ -8,6 +8,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "qmgr/shaping_show.h"
 #include "rules/rules.h"
 
 enum {
@@ -289,6 +290,23 @@ static void put_delays(const struct delays *d)
     }
 }
 
+/* What rules made of the reply, so that it can be asked what others would have made of it:
+ * `postern shaping replay`. A delivery has one reply that the shaper goes by. */
+static void put_rules(const struct attempt *t, uint32_t rcpt, struct buf *b)
+{
+    bool judged = t->judged == rcpt + 1;
+    if (t->delivery)
+        json_int(b, "delivery", (int64_t)t->delivery);
+    if (judged)
+        json_bool(b, "judged", true);
+    if (!t->rule)
+        return;
+    json_str(b, "rule", slice_str(t->rule->name));
+    rules_put_where(b, t->rule);
+    if (judged)
+        json_bool(b, "acts", t->acts);
+}
+
 static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, const char *name,
                       const struct answer *a, const struct attempt *t, const struct delays *d,
                       struct slice status)
@@ -300,8 +318,12 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     json_str(b, "to", recipient_address(m, rcpt));
     json_str(b, "account", message_account(m));
     json_str(b, "class", slice_str(class_name(m->env->mail_class)));
+    if (message_signer(m).len)
+        json_str(b, "domain", message_signer(m));
     if (t->site)
         json_str(b, "site", site_name(t->site));
+    if (t->site && t->site->group && !slice_eq(slice_str(t->site->group->name), site_name(t->site)))
+        json_str(b, "destination", slice_str(t->site->group->name));
     json_str(b, "pool", pools_name(q, m));
     json_str(b, "source", t->source);
     json_str(b, "mx", t->host);
@@ -321,6 +343,7 @@ static void add_event(struct qmgr *q, const struct message *m, uint32_t rcpt, co
     if (a->stage >= STAGE_CONNECT && a->stage <= STAGE_DOT)
         json_str(b, "stage", slice_str(rules_stage_name((enum rules_stage)a->stage)));
     json_str(b, "text", answer_text(a));
+    put_rules(t, rcpt, b);
     event_end(b);
 }
 

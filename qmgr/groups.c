@@ -307,12 +307,7 @@ static void count_anew(struct qmgr *q)
 {
     struct shaping *s = &q->shaping;
     tallies_clear(s->tallies);
-    s->counted_scopes = 0;
-    for (unsigned i = 0; i < rules_count(s->rules); i++) {
-        const struct rule *rule = rules_at(s->rules, i);
-        if (rule->fraction > 0)
-            s->counted_scopes |= 1u << rule->scope;
-    }
+    s->counted_scopes = tallies_scopes(s->rules);
 }
 
 void groups_set_rules(struct qmgr *q, struct rules *rules)

@@ -244,6 +244,7 @@ static void free_queues(struct qmgr *q, struct lane *l)
 void dispatch_sweep(struct qmgr *q)
 {
     brakes_sweep(q);
+    overdue_sweep(q);
     list_each_safe(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
@@ -254,7 +255,8 @@ void dispatch_sweep(struct qmgr *q)
         if (l->queued || l->in_flight)
             continue;
         free_queues(q, l);
-        if (l->open || l->leaving || q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND)
+        if (l->open || l->leaving || q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND ||
+            shaper_remembers(&l->shaper, q->now))
             continue;
         memory_keep(q, l);
         heap_remove(&q->dispatch.wakes, &l->wake);

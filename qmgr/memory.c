@@ -9,6 +9,7 @@
 #include "learned/learned.h"
 #include "qmgr/memory_file.h"
 #include "qmgr/shaping_show.h"
+#include "qmgr/whole.h"
 
 /* What was learned long ago counts for less: what lies above the starting point halves in
  * each of these; then it is forgotten. */
@@ -86,25 +87,16 @@ static void put_in(struct memory *m, const struct learned *v)
     map_put(&m->by_alias, r);
 }
 
-/* ---- from and to a lane ---------------------------------------------------------- */
+/* ---- from and to a lane, or limits over all sources ------------------------------- */
 
-/* False: nothing that is worth keeping. The strings are borrowed. */
-static bool learned_of(const struct lane *l, struct learned *v, char source[static LANE_SOURCE_MAX])
+/* False: nothing that is worth keeping. The strings are the caller's. */
+static bool learned_of(const struct shaper *shaper, int64_t used, struct learned *v)
 {
     struct shaper_memory s;
     int64_t now = clock_mono(), wall = clock_wall();
-    shaper_remember(&l->shaper, &s);
-    bool suspended = l->shaper.suspended_until > now;
-    if (!(s.failed_rate > 0) && !(s.connection_rate > 0) && !s.window_failed && !s.messages &&
-        !suspended && !l->greylist.refused && !l->greylist.passed)
-        return false;
-    struct slice text = lane_source(l, source);
-    if (text.len == 0)
-        source[0] = '\0';
-    *v = (struct learned){.key = l->group->stable,
-                          .name = l->group->name,
-                          .source = source,
-                          .when = wall - (now - l->used),
+    shaper_remember(shaper, &s);
+    bool suspended = shaper->suspended_until > now;
+    *v = (struct learned){.when = wall - (now - used),
                           .rate = s.rate,
                           .rate_failed = s.failed_rate,
                           .connection_rate = s.connection_rate,
@@ -115,15 +107,42 @@ static bool learned_of(const struct lane *l, struct learned *v, char source[stat
                           .messages = s.messages,
                           .period = s.period,
                           .shut_for = s.shut_for,
-                          .grey_refused = l->greylist.refused,
-                          .grey_passed = l->greylist.passed,
-                          .grey_first = l->greylist.first,
-                          .by_hand = suspended && l->shaper.by_hand};
+                          .by_hand = suspended && shaper->by_hand};
+    if (suspended)
+        v->suspended_until = wall + (shaper->suspended_until - now);
+    return s.failed_rate > 0 || s.connection_rate > 0 || s.window_failed || s.messages || suspended;
+}
+
+/* The same of a lane; strings are borrowed. */
+static bool learned_of_lane(const struct lane *l, struct learned *v,
+                            char source[static LANE_SOURCE_MAX])
+{
+    bool any = learned_of(&l->shaper, l->used, v);
+    if (lane_source(l, source).len == 0)
+        source[0] = '\0';
+    v->key = l->group->stable;
+    v->name = l->group->name;
+    v->source = source;
+    v->grey_refused = l->greylist.refused;
+    v->grey_passed = l->greylist.passed;
+    v->grey_first = l->greylist.first;
     if (v->by_hand)
         v->reason = l->reason;
-    if (suspended)
-        v->suspended_until = wall + (l->shaper.suspended_until - now);
-    return true;
+    return any || v->grey_refused || v->grey_passed;
+}
+
+/* In place of a source address: no address looks so. */
+static char all_sources[] = "all";
+
+static bool learned_of_whole(const struct whole *w, struct learned *v)
+{
+    bool any = learned_of(&w->shaper, w->used, v);
+    v->key = w->stable;
+    v->name = w->name;
+    v->source = all_sources;
+    v->window = v->window_failed ? v->window : 0; /* else it is what is configured, or none */
+    v->by_hand = false;                           /* only lanes are */
+    return any;
 }
 
 /* How much of what lies above the starting point is left after that time. */
@@ -137,29 +156,40 @@ static double aged(double value, double start, double left)
     return start > 0 && value > start ? start + (value - start) * left : value;
 }
 
-static void give(struct qmgr *q, struct lane *l, const struct learned *v)
+static void give_limits(struct shaper *to, const struct learned *v)
 {
-    int64_t wall = clock_wall();
-    double left = left_after(wall - v->when);
+    double left = left_after(clock_wall() - v->when);
     struct shaper_memory s = {
-        .rate = aged(v->rate, l->shaper.limits->start_rate, left),
+        .rate = aged(v->rate, to->limits->start_rate, left),
         .failed_rate = v->rate_failed,
         .connection_rate = v->connection_rate,
         .connection_rate_failed = v->connection_rate_failed,
         .blind = v->blind,
-        .window = (uint32_t)aged(v->window, l->shaper.limits->initial, left),
+        .window = (uint32_t)aged(v->window, to->limits->initial, left),
         .window_failed = v->window_failed,
         .messages = v->messages,
         .period = v->period,
         .shut_for = v->shut_for,
     };
-    shaper_recall(&l->shaper, &s);
+    shaper_recall(to, &s);
+}
+
+/* What is left of a suspension: a clock that was set back since (F31) does not make it
+ * longer. */
+static int64_t left_of_suspension(const struct learned *v)
+{
+    int64_t wall = clock_wall();
+    return v->suspended_until - (wall > v->when ? wall : v->when);
+}
+
+static void give(struct qmgr *q, struct lane *l, const struct learned *v)
+{
+    give_limits(&l->shaper, v);
     l->greylist = (struct greylist){
         .refused = v->grey_refused, .passed = v->grey_passed, .first = v->grey_first};
     if (l->greylist.first <= 0)
         l->greylist = (struct greylist){0};
-    /* a clock that was set back since (F31) does not make it longer */
-    int64_t suspended = v->suspended_until - (wall > v->when ? wall : v->when);
+    int64_t suspended = left_of_suspension(v);
     if (suspended <= 0)
         return;
     free(l->reason);
@@ -168,10 +198,35 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
     dispatch_suspend(q, l);
 }
 
+/* A limit that was not learned is the configured one, or none. */
+static void give_whole(struct qmgr *q, struct whole *w, const struct learned *v)
+{
+    struct learned known = *v;
+    if (!(known.rate_failed > 0))
+        known.rate = 0;
+    give_limits(&w->shaper, &known);
+    int64_t suspended = left_of_suspension(v);
+    if (suspended > 0)
+        shaper_keep_away(&w->shaper, q->now + suspended, false, q->now);
+}
+
 static bool too_old(const struct learned *v)
 {
     int64_t age = clock_wall() - v->when;
     return v->suspended_until < clock_wall() && (age > FORGOTTEN || age < -FUTURE_MOST);
+}
+
+/* What is known under that key, or else that name; or NULL. */
+static struct remembered *find(const struct memory *m, const char *key, const char *name,
+                               const char *source)
+{
+    char *id = pair(key, source), *alias = pair(name, source);
+    struct remembered *r = map_get(&m->by_id, slice_str(id));
+    if (!r)
+        r = map_get(&m->by_alias, slice_str(alias));
+    free(id);
+    free(alias);
+    return r;
 }
 
 void memory_recall(struct qmgr *q, struct lane *l)
@@ -181,17 +236,30 @@ void memory_recall(struct qmgr *q, struct lane *l)
     if (m->by_id.count == 0)
         return;
     (void)lane_source(l, source);
-    char *id = pair(l->group->stable, source), *alias = pair(l->group->name, source);
-    struct remembered *r = map_get(&m->by_id, slice_str(id));
-    if (!r)
-        r = map_get(&m->by_alias, slice_str(alias));
-    free(id);
-    free(alias);
+    struct remembered *r = find(m, l->group->stable, l->group->name, source);
     if (!r)
         return;
     take_out(m, r);
     if (!too_old(&r->v))
         give(q, l, &r->v);
+    drop(r);
+}
+
+bool memory_knows_whole(const struct qmgr *q, const struct group *g)
+{
+    const struct memory *m = q->shaping.memory;
+    return m->by_id.count && find(m, g->stable, g->name, all_sources);
+}
+
+void memory_recall_whole(struct qmgr *q, struct whole *w)
+{
+    struct memory *m = q->shaping.memory;
+    struct remembered *r = m->by_id.count ? find(m, w->stable, w->name, all_sources) : NULL;
+    if (!r)
+        return;
+    take_out(m, r);
+    if (!too_old(&r->v))
+        give_whole(q, w, &r->v);
     drop(r);
 }
 
@@ -205,14 +273,25 @@ static struct learned copy_of(const struct learned *v)
     return c;
 }
 
+static void keep(struct qmgr *q, const struct learned *v)
+{
+    const struct learned copy = copy_of(v);
+    put_in(q->shaping.memory, &copy);
+}
+
 void memory_keep(struct qmgr *q, const struct lane *l)
 {
     char source[LANE_SOURCE_MAX];
     struct learned v;
-    if (!learned_of(l, &v, source))
-        return;
-    v = copy_of(&v);
-    put_in(q->shaping.memory, &v);
+    if (learned_of_lane(l, &v, source))
+        keep(q, &v);
+}
+
+void memory_keep_whole(struct qmgr *q, const struct whole *w)
+{
+    struct learned v;
+    if (learned_of_whole(w, &v))
+        keep(q, &v);
 }
 
 /* ---- in and out ---------------------------------------------------------------------- */
@@ -221,7 +300,16 @@ bool memory_describe(const struct lane *l, struct buf *out)
 {
     char source[LANE_SOURCE_MAX];
     struct learned v;
-    if (!learned_of(l, &v, source))
+    if (!learned_of_lane(l, &v, source))
+        return false;
+    learned_encode(&v, out);
+    return true;
+}
+
+bool memory_describe_whole(const struct whole *w, struct buf *out)
+{
+    struct learned v;
+    if (!learned_of_whole(w, &v))
         return false;
     learned_encode(&v, out);
     return true;
@@ -246,6 +334,13 @@ int memory_accept(struct qmgr *q, struct slice object, struct err *e)
 
 void memory_apply(struct qmgr *q)
 {
+    struct whole *w;
+    struct group *g;
+    for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));)
+        memory_recall_whole(q, w);
+    for (size_t cursor = 0; (g = map_next(&q->shaping.groups, &cursor));)
+        if (!g->whole)
+            whole_join(q, g);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
@@ -287,10 +382,17 @@ void memory_load(struct qmgr *q)
 static void put_all(const struct qmgr *q, struct buf *out)
 {
     size_t cursor = 0, entries = 0;
+    const struct whole *w;
     memory_file_begin(out);
     list_each(&q->dispatch.lanes, n)
     {
         if (!memory_describe(container_of(n, struct lane, all), out))
+            continue;
+        buf_addc(out, '\n');
+        entries++;
+    }
+    for (size_t at = 0; (w = map_next(&q->shaping.wholes, &at));) {
+        if (!memory_describe_whole(w, out))
             continue;
         buf_addc(out, '\n');
         entries++;

@@ -1,6 +1,6 @@
 /*
- * What was learned about destinations, kept over restarts, exported and imported: the
- * file "shaping.learned" in the spool.
+ * What was learned about destinations, from one source and over all, kept over restarts, exported
+ * and imported: the file "shaping.learned" in the spool.
  *
  * A first line that names the format, one learned_encode object a line, and a last line
  * with their number and a checksum of all before it. It is written anew, made durable and
@@ -30,6 +30,14 @@ void memory_stop(struct qmgr *q);
 void memory_recall(struct qmgr *q, struct lane *l);
 /* Keeps what a lane has learned: it goes. */
 void memory_keep(struct qmgr *q, const struct lane *l);
+/* The same for limits over all sources (whole.h). An entry of them has "all" for a source. */
+struct whole;
+void memory_recall_whole(struct qmgr *q, struct whole *w);
+void memory_keep_whole(struct qmgr *q, const struct whole *w);
+bool memory_describe_whole(const struct whole *w, struct buf *out);
+/* Whether something is known about all sources of a group without a provider: else it has no
+ * such limits until a rule speaks of them. */
+bool memory_knows_whole(const struct qmgr *q, const struct group *g);
 /* Appends what a lane has learned (learned_encode); false: nothing that is worth it. */
 bool memory_describe(const struct lane *l, struct buf *out);
 /* The same for what is kept without a lane, one after the other: begin with *cursor = 0;

@@ -419,6 +419,7 @@ static void complete(struct notice *n)
     if (n->kind == NOTICE_DELAY) {
         struct buf out = BUF_INIT(SPOOL_RECORD_MAX);
         e->delay_sent = true;
+        e->delay_due = false; /* it was deferred once more meanwhile: one warning is enough */
         if (!m->quarantined &&
             spool_record_encode(
                 &out, &m->id,

@@ -91,3 +91,25 @@ enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t for
     }
     return ODD_RATE;
 }
+
+enum shaper_signal odd_signal(const struct odd *o, struct shaper *s, enum odd_says says,
+                              struct shaper_report *r)
+{
+    switch (says) {
+    case ODD_RATE:
+        if (o->tried == 1) /* a new one: the cut of the last stays */
+            shaper_end_trial(s);
+        r->trial = o->of_rate > 0 ? SHAPER_TRIAL_PROVEN : SHAPER_TRIAL_UNPROVEN;
+        return SHAPER_TOO_FAST;
+    case ODD_NOT_RATE:
+        r->trial = SHAPER_TRIAL_FAILED;
+        return SHAPER_NEUTRAL;
+    case ODD_CONNECTION:
+        r->value = o->place;
+        return SHAPER_TOO_LONG;
+    case ODD_STRANGER:
+        return SHAPER_OK;
+    default:
+        return SHAPER_NEUTRAL;
+    }
+}

@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "qmgr/shaper.h"
+
 struct odd {
     uint8_t share;       /* of recent attempts that got one: 0 to 255 */
     uint8_t before;      /* the same when the rate was cut for it */
@@ -45,6 +47,9 @@ enum odd_says odd_other(struct odd *o, bool first, int64_t now);
 /* One that did. `place`: messages of the connection before it, if all of them were taken;
  * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
 enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now);
+/* What the controller is told then: the signal, and what goes with it in the report. */
+enum shaper_signal odd_signal(const struct odd *o, struct shaper *s, enum odd_says says,
+                              struct shaper_report *r);
 /* Whether an experiment is under way. */
 static inline bool odd_is_trying(const struct odd *o)
 {

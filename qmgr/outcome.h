@@ -18,6 +18,11 @@ struct attempt {
     int64_t sent; /* monotonic: handed to relay; 0: now */
     uint64_t wait_us, connect_us, transfer_us;
     bool dsn_taken_over, lmtp;
+    /* for the event log: what rules made of it */
+    uint64_t delivery;       /* number; 0: nothing was tried */
+    const struct rule *rule; /* that matched the reply, or NULL */
+    uint32_t judged; /* the recipient + 1 whose reply the shaper goes by; 0: none of these */
+    bool acts;       /* that one's rule does; else it only counts */
 };
 
 void outcome_sent(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,

@@ -194,7 +194,8 @@ struct dispatch {
     uint32_t lane_number;      /* of the lane that was made last */
     uint32_t seats_generation; /* of the limits in providers.conf */
     uint64_t queued, in_flight;
-    uint32_t busy_queues; /* that have jobs */
+    uint32_t busy_queues;  /* that have jobs */
+    uint64_t lanes_looked; /* overdue.c: of the list, in this round */
 };
 
 struct shaping {
@@ -308,6 +309,7 @@ struct qmgr {
     struct charges charges;
     struct pools pools;
     struct events events;
+    uint64_t deliveries; /* whose results came: numbers of the event log */
     struct queue_counters counters, minute_start, a_minute;
     int64_t next_sweep, started;
 };
@@ -417,6 +419,9 @@ int64_t dispatch_next_due(const struct qmgr *q);
 void dispatch_reload(struct qmgr *q);
 void dispatch_unsuspend_all(struct qmgr *q);
 void dispatch_sweep(struct qmgr *q);
+/* overdue.c: whose message is in line for longer than delay_warning_time is told, and what is
+ * older than its lifetime expires. Once a minute. */
+void overdue_sweep(struct qmgr *q);
 /* The lane of a group from a source (NULL: the default one); made if need be. */
 struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *from);
 /* The same if there is one, or NULL. */
@@ -461,6 +466,7 @@ void groups_set_rules(struct qmgr *q, struct rules *rules);
 struct verdict {
     struct shaper_report report;
     const struct rule *rule; /* that said so, or NULL */
+    bool acts;               /* it does; else it was counted (after, fraction) */
     bool failed;             /* `worst` is there: an outcome that was no success */
     struct ipc_outcome worst;
 };
@@ -472,10 +478,11 @@ struct fate {
     int64_t since;   /* the first refusal of this kind in a row */
     bool greylisted; /* as in struct answer */
     bool odd;
+    const struct rule *rule; /* that matched its reply, or NULL */
 };
 /* What rules make of a recipient's outcome: may change o->status. */
-void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
-                       struct fate *fate);
+void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict *v,
+                       struct ipc_outcome *o, struct fate *fate);
 /* Until when to try this job is known to be in vain, because it is greylisted; 0: it is not. */
 int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j);
 /* Whether it goes before others: it was refused before, and its time has come. */

@@ -63,6 +63,7 @@ static struct answer *answer_of(const struct ipc_outcome *o, const struct attemp
 struct result {
     const struct ipc_result *in;
     struct attempt t;
+    const struct verdict *verdict;
     int64_t not_before;
 };
 
@@ -71,24 +72,28 @@ static void report(struct qmgr *q, struct job *j, const struct result *r, struct
 {
     struct fate fate;
     const struct source *from = j->queue->lane->from;
-    verdict_recipient(q, j, o, &fate);
+    struct attempt t = r->t;
+    bool judged = r->verdict->failed && o->index == r->verdict->worst.index;
+    verdict_recipient(q, j, r->verdict, o, &fate);
+    t.rule = fate.rule;
+    t.judged = judged ? o->index + 1 : 0;
+    t.acts = judged && r->verdict->acts;
     int64_t after = fate.after;
     if (r->in->scope == SCOPE_SOURCE && from && o->status == OUTCOME_DEFERRED)
         after = -1; /* from another source */
-    struct answer *a = answer_of(o, &r->t);
+    struct answer *a = answer_of(o, &t);
     a->greylisted = fate.greylisted;
     a->odd = fate.odd;
     a->since = fate.since;
     a->source = from ? from->number : 0;
     if (o->status == OUTCOME_SENT)
-        outcome_sent(q, j->m, rcpts, count, a, &r->t);
+        outcome_sent(q, j->m, rcpts, count, a, &t);
     else if (o->status == OUTCOME_FAILED)
-        outcome_failed(q, j->m, rcpts, count, a, &r->t);
+        outcome_failed(q, j->m, rcpts, count, a, &t);
     else if (after && !r->not_before)
-        outcome_deferred(q, j->m, rcpts, count, a, &r->t, after > 0 ? q->now + after : q->now,
-                         false);
+        outcome_deferred(q, j->m, rcpts, count, a, &t, after > 0 ? q->now + after : q->now, false);
     else
-        outcome_deferred(q, j->m, rcpts, count, a, &r->t, r->not_before, true);
+        outcome_deferred(q, j->m, rcpts, count, a, &t, r->not_before, true);
     answer_unref(a);
 }
 
@@ -121,8 +126,7 @@ static void report_all(struct qmgr *q, struct job *j, const struct result *r, co
         report(q, j, r, &missing, group, count);
 }
 
-static struct attempt attempt_of(const struct qmgr *q, const struct job *j,
-                                 const struct ipc_result *in)
+static struct attempt attempt_of(struct qmgr *q, const struct job *j, const struct ipc_result *in)
 {
     return (struct attempt){
         .site = j->site,
@@ -139,6 +143,7 @@ static struct attempt attempt_of(const struct qmgr *q, const struct job *j,
         .transfer_us = in->transfer_us,
         .dsn_taken_over = in->dsn != 0,
         .lmtp = j->site->transport == TRANSPORT_LMTP,
+        .delivery = ++q->deliveries,
     };
 }
 
@@ -193,6 +198,7 @@ int relays_result(struct relay *relay, struct slice body, struct err *e)
         site_note_tls(j->site, in.tls, in.tls_status);
     struct verdict v;
     verdict_of(q, j, &in, &v);
+    r.verdict = &v;
     sources_result(q, j, &in, &v);
     bool tells = v.failed && v.report.signal > SHAPER_NEUTRAL;
     struct answer *why = tells ? answer_of(&v.worst, &r.t) : NULL;

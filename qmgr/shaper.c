@@ -131,6 +131,13 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
 
 /* ---- the rate ------------------------------------------------------------------- */
 
+/* So long after a delivery of these the next one may start. */
+static int64_t pace_of(const struct shaper *s, uint32_t recipients)
+{
+    int64_t step = (int64_t)(recipients / s->rate * (double)CLOCK_SECOND);
+    return step > s->limits->rate_delay ? step : s->limits->rate_delay;
+}
+
 void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
 {
     int64_t late = now - s->next_start;
@@ -144,14 +151,12 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     s->tried += recipients;
     if (binding) {
         int64_t dt = now - s->started_last;
-        s->sent += recipients;
         s->paced += dt;
         shaper_grow_rate(s, dt, now);
     }
     s->started_last = now;
     int64_t from = late < SLACK && s->next_start > 0 ? s->next_start : now;
-    int64_t step = (int64_t)(recipients / s->rate * (double)CLOCK_SECOND);
-    s->next_start = from + (step > s->limits->rate_delay ? step : s->limits->rate_delay);
+    s->next_start = from + pace_of(s, recipients);
 }
 
 /* ---- connections in a time ------------------------------------------------------------ */
@@ -168,7 +173,7 @@ void shaper_may_not_connect(struct shaper *s, int64_t now)
     connect_rate_result(&s->connecting, &b, true, 0, now);
 }
 
-void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now)
+void shaper_returned(struct shaper *s, uint32_t recipients, int64_t started, int64_t now)
 {
     const struct connect_bounds b = connect_bounds(s);
     connect_rate_result(&s->connecting, &b, false, 0, now);
@@ -176,7 +181,10 @@ void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now)
     s->in_flight--;
     s->day_used -= recipients < s->day_used ? recipients : s->day_used;
     s->tried -= recipients < s->tried ? recipients : s->tried;
-    s->next_start = now;
+    int64_t back = s->next_start - pace_of(s, recipients);
+    back = back > now ? back : now;
+    if (started >= s->rate_cut && back < s->next_start) /* else it is the pace of a cut since */
+        s->next_start = back;
 }
 
 static void too_often(struct shaper *s, const struct shaper_report *r, int64_t now)
@@ -225,6 +233,8 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     s->taken_of_tried += r->recipients;
     if (r->recipients)
         s->accepted = now;
+    if (s->rate >= SHAPER_RATE_FREE)
+        shaper_count_free(s, r->recipients, now);
     if (s->probing) {
         if (s->shut_since)
             shaper_door_opened(s, now);
@@ -242,20 +252,9 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     strain_note(&s->strain, 0, r->latency);
 }
 
-bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now)
+/* True if the signal has suspended the lane, as for a dead destination or a rule's word. */
+static bool take_signal(struct shaper *s, const struct shaper_report *r, bool idle, int64_t now)
 {
-    bool idle = s->suspended_until > now; /* what was under way then says nothing new */
-    if (s->in_flight)
-        s->in_flight--;
-    if (r->closed_after)
-        shaper_closes_silently(s, r->closed_after, now);
-    if (r->may_connect || r->connections)
-        learn_connections(s, r, now);
-    else
-        s->connecting.none_open = false;
-    look_for_strain(s, r, now);
-    if (r->trial == SHAPER_TRIAL_FAILED)
-        shaper_undo_trial(s, now);
     switch (r->signal) {
     case SHAPER_OK:
         if (!idle || r->started >= s->rate_cut)
@@ -291,6 +290,27 @@ bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t no
         return !idle && shaper_go_away(s, r, now);
     }
     return false;
+}
+
+bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    int64_t before = s->suspended_until;
+    bool idle = before > now; /* what was under way then says nothing new */
+    if (s->in_flight)
+        s->in_flight--;
+    if (r->closed_after)
+        shaper_closes_silently(s, r->closed_after, now);
+    if (r->may_connect || r->connections)
+        learn_connections(s, r, now);
+    else
+        s->connecting.none_open = false;
+    look_for_strain(s, r, now);
+    if (r->trial == SHAPER_TRIAL_FAILED)
+        shaper_undo_trial(s, now);
+    bool suspended = take_signal(s, r, idle, now);
+    /* a door that is shut for the rest of the day is as good as a suspension */
+    bool long_shut = s->suspended_until > before && s->suspend_time > s->limits->times.defer;
+    return suspended || long_shut;
 }
 
 bool shaper_told_to_go(struct shaper *s, const struct shaper_report *r, int64_t now)
@@ -348,6 +368,12 @@ void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t me
         shaper_note(s, SHAPER_SET_BY_HAND, s->messages, messages, 0, now);
         s->messages = messages;
     }
+}
+
+bool shaper_remembers(const struct shaper *s, int64_t now)
+{
+    bool cap = s->limits->daily_cap && s->day_used && now - s->day_began < s->limits->times.day;
+    return cap || s->next_start > now;
 }
 
 void shaper_remember(const struct shaper *s, struct shaper_memory *out)

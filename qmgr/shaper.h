@@ -92,7 +92,7 @@ struct shaper_report {
     double factor;         /* TOO_FAST, TOO_MANY: what shall remain; 0: by measurement */
     double value;          /* TOO_...: the limit that shall hold; 0: none given */
     int64_t time;          /* GO_AWAY: how long */
-    uint64_t latency;      /* microseconds of the transaction; 0: unknown */
+    uint64_t latency;      /* microseconds that a command of the envelope took; 0: unknown */
     uint64_t greeting;     /* microseconds from connecting to the greeting; 0: unknown */
     uint32_t connections;  /* that were opened for it */
     bool may_connect;      /* what shaper_may_connect has said */
@@ -130,11 +130,13 @@ struct shaper {
     const struct shaper_limits *limits; /* outlives it; may change */
     /* rate */
     double rate, failed_rate; /* now; where it failed last, 0: never */
-    double sent, taken;       /* recipients since the last refusal while the pace was binding */
-    int64_t paced;            /* time of that */
+    double taken;             /* recipients since the last refusal */
+    int64_t paced;            /* time since then while the pace was binding */
     int64_t started_last, next_start;
-    int64_t accepted, grown, growth_due;    /* last acceptance; last growth, not grown since */
-    uint32_t tried, taken_of_tried;         /* recipients since the last growth */
+    int64_t free_since;                  /* without a rate: the present period of counting began */
+    float free_taken, free_before;       /* recipients taken in it, and in the one before */
+    int64_t accepted, grown, growth_due; /* last acceptance; last growth, not grown since */
+    uint32_t tried, taken_of_tried;      /* recipients since the last growth */
     int64_t rate_cut, rate_hold, rate_held; /* since when, how long, how long already */
     /* concurrency */
     double window;
@@ -187,8 +189,9 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now);
 bool shaper_may_connect(struct shaper *s, int64_t now);
 /* After it has said yes: the delivery may not, for another reason. */
 void shaper_may_not_connect(struct shaper *s, int64_t now);
-/* It was not tried, for want of a connection: it will be started again. */
-void shaper_returned(struct shaper *s, uint32_t recipients, int64_t now);
+/* What started then was not tried, for want of a connection: it will be started again. Gives
+ * back what it used up of the pace, and no more. */
+void shaper_returned(struct shaper *s, uint32_t recipients, int64_t started, int64_t now);
 /* New connections a second that are allowed; 0: any. */
 double shaper_connection_rate(const struct shaper *s);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
@@ -217,6 +220,9 @@ uint32_t shaper_messages(const struct shaper *s);
 uint32_t shaper_window(const struct shaper *s);
 /* Whether it has worked lately: a refusal then speaks of us, not of a host. */
 bool shaper_works(const struct shaper *s, int64_t now);
+/* Whether it still counts what only it knows: a pace that is slower than lanes are kept, or what
+ * was used of the daily cap. */
+bool shaper_remembers(const struct shaper *s, int64_t now);
 /* Learned limits, for keeping over restarts. */
 struct shaper_memory {
     double rate, failed_rate;

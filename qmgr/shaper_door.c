@@ -112,7 +112,7 @@ static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, 
     max = max > first ? max : first;
     int64_t time = s->suspend_time ? 2 * s->suspend_time : first;
     time = time < first ? first : time < max ? time : max;
-    shaper_note(s, change, 0, (double)s->suspend_time / (double)CLOCK_SECOND, rule, now);
+    shaper_note(s, change, 0, (double)time / (double)CLOCK_SECOND, rule, now);
     s->suspend_time = time;
     s->suspended_until = now + time;
     s->unreachable = dead;

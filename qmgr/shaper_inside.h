@@ -29,6 +29,8 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
 void shaper_lower_rate(struct shaper *s);
 /* Recipients were put off, not taken: they used up little of the pace. */
 void shaper_give_back(struct shaper *s, uint32_t recipients, int64_t now);
+/* Recipients were taken where there is no rate: what a first refusal is measured by. */
+void shaper_count_free(struct shaper *s, uint32_t recipients, int64_t now);
 /* The cut on trial did not help: as before it. */
 void shaper_undo_trial(struct shaper *s, int64_t now);
 void shaper_measure_anew(struct shaper *s);

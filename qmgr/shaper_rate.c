@@ -32,7 +32,11 @@
 #define PUT_OFF_BACK 0.75
 /* Where fewer of those that were tried were taken, it shows nothing that more are allowed. */
 #define TAKEN_LEAST 0.5
-/* What is tried after the first refusal of an unlimited destination, at least. */
+/* Without a rate nothing is paced: what was taken in the last growth time is counted, the one
+ * before it for as much of it as lies within a growth time. Less than this part of one shows
+ * a burst, not a rate. */
+#define FREE_LEAST (1 / 60.0)
+/* Where too little was taken lately to tell at what rate it was refused first. */
 #define RATE_FIRST 10.0
 
 /* The pace was binding for dt: more may be tried. */
@@ -66,9 +70,42 @@ void shaper_grow_rate(struct shaper *s, int64_t dt, int64_t now)
         s->rate = shaper_rate_bound(s);
 }
 
+static void free_period(struct shaper *s, int64_t now)
+{
+    int64_t period = s->limits->times.growth;
+    if (s->free_since == 0 || now - s->free_since >= 2 * period) {
+        s->free_taken = s->free_before = 0;
+        s->free_since = now;
+    } else if (now - s->free_since >= period) {
+        s->free_before = s->free_taken;
+        s->free_taken = 0;
+        s->free_since += period;
+    }
+}
+
+void shaper_count_free(struct shaper *s, uint32_t recipients, int64_t now)
+{
+    free_period(s, now);
+    s->free_taken += (float)recipients;
+}
+
+/* Recipients a second that were taken lately; where too few were to tell, at least RATE_FIRST. */
+static double free_rate(struct shaper *s, int64_t now)
+{
+    free_period(s, now);
+    double period = (double)s->limits->times.growth, in = (double)(now - s->free_since) / period;
+    double taken = (double)s->free_taken, time = in > FREE_LEAST ? in : FREE_LEAST;
+    if (s->free_before > 0) {
+        taken += (double)s->free_before * (1 - in);
+        time = 1;
+    }
+    double rate = taken * 1e6 / (time * period);
+    return taken >= SHAPER_ENOUGH || rate > RATE_FIRST ? rate : RATE_FIRST;
+}
+
 void shaper_measure_anew(struct shaper *s)
 {
-    s->sent = s->taken = 0;
+    s->taken = 0;
     s->paced = 0;
 }
 
@@ -108,7 +145,7 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
         s->failed_rate = before;
         s->rate = before * r->factor;
     } else if (free) {
-        s->failed_rate = measured > RATE_FIRST ? measured : RATE_FIRST;
+        s->failed_rate = free_rate(s, now);
         s->rate = SHAPER_CUT_BLIND * s->failed_rate;
     } else if (s->taken >= SHAPER_ENOUGH && measured < before && before < FAR_BEYOND * measured) {
         s->failed_rate = measured;

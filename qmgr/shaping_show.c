@@ -12,7 +12,7 @@
 #include "qmgr/whole.h"
 #include "rules/rules.h"
 
-static void put_number(struct buf *b, const char *name, double value)
+void shaping_put_number(struct buf *b, const char *name, double value)
 {
     char text[32];
     int n = snprintf(text, sizeof text, "%.*f", value < 10 ? 3 : 1, value);
@@ -28,16 +28,21 @@ struct slice lane_source(const struct lane *l, char text[static LANE_SOURCE_MAX]
     return slice_str(text);
 }
 
+void rules_put_where(struct buf *b, const struct rule *rule)
+{
+    char where[512];
+    int n = snprintf(where, sizeof where, "%s:%d", rule->file, rule->line);
+    json_str(b, "where", slice_first(slice_make(where, (size_t)n), sizeof where - 1));
+}
+
 static void put_rule(const struct qmgr *q, uint16_t number, struct buf *b)
 {
     const struct rule *rule =
         number && q->shaping.rules ? rules_at(q->shaping.rules, number - 1u) : NULL;
-    char where[512];
     if (!rule)
         return;
-    int n = snprintf(where, sizeof where, "%s:%d", rule->file, rule->line);
     json_str(b, "rule", slice_str(rule->name));
-    json_str(b, "where", slice_first(slice_make(where, (size_t)n), sizeof where - 1));
+    rules_put_where(b, rule);
 }
 
 static bool is_time(uint8_t change)
@@ -49,10 +54,10 @@ static void put_event(const struct qmgr *q, const struct shaper_event *e, struct
 {
     json_str(b, "change", slice_str(shaper_change_name(e->change)));
     if (is_time(e->change)) {
-        put_number(b, "seconds", (double)(e->after > 0 ? e->after : e->before));
+        shaping_put_number(b, "seconds", (double)(e->after > 0 ? e->after : e->before));
     } else {
-        put_number(b, "before", (double)e->before);
-        put_number(b, "after", (double)e->after);
+        shaping_put_number(b, "before", (double)e->before);
+        shaping_put_number(b, "after", (double)e->after);
     }
     put_rule(q, e->rule, b);
 }
@@ -76,12 +81,11 @@ static bool state_of_door(const struct shaper *s, int64_t now, struct lane_state
     return s->probing;
 }
 
-void lane_state(struct lane *l, int64_t now, struct lane_state *out)
+bool shaper_state(struct shaper *s, int64_t now, struct lane_state *out)
 {
-    struct shaper *s = &l->shaper;
     *out = (struct lane_state){.room = SHAPER_GO, .code = "open", .words = "open"};
     if (state_of_door(s, now, out))
-        return;
+        return true;
     bool full = s->window_full, held = s->held;
     out->room = shaper_room(s, now, &out->when);
     s->held = held;
@@ -90,34 +94,47 @@ void lane_state(struct lane *l, int64_t now, struct lane_state *out)
         out->code = "connections";
         out->words = "as many deliveries as allowed are under way";
     } else if (out->room == SHAPER_LATER) {
-        bool rate = s->next_start > now, connection = shaper_connection_rate(s) > 0 && s->connecting.none_open;
+        bool rate = s->next_start > now,
+             connection = shaper_connection_rate(s) > 0 && s->connecting.none_open;
         out->code = rate ? "rate" : connection ? "new_connections" : "daily_cap";
         out->words = rate         ? "waiting for the rate"
                      : connection ? "waiting until a new connection is allowed"
                                   : "the daily cap is used up";
-    } else if (whole_holds(l, now, &out->when)) {
-        out->room = out->when ? SHAPER_LATER : SHAPER_FULL;
-        out->code = "all_sources";
-        out->words = "waiting for the limits over all source addresses of its provider";
-    } else if (strain_is(&s->strain)) {
-        out->words = "open, but it takes long to answer: no growth";
     } else if (s->beyond) {
         out->words = "trying a higher rate";
     }
+    return out->room != SHAPER_GO;
 }
 
-static void put_learned(const struct lane *l, struct buf *b)
+void lane_state(struct lane *l, int64_t now, struct lane_state *out)
 {
-    const struct shaper *s = &l->shaper;
-    json_member(b, "learned");
+    if (shaper_state(&l->shaper, now, out))
+        return;
+    if (whole_holds(l, now, &out->when)) {
+        out->room = out->when ? SHAPER_LATER : SHAPER_FULL;
+        out->code = "all_sources";
+        out->words = "waiting for the limits over all source addresses of its provider";
+    } else if (strain_is(&l->shaper.strain)) {
+        out->words = "open, but it takes long to answer: no growth";
+    }
+}
+
+void shaping_put_learned(const struct shaper *s, struct buf *b)
+{
     if (s->failed_rate > 0)
-        put_number(b, "rate_failed", s->failed_rate);
+        shaping_put_number(b, "rate_failed", s->failed_rate);
     if (s->window_failed)
         json_int(b, "concurrency_failed", s->window_failed);
     if (s->messages)
         json_int(b, "messages_per_connection", s->messages);
     if (s->connecting.rate > 0)
-        put_number(b, "connection_rate", (double)s->connecting.rate);
+        shaping_put_number(b, "connection_rate", (double)s->connecting.rate);
+}
+
+static void put_learned(const struct lane *l, struct buf *b)
+{
+    json_member(b, "learned");
+    shaping_put_learned(&l->shaper, b);
     if (l->greylist.refused)
         json_seconds(b, "greylist_refused", l->greylist.refused);
     if (l->greylist.passed)
@@ -130,8 +147,8 @@ static void put_sign(const char *name, const struct strain_sign *s, struct buf *
     if (s->now <= 0)
         return;
     json_member(b, name);
-    put_number(b, "now", (double)s->now);
-    put_number(b, "usual", (double)s->usual);
+    shaping_put_number(b, "now", (double)s->now);
+    shaping_put_number(b, "usual", (double)s->usual);
     json_end(b);
 }
 
@@ -147,25 +164,25 @@ static void put_configured(const struct shaper_limits *l, struct buf *b)
     json_member(b, "configured");
     json_int(b, "connections", l->concurrency);
     json_int(b, "start_connections", l->initial);
-    put_number(b, "start_rate", l->start_rate);
+    shaping_put_number(b, "start_rate", l->start_rate);
     if (l->rate > 0)
-        put_number(b, "message_rate", l->rate);
+        shaping_put_number(b, "message_rate", l->rate);
     if (l->messages)
         json_int(b, "messages_per_connection", l->messages);
     if (l->daily_cap)
         json_int(b, "daily_cap", l->daily_cap);
     if (l->connection_rate > 0)
-        put_number(b, "connection_rate", l->connection_rate);
+        shaping_put_number(b, "connection_rate", l->connection_rate);
     if (l->account_connections)
         json_int(b, "account_connections", l->account_connections);
     if (l->account_connections_max)
         json_int(b, "account_connections_max", l->account_connections_max);
     if (l->account_message_rate > 0)
-        put_number(b, "account_message_rate", l->account_message_rate);
+        shaping_put_number(b, "account_message_rate", l->account_message_rate);
     json_end(b);
 }
 
-static void put_events(const struct qmgr *q, const struct shaper *s, struct buf *b)
+void shaping_put_events(const struct qmgr *q, const struct shaper *s, struct buf *b)
 {
     json_list(b, "events");
     for (unsigned i = 0; i < SHAPER_EVENTS; i++) {
@@ -195,12 +212,12 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     json_int(b, "queued", l->queued);
     json_int(b, "in_flight", s->in_flight);
     json_int(b, "open", l->open);
-    put_number(b, "rate", s->rate);
+    shaping_put_number(b, "rate", s->rate);
     json_int(b, "concurrency", shaper_window(s));
     json_int(b, "concurrency_limit", l->shaper.limits->concurrency);
     json_int(b, "messages_per_connection", shaper_messages(s));
     if (shaper_connection_rate(s) > 0)
-        put_number(b, "connection_rate", shaper_connection_rate(s));
+        shaping_put_number(b, "connection_rate", shaper_connection_rate(s));
     json_seconds(b, "rate_delay", l->shaper.limits->rate_delay);
     json_bool(b, "probing", s->probing);
     bool suspended = s->suspended_until > q->now;
@@ -219,7 +236,7 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
     seats_show(q, l->group, b);
-    put_events(q, s, b);
+    shaping_put_events(q, s, b);
 }
 
 /* ---- log and events -------------------------------------------------------------------- */

@@ -22,7 +22,8 @@ struct strain {
     uint32_t since; /* tenths of a second of the monotonic clock: the same */
 };
 
-/* A connection was greeted after `greeting`, a transaction took `reply`; 0: unknown. */
+/* A connection was greeted after `greeting`, a command of an envelope was answered after
+ * `reply`: not the content, whose time is a matter of its size; 0: unknown. */
 void strain_note(struct strain *s, uint64_t greeting, uint64_t reply);
 /* Whether one of them takes far longer than usual. */
 bool strain_is(const struct strain *s);

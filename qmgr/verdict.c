@@ -6,6 +6,7 @@
 #include "qmgr/qmgr.h"
 #include "qmgr/verdict_rule.h"
 #include "rules/rules.h"
+#include "rules/tally.h"
 
 _Static_assert((int)RULES_CONNECT == STAGE_CONNECT && (int)RULES_DOT == STAGE_DOT,
                "stages have one numbering");
@@ -17,26 +18,9 @@ enum {
 
 /* ---- without a rule ------------------------------------------------------------------------ */
 
-/* What is made of odd_says: signal and what goes with it. */
 static enum shaper_signal by_odd(struct lane *l, enum odd_says says, struct shaper_report *r)
 {
-    switch (says) {
-    case ODD_RATE:
-        if (l->odd.tried == 1) /* a new one: the cut of the last stays */
-            shaper_end_trial(&l->shaper);
-        r->trial = l->odd.of_rate > 0 ? SHAPER_TRIAL_PROVEN : SHAPER_TRIAL_UNPROVEN;
-        return SHAPER_TOO_FAST;
-    case ODD_NOT_RATE:
-        r->trial = SHAPER_TRIAL_FAILED;
-        return SHAPER_NEUTRAL;
-    case ODD_CONNECTION:
-        r->value = l->odd.place;
-        return SHAPER_TOO_LONG;
-    case ODD_STRANGER:
-        return SHAPER_OK;
-    default:
-        return SHAPER_NEUTRAL;
-    }
+    return odd_signal(&l->odd, &l->shaper, says, r);
 }
 
 /* No connection, or not let in. Where others are being served the refusal is of one more
@@ -129,13 +113,13 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
 }
 
 /* A rule knows what it means: not one of the replies that are puzzled over. */
-static void by_known(struct qmgr *q, const struct job *j, const struct verdict *v,
+static void by_known(struct qmgr *q, const struct job *j, struct verdict *v,
                      struct shaper_report *r)
 {
     struct lane *l = j->queue->lane;
     if (v->rule->scope == RULES_OF_RECIPIENT)
         (void)by_odd(l, odd_other(&l->odd, false, q->now), r);
-    verdict_by_rule(q, j, v->rule, &v->worst, r);
+    v->acts = verdict_by_rule(q, j, v->rule, &v->worst, r);
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */
@@ -168,7 +152,7 @@ static void judge(struct qmgr *q, struct job *j, const struct ipc_result *in, st
     }
     if (!out->failed) {
         r->signal = SHAPER_OK;
-        r->latency = in->transfer_us;
+        r->latency = in->reply_us;
         (void)by_odd(l, odd_other(&l->odd, is_first(j), q->now), r);
         return;
     }
@@ -253,29 +237,32 @@ bool verdict_goes_first(const struct job *j)
 
 /* ---- recipients ------------------------------------------------------------------------------ */
 
-/* Whether a reply that is worded as if it were for now has come often enough. */
-static bool believed(const struct job *j, const struct ipc_outcome *o, const struct rule *rule)
+/* Whether the lane has been told, so that it is the lane that waits: the recipient stays in
+ * line. A rule that only counts yet has told it nothing. */
+static bool speaks_of_lane(const struct verdict *v, const struct rule *rule,
+                           const struct ipc_outcome *o)
 {
-    unsigned attempts = j->m->env->recipients[o->index].attempts + 1u;
-    return rule->scope != RULES_OF_RECIPIENT || attempts >= rule->after;
+    if (!rule)
+        return !o->local && o->code == 421 && o->stage <= STAGE_MAIL;
+    return rule->action > RULES_NOTE && rule->scope != RULES_OF_RECIPIENT &&
+           (rule == v->rule ? v->acts : !tallies_counts(rule));
 }
 
-void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *o,
-                       struct fate *fate)
+void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict *v,
+                       struct ipc_outcome *o, struct fate *fate)
 {
     const struct rule *rule = verdict_find_rule(q, j->queue->lane, o);
+    unsigned attempts = j->m->env->recipients[o->index].attempts;
     int divisor = (int)q->s->config->shaping_time_divisor;
-    *fate = (struct fate){0};
+    *fate = (struct fate){.rule = rule};
     if (rule && rule->outcome == RULES_RETRY && o->status == OUTCOME_FAILED)
         o->status = OUTCOME_DEFERRED;
-    else if (rule && rule->outcome == RULES_FAIL && believed(j, o, rule))
+    else if (rule && rule->outcome == RULES_FAIL && tallies_believed(rule, attempts + 1))
         o->status = OUTCOME_FAILED;
     if (o->status == OUTCOME_SENT)
         taken_after_all(j, o);
     if (o->status != OUTCOME_DEFERRED)
         return;
-    bool of_lane = rule ? rule->action > RULES_NOTE && rule->scope != RULES_OF_RECIPIENT
-                        : !o->local && o->code == 421 && o->stage <= STAGE_MAIL;
     if (rule && rule->greylist) {
         refused_for_now(q, j, o, rule->retry_after / divisor, fate);
     } else if (!rule && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
@@ -284,11 +271,11 @@ void verdict_recipient(struct qmgr *q, const struct job *j, struct ipc_outcome *
             refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
         fate->odd = true;
         fate->since = since_of(j, o->index) ? since_of(j, o->index) : j->sent_at;
-        if (odd->of_rate > 0 && j->m->env->recipients[o->index].attempts < PATIENCE)
+        if (odd->of_rate > 0 && attempts < PATIENCE)
             fate->after = -1; /* it is the rate: in line again */
     } else if (rule && rule->retry_after) {
         fate->after = rule->retry_after / divisor;
-    } else if (of_lane && j->m->env->recipients[o->index].attempts < PATIENCE) {
+    } else if (speaks_of_lane(v, rule, o) && attempts < PATIENCE) {
         fate->after = -1;
     }
 }

@@ -2,16 +2,12 @@
 
 #include <stdlib.h>
 
-#include "core/json.h"
 #include "core/mem.h"
 #include "qmgr/connections.h"
-#include "qmgr/shaping_show.h"
+#include "qmgr/memory.h"
 #include "rules/rules.h"
 
-enum {
-    CONNECTIONS_FREE = 1000000, /* as many as the lanes allow */
-    LOOKED_AT = 64              /* lanes in line, for one that may go */
-};
+enum { LOOKED_AT = 64 /* lanes in line, for one that may go */ };
 
 static struct slice key_of(const void *value)
 {
@@ -39,7 +35,7 @@ static bool find_limits(const struct qmgr *q, const struct group *g, struct shap
         rules_limits(q->shaping.rules, &place, SLICE(""), &limits);
     if (g->own && !g->provider && !g->site && !g->domain) /* as in groups.c */
         limits = (struct rules_limits){0};
-    uint32_t most = limits.total_connections ? limits.total_connections : CONNECTIONS_FREE;
+    uint32_t most = limits.total_connections ? limits.total_connections : WHOLE_FREE;
     memset(out, 0, sizeof *out);
     *out = (struct shaper_limits){
         .concurrency = most,
@@ -52,7 +48,7 @@ static bool find_limits(const struct qmgr *q, const struct group *g, struct shap
         .connection_rate = limits.total_connection_rate * divisor,
     };
     shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
-    return most < CONNECTIONS_FREE || out->rate > 0 || out->connection_rate > 0;
+    return most < WHOLE_FREE || out->rate > 0 || out->connection_rate > 0;
 }
 
 static uint32_t under_way(const struct group *g)
@@ -72,11 +68,14 @@ static void join(struct qmgr *q, struct group *g, const struct shaper_limits *li
         w = xcalloc(1, sizeof *w);
         w->key = key;
         w->name = xstrdup(g->provider ? g->provider : g->name);
+        w->stable = xstrdup(g->provider ? key : g->stable);
+        w->used = q->now;
         w->limits = *limits;
         list_init(&w->waiting);
         list_init(&w->places);
         shaper_init(&w->shaper, &w->limits);
         map_put(&q->shaping.wholes, w);
+        memory_recall_whole(q, w);
     }
     w->refs++;
     w->shaper.in_flight += under_way(g);
@@ -88,7 +87,7 @@ void whole_join(struct qmgr *q, struct group *g)
 {
     struct shaper_limits limits;
     bool limited = find_limits(q, g, &limits);
-    if (limited || g->provider)
+    if (limited || g->provider || memory_knows_whole(q, g))
         join(q, g, &limits);
 }
 
@@ -98,10 +97,13 @@ void whole_leave(struct qmgr *q, struct group *g)
     g->whole = NULL;
     if (!w || --w->refs > 0)
         return;
+    memory_keep_whole(q, w);
     map_remove(&q->shaping.wholes, key_of(w));
     heap_remove(&q->dispatch.whole_wakes, &w->wake);
+    answer_unref(w->last);
     free(w->key);
     free(w->name);
+    free(w->stable);
     free(w);
 }
 
@@ -110,7 +112,7 @@ static void reload(struct qmgr *q, const struct group *g)
 {
     struct whole *w = g->whole;
     struct shaper *s = &w->shaper;
-    bool free_before = w->limits.concurrency >= CONNECTIONS_FREE;
+    bool free_before = w->limits.concurrency >= WHOLE_FREE;
     (void)find_limits(q, g, &w->limits);
     double bound = w->limits.rate, before = s->rate;
     if (s->failed_rate <= 0 || (bound > 0 && s->rate > bound))
@@ -353,19 +355,24 @@ struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct
     all.use_count = all.taken_count = all.closed_after = 0; /* of one connection */
     all.latency = all.greeting = 0;
     all.trial = SHAPER_NO_TRIAL;
-    if (all.signal == SHAPER_TOO_MANY && w->shaper.window >= CONNECTIONS_FREE)
+    if (all.signal == SHAPER_TOO_MANY && w->shaper.window >= WHOLE_FREE)
         w->shaper.window = w->shaper.in_flight > 1 ? w->shaper.in_flight : 1; /* nothing held it */
     (void)shaper_finished(&w->shaper, &all, q->now);
+    w->used = q->now;
+    if (r->of_all && all.signal >= SHAPER_TOO_FAST && l->last) {
+        answer_unref(w->last);
+        w->last = answer_ref(l->last);
+    }
     events_shaping_all(q, &w->shaper, w->name, l->last, events);
     if (r->of_all && r->signal == SHAPER_GO_AWAY)
         all_go_away(q, l, r);
     return own;
 }
 
-void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients)
+void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients, int64_t started)
 {
     if (l->group->whole)
-        shaper_returned(&l->group->whole->shaper, recipients, q->now);
+        shaper_returned(&l->group->whole->shaper, recipients, started, q->now);
 }
 
 bool whole_holds(const struct lane *l, int64_t now, int64_t *when)
@@ -380,7 +387,7 @@ bool whole_holds(const struct lane *l, int64_t now, int64_t *when)
     return room != SHAPER_GO;
 }
 
-/* ---- by hand, and to show ----------------------------------------------------------------- */
+/* ---- by hand ----------------------------------------------------------------- */
 
 void whole_resume(struct qmgr *q, struct lane *l)
 {
@@ -408,29 +415,4 @@ void whole_reset(struct qmgr *q, struct lane *l)
     shaper_init(&w->shaper, &w->limits);
     w->shaper.in_flight = in_flight;
     look_again(q, w);
-}
-
-void whole_show(struct qmgr *q, const struct group *g, struct buf *b)
-{
-    const struct whole *w = g->whole;
-    if (!w)
-        return;
-    const struct shaper *s = &w->shaper;
-    json_member(b, "all_sources");
-    json_str(b, "of", slice_str(w->name));
-    json_int(b, "in_flight", s->in_flight);
-    json_int(b, "open", w->open);
-    if (shaper_window(s) < CONNECTIONS_FREE)
-        json_int(b, "concurrency", shaper_window(s));
-    if (s->rate < 1e6)
-        json_seconds(b, "rate", (int64_t)(s->rate * (double)CLOCK_SECOND));
-    if (s->failed_rate > 0)
-        json_seconds(b, "rate_failed", (int64_t)(s->failed_rate * (double)CLOCK_SECOND));
-    if (shaper_connection_rate(s) > 0)
-        json_seconds(b, "connection_rate",
-                     (int64_t)(shaper_connection_rate(s) * (double)CLOCK_SECOND));
-    if (s->suspended_until > q->now)
-        json_seconds(b, "suspended_for", s->suspended_until - q->now);
-    json_bool(b, "probing", s->probing);
-    json_end(b);
 }

@@ -12,6 +12,8 @@
 
 #include "qmgr/qmgr.h"
 
+enum { WHOLE_FREE = 1000000 }; /* connections: as many as the lanes allow */
+
 struct whole {
     struct shaper shaper;
     struct shaper_limits limits;
@@ -19,10 +21,13 @@ struct whole {
     struct lane *turn;     /* a delivery of it may start: it has waited longest; or NULL */
     struct heap_node wake; /* of dispatch.whole_wakes: when there may be room for the first */
     char *key, *name;      /* of the map; for people */
+    char *stable;          /* as the key, but the same after a restart */
+    struct answer *last;   /* the reply that was about it last, or NULL */
+    int64_t used;          /* monotonic: last delivery */
     uint32_t refs;         /* groups */
     /* connections.h: of all its lanes together */
     uint32_t open, leaving, claims;
-    int64_t wanted; /* since then the first in line wants a place; 0: it does not */
+    int64_t wanted;     /* since then the first in line wants a place; 0: it does not */
     struct list places; /* struct lane_at with open connections, by of_whole */
 };
 
@@ -41,8 +46,8 @@ enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t 
 bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may_connect);
 /* It is over. Returns what is left to be said of the lane. */
 struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct shaper_report *r);
-/* It was not tried, for want of a connection. */
-void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients);
+/* What started then was not tried, for want of a connection. */
+void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients, int64_t started);
 /* Something is over, or has started: the first in line there has its turn, if there is room. */
 void whole_wake(struct qmgr *q, const struct lane *l);
 /* A connection was closed, or may be used: as whole_wake, but in the turn that follows. */

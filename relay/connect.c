@@ -153,7 +153,7 @@ static int try_target(struct relay *relay, struct job *j, const struct ipc_targe
     job_set_host(j, host, address, t->port);
     j->use_count = 1;
     j->taken_count = 0;
-    j->greeting = 0;
+    j->greeting = j->reply = 0;
     j->connecting = clock_mono();
     j->connected = 0;
     int fd = is_path(t) ? ask_master(relay, t->address, &asked) : start(relay, j, t, &connected);

@@ -310,6 +310,7 @@ void job_encode_result(struct job *j, struct buf *out)
         .opened = j->opened,
         .leaving = j->leaving,
         .transfer_us = span(j->connected, now),
+        .reply_us = (uint64_t)j->reply,
         .outcomes = buf_slice(&list)};
     ipc_result_encode(out, &m);
 }

@@ -89,6 +89,7 @@ struct job {
     bool slot;            /* a counted connection was closed for it: its next one takes the place */
     bool opened, leaving; /* as in the result */
     int64_t greeting;     /* microseconds from the beginning of the last one to its 220 */
+    int64_t reply;        /* microseconds that the server took for a command of the envelope */
     int64_t received, connecting, connected, deadline; /* clock_mono */
 };
 

@@ -38,10 +38,12 @@ struct transaction {
     unsigned cursor;   /* the recipient whose reply comes next is at or after it */
     unsigned rcpt_due; /* replies to RCPT that are still to come */
     unsigned accepted;
-    bool refused;   /* MAIL was refused: the rest is only read */
-    bool data_sent; /* DATA went out with the RCPTs */
-    bool empty;     /* 354 though there is no recipient: a lone dot was sent */
-    bool utf8;      /* SMTPUTF8 was given */
+    unsigned commands; /* of the envelope */
+    int64_t began;     /* clock_mono: the first of them was sent */
+    bool refused;      /* MAIL was refused: the rest is only read */
+    bool data_sent;    /* DATA went out with the RCPTs */
+    bool empty;        /* 354 though there is no recipient: a lone dot was sent */
+    bool utf8;         /* SMTPUTF8 was given */
     struct content content;
 };
 

@@ -121,6 +121,8 @@ void transaction_begin(struct session *s)
     j->taken_count = s->taken;
     job_set_tls(j, s->tls.text, s->tls.peer);
     choose_recipients(s);
+    s->tx.commands = 1 + s->tx.rcpt_due;
+    s->tx.began = clock_mono();
     if (s->needs_rset)
         queue_text(s, SLICE("RSET\r\n"));
     if (!s->needs_rset || pipelining(s))
@@ -163,6 +165,8 @@ static void decide(struct session *s, enum recipient_state state, enum smtp_stag
 
 static void start_content(struct session *s)
 {
+    /* not the content's: how long that takes is a matter of its size and of the line */
+    s->job->reply = (clock_mono() - s->tx.began) / s->tx.commands;
     content_init(&s->tx.content, s->job, !s->tx.data_sent && chunking(s));
     session_enter(s, SESSION_CONTENT);
 }

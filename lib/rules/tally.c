@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "core/buf.h"
 #include "core/clock.h"
 #include "core/list.h"
 #include "core/map.h"
@@ -133,4 +134,59 @@ bool tallies_reached(struct tallies *t, const struct rule *rule, unsigned index,
         part = large_part(own, all, rule, period > 0 ? period : RECENT, now);
     own->last = now;
     return (rule->after <= 1 || often(own, rule->after, period, now)) && part;
+}
+
+/* ---- by scope ------------------------------------------------------------------------- */
+
+enum { KEY_MAX = 8 * 1024 };
+
+/* What is counted together: what the scope names. */
+static uint64_t place_of(const struct tally_subject *s, enum rules_scope scope)
+{
+    struct slice who = SLICE(""), where = s->destination;
+    if (scope == RULES_OF_SOURCE)
+        who = s->source;
+    else if (scope == RULES_OF_ACCOUNT)
+        who = s->account;
+    else if (scope == RULES_OF_DKIM)
+        who = s->domain.len ? s->domain : s->account;
+    else if (s->provider)
+        where = slice_str(s->provider);
+    struct buf key = BUF_INIT(KEY_MAX);
+    buf_printf(&key, "%d\n%.*s\n", (int)scope, SLICE_ARG(where));
+    (void)buf_adds(&key, who);
+    uint64_t place = map_hash(buf_slice(&key));
+    buf_free(&key);
+    return place;
+}
+
+unsigned tallies_scopes(const struct rules *r)
+{
+    unsigned scopes = 0;
+    for (unsigned i = 0; i < rules_count(r); i++)
+        if (rules_at(r, i)->fraction > 0)
+            scopes |= 1u << rules_at(r, i)->scope;
+    return scopes;
+}
+
+void tallies_tried(struct tallies *t, unsigned scopes, const struct tally_subject *s)
+{
+    for (enum rules_scope scope = RULES_OF_RECIPIENT; scope <= RULES_OF_PROVIDER; scope++)
+        if (scopes & 1u << scope)
+            tallies_attempt(t, place_of(s, scope));
+}
+
+bool tallies_believed(const struct rule *rule, unsigned attempts)
+{
+    return rule->scope != RULES_OF_RECIPIENT || attempts >= rule->after;
+}
+
+bool tallies_acts(struct tallies *t, const struct rule *rule, unsigned index,
+                  const struct tally_subject *s, unsigned divisor, int64_t now)
+{
+    if (!tallies_counts(rule))
+        return true;
+    if (rule->scope == RULES_OF_RECIPIENT && rule->outcome == RULES_FAIL && rule->after > 1)
+        return tallies_believed(rule, s->attempts); /* it is those that are counted */
+    return tallies_reached(t, rule, index, place_of(s, rule->scope), divisor, now);
 }

@@ -1,21 +1,29 @@
 /*
  * The controller alone against models of what limits a sender, in simulated time:
- * usage: shaper-sim [-v] [-s SECONDS] [-d DIVISOR]
+ * usage: shaper-sim [-v] [-q] [-w] [-s SECONDS] [-d DIVISOR] [MODEL...]
  *
  * For each model: the share of what it allowed that was used, refusals per 1,000
- * deliveries, and how long the limit's change took to be followed. Then what a
+ * deliveries, and how long the limit's change took to be followed. Then (not with -q) what a
  * decision costs at 10^6 messages a minute, and the size of a lane. JSON lines.
+ * -w: as if the time of a whole transaction, content included, were the server's latency; the
+ * model "large" shows what comes of that.
+ * t/bench/shaper-tune varies each constant of the controller and asks it.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "qmgr/brakes.h"
+#include "qmgr/odd.h"
 #include "qmgr/shaper.h"
 
-enum { FLIGHT_MAX = 512 };
+enum { FLIGHT_MAX = 512, SOURCES_MAX = 2, PUT_OFF_MAX = 4096 };
 
+/* How the rate is limited: a bucket of tokens; so many in each period; a bucket, and a door
+ * that is shut for a while after too many refusals. */
 enum kind { BUCKET, WINDOW, BOX };
 
 struct model {
@@ -26,57 +34,107 @@ struct model {
     unsigned messages;             /* on a connection */
     double latency, greeting;      /* seconds */
     double change_at, change_rate; /* seconds; 0: never */
-    double period;                 /* WINDOW: seconds */
+    double period;                 /* WINDOW, BOX: seconds */
+    /* more than that */
+    double wave;      /* the rate goes up and down by this part of it, in a minute */
+    double flaky;     /* part of the attempts that fail by chance, in unknown words */
+    double grey;      /* seconds after which a recipient is taken that was put off; 0: none */
+    bool unknown;     /* the rate is refused in words that no rule knows */
+    bool hidden;      /* too many connections: no answer instead of a refusal */
+    double knee;      /* with more deliveries at a time it becomes slow; 0: never */
+    double content;   /* seconds that the content takes, in the second half of the time */
+    double connects;  /* new connections a minute (of the divisor's); 0: any */
+    unsigned sources; /* that share all of it: refused in the provider's name; 0: one */
+    bool sender;      /* the limit is of one sender: a brake's work, no lane's */
 };
 
 static const struct model models[] = {
-    {"fast", BUCKET, 80, 80, 10, 100, 0.004, 0.002, 0, 0, 0},
-    {"middling", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0},
-    {"slow", BUCKET, 20, 20, 4, 20, 0.004, 0.002, 0, 0, 0},
-    {"slower", BUCKET, 10, 10, 2, 100, 0.004, 0.002, 0, 0, 0},
-    {"village", BUCKET, 5, 5, 3, 10, 0.004, 0.002, 0, 0, 0},
-    {"drop", BUCKET, 80, 80, 10, 100, 0.004, 0.002, 30, 20, 0},
-    {"rise", BUCKET, 20, 20, 10, 100, 0.004, 0.002, 40, 80, 0},
-    {"rise-small", BUCKET, 10, 5, 5, 20, 0.004, 0.002, 40, 40, 0},
-    {"far", BUCKET, 60, 60, 20, 50, 0.4, 0.3, 0, 0, 0},
-    {"tarpit", BUCKET, 30, 60, 20, 100, 0.95, 3.0, 0, 0, 0},
-    {"huge", BUCKET, 800, 800, 50, 100, 0.02, 0.02, 0, 0, 0},
-    {"fixed-window", WINDOW, 20, 0, 5, 100, 0.05, 0.02, 0, 0, 5},
-    {"quota", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 10},
-    {"hourly", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 15},
-    {"box", BOX, 40, 20, 5, 20, 0.004, 0.002, 40, 10, 8},
+    {"fast", BUCKET, 80, 80, 10, 100, 0.004, 0.002, 0, 0, 0, .sources = 1},
+    {"middling", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .sources = 1},
+    {"slow", BUCKET, 20, 20, 4, 20, 0.004, 0.002, 0, 0, 0, .sources = 1},
+    {"slower", BUCKET, 10, 10, 2, 100, 0.004, 0.002, 0, 0, 0, .sources = 1},
+    {"village", BUCKET, 5, 5, 3, 10, 0.004, 0.002, 0, 0, 0, .sources = 1},
+    {"drop", BUCKET, 80, 80, 10, 100, 0.004, 0.002, 30, 20, 0, .sources = 1},
+    {"rise", BUCKET, 20, 20, 10, 100, 0.004, 0.002, 40, 80, 0, .sources = 1},
+    {"rise-small", BUCKET, 10, 5, 5, 20, 0.004, 0.002, 40, 40, 0, .sources = 1},
+    {"wave", BUCKET, 40, 20, 10, 100, 0.004, 0.002, 0, 0, 0, .wave = 0.5, .sources = 1},
+    {"far", BUCKET, 60, 60, 20, 50, 0.4, 0.3, 0, 0, 0, .sources = 1},
+    {"tarpit", BUCKET, 30, 60, 20, 100, 0.95, 3.0, 0, 0, 0, .sources = 1},
+    {"huge", BUCKET, 800, 800, 50, 100, 0.02, 0.02, 0, 0, 0, .sources = 1},
+    {"hidden", BUCKET, 200, 200, 3, 100, 0.05, 0.02, 0, 0, 0, .hidden = true, .sources = 1},
+    {"overload", BUCKET, 200, 200, 30, 100, 0.1, 0.02, 0, 0, 0, .knee = 6, .sources = 1},
+    {"large", BUCKET, 200, 200, 20, 100, 0.1, 0.02, 0, 0, 0, .content = 4, .sources = 1},
+    {"connects", BUCKET, 40, 40, 5, 4, 0.02, 0.02, 0, 0, 0, .connects = 6, .sources = 1},
+    {"flaky", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .flaky = 0.05, .sources = 1},
+    {"greylist", BUCKET, 20, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .grey = 5, .sources = 1},
+    {"unknown", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .unknown = true, .sources = 1},
+    {"two-sources", BUCKET, 40, 20, 8, 100, 0.02, 0.02, 0, 0, 0, .sources = 2},
+    {"two-drop", BUCKET, 80, 40, 8, 100, 0.02, 0.02, 40, 20, 0, .sources = 2},
+    {"fixed-window", WINDOW, 20, 0, 5, 100, 0.05, 0.02, 0, 0, 5, .sources = 1},
+    {"quota", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 10, .sources = 1},
+    {"hourly", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 15, .sources = 1},
+    {"box", BOX, 40, 20, 5, 20, 0.004, 0.002, 40, 10, 8, .sources = 1},
+    {"sender", BUCKET, 5, 5, 0, 0, 0, 0, 0, 0, 0, .sender = true},
+    {"sender-drop", BUCKET, 8, 4, 0, 0, 0, 0, 40, 2, 0, .sender = true},
+    {"sender-rise", BUCKET, 2, 2, 0, 0, 0, 0, 40, 8, 0, .sender = true},
 };
 
 struct flight {
     int64_t started, ends;
     enum shaper_signal signal;
-    unsigned use_count;
+    unsigned use_count, source;
+    bool unknown, put_off, may_connect;
+    double latency;
+};
+
+/* One of our source addresses. */
+struct sender {
+    struct shaper s;
+    struct odd odd;
+    unsigned sessions[FLIGHT_MAX], idle_count;
 };
 
 struct world {
     const struct model *m;
-    struct shaper s;
-    struct shaper_limits limits;
-    double tokens, rate;
-    int64_t filled, boxed_until, recent[64];
+    unsigned divisor;
+    bool whole_time;
+    int64_t half;
+    struct sender from[SOURCES_MAX];
+    struct shaper all; /* of a provider, where there are several sources */
+    struct shaper_limits limits, limits_all;
+    double tokens, rate, connect_tokens;
+    int64_t filled, connect_filled, boxed_until, recent[64];
     unsigned recent_at, used_in_period;
     int64_t period;
     struct flight flight[FLIGHT_MAX];
-    unsigned open, sessions[FLIGHT_MAX], idle_count;
-    uint64_t delivered, refused, decisions;
+    unsigned open, in_flight;
+    int64_t put_off[PUT_OFF_MAX];
+    unsigned put_off_first, put_off_count;
+    uint64_t delivered, refused, decisions, random;
     double allowed;
     int64_t settled;
 };
 
+static double chance(struct world *w)
+{
+    w->random ^= w->random << 13, w->random ^= w->random >> 7, w->random ^= w->random << 17;
+    return (double)(w->random >> 11) / 9007199254740992.0;
+}
+
+static double present_rate(const struct world *w, int64_t now)
+{
+    return w->rate * (1 + w->m->wave * sin((double)now / 60e6 * 2 * M_PI));
+}
+
 static void refill(struct world *w, int64_t now)
 {
     double burst = w->rate < w->m->rate ? w->rate : w->m->burst;
-    w->tokens += (double)(now - w->filled) / 1e6 * w->rate;
+    w->tokens += (double)(now - w->filled) / 1e6 * present_rate(w, now);
     w->tokens = w->tokens < burst ? w->tokens : burst;
     w->filled = now;
 }
 
-static bool violation(struct world *w, int64_t now)
+static enum shaper_signal violation(struct world *w, enum shaper_signal signal, int64_t now)
 {
     w->refused++;
     if (w->m->kind == BOX) {
@@ -85,42 +143,63 @@ static bool violation(struct world *w, int64_t now)
         if (now - fifteenth < 5 * CLOCK_SECOND)
             w->boxed_until = now + (int64_t)(w->m->period * 1e6);
     }
+    return signal;
+}
+
+static bool may_open(struct world *w, int64_t now)
+{
+    double rate = w->m->connects * w->divisor / 60;
+    if (rate <= 0)
+        return true;
+    w->connect_tokens += (double)(now - w->connect_filled) / 1e6 * rate;
+    w->connect_tokens = w->connect_tokens < w->m->connects ? w->connect_tokens : w->m->connects;
+    w->connect_filled = now;
+    if (w->connect_tokens < 1)
+        return false;
+    w->connect_tokens -= 1;
     return true;
 }
 
-static enum shaper_signal judge(struct world *w, int64_t now, unsigned use_count)
+static enum shaper_signal judge_rate(struct world *w, int64_t now)
 {
-    if (w->m->kind == BOX && now < w->boxed_until) {
-        w->refused++;
-        w->boxed_until += CLOCK_SECOND;
-        return SHAPER_GO_AWAY;
-    }
-    if (use_count == 1 && w->open >= w->m->connections)
-        return violation(w, now) ? SHAPER_TOO_MANY : 0;
-    if (use_count > w->m->messages)
-        return violation(w, now) ? SHAPER_TOO_LONG : 0;
     if (w->m->kind == WINDOW) {
         int64_t period = now / (int64_t)(w->m->period * 1e6);
         if (period != w->period)
             w->used_in_period = 0;
         w->period = period;
         if (w->used_in_period >= w->rate * w->m->period)
-            return violation(w, now) ? SHAPER_TOO_FAST : 0;
+            return violation(w, SHAPER_TOO_FAST, now);
         w->used_in_period++;
         return SHAPER_OK;
     }
     refill(w, now);
     if (w->tokens < 1)
-        return violation(w, now) ? SHAPER_TOO_FAST : 0;
+        return violation(w, SHAPER_TOO_FAST, now);
     w->tokens -= 1;
     return SHAPER_OK;
 }
 
-static unsigned session(struct world *w)
+static enum shaper_signal judge(struct world *w, int64_t now, const struct flight *f)
 {
-    unsigned limit = shaper_messages(&w->s), used;
-    while (w->idle_count) {
-        used = w->sessions[--w->idle_count];
+    if (w->m->kind == BOX && now < w->boxed_until) {
+        w->refused++;
+        w->boxed_until += CLOCK_SECOND;
+        return SHAPER_GO_AWAY;
+    }
+    if (f->use_count == 1 && w->open >= w->m->connections)
+        return violation(w, SHAPER_TOO_MANY, now);
+    if (f->use_count == 1 && !may_open(w, now))
+        return violation(w, SHAPER_TOO_OFTEN, now);
+    if (f->use_count > w->m->messages)
+        return violation(w, SHAPER_TOO_LONG, now);
+    return f->put_off ? SHAPER_OK : judge_rate(w, now);
+}
+
+static unsigned session(struct world *w, struct sender *from)
+{
+    unsigned limit = shaper_messages(&from->s), used;
+    while (from->idle_count) {
+        used = from->sessions[--from->idle_count];
         w->open--;
         if (!limit || used < limit)
             return used + 1;
@@ -128,41 +207,125 @@ static unsigned session(struct world *w)
     return 1;
 }
 
-static void start(struct world *w, int64_t now)
+/* Whether the next recipient is one that the server does not know yet. */
+static bool is_stranger(struct world *w, int64_t now)
 {
-    for (unsigned i = 0; i < FLIGHT_MAX; i++) {
-        struct flight *f = &w->flight[i];
-        if (f->ends)
-            continue;
-        unsigned use = session(w);
-        *f = (struct flight){.started = now, .use_count = use, .signal = judge(w, now, use)};
-        double took = f->signal == SHAPER_TOO_MANY ? 0.02 : w->m->latency;
-        if (use == 1 && f->signal != SHAPER_TOO_MANY)
-            took += w->m->greeting;
-        f->ends = now + (int64_t)(took * 1e6) + 1;
-        if (f->signal != SHAPER_TOO_MANY)
-            w->open++;
-        shaper_started(&w->s, 1, now);
-        return;
+    if (w->m->grey <= 0)
+        return false;
+    if (w->put_off_count && w->put_off[w->put_off_first % PUT_OFF_MAX] <= now) {
+        w->put_off_first++;
+        w->put_off_count--;
+        return false;
     }
+    return w->put_off_count < PUT_OFF_MAX;
+}
+
+static bool is_of_connection(enum shaper_signal signal)
+{
+    return signal == SHAPER_TOO_MANY || signal == SHAPER_TOO_OFTEN;
+}
+
+/* False: it may not open a connection, and none is open. */
+static bool start(struct world *w, unsigned source, int64_t now)
+{
+    struct sender *from = &w->from[source];
+    unsigned i = 0;
+    while (i < FLIGHT_MAX && w->flight[i].ends)
+        i++;
+    if (i == FLIGHT_MAX)
+        abort();
+    shaper_started(&from->s, 1, now);
+    if (w->m->sources > 1)
+        shaper_started(&w->all, 1, now);
+    bool may_connect = shaper_may_connect(&from->s, now);
+    unsigned use = session(w, from);
+    if (use == 1 && !may_connect) {
+        shaper_returned(&from->s, 1, now, now);
+        if (w->m->sources > 1)
+            shaper_returned(&w->all, 1, now, now);
+        return false;
+    }
+    struct flight *f = &w->flight[i];
+    *f = (struct flight){
+        .started = now, .use_count = use, .source = source, .may_connect = may_connect};
+    f->put_off = is_stranger(w, now);
+    f->signal = judge(w, now, f);
+    f->unknown = w->m->unknown && f->signal == SHAPER_TOO_FAST;
+    if (f->signal == SHAPER_OK && chance(w) < w->m->flaky) {
+        f->signal = SHAPER_NEUTRAL;
+        f->unknown = true;
+    }
+    bool connected = !is_of_connection(f->signal);
+    double more = w->m->knee > 0 ? (double)w->in_flight / w->m->knee : 0;
+    f->latency = w->m->latency * (more > 1 ? more * more : 1);
+    double took = connected ? f->latency : 0.02;
+    if (connected && now > w->half)
+        took += w->m->content;
+    if (use == 1 && connected)
+        took += w->m->greeting;
+    f->ends = now + (int64_t)(took * 1e6) + 1;
+    w->open += connected;
+    w->in_flight++;
+    return true;
+}
+
+/* As the queue's verdict on a reply that no rule knows. */
+static void ask_odd(struct world *w, struct sender *from, const struct flight *f,
+                    struct shaper_report *r, int64_t now)
+{
+    bool taken = f->signal == SHAPER_OK;
+    if (!shaper_on_trial(&from->s))
+        odd_stop(&from->odd);
+    enum odd_says says = !f->unknown ? odd_other(&from->odd, taken, now)
+                                     : odd_refused(&from->odd, true, f->use_count - 1,
+                                                   20 * w->limits.times.growth, now);
+    enum shaper_signal signal = odd_signal(&from->odd, &from->s, says, r);
+    if (f->unknown)
+        r->signal = signal;
+    if (!odd_is_trying(&from->odd) && r->trial != SHAPER_TRIAL_FAILED)
+        shaper_end_trial(&from->s);
 }
 
 static void finish(struct world *w, struct flight *f, int64_t now)
 {
+    struct sender *from = &w->from[f->source];
+    bool ok = f->signal == SHAPER_OK, taken = ok && !f->put_off;
     struct shaper_report r = {.signal = f->signal,
                               .started = f->started,
-                              .recipients = f->signal == SHAPER_OK,
+                              .recipients = taken,
+                              .put_off = ok && f->put_off,
                               .use_count = f->use_count,
+                              .taken_count = f->use_count - 1,
                               .time = 3 * CLOCK_SECOND,
-                              .latency = (uint64_t)(w->m->latency * 1e6)};
+                              .connections = f->use_count == 1,
+                              .may_connect = f->may_connect,
+                              .latency = (uint64_t)(f->latency * 1e6)};
+    if (w->whole_time) /* what must not be looked at, to show why */
+        r.latency = (uint64_t)(now - f->started);
     f->ends = 0;
-    if (f->signal == SHAPER_OK) {
-        w->delivered++;
-        w->sessions[w->idle_count++] = f->use_count;
-    } else if (f->signal != SHAPER_TOO_MANY) {
+    w->in_flight--;
+    if (f->signal == SHAPER_TOO_MANY && w->m->hidden && from->s.in_flight <= 1)
+        r.signal = SHAPER_UNREACHABLE; /* the queue takes it for that where it is alone */
+    if (w->m->unknown || w->m->flaky > 0)
+        ask_odd(w, from, f, &r, now);
+    if (ok && f->put_off)
+        w->put_off[(w->put_off_first + w->put_off_count++) % PUT_OFF_MAX] =
+            now + (int64_t)(w->m->grey * 1e6);
+    w->delivered += taken;
+    if (ok || f->signal == SHAPER_NEUTRAL)
+        from->sessions[from->idle_count++] = f->use_count;
+    else if (!is_of_connection(f->signal))
         w->open--;
+    if (w->m->sources > 1) { /* as whole.c tells the two apart */
+        struct shaper_report all = r;
+        all.use_count = all.taken_count = 0;
+        all.latency = 0;
+        all.signal = r.signal == SHAPER_TOO_LONG ? SHAPER_NEUTRAL : r.signal;
+        (void)shaper_finished(&w->all, &all, now);
+        if (r.signal == SHAPER_TOO_FAST || r.signal == SHAPER_TOO_MANY)
+            r.signal = SHAPER_NEUTRAL;
     }
-    shaper_finished(&w->s, &r, now);
+    (void)shaper_finished(&from->s, &r, now);
 }
 
 static int64_t next_time(const struct world *w, int64_t now, int64_t when)
@@ -174,72 +337,163 @@ static int64_t next_time(const struct world *w, int64_t now, int64_t when)
     return next > now ? next : now + 1;
 }
 
+/* Starts what this source may; returns when it may go on: INT64_MAX: something must end. */
+static int64_t start_all(struct world *w, unsigned source, int64_t now)
+{
+    for (;;) {
+        int64_t when = INT64_MAX;
+        enum shaper_room room = shaper_room(&w->from[source].s, now, &when);
+        w->decisions++;
+        if (room == SHAPER_GO && w->m->sources > 1)
+            room = shaper_room(&w->all, now, &when);
+        if (room != SHAPER_GO)
+            return room == SHAPER_FULL ? INT64_MAX : when;
+        (void)start(w, source, now);
+    }
+}
+
 static void step(struct world *w, int64_t now, int64_t *next)
 {
     int64_t when = INT64_MAX;
     for (unsigned i = 0; i < FLIGHT_MAX; i++)
         if (w->flight[i].ends && w->flight[i].ends <= now)
             finish(w, &w->flight[i], now);
-    for (;;) {
-        enum shaper_room room = shaper_room(&w->s, now, &when);
-        w->decisions++;
-        if (room != SHAPER_GO) {
-            *next = next_time(w, now, room == SHAPER_FULL ? INT64_MAX : when);
-            return;
-        }
-        start(w, now);
+    for (unsigned i = 0; i < w->m->sources; i++) {
+        int64_t later = start_all(w, (i + (unsigned)w->decisions) % w->m->sources, now);
+        when = later < when ? later : when;
     }
+    *next = next_time(w, now, when);
 }
 
 /* The most that the model lets through in a second, its connections considered. */
-static double offered(const struct world *w)
+static double offered(const struct world *w, int64_t now)
 {
-    double by_connections = w->m->connections / (w->m->latency + w->m->greeting / w->m->messages);
-    return w->rate < by_connections ? w->rate : by_connections;
+    const struct model *m = w->m;
+    double at_a_time = m->knee > 0 ? m->knee : m->connections, rate = present_rate(w, now);
+    double content = now > w->half ? m->content : 0;
+    double by_connections = at_a_time / (m->latency + content + m->greeting / m->messages);
+    double by_connects = m->connects * w->divisor / 60 * m->messages;
+    rate = rate < by_connections ? rate : by_connections;
+    return (by_connects <= 0 || rate < by_connects ? rate : by_connects) * (1 - m->flaky);
 }
 
-static void run(const struct model *m, double seconds, unsigned divisor, bool verbose)
+/* Changes the limit when it is time; counts each second what it allowed. */
+static void note_second(struct world *w, int64_t began, int64_t now, uint64_t in_second)
 {
-    static struct world w;
-    w = (struct world){.m = m, .rate = m->rate, .tokens = m->burst, .period = -1};
-    w.limits = (struct shaper_limits){.concurrency = 20,
-                                      .initial = 5,
-                                      .cohorts = 1,
-                                      .suspend = 60 * CLOCK_SECOND / divisor,
-                                      .suspend_max = 480 * CLOCK_SECOND / divisor,
-                                      .unreachable_max = 300 * CLOCK_SECOND / divisor,
-                                      .start_rate = 10,
-                                      .messages = 100};
-    if (m->connections > 20)
-        w.limits.concurrency = m->connections;
-    shaper_times_init(&w.limits.times, divisor);
-    shaper_init(&w.s, &w.limits);
-    int64_t now = 1000000, end = now + (int64_t)(seconds * 1e6), next = now, second = now;
-    uint64_t at_second = 0, at_change = 0;
-    int64_t changed = 0;
-    w.filled = now;
+    double rate = (double)in_second, most = offered(w, now);
+    int64_t change = (int64_t)(w->m->change_at * 1e6);
+    w->allowed += most;
+    if (change && now - began >= change && !w->settled && rate >= 0.8 * most && rate <= 1.2 * most)
+        w->settled = now - began - change + 1;
+}
+
+static bool is_changed(struct world *w, int64_t began, int64_t now)
+{
+    bool due = w->m->change_at > 0 && now - began >= (int64_t)(w->m->change_at * 1e6);
+    if (!due || w->rate < w->m->rate || w->rate > w->m->rate)
+        return false;
+    refill(w, now);
+    w->rate = w->m->change_rate;
+    return true;
+}
+
+static void set_limits(struct world *w)
+{
+    unsigned divisor = w->divisor;
+    w->limits = (struct shaper_limits){.concurrency = 20,
+                                       .initial = 5,
+                                       .cohorts = 1,
+                                       .suspend = 60 * CLOCK_SECOND / divisor,
+                                       .suspend_max = 480 * CLOCK_SECOND / divisor,
+                                       .unreachable_max = 300 * CLOCK_SECOND / divisor,
+                                       .start_rate = 10,
+                                       .messages = 100};
+    if (w->m->connections > 20)
+        w->limits.concurrency = w->m->connections;
+    shaper_times_init(&w->limits.times, divisor);
+    w->limits_all = w->limits;
+    w->limits_all.concurrency = w->limits_all.initial = 1000000;
+    w->limits_all.start_rate = 0;
+    w->limits_all.messages = 0;
+    shaper_init(&w->all, &w->limits_all);
+    for (unsigned i = 0; i < w->m->sources; i++)
+        shaper_init(&w->from[i].s, &w->limits);
+}
+
+static void run_lanes(struct world *w, double seconds, bool verbose)
+{
+    int64_t began = CLOCK_SECOND, now = began, end = now + (int64_t)(seconds * 1e6), next = now,
+            second = now;
+    uint64_t at_second = 0;
+    w->filled = w->connect_filled = now;
     while (now < end) {
-        step(&w, now, &next);
-        if (m->change_at > 0 && !changed && now >= 1000000 + (int64_t)(m->change_at * 1e6)) {
-            refill(&w, now);
-            w.rate = m->change_rate;
-            changed = now;
-            at_change = w.delivered;
-        }
+        step(w, now, &next);
+        (void)is_changed(w, began, now);
         for (; second <= now; second += CLOCK_SECOND) {
-            double rate = (double)(w.delivered - at_second);
-            w.allowed += offered(&w);
-            if (changed && !w.settled && rate >= 0.8 * offered(&w) && rate <= 1.2 * offered(&w))
-                w.settled = second - changed;
+            const struct shaper *s = w->m->sources > 1 ? &w->all : &w->from[0].s;
+            note_second(w, began, second, w->delivered - at_second);
             if (verbose)
                 printf("%3lld s: %4.0f/s, rate %6.1f, failed %6.1f, window %4.1f, refused %llu%s\n",
-                       (long long)(second / CLOCK_SECOND - 1), rate, w.s.rate, w.s.failed_rate,
-                       w.s.window, (unsigned long long)w.refused, w.s.probing ? ", shut" : "");
-            at_second = w.delivered;
+                       (long long)(second / CLOCK_SECOND - 1), (double)(w->delivered - at_second),
+                       s->rate, s->failed_rate, s->window, (unsigned long long)w->refused,
+                       s->probing ? ", shut" : "");
+            at_second = w->delivered;
         }
-        now = next;
+        now = next < end ? next : end;
     }
-    (void)at_change;
+}
+
+/* A sender's mail at a destination that has room for ten of it a second, and refuses above
+ * the model's rate: the brake alone. */
+static void run_brake(struct world *w, double seconds)
+{
+    enum { FREE_RATE = 10, STEP = CLOCK_SECOND / 100 };
+    struct brake b = {.times = w->limits.times};
+    int64_t began = 1000 * CLOCK_SECOND, now = began, end = now + (int64_t)(seconds * 1e6);
+    int64_t last = now, second = now;
+    uint64_t at_second = 0;
+    w->filled = now;
+    for (; now < end; now += STEP) {
+        (void)is_changed(w, began, now);
+        (void)brake_rate_grow(&b, now);
+        bool goes =
+            b.rate > 0 ? brake_rate_has_token(&b, now) : now - last >= CLOCK_SECOND / FREE_RATE;
+        if (goes) {
+            last = now;
+            b.tokens -= b.rate > 0;
+            if (judge_rate(w, now) == SHAPER_OK)
+                w->delivered++;
+            else
+                brake_rate_cut(&b, b.rate > 0 ? b.rate : FREE_RATE, 0, 0, now);
+        }
+        for (; second <= now; second += CLOCK_SECOND, at_second = w->delivered) {
+            double most = w->rate;
+            w->allowed += most < FREE_RATE ? most : FREE_RATE;
+            if (w->m->change_at > 0 && w->rate != w->m->rate && !w->settled &&
+                (double)(w->delivered - at_second) >= 0.8 * most)
+                w->settled = second - began - (int64_t)(w->m->change_at * 1e6);
+        }
+    }
+}
+
+static void run(const struct model *m, double seconds, unsigned divisor, bool verbose,
+                bool whole_time)
+{
+    static struct world w;
+    w = (struct world){.m = m,
+                       .divisor = divisor,
+                       .whole_time = whole_time,
+                       .half = CLOCK_SECOND + (int64_t)(seconds / 2 * 1e6),
+                       .rate = m->rate,
+                       .tokens = m->burst,
+                       .connect_tokens = m->connects,
+                       .period = -1,
+                       .random = 88172645463325252ULL};
+    set_limits(&w);
+    if (m->sender)
+        run_brake(&w, seconds);
+    else
+        run_lanes(&w, seconds, verbose);
     printf("{\"model\": \"%s\", \"used\": %.3f, \"refused_per_1000\": %.2f, \"delivered\": %llu, "
            "\"settled_s\": %.1f}\n",
            m->name, (double)w.delivered / w.allowed,
@@ -285,15 +539,27 @@ static void cost(void)
     free(lanes);
 }
 
+static bool is_wanted(const char *name, char **names)
+{
+    bool wanted = !*names;
+    for (; *names && !wanted; names++)
+        wanted = strcmp(*names, name) == 0;
+    return wanted;
+}
+
 int main(int argc, char **argv)
 {
     double seconds = 120;
     unsigned divisor = 60;
-    bool verbose = false;
+    bool verbose = false, quick = false, whole_time = false;
     int option;
-    while ((option = getopt(argc, argv, "vs:d:")) != -1) {
+    while ((option = getopt(argc, argv, "vqws:d:")) != -1) {
         if (option == 'v')
             verbose = true;
+        else if (option == 'q')
+            quick = true;
+        else if (option == 'w')
+            whole_time = true;
         else if (option == 's')
             seconds = strtod(optarg, NULL);
         else if (option == 'd')
@@ -302,8 +568,9 @@ int main(int argc, char **argv)
             return 2;
     }
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
-        if (optind == argc || strcmp(argv[optind], models[i].name) == 0)
-            run(&models[i], seconds, divisor, verbose);
-    cost();
+        if (is_wanted(models[i].name, argv + optind))
+            run(&models[i], seconds, divisor, verbose, whole_time);
+    if (!quick)
+        cost();
     return 0;
 }

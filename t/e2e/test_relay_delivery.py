@@ -34,6 +34,7 @@ def test_content_arrives_unchanged(keywords, large):
         assert (result.host, result.address) == (b"mx0.test", b"127.0.0.1")
         assert (result.port, result.use_count, result.after_dot) == (server.port, 1, 0)
         assert result.connect_us > 0 and result.transfer_us > 0
+        assert 0 < result.reply_us < result.transfer_us  # of the envelope's commands alone
         assert server.connections[0].content == b"Received: here\r\n" + body
         used = {c.split()[0] for c in server.connections[0].commands}
         assert ("BDAT" in used) == ("CHUNKING" in keywords)

@@ -337,6 +337,22 @@ def test_a_rule_learns_the_rate_of_connections(c):
     assert lane["concurrency"] == 3
 
 
+def test_large_messages_are_no_sign_of_a_slow_server(c):
+    """How long a message takes is a matter of its size; how long a command of its envelope
+    takes is the server's."""
+    q = c.q
+    for n in range(60):
+        q.commit([f"a{n}@d.test"])
+        if n == 0:
+            q.resolved()
+        large, slow = n >= 15, n >= 40
+        q.result(q.job(), transfer_us=20000000 if large else 50000, reply_us=3000000 if slow else 20000)
+        if n == 39:
+            q.wait_log("a39@d.test.*status=sent")
+            assert not show(c)["strained"] and show(c)["events"] == []
+    q.wait_log(r"shaping mx.d.test: it takes long to answer: no growth: 0.0\d -> ")
+
+
 def test_slow_greetings_hold_growth_and_refuse_nothing(c):
     q = c.q
     usual, slow = dict(use_count=1, connections=1, greeting_us=20000, transfer_us=50000), 3000000

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from postern import Postern, wait_until
-from qmgr_peers import Qmgr
+from qmgr_peers import SENT, TARGET, Qmgr
 from test_qmgr_operator import Control
-from test_shaping import MAIL, RULES, refusal, rules
+from test_shaping import DOT, MAIL, RCPT, RULES, refusal, rules
 
 FILE = "shaping.learned"
 
@@ -240,6 +240,80 @@ def test_replay_counts_as_the_queue_manager_does(tmp_path):
     out = p.ctl(*args)
     assert "third: slow rate, 3 times in 1m (" in out and "; matched 0 and 8" in out
     assert "part: slow rate, 50% of 10 attempts (" in out
+
+
+REAL = """
+default { start_rate = "100/s" start_connections = 3 connections = 4 }
+provider big { mx = {".big.test"} }
+rule third { code = '^4' text = 'slow down' dimension = "rate" action = "slow" outcome = "retry"
+  after = 3 within = "1m" matches = {"421 slow down"} }
+rule part { code = '^4' text = 'hm' stage = {"dot"} dimension = "rate" action = "slow" outcome = "retry"
+  fraction = 0.4 samples = 5 matches = {"452 hm"} }
+rule account { code = '^4' text = 'your account' scope = "account" dimension = "rate" action = "slow"
+  outcome = "retry" after = 2 within = "1h" matches = {"421 your account"} }
+rule domain { code = '^4' text = 'your domain' scope = "dkim" dimension = "rate" action = "slow"
+  outcome = "retry" after = 2 within = "1h" matches = {"421 your domain"} }
+rule all { code = '^4' text = 'all of you' scope = "provider" dimension = "rate" action = "slow"
+  outcome = "retry" after = 2 within = "1h" matches = {"421 all of you"} }
+rule mailbox { code = '^4' text = 'full' scope = "recipient" outcome = "fail" after = 2 matches = {"452 full"} }
+"""
+
+
+def test_replay_of_a_real_log_decides_as_the_run_did(tmp_path):
+    """The log tells of each reply which rule matched, and whether it acted or was only
+    counted; the same rules come to the same in replay: of several recipients, attempts that
+    were not refused, two destinations, senders and signing domains."""
+    c = Control(dict(event_log_file="events"))
+    q = c.q
+    rules(c, REAL)
+    q.wait_log("providers.conf: 1 providers, 6 rules")
+    sites = {"d.test": b"mx.d.test", "e.test": b"mx1.big.test", "f.test": b"mx2.big.test"}
+    script = []
+    for n in range(48):
+        text, code, stage = [("slow down", 421, MAIL), ("hm", 452, DOT), ("your account", 421, MAIL),
+                             ("your domain", 421, MAIL), ("all of you", 421, MAIL), ("full", 452, RCPT)][n % 6]
+        script.append((list(sites)[n // 2 % 3], text if n % 7 else None, code, stage, f"acc{n % 3}", f"s{n % 2}.test"))
+    known = set()
+    for n, (domain, text, code, stage, account, signer) in enumerate(script):
+        id = q.commit([f"a{n}@{domain}", f"b{n}@{domain}"], account=account, signer=signer)
+        if domain not in known:
+            q.resolved(site=sites[domain], targets=[dict(TARGET, host=sites[domain])])
+        known.add(domain)
+        job = q.job(timeout=60)
+        while job.id != id.encode():  # one that was refused, and goes on as the lane allows
+            q.result(job)
+            job = q.job(timeout=60)
+        answers = [dict(status=SENT, code=250, enhanced="", text="Ok", stage=DOT, index=0),
+                   dict(refusal(code, text, stage) if text else dict(status=SENT, code=250, text="Ok", stage=DOT),
+                        index=1)]
+        if text and n % 2:
+            answers[0] = dict(answers[1], index=0)
+        q.result(job, scope=1, outcomes=answers, host=sites[domain].decode())
+        q.wait_log(rf"to=<b{n}@{domain}>.*status=")
+        if text == "full" and n > 36:  # once more, and that is believed
+            c.act("flush", id)
+            job = q.job(timeout=60)
+            q.result(job, scope=0, outcomes=refusal(code, text, stage), host=sites[domain].decode())
+            q.wait_log(rf"to=<b{n}@{domain}>.*status=bounced")
+    with open(q.master.events_path, encoding="utf-8") as f:
+        events = [json.loads(line) for line in f]
+    (tmp_path / "rules.conf").write_text(REAL)
+    shutil.copy(q.master.events_path, tmp_path / "events.json")
+    c.stop()
+    refused = [e for e in events if e["event"] in ("deferred", "bounced") and not e["local"] and e.get("rule")]
+    assert {e["rule"] for e in refused} == {"third", "part", "account", "domain", "all", "mailbox"}
+    assert all(e["domain"] in ("s0.test", "s1.test") and e["delivery"] > 0 for e in refused)
+    assert {e["destination"] for e in refused if "destination" in e} == {"big"}
+    assert all(":" in e["where"] for e in refused)
+    run = {}
+    for e in refused:
+        matched, acted = run.get(e["rule"], (0, 0))
+        run[e["rule"]] = (matched + 1, acted + bool(e.get("acts")))
+    assert all(0 < acted < matched for matched, acted in run.values()), run  # both are seen of each
+    p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(tmp_path / "rules.conf"))
+    out = p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--rules", str(tmp_path / "rules.conf"), "--json")
+    replay = {x["rule"]: (x["matched_after"], x["after"]) for x in map(json.loads, out.splitlines()) if "rule" in x}
+    assert replay == run
 
 
 def test_events_tell_the_stage(tmp_path):

@@ -8,6 +8,8 @@ from postern import wait_until
 from qmgr_peers import TARGET
 from test_qmgr_operator import Control
 from test_shaping import MAIL, refusal, rules, show
+from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
+from test_shaping_why import command
 from test_sources import sources
 
 TWO = """
@@ -136,8 +138,8 @@ def test_a_limit_that_is_taken_off_holds_nothing_any_more(started):
 
 def test_a_rate_over_all_sources(started):
     c = started('total_message_rate = "10/s"')
+    began = time.monotonic()  # the first may go while the others are committed
     commit(c, 11)
-    began = time.monotonic()
     used = set()
     for _ in range(11):
         job = c.q.job()
@@ -205,3 +207,105 @@ def test_a_reload_takes_the_limit_off(started):
     q.result(first)
     jobs = [q.job() for _ in range(3)]
     assert {j.id.decode() for j in jobs + [first]} == set(ids)
+
+
+def test_the_first_cut_of_a_free_limit_is_measured(started):
+    """What was taken lately over all sources, not a constant."""
+    c = started()
+    q = c.q
+    ids, began = commit(c, 200), time.monotonic()
+    for n in range(len(ids)):
+        q.result(q.job())
+    q.commit(["last@d.test"])
+    job = q.job()
+    q.wait_log(f"{ids[-1]}: removed")
+    taken = len(ids) / max(1.0, time.monotonic() - began)  # below a second it is a burst
+    q.result(job, scope=1, outcomes=refusal(421, "all of you are too fast", MAIL))
+    q.wait_log("shaping big, all sources: rate cut")
+    all_sources = show(c, "big")["all_sources"]
+    failed = all_sources["learned"]["rate_failed"]
+    assert failed > 20 and 0.5 * taken < failed <= len(ids) + 1, (failed, taken)
+    assert 0.5 * failed < all_sources["rate"] < failed, all_sources
+
+
+def again(place):
+    c = Again(place)
+    rules(c, BASE % "total_connections = 7")
+    c.q.wait_log("providers.conf: 1 providers, 2 rules")
+    sources(c, TWO)
+    return c
+
+
+def cut(c):
+    commit(c, 1)
+    c.q.result(c.q.job(), scope=1, outcomes=refusal(421, "all of you are too fast", MAIL))
+    c.q.wait_log("shaping big, all sources: rate cut")
+    c.q.result(c.q.job())
+    return show(c, "big")["all_sources"]
+
+
+def test_what_was_learned_over_all_sources_outlives_qmgr(place):
+    c = again(place)
+    before = cut(c)
+    c.end()
+    c = again(place)
+    commit(c, 1)
+    c.q.result(c.q.job())
+    after = show(c, "big")["all_sources"]
+    assert after["learned"]["rate_failed"] == before["learned"]["rate_failed"] and after["rate"] < 1000
+    assert after["concurrency"] == 7  # configured, and nothing was learned of it
+    c.end()
+
+
+def test_what_was_learned_over_all_sources_is_exported_and_imported(place, started):
+    c = again(place)
+    before = cut(c)
+    [mine] = [line["learned"] for line in c.ask(request="shaping.export")[:-1]
+              if line["learned"].get("source") == "all"]
+    assert mine["name"] == "big" and mine["key"] == "provider big"
+    assert mine["rate_failed"] == before["learned"]["rate_failed"]
+    c.end()
+    other = started()
+    assert other.ask(request="shaping.import", learned=[mine])[-1]["taken"] == 1
+    commit(other, 1)
+    other.q.result(other.q.job())
+    assert show(other, "big")["all_sources"]["learned"]["rate_failed"] == mine["rate_failed"]
+    mine["rate_failed"] = 3
+    assert other.ask(request="shaping.import", learned=[mine])[-1]["taken"] == 1  # at once
+    assert show(other, "big")["all_sources"]["learned"]["rate_failed"] == 3
+
+
+def test_a_suspension_over_all_sources_outlives_qmgr(place):
+    c = again(place)
+    commit(c, 1)
+    c.q.result(c.q.job(), scope=1, outcomes=refusal(421, "go away all", MAIL))
+    c.q.wait_log("shaping big, all sources: suspended: told to stay away")
+    c.end()
+    c = again(place)
+    commit(c, 1)
+    c.q.wait_log("status=deferred")
+    assert 3000 < show(c, "big")["all_sources"]["suspended_for"] <= 3600
+    c.end()
+
+
+def test_show_says_it_in_words(started):
+    """What is in force, learned and configured over all sources, the state, and why."""
+    c = started('total_connections = 7\n total_message_rate = "500/s"\n total_connection_rate = "60/min"')
+    q = c.q
+    commit(c, 1)
+    q.result(q.job(), scope=1, outcomes=refusal(421, "all of you are too fast", MAIL))
+    q.wait_log("shaping big, all sources: rate cut")
+    q.result(q.job())
+    q.commit(["b@d.test"])
+    q.result(q.job(), scope=1, outcomes=refusal(421, "go away all", MAIL))
+    q.wait_log("shaping big, all sources: suspended")
+    out = command(c, "shaping", "show", "big")
+    assert out.count("over all source addresses of big") == 1
+    assert "  over all source addresses of big: suspended: it refuses everything or told us to stay away; 0" in out
+    assert "    next probe in 59m" in out
+    assert "    connections  1   configured: at most 7\n" in out  # the probe
+    assert "    new connections a minute  60   configured: at most 60\n" in out
+    assert " it refused " in out and "configured: at most 500\n" in out
+    assert "    last refusal: " in out and "go away all" in out
+    assert "rate cut from 500.00 to " in out and "  by rule all, a.conf:6\n" in out, out
+    assert "  suspended: told to stay away 3600.0s  by rule away, a.conf:8\n" in out

@@ -624,6 +624,111 @@ static void test_memory_survives_within_the_bounds(void **state)
     assert_int_equal(shaper_messages(&t), 9);
 }
 
+/* What came back for want of a connection gives back its own time, no more. */
+static void test_a_returned_delivery_does_not_reset_the_pace(void **state)
+{
+    (void)state;
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    int64_t now = 1000 * CLOCK_SECOND, when = 0;
+    shaper_init(&s, &l);
+    assert_int_equal(shaper_room(&s, now, &when), SHAPER_GO);
+    shaper_started(&s, 5, now); /* half a second's worth */
+    assert_int_equal(s.next_start, now + CLOCK_SECOND / 2);
+    shaper_started(&s, 1, now); /* without asking: one more in line of the pace */
+    shaper_returned(&s, 1, now, now + 1000);
+    assert_int_equal(shaper_room(&s, now + 1000, &when), SHAPER_LATER);
+    assert_int_equal(when, now + CLOCK_SECOND / 2);
+    /* the pace of a cut is not shortened by what was started before it */
+    shaper_started(&s, 5, now + CLOCK_SECOND);
+    shaper_started(&s, 1, now + CLOCK_SECOND);
+    tell(&s, SHAPER_TOO_FAST, now + CLOCK_SECOND, now + 2 * CLOCK_SECOND);
+    int64_t after_cut = s.next_start;
+    shaper_returned(&s, 5, now + CLOCK_SECOND, now + 2 * CLOCK_SECOND);
+    assert_int_equal(s.next_start, after_cut);
+}
+
+/* 50 recipients a second for two minutes without any limit, then a refusal. */
+static void test_the_first_cut_of_a_free_rate_is_measured(void **state)
+{
+    (void)state;
+    struct shaper_limits l = limits_of(0);
+    struct shaper s;
+    int64_t now = 1000 * CLOCK_SECOND;
+    l.rate = 0;
+    shaper_init(&s, &l);
+    for (int i = 0; i < 6000; i++, now += CLOCK_SECOND / 50) {
+        shaper_started(&s, 1, now);
+        tell(&s, SHAPER_OK, now, now);
+    }
+    shaper_started(&s, 1, now);
+    tell(&s, SHAPER_TOO_FAST, now, now);
+    assert_true(s.failed_rate > 45 && s.failed_rate < 55);
+    assert_true(s.rate > 25 && s.rate < s.failed_rate);
+}
+
+static void test_too_little_to_measure_a_free_rate(void **state)
+{
+    (void)state;
+    struct shaper_limits l = limits_of(0);
+    struct shaper s;
+    int64_t now = 1000 * CLOCK_SECOND;
+    shaper_times_init(&l.times, 1);
+    shaper_init(&s, &l);
+    shaper_started(&s, 1, now);
+    tell(&s, SHAPER_OK, now, now);
+    shaper_started(&s, 1, now);
+    tell(&s, SHAPER_TOO_FAST, now, now);
+    assert_true(s.rate > 5 && s.rate < 7);
+}
+
+/* An idle lane is forgotten after an hour: not what was used of a day's cap, nor the pace of
+ * one message in two hours. */
+static void test_what_only_a_lane_knows_is_not_forgotten(void **state)
+{
+    (void)state;
+    struct shaper_limits l = limits_of(1.0 / 7200);
+    struct shaper s;
+    int64_t now = 1000 * CLOCK_SECOND;
+    shaper_times_init(&l.times, 1);
+    shaper_init(&s, &l);
+    assert_false(shaper_remembers(&s, now));
+    shaper_started(&s, 1, now);
+    assert_true(shaper_remembers(&s, now + 3700 * CLOCK_SECOND));
+    assert_false(shaper_remembers(&s, now + 7300 * CLOCK_SECOND));
+    l.daily_cap = 10;
+    l.start_rate = 100;
+    shaper_init(&s, &l);
+    int64_t when;
+    assert_int_equal(shaper_room(&s, now + l.times.day, &when), SHAPER_GO);
+    now += l.times.day;
+    shaper_started(&s, 10, now);
+    assert_true(shaper_remembers(&s, now + 3700 * CLOCK_SECOND));
+    assert_false(shaper_remembers(&s, now + l.times.day));
+}
+
+/* A volume a day is used up, and it is known when the door opens: what waits goes back to
+ * wait outside, as for any long suspension. */
+static void test_a_door_shut_for_hours_is_a_suspension(void **state)
+{
+    (void)state;
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    int64_t now = 100000 * CLOCK_SECOND, when = 0;
+    shaper_init(&s, &l);
+    s.periodic = true;
+    s.period = INT64_C(86400) * CLOCK_SECOND;
+    s.opened = now;
+    shaper_started(&s, 1, now);
+    assert_true(tell(&s, SHAPER_TOO_MUCH, now, now + 1));
+    assert_int_equal(shaper_room(&s, now + 2, &when), SHAPER_SUSPENDED);
+    assert_true(when - now > 20 * 3600 * CLOCK_SECOND);
+    shaper_init(&s, &l);
+    shaper_started(&s, 1, now);
+    assert_false(tell(&s, SHAPER_TOO_MUCH, now, now + 1)); /* a minute: its mail stays in line */
+    assert_int_equal(shaper_room(&s, now + 2, &when), SHAPER_LATER);
+}
+
 static void test_a_lane_is_small(void **state)
 {
     (void)state;
@@ -659,6 +764,11 @@ int main(void)
         cmocka_unit_test(test_rate_delay_and_daily_cap),
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_memory_survives_within_the_bounds),
+        cmocka_unit_test(test_a_returned_delivery_does_not_reset_the_pace),
+        cmocka_unit_test(test_the_first_cut_of_a_free_rate_is_measured),
+        cmocka_unit_test(test_too_little_to_measure_a_free_rate),
+        cmocka_unit_test(test_what_only_a_lane_knows_is_not_forgotten),
+        cmocka_unit_test(test_a_door_shut_for_hours_is_a_suspension),
         cmocka_unit_test(test_a_lane_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
