@@ -231,6 +231,14 @@ static bool settle_one(struct entry *x, uint32_t index, enum charge_state state)
     return true;
 }
 
+static uint32_t index_at(struct slice list, size_t at)
+{
+    uint32_t index = 0;
+    for (int i = 3; i >= 0; i--)
+        index = index << 8 | (unsigned char)list.ptr[at + (size_t)i];
+    return index;
+}
+
 /* `gone`: qmgr does not have the message any more. */
 static int take_settlement(struct quota *q, const struct ipc_settlement *in, bool gone,
                            struct err *e)
@@ -245,13 +253,13 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, boo
         q->book.strangers++;
         return 0;
     }
+    for (size_t at = 0; at < in->recipients.len; at += 4) /* B92: before the first change */
+        if (index_at(in->recipients, at) >= x->c.recipients)
+            return err_set(e, "a settlement of recipient %u of %u", index_at(in->recipients, at),
+                           x->c.recipients);
     book_find_counted(q, &x->c, &k);
     for (size_t at = 0; at < in->recipients.len; at += 4) {
-        uint32_t index = 0;
-        for (int i = 3; i >= 0; i--)
-            index = index << 8 | (unsigned char)in->recipients.ptr[at + (size_t)i];
-        if (index >= x->c.recipients) /* B92 */
-            return err_set(e, "a settlement of recipient %u of %u", index, x->c.recipients);
+        uint32_t index = index_at(in->recipients, at);
         bool counts = settle_one(x, index, in->state);
         if (counts && in->state == CHARGE_REFUNDED)
             note_failure(q, x, in, index);

@@ -120,12 +120,17 @@ static void attach_relay(void)
     relay_ready();
 }
 
-static void attach_quota(void)
+static void quota_ready(void)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX);
-    attach(&world.quota, give_quota);
     ipc_charges_ready_encode(&frame, &(struct ipc_charges_ready){.credit = 8});
     send_frame(&world.quota, &frame);
+}
+
+static void attach_quota(void)
+{
+    attach(&world.quota, give_quota);
+    quota_ready();
 }
 
 static void charged(uint32_t batch)
@@ -494,6 +499,7 @@ static void commit(void)
 /* Time passes, every question gets its proper answer. */
 static void end_everything(void)
 {
+    quota_ready();   /* the input may have said that it takes no batch */
     about_it(false); /* its turn has come */
     for (int hour = 0; hour < HOURS_MAX && world.q.messages.count; hour++) {
         relay_ready(); /* the input may have said that it drains */
