@@ -451,6 +451,19 @@ static int on_line(json_t *result, void *arg)
     return 0;
 }
 
+/* What was done and is mostly a mistake. */
+static void print_warnings(const json_t *warnings)
+{
+    size_t at;
+    json_t *one;
+    json_array_foreach(warnings, at, one)
+    {
+        fputs("postern: warning: ", stderr);
+        print_safe(stderr, json_string_value(one));
+        fputc('\n', stderr);
+    }
+}
+
 int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const struct shape *s = shape_of(self);
@@ -467,8 +480,13 @@ int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char
     int status = accounts_ask(ctl, request, on_line, &o, &last);
     if (o.table)
         table_end(o.table);
-    if (status == CTL_OK && o.count == 0 && json_object_size(last) > 1) {
+    if (status == CTL_OK)
         json_object_del(last, "done");
+    if (status == CTL_OK && !ctl->json) {
+        print_warnings(json_object_get(last, "warnings"));
+        json_object_del(last, "warnings");
+    }
+    if (status == CTL_OK && o.count == 0 && json_object_size(last) > 0) {
         if (ctl->json)
             print_json_line(last);
         else
@@ -484,7 +502,7 @@ enum { IMPORT_RECORDS = 500 };
 
 struct import {
     struct ctl *ctl;
-    json_t *records;
+    json_t *records, *warnings;
     unsigned long line, first;
 };
 
@@ -493,8 +511,11 @@ static int flush(struct import *i, bool more)
 {
     json_t *request =
         json_pack("{s:s,s:o,s:b}", "request", "import", "records", i->records, "more", more);
+    json_t *last = NULL;
     i->records = json_array();
-    int status = accounts_ask(i->ctl, request, NULL, NULL, NULL);
+    int status = accounts_ask(i->ctl, request, NULL, NULL, &last);
+    json_array_extend(i->warnings, json_object_get(last, "warnings"));
+    json_decref(last);
     if (status != CTL_OK)
         ctl_error(status,
                   i->first == 1 ? "(record 1 is line %lu; nothing was imported)"
@@ -519,10 +540,19 @@ static int import_line(struct import *i, const char *text, size_t len)
     return json_array_size(i->records) == IMPORT_RECORDS ? flush(i, true) : CTL_OK;
 }
 
+static void print_imported(const struct import *i)
+{
+    json_t *line = json_pack("{s:I}", "records", (json_int_t)i->line);
+    if (json_array_size(i->warnings))
+        json_object_set(line, "warnings", i->warnings);
+    print_json_line(line);
+    json_decref(line);
+}
+
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const struct arg none[] = {{NULL, NULL, NULL}};
-    struct import i = {ctl, NULL, 0, 0};
+    struct import i = {ctl, NULL, json_array(), 0, 0};
     char *text = NULL;
     size_t size = 0;
     ssize_t len;
@@ -546,9 +576,12 @@ int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int arg
     if (in != stdin)
         fclose(in);
     json_decref(i.records);
+    if (!ctl->json)
+        print_warnings(i.warnings);
     if (status == CTL_OK && ctl->json)
-        printf("{\"records\": %lu}\n", i.line);
+        print_imported(&i);
     else if (status == CTL_OK)
         printf("%lu records imported\n", i.line);
+    json_decref(i.warnings);
     return status;
 }

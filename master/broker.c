@@ -204,8 +204,10 @@ static void send_sources(struct process *p)
 void broker_tables(struct process *p)
 {
     struct tables *t = &p->master->tables;
-    if (is_quota(p) && p->channel)
+    if (is_quota(p) && p->channel) {
+        send_sources(p);
         send_plans(p);
+    }
     if (p->command == command_find(SLICE("qmgr")) && p->channel) {
         broker_providers(p);
         send_sources(p);

@@ -1,5 +1,5 @@
-/* Accounts, users and what is counted for them: from the database when they are
- * needed, in memory while they are used, back with the next batch. */
+/* Accounts and users: from the database when they are needed, in memory while they are used,
+ * back with the next batch. */
 #include "conf/sender_class.h"
 #include "quota/quota.h"
 
@@ -169,11 +169,6 @@ static void end_grants(struct quota *q, struct account *a)
 static struct slice account_key(const void *value)
 {
     return slice_str(((const struct account *)value)->name);
-}
-
-static struct slice party_key(const void *value)
-{
-    return slice_str(((const struct party *)value)->owner);
 }
 
 static void use_plan(struct quota *q, struct account *a)
@@ -402,100 +397,6 @@ int user_find(struct quota *q, struct slice login, struct user *out)
     return 1;
 }
 
-/* ---- parties -------------------------------------------------------------------- */
-
-static void usage_key(struct key *k, const char *owner, int64_t start)
-{
-    key_begin(k, slice_str(owner));
-    key_number(k, (uint64_t)start);
-}
-
-static void read_usage(struct quota *q, struct party *p, struct period period)
-{
-    struct key k;
-    usage_key(&k, p->owner, period.start);
-    p->usage = (struct plan_usage){.period = period};
-    if (quota_get(q, T_USAGE, key_slice(&k)) && usage_decode(buf_slice(&q->value), &p->usage) < 0)
-        log_error("usage of %s: the record is not readable, counted anew", p->owner);
-    p->usage.period = period;
-}
-
-static struct party *party_read(struct quota *q, struct slice owner)
-{
-    struct party *p = xcalloc(1, sizeof *p);
-    snprintf(p->owner, sizeof p->owner, "%.*s", SLICE_ARG(owner));
-    list_init(&p->link);
-    list_init(&p->dirty);
-    p->usage.period.start = -1; /* none: party_find reads it */
-    if (quota_get(q, T_TALLY, owner) && tally_decode(buf_slice(&q->value), &p->tally) < 0)
-        log_error("rates of %s: the record is not readable, counted anew", p->owner);
-    map_put(&q->parties, p);
-    return p;
-}
-
-static void write_usage(struct quota *q, struct party *p, struct buf *batch)
-{
-    struct key k;
-    usage_key(&k, p->owner, p->usage.period.start);
-    usage_encode(&p->usage, &q->value);
-    if (kv_put(batch, T_USAGE, key_slice(&k), buf_slice(&q->value)) < 0)
-        panic("a batch that is full");
-    p->usage_dirty = false;
-}
-
-struct party *party_find(struct quota *q, struct account *a, struct slice user)
-{
-    char owner[OWNER_MAX + 1];
-    int n =
-        snprintf(owner, sizeof owner, user.len ? "%s/%.*s" : "%s%.*s", a->name, SLICE_ARG(user));
-    struct slice name = slice_make(owner, (size_t)n);
-    struct party *p = map_get(&q->parties, name);
-    if (!p)
-        p = party_read(q, name);
-    list_remove(&p->link);
-    list_push(&q->party_lru, &p->link);
-    int64_t now = quota_now();
-    if (p->usage.period.start >= 0 && p->usage.period.start <= now && now < p->usage.period.end)
-        return p;
-    struct period period = plan_period_at(a->plan, a->began, now);
-    if (period.start == p->usage.period.start) {
-        p->usage.period = period;
-        return p;
-    }
-    if (p->usage_dirty) /* of the period that is over */
-        book_apply(q);
-    read_usage(q, p, period);
-    return p;
-}
-
-void party_again(struct quota *q, struct slice owner)
-{
-    struct party *p = map_get(&q->parties, owner);
-    if (!p)
-        return;
-    p->usage.period.start = -1; /* party_find reads it */
-    if (!quota_get(q, T_TALLY, owner) || tally_decode(buf_slice(&q->value), &p->tally) < 0)
-        p->tally = (struct tally){.hour = 0};
-}
-
-void parties_again(struct quota *q, const char *account)
-{
-    list_each(&q->party_lru, n)
-    {
-        const struct party *p = container_of(n, struct party, link);
-        struct slice user = slice_str(p->owner), name = slice_cut(&user, '/');
-        if (slice_eq(name, slice_str(account)))
-            party_again(q, slice_str(p->owner));
-    }
-}
-
-void party_touched(struct quota *q, struct party *p)
-{
-    p->usage_dirty = p->tally_dirty = true;
-    if (list_empty(&p->dirty))
-        list_push(&q->dirty_parties, &p->dirty);
-}
-
 void account_touched(struct quota *q, struct account *a)
 {
     a->grants_dirty = true;
@@ -506,17 +407,7 @@ void account_touched(struct quota *q, struct account *a)
 void accounts_gather(struct quota *q, struct buf *batch)
 {
     struct list *n;
-    while ((n = list_pop(&q->dirty_parties))) {
-        struct party *p = container_of(n, struct party, dirty);
-        if (p->usage_dirty)
-            write_usage(q, p, batch);
-        if (p->tally_dirty) {
-            tally_encode(&p->tally, &q->value);
-            if (kv_put(batch, T_TALLY, slice_str(p->owner), buf_slice(&q->value)) < 0)
-                panic("a batch that is full");
-        }
-        p->tally_dirty = false;
-    }
+    parties_gather(q, batch);
     while ((n = list_pop(&q->dirty_accounts)))
         write_grants(q, container_of(n, struct account, dirty), batch);
 }
@@ -538,17 +429,7 @@ void account_forget(struct quota *q, struct slice name)
 
 void accounts_trim(struct quota *q)
 {
-    list_each_safe(&q->party_lru, n)
-    {
-        struct party *p = container_of(n, struct party, link);
-        if (q->parties.count <= ACCOUNTS_CACHED)
-            break;
-        if (!list_empty(&p->dirty) || p->reservations)
-            continue;
-        map_remove(&q->parties, slice_str(p->owner));
-        list_remove(&p->link);
-        free(p);
-    }
+    parties_trim(q);
     list_each_safe(&q->account_lru, n)
     {
         struct account *a = container_of(n, struct account, link);
@@ -561,19 +442,12 @@ void accounts_trim(struct quota *q)
     }
 }
 
-void periods_again(struct quota *q)
-{
-    list_each(&q->party_lru, n) container_of(n, struct party, link)->usage.period.end = 0;
-}
-
 void accounts_reload(struct quota *q)
 {
     if (!q->accounts.key) {
         map_init(&q->accounts, account_key);
-        map_init(&q->parties, party_key);
+        parties_init(q);
         list_init(&q->account_lru);
-        list_init(&q->party_lru);
-        list_init(&q->dirty_parties);
         list_init(&q->dirty_accounts);
         return;
     }

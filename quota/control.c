@@ -9,6 +9,7 @@ struct client {
     struct quota *q;
     json_t *last; /* members of the last line, until the change is durable */
     void (*more)(struct client *c);
+    json_t *warnings; /* the same; NULL: none */
     struct key position;
     void *state; /* of the request under way */
     void (*drop)(void *state);
@@ -73,9 +74,19 @@ void control_result(struct client *c, json_t *result)
     json_decref(result);
 }
 
+void control_warn(struct client *c, struct slice sentence)
+{
+    if (!c->warnings)
+        c->warnings = json_array();
+    if (sentence.len && json_array_size(c->warnings) < WARNINGS_MAX)
+        json_array_append_new(c->warnings, json_stringn(sentence.ptr, sentence.len));
+}
+
 void control_done(struct client *c, json_t *more)
 {
     json_t *line = json_pack("{s:b}", "done", 1);
+    if (json_array_size(c->warnings))
+        json_object_set(line, "warnings", c->warnings);
     if (more)
         json_object_update(line, more);
     json_decref(more);
@@ -179,7 +190,8 @@ static void over(struct request_client *base)
 {
     struct client *c = client_of(base);
     json_decref(c->last);
-    c->last = NULL;
+    json_decref(c->warnings);
+    c->last = c->warnings = NULL;
     c->position.len = 0;
     if (c->drop)
         c->drop(c->state);

@@ -17,6 +17,7 @@ enum {
     CONTROL_OUTPUT_MAX = 8 * 1024 * 1024,
     CONTROL_IDLE_SECONDS = 300,
     CONTROL_SLICE = 500, /* records of a list in one turn */
+    WARNINGS_MAX = 50,   /* of one request */
     AUDIT_TEXT_MAX = 2000
 };
 
@@ -34,6 +35,8 @@ const json_t *control_request(const struct client *c);
 void control_result(struct client *c, json_t *result);
 /* The last line: {"done": true} with the members of `more` (may be NULL; taken). */
 void control_done(struct client *c, json_t *more);
+/* A sentence for the last line's "warnings": what was done is mostly a mistake. */
+void control_warn(struct client *c, struct slice sentence);
 void control_fail(struct client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Goes on with `more` whenever there is room for results, until done or failed. */
 void control_continue(struct client *c, void (*more)(struct client *c));

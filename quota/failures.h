@@ -23,13 +23,14 @@ struct failures {
 
 void failures_init(struct failures *f);
 void failures_free(struct failures *f);
-/* Whether the client may still try as this user (empty: a name that nobody has here, which
- * has no counter of its own). Otherwise *why says what is full. */
-bool failures_allow(struct failures *f, const struct config *c, struct slice client,
+/* Whether the client, of this smtpd (a number, not 0), may still try as this user (empty: a name
+ * that nobody has here, which has no counter of its own). Otherwise *why says what is full. What
+ * another smtpd alone has reported fills no more than half of a limit. */
+bool failures_allow(struct failures *f, const struct config *c, unsigned smtpd, struct slice client,
                     struct slice user, int64_t now, const char **why);
 /* One more; the milliseconds that the answer is held back. */
-uint32_t failures_add(struct failures *f, const struct config *c, struct slice client,
-                      struct slice user, int64_t now);
+uint32_t failures_add(struct failures *f, const struct config *c, unsigned smtpd,
+                      struct slice client, struct slice user, int64_t now);
 /* The client has logged in as the user: failures of that user elsewhere do not lock
  * it out for a while. They are not forgotten: a guess between the logins of the
  * owner counts. */

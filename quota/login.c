@@ -48,6 +48,7 @@ struct question *question_new(struct smtpd *s, uint64_t tag, struct slice client
     }
     struct question *x = xcalloc(1, sizeof *x);
     x->tag = tag;
+    x->smtpd = s->number;
     x->client_len = client.len;
     if (client.len)
         memcpy(x->client, client.ptr, client.len);
@@ -127,8 +128,8 @@ bool login_waits(struct logins *l, struct question *x)
 
 void login_wrong(struct logins *l, struct question *x)
 {
-    uint32_t delay = failures_add(&l->failures, l->q->s->config, client_of(x), slice_str(x->login),
-                                  clock_mono());
+    uint32_t delay = failures_add(&l->failures, l->q->s->config, x->smtpd, client_of(x),
+                                  slice_str(x->login), clock_mono());
     login_fail(x, AUTH_FAILED, delay,
                !x->known_user     ? "no such user"
                : x->scram.problem ? x->scram.problem
@@ -187,7 +188,7 @@ void login_right(struct logins *l, struct question *x, struct slice message)
 bool login_turned_away(struct logins *l, struct question *x)
 {
     const char *why;
-    if (failures_allow(&l->failures, l->q->s->config, client_of(x), slice_str(x->login),
+    if (failures_allow(&l->failures, l->q->s->config, x->smtpd, client_of(x), slice_str(x->login),
                        clock_mono(), &why))
         return false;
     login_fail(x, AUTH_TOO_MANY, FAILURES_DELAY_MAX, why);

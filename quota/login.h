@@ -21,6 +21,7 @@ struct logins {
 struct question {
     struct smtpd *s; /* NULL: given up, nobody waits */
     uint64_t tag;
+    unsigned smtpd; /* its number */
     char login[LOGIN_MAX + 1];
     char client[CLIENT_BYTES];
     size_t client_len;

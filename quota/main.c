@@ -22,8 +22,11 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "quota/owners.h"
+#include "quota/pools.h"
 #include "quota/quota.h"
 #include "quota/zones.h"
+#include "sources/sources.h"
 
 static struct quota quota;
 
@@ -129,7 +132,7 @@ static int start(struct service *s, struct err *e)
     accounts_reload(q);
     q->empty = true; /* until a look at it says otherwise */
     q->sync = sync_new(q, e);
-    if (!q->sync || load_ticket_key(q, e) < 0)
+    if (!q->sync || load_ticket_key(q, e) < 0 || owners_begin(q, e) < 0)
         return -1;
     q->logins = logins_new(q, e);
     if (!q->logins)
@@ -200,6 +203,7 @@ static void smtpd_peer(struct quota *q, unsigned slot, unsigned pid, int fd)
     snprintf(name, sizeof name, "smtpd %u (process %u)", slot, pid);
     struct smtpd *s = xcalloc(1, sizeof *s);
     s->q = q;
+    s->number = slot + 1;
     map_init(&s->questions, smtpd_question_key);
     s->channel = channel_new(q->s->base, fd, name, &ops, s);
     q->smtpds[q->smtpd_count++] = s;
@@ -224,7 +228,7 @@ static int read_all(int fd, struct buf *out, struct err *e)
 {
     for (;;) {
         if (buf_reserve(out, 65536) < 0)
-            return err_set(e, "is larger than %d bytes", (int)PLANS_FILE_MAX);
+            return err_set(e, "is larger than %zu bytes", out->max);
         ssize_t n = read(fd, out->data + out->len, out->cap - out->len);
         if (n < 0 && errno == EINTR)
             continue;
@@ -236,28 +240,42 @@ static int read_all(int fd, struct buf *out, struct err *e)
     }
 }
 
-/* plans.conf, which master has checked. */
+static void take_plans(struct quota *q, struct slice text, const char *path)
+{
+    struct plans fresh;
+    struct err e;
+    if (plans_parse(text, path, zones_lookup, q->zones, &fresh, &e) < 0) {
+        log_error("plans_file: %s; the plans before it stay in use", e.text);
+        return;
+    }
+    struct plans old = q->plans;
+    q->plans = fresh;
+    accounts_reload(q);
+    gate_changed(q);
+    plans_free(&old);
+    book_pools_changed(q);
+    log_info("%zu plans read from %s", q->plans.count, path);
+    if (q->sources || !*q->s->config->source_config_file)
+        pools_check_plans(q);
+}
+
+/* plans.conf and sources.conf, which master has checked. */
 static void table(struct service *s, struct slice parameter, unsigned position, struct slice spec,
                   int fd)
 {
     struct quota *q = s->state;
-    struct buf text = BUF_INIT(PLANS_FILE_MAX + 131072);
-    struct plans fresh;
+    bool sources = slice_eq(parameter, SLICE("source_config_file"));
+    const size_t most = sources ? SOURCES_FILE_MAX : PLANS_FILE_MAX;
+    struct buf text = BUF_INIT(most + 131072);
     struct err e = {0, ""};
     char *path = slice_dup(spec);
     (void)position;
-    if (!slice_eq(parameter, SLICE("plans_file")) || read_all(fd, &text, &e) < 0 ||
-        plans_parse(buf_slice(&text), path, zones_lookup, q->zones, &fresh, &e) < 0) {
-        log_error("plans_file: %s; the plans before it stay in use", e.text);
-    } else {
-        struct plans old = q->plans;
-        q->plans = fresh;
-        accounts_reload(q);
-        gate_changed(q);
-        plans_free(&old);
-        book_pools_changed(q);
-        log_info("%zu plans read from %s", q->plans.count, path);
-    }
+    if (read_all(fd, &text, &e) < 0)
+        log_error("%s: %s; what is in use stays", path, e.text);
+    else if (sources)
+        pools_read(q, buf_slice(&text), path);
+    else if (slice_eq(parameter, SLICE("plans_file")))
+        take_plans(q, buf_slice(&text), path);
     free(path);
     buf_free(&text);
     close(fd);
@@ -307,5 +325,6 @@ int main(int argc, char **argv)
     sync_free(q->sync);
     kv_close(q->kv);
     lookups_free(&q->lookups);
+    sources_conf_free(q->sources);
     return status;
 }

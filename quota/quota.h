@@ -2,7 +2,8 @@
  * quota's inside: the struct that holds everything, and what its files offer each
  * other.
  *
- *   accounts   accounts, users, parties in memory; reading and writing them
+ *   accounts   accounts and users in memory, parties: what is counted for them; reading and
+ *              writing
  *   lookups    users and addresses that were looked up lately
  *   sync       making changes durable, off the loop
  *   login      AUTH: login_password, login_scram; prepare: names and passwords as Unicode
@@ -16,6 +17,7 @@
  *              book_link is the channel
  *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
  *   control    the socket of `postern account`, requests_*: what it serves
+ *   owners     which accounts own a domain; pools: names of source pools
  *   frozen     tables as they were at one moment, for export
  *
  * One thread runs all of it and alone changes the database; what it changes is
@@ -108,12 +110,6 @@ struct quota;
 struct account *account_find(struct quota *q, struct slice name);
 /* Fills *out; 1, 0 if there is none. */
 int user_find(struct quota *q, struct slice login, struct user *out);
-/* The counts of an account (user empty) or user, in the current period of its plan. */
-struct party *party_find(struct quota *q, struct account *a, struct slice user);
-/* Usage or rates of an owner were replaced in the database; nothing of them was dirty. */
-void party_again(struct quota *q, struct slice owner);
-void parties_again(struct quota *q, const char *account); /* an account and its users */
-void party_touched(struct quota *q, struct party *p);     /* usage and tally changed */
 void account_touched(struct quota *q, struct account *a); /* grants changed */
 /* Forgets what is in memory of an account, after the database was changed. What was
  * counted must have been written (accounts_gather). */
@@ -122,8 +118,6 @@ void account_forget(struct quota *q, struct slice name);
 void accounts_gather(struct quota *q, struct buf *batch);
 void accounts_trim(struct quota *q);
 void accounts_reload(struct quota *q); /* plans have changed */
-/* Each period is looked up again: its account may have another plan. */
-void periods_again(struct quota *q);
 /* Whether the account (or one above it) may send as this address. */
 bool account_owns(struct quota *q, struct account *a, struct slice address);
 /* The class of the account's (or one above it) domain or address; -1: it has none. */
@@ -142,6 +136,20 @@ void account_at_destination(struct quota *q, struct account *a, uint32_t *connec
 bool account_usable(struct quota *q, struct account *a, const char **why);
 /* The one of them for which that does not hold, or NULL. */
 const struct account *account_stopped(struct quota *q, struct account *a, const char **why);
+
+/* ---- parties.c ------------------------------------------------------------------------ */
+
+/* The counts of an account (user empty) or user, in the current period of its plan. */
+struct party *party_find(struct quota *q, struct account *a, struct slice user);
+/* Usage or rates of an owner were replaced in the database; nothing of them was dirty. */
+void party_again(struct quota *q, struct slice owner);
+void parties_again(struct quota *q, const char *account); /* an account and its users */
+void party_touched(struct quota *q, struct party *p);     /* usage and tally changed */
+/* Each period is looked up again: its account may have another plan. */
+void periods_again(struct quota *q);
+void parties_init(struct quota *q);
+void parties_gather(struct quota *q, struct buf *batch); /* all that is dirty */
+void parties_trim(struct quota *q);
 
 /* ---- lookups.c ------------------------------------------------------------------------ */
 
@@ -187,6 +195,7 @@ void sync_tick(struct quota *q);
 struct smtpd {
     struct quota *q;
     struct channel *channel;
+    unsigned number;      /* from 1: the same for the process that takes its place */
     struct map questions; /* struct question: exchanges and passwords under way */
     uint32_t count;
     uint32_t reserved; /* reservations that it asked for and that are not over */
@@ -344,7 +353,8 @@ struct quota {
     struct service *s;
     struct kv *kv;
     struct plans plans;
-    bool plans_known; /* the file came, or there is none */
+    bool plans_known;             /* the file came, or there is none */
+    struct sources_conf *sources; /* sources.conf; NULL: it has not come, or there is none */
     struct zones *zones;
     struct sync *sync;
     struct logins *logins;

@@ -6,9 +6,9 @@
 #include "ipc/ipc.h"
 #include "smtp/address.h"
 
-const char *const table_names[T_COUNT] = {"meta",    "account", "user",  "identity",    "member",
-                                          "grant",   "usage",   "tally", "charge",      "notice",
-                                          "failure", "audit",   "held",  "certificate", "parked"};
+const char *const table_names[T_COUNT] = {
+    "meta",   "account", "user",    "identity", "member", "grant",       "usage",  "tally",
+    "charge", "notice",  "failure", "audit",    "held",   "certificate", "parked", "owner"};
 
 /* ---- names --------------------------------------------------------------------- */
 

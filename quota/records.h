@@ -15,6 +15,7 @@
  *   parked    ACCOUNT NUL time, message ID -> nothing: the same, whose time came while that
  *             account could not send: it waits for the account
  *   certificate  FINGERPRINT -> LOGIN: of those that stand in users' records
+ *   owner     DOMAIN NUL LOCAL PART (or nothing) NUL ACCOUNT -> nothing: identity the other way
  *   meta      "ticket key" and so on
  *
  * An OWNER is an account or "account/user". Numbers in keys are big-endian, so
@@ -42,6 +43,7 @@ enum table {
     T_HELD,
     T_CERTIFICATE,
     T_PARKED,
+    T_OWNER,
     T_COUNT
 };
 extern const char *const table_names[T_COUNT];

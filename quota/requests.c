@@ -4,6 +4,8 @@
 #include "conf/sender_class.h"
 #include "core/mem.h"
 #include "quota/hash.h"
+#include "quota/owners.h"
+#include "quota/pools.h"
 #include "quota/prepare.h"
 #include "quota/scram.h"
 
@@ -245,7 +247,7 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
                    ? 0
                    : err_set(e, "There is no plan %.64s; 'postern plan list' shows all.", s);
     if (strcmp(name, "reference") == 0)
-        return strchr(s, '@') && name_identity(slice_str(s), text) == 0
+        return strchr(s, '@') && *s != '@' && name_identity(slice_str(s), text) == 0
                    ? 0
                    : err_set(e, "reference: give a mail address.");
     if (strcmp(name, "parent") == 0)
@@ -329,6 +331,25 @@ int record_set_user(json_t *record, const json_t *from, struct err *e)
             json_object_set_new(record, classes[i], json_string(word));
     }
     return 0;
+}
+
+void record_warn_pool(struct client *c, const char *account, const json_t *record)
+{
+    struct buf text = BUF_INIT(2000), line = BUF_INIT(2400);
+    pools_wrong(control_quota(c), json_text(record, "source"), &text);
+    if (text.len)
+        (void)buf_printf(&line, "account %s: %.*s", account, SLICE_ARG(buf_slice(&text)));
+    control_warn(c, buf_slice(&line));
+    buf_free(&text);
+    buf_free(&line);
+}
+
+void record_warn_owner(struct client *c, const char *account, const char *identity)
+{
+    struct buf text = BUF_INIT(2000);
+    owners_others(control_quota(c), account, identity, &text);
+    control_warn(c, buf_slice(&text));
+    buf_free(&text);
 }
 
 void record_end_sessions(json_t *record)

@@ -1,6 +1,8 @@
 /* Accounts, their sending domains and addresses. */
 #include "conf/sender_class.h"
 #include "core/mem.h"
+#include "quota/owners.h"
+#include "quota/pools.h"
 #include "quota/rates.h"
 #include "quota/requests.h"
 #include "quota/spike.h"
@@ -120,6 +122,8 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
             remove_counts(q, &batch, name);
         set_parent(&batch, name, before, json_text(record, "parent"));
         quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
+        if (json_object_get(control_request(c), "source"))
+            record_warn_pool(c, name, record);
         control_change(c, &batch, what);
         if (added)
             parties_again(q, name);
@@ -224,14 +228,24 @@ static bool on_name(struct slice key, struct slice value, void *arg)
     return true;
 }
 
-/* At most CONTROL_SLICE names behind a prefix; lists have their own request. */
-static json_t *names_behind(struct quota *q, enum table t, const struct key *prefix)
+static json_t *gather_names(struct quota *q, enum table t, const struct key *prefix, size_t max)
 {
-    struct names n = {json_array(), key_slice(prefix), CONTROL_SLICE};
+    struct names n = {json_array(), key_slice(prefix), max};
     struct err e;
     if (kv_walk(q->kv, t, n.prefix, on_name, &n, &e) < 0)
         panic("%s", e.text);
     return n.list;
+}
+
+/* At most CONTROL_SLICE names behind a prefix; lists have their own request. */
+static json_t *names_behind(struct quota *q, enum table t, const struct key *prefix)
+{
+    return gather_names(q, t, prefix, CONTROL_SLICE);
+}
+
+static json_t *all_names_behind(struct quota *q, enum table t, const struct key *prefix)
+{
+    return gather_names(q, t, prefix, SIZE_MAX);
 }
 
 void account_show(struct client *c)
@@ -297,6 +311,17 @@ static void remove_behind(struct quota *q, struct buf *batch, enum table t, cons
         panic("%s", e.text);
 }
 
+static void remove_owned(struct quota *q, struct buf *batch, const char *name)
+{
+    struct key k;
+    size_t at;
+    json_t *one;
+    key_begin(&k, slice_str(name));
+    json_t *all = all_names_behind(q, T_IDENTITY, &k);
+    json_array_foreach(all, at, one) owners_remove(batch, name, json_string_value(one));
+    json_decref(all);
+}
+
 /* Usage and failures stay for the last report, until an account of this name is added; charges that
  * are still open find no account and are charged to nobody. */
 void account_delete(struct client *c)
@@ -324,6 +349,7 @@ void account_delete(struct client *c)
         set_parent(&batch, name, json_text(record, "parent"), "");
         kv_remove(&batch, T_ACCOUNT, slice_str(name));
         key_begin(&k, slice_str(name));
+        remove_owned(q, &batch, name);
         remove_behind(q, &batch, T_IDENTITY, &k);
         remove_behind(q, &batch, T_GRANT, &k);
         control_change(c, &batch, what);
@@ -379,10 +405,14 @@ static void domain_change(struct client *c, bool add)
     }
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     snprintf(what, sizeof what, "%s of account %s", identity, name);
-    if (add)
+    if (add) {
         put_identity(q, &batch, &k, class);
-    else
+        owners_put(&batch, name, identity);
+        record_warn_owner(c, name, identity);
+    } else {
         kv_remove(&batch, T_IDENTITY, key_slice(&k));
+        owners_remove(&batch, name, identity);
+    }
     control_change(c, &batch, what);
     buf_free(&batch);
 }

@@ -7,6 +7,7 @@
  */
 #include "conf/sender_class.h"
 #include "core/mem.h"
+#include "quota/owners.h"
 #include "quota/prepare.h"
 #include "quota/requests.h"
 #include "quota/transfer_counts.h"
@@ -20,11 +21,13 @@ static const struct {
 
 struct importing {
     struct quota *q;
+    struct client *c;
     struct buf *batch;
     json_t *fresh;        /* accounts of this request: they are not in the database yet */
     json_t *users;        /* login names of this request */
     json_t *certificates; /* fingerprints of this request, with the user's login */
     struct buf index;     /* changes, after all that the batch removes */
+    json_t *owned;        /* domains of this request: [account, domain] */
     json_t *owners;       /* whose usage or rates have changed */
     json_t *changes;      /* texts for the audit log */
 };
@@ -113,6 +116,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
         json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
         record_sessions(record, old);
         note_change(i, "account", name, old, record);
+        record_warn_pool(i->c, name, record);
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_true());
         account_forget(i->q, slice_str(name));
@@ -205,6 +209,8 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
     const char *class = json_text(in, "class");
     if (*class && sender_class_word(slice_str(class)) == SENDER_CLASS_NONE)
         return err_set(e, "class: give normal, transactional or bulk.");
+    owners_put(i->batch, account, domain);
+    json_array_append_new(i->owned, json_pack("[ss]", account, domain));
     json_t *record = *class ? json_pack("{s:s}", "class", class) : json_object();
     quota_put_json(i->batch, T_IDENTITY, key_slice(&k), record);
     json_decref(record);
@@ -314,6 +320,14 @@ static void counts_changed(const struct importing *i)
     json_array_foreach(i->owners, at, owner) party_again(i->q, slice_str(json_string_value(owner)));
 }
 
+static void warn_owners(const struct importing *i)
+{
+    size_t at;
+    json_t *one;
+    json_array_foreach(i->owned, at, one) record_warn_owner(
+        i->c, json_string_value(json_array_get(one, 0)), json_string_value(json_array_get(one, 1)));
+}
+
 /* All records of the request, or none. */
 void transfer_import(struct client *c)
 {
@@ -321,11 +335,13 @@ void transfer_import(struct client *c)
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     struct importing i = {.q = q,
+                          .c = c,
                           .batch = &batch,
                           .fresh = json_object(),
                           .users = json_object(),
                           .index = BUF_INIT(KV_BATCH_MAX / 2),
                           .certificates = json_object(),
+                          .owned = json_array(),
                           .owners = json_array(),
                           .changes = json_array()};
     struct err e = {0, "The import is too large"};
@@ -351,9 +367,11 @@ void transfer_import(struct client *c)
         audit_changes(c, &i, &batch);
         control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
         counts_changed(&i);
+        warn_owners(&i); /* all of the request is there now; it is answered later */
     }
     json_decref(i.fresh);
     json_decref(i.users);
+    json_decref(i.owned);
     json_decref(i.owners);
     json_decref(i.changes);
     json_decref(i.certificates);

@@ -7,7 +7,8 @@ import time
 
 import pytest
 import faults as fault_points
-from accounts_rig import CLIENT, FAILED, FRESH, HELD, NONE, TEMPORARY, TOO_MANY, Quota, Refused
+from accounts_rig import (CLIENT, FAILED, FRESH, HELD, NONE, OK, TEMPORARY, TOO_MANY, Quota,
+                          Refused)
 from ipc import Closed
 from memory import in_memory
 from qmgr_peers import new_id
@@ -610,3 +611,24 @@ def test_a_user_that_is_deleted_or_suspended_while_its_password_is_hashed(quota)
             assert answer == {"done": True}
             assert quota.one("user.show", login="web")["status"] == "suspended"
     second.connection.close()
+
+
+def test_B16_one_smtpd_alone_locks_nobody_out_of_the_others(quota):
+    """It may have been taken over: it can name any user and any address."""
+    quota.account()
+    other = quota.master.peer("smtpd", 1)
+    other.expect("ipc_quota_state")
+
+    def guess(channel, password="wrong", client=CLIENT):
+        channel.send("ipc_auth_password", tag=quota.next_tag(), client=client, user="web",
+                     password=password, flags=1)
+        return channel.expect("ipc_auth_result", 30).status
+    answers = [guess(other) for _ in range(25)]
+    assert answers == 20 * [FAILED] + 5 * [TOO_MANY]
+    assert guess(other, "secret") == TOO_MANY
+    for client in (CLIENT, b"\x0a\x00\x00\x01"):
+        assert guess(quota.smtpd, "secret", client) == OK
+    # what both see counts together: half of the limit is that of the other one
+    elsewhere = b"\x0a\x00\x00\x02"
+    answers = [guess(quota.smtpd, client=elsewhere) for _ in range(12)]
+    assert answers == 10 * [FAILED] + 2 * [TOO_MANY]
