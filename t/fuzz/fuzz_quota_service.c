@@ -506,6 +506,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         play_one(kind, choice, bytes);
         check_reserved();
     }
+    for (int p = 0; p < SMTPDS; p++) { /* exchanges that are open end with their channel */
+        shutdown(fuzz.smtpd[p].fd, SHUT_RDWR);
+        fuzz.smtpd[p].closed = true;
+    }
+    reconnect();
     world_wait(is_idle, NULL, "an end of what was asked");
     check_usage();
     release_all();
