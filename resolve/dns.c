@@ -50,6 +50,10 @@ static int set_options(struct ub_ctx *context, struct err *e)
          * a quarter of an hour. */
         {"infra-host-ttl:", "60"},
         {"infra-keep-probing:", "yes"},
+        /* Milliseconds before a question is asked again. The servers here resolve for us: the
+         * same one answers at once from its cache and takes seconds for a slow domain. By
+         * what it usually takes all tries would be over before such an answer comes. */
+        {"infra-cache-min-rtt:", "800"},
         {"cache-max-negative-ttl:", "300"},
         {"use-syslog:", "no"},
     };
