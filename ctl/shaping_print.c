@@ -299,6 +299,11 @@ void shaping_lane(const json_t *line, bool whole)
         print_safe(stdout, shaping_text(line, "reason"));
         putchar('\n');
     }
+    if (*shaping_text(line, "rule"))
+        printf("  by rule %s, %s%s\n", shaping_text(line, "rule"), shaping_text(line, "where"),
+               json_is_true(json_object_get(line, "blocked"))
+                   ? ": blocked there; mail goes from other sources of its pool, if it has some"
+                   : "");
     if (!whole)
         return;
     print_limits(line);

@@ -29,7 +29,7 @@ static void export_more(struct control_client *c)
             break;
         r->lanes_shown++;
         buf_clear(&object);
-        if (memory_describe(container_of(n, struct lane, all), &object))
+        if (memory_describe(q, container_of(n, struct lane, all), &object))
             put(c, buf_slice(&object));
     }
     struct whole *w;

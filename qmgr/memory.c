@@ -10,6 +10,7 @@
 #include "qmgr/memory_file.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/whole.h"
+#include "rules/rules.h"
 
 /* What was learned long ago counts for less: what lies above the starting point halves in
  * each of these; then it is forgotten. */
@@ -113,21 +114,53 @@ static bool learned_of(const struct shaper *shaper, int64_t used, struct learned
     return s.failed_rate > 0 || s.connection_rate > 0 || s.window_failed || s.messages || suspended;
 }
 
+/* Texts of an entry that is made. */
+struct words {
+    char source[LANE_SOURCE_MAX], rule[LEARNED_RULE_MAX + 1], said[LEARNED_SAID_MAX + 1];
+};
+
+static char *put_word(char *to, size_t max, struct slice text)
+{
+    size_t n = text.len < max ? text.len : max;
+    if (n)
+        memcpy(to, text.ptr, n);
+    to[n] = '\0';
+    return n ? to : NULL;
+}
+
+/* Who suspended it, and with what words. */
+static void put_cause(const struct qmgr *q, const struct lane *l, struct learned *v,
+                      struct words *words)
+{
+    struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
+    const struct rule *rule = shaping_rule_of_suspension(q, &l->shaper);
+    v->blocked = l->blocked;
+    v->unreachable = l->shaper.unreachable;
+    if (rule)
+        v->rule = put_word(words->rule, LEARNED_RULE_MAX, slice_str(rule->name));
+    if (l->last)
+        answer_describe(l->last, &text);
+    v->said = put_word(words->said, LEARNED_SAID_MAX, buf_slice(&text));
+    buf_free(&text);
+}
+
 /* The same of a lane; strings are borrowed. */
-static bool learned_of_lane(const struct lane *l, struct learned *v,
-                            char source[static LANE_SOURCE_MAX])
+static bool learned_of_lane(const struct qmgr *q, const struct lane *l, struct learned *v,
+                            struct words *words)
 {
     bool any = learned_of(&l->shaper, l->used, v);
-    if (lane_source(l, source).len == 0)
-        source[0] = '\0';
+    if (lane_source(l, words->source).len == 0)
+        words->source[0] = '\0';
     v->key = l->group->stable;
     v->name = l->group->name;
-    v->source = source;
+    v->source = words->source;
     v->grey_refused = l->greylist.refused;
     v->grey_passed = l->greylist.passed;
     v->grey_first = l->greylist.first;
     if (v->by_hand)
         v->reason = l->reason;
+    else if (v->suspended_until)
+        put_cause(q, l, v, words);
     return any || v->grey_refused || v->grey_passed;
 }
 
@@ -182,6 +215,29 @@ static int64_t left_of_suspension(const struct learned *v)
     return v->suspended_until - (wall > v->when ? wall : v->when);
 }
 
+static uint16_t rule_number(const struct qmgr *q, const char *name)
+{
+    const struct rules *rules = q->shaping.rules;
+    unsigned count = name && rules ? rules_count(rules) : 0;
+    for (unsigned i = 0; i < count; i++)
+        if (strcmp(rules_at(rules, i)->name, name) == 0)
+            return (uint16_t)(i + 1);
+    return 0; /* it is in the file no more */
+}
+
+/* Of a suspension that is in force again: who suspended it, and with what words. */
+static void give_cause(struct qmgr *q, struct lane *l, const struct learned *v)
+{
+    l->blocked = v->blocked && l->from;
+    l->shaper.unreachable = v->unreachable;
+    shaper_note_kept(&l->shaper, rule_number(q, v->rule), q->now);
+    if (!v->said)
+        return;
+    answer_unref(l->last);
+    l->last = answer_new(0, SLICE(""), slice_str(v->said), SLICE(""), SLICE(""));
+    l->last->local = true;
+}
+
 static void give(struct qmgr *q, struct lane *l, const struct learned *v)
 {
     give_limits(&l->shaper, v);
@@ -195,6 +251,8 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
     free(l->reason);
     l->reason = v->reason ? xstrdup(v->reason) : NULL;
     shaper_keep_away(&l->shaper, q->now + suspended, v->by_hand, q->now);
+    if (!v->by_hand)
+        give_cause(q, l, v);
     dispatch_suspend(q, l);
 }
 
@@ -270,6 +328,8 @@ static struct learned copy_of(const struct learned *v)
     c.name = xstrdup(v->name);
     c.source = xstrdup(v->source);
     c.reason = v->reason ? xstrdup(v->reason) : NULL;
+    c.rule = v->rule ? xstrdup(v->rule) : NULL;
+    c.said = v->said ? xstrdup(v->said) : NULL;
     return c;
 }
 
@@ -281,9 +341,9 @@ static void keep(struct qmgr *q, const struct learned *v)
 
 void memory_keep(struct qmgr *q, const struct lane *l)
 {
-    char source[LANE_SOURCE_MAX];
+    struct words words;
     struct learned v;
-    if (learned_of_lane(l, &v, source))
+    if (learned_of_lane(q, l, &v, &words))
         keep(q, &v);
 }
 
@@ -296,11 +356,11 @@ void memory_keep_whole(struct qmgr *q, const struct whole *w)
 
 /* ---- in and out ---------------------------------------------------------------------- */
 
-bool memory_describe(const struct lane *l, struct buf *out)
+bool memory_describe(const struct qmgr *q, const struct lane *l, struct buf *out)
 {
-    char source[LANE_SOURCE_MAX];
+    struct words words;
     struct learned v;
-    if (!learned_of_lane(l, &v, source))
+    if (!learned_of_lane(q, l, &v, &words))
         return false;
     learned_encode(&v, out);
     return true;
@@ -386,7 +446,7 @@ static void put_all(const struct qmgr *q, struct buf *out)
     memory_file_begin(out);
     list_each(&q->dispatch.lanes, n)
     {
-        if (!memory_describe(container_of(n, struct lane, all), out))
+        if (!memory_describe(q, container_of(n, struct lane, all), out))
             continue;
         buf_addc(out, '\n');
         entries++;

@@ -39,7 +39,7 @@ bool memory_describe_whole(const struct whole *w, struct buf *out);
  * such limits until a rule speaks of them. */
 bool memory_knows_whole(const struct qmgr *q, const struct group *g);
 /* Appends what a lane has learned (learned_encode); false: nothing that is worth it. */
-bool memory_describe(const struct lane *l, struct buf *out);
+bool memory_describe(const struct qmgr *q, const struct lane *l, struct buf *out);
 /* The same for what is kept without a lane, one after the other: begin with *cursor = 0;
  * false: at the end. The memory must not change meanwhile. */
 bool memory_next(const struct qmgr *q, size_t *cursor, struct buf *out);

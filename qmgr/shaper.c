@@ -292,6 +292,11 @@ static bool take_signal(struct shaper *s, const struct shaper_report *r, bool id
     return false;
 }
 
+bool shaper_believes(const struct shaper *s, const struct shaper_report *r, int64_t now)
+{
+    return s->suspended_until <= now || (r->signal == SHAPER_OK && r->started >= s->rate_cut);
+}
+
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     int64_t before = s->suspended_until;
@@ -346,6 +351,12 @@ void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now
     s->suspend_time = until - now;
     s->by_hand = by_hand;
     s->probing = true;
+}
+
+void shaper_note_kept(struct shaper *s, uint16_t rule, int64_t now)
+{
+    shaper_note(s, s->unreachable ? SHAPER_SUSPENDED_UNREACHABLE : SHAPER_SUSPENDED_REFUSED, 0,
+                (double)(s->suspended_until - now) / (double)CLOCK_SECOND, rule, now);
 }
 
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages, int64_t now)

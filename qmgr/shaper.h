@@ -196,6 +196,9 @@ void shaper_returned(struct shaper *s, uint32_t recipients, int64_t started, int
 double shaper_connection_rate(const struct shaper *s);
 /* Ends what shaper_started began. True if the lane has just been suspended. */
 bool shaper_finished(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* Before shaper_finished: whether the report may move it. While it is suspended, what was started
+ * before that says nothing new: neither a success nor a failure. */
+bool shaper_believes(const struct shaper *s, const struct shaper_report *r, int64_t now);
 /* Another lane's delivery was told that this one, too, shall stay away (r->time, r->rule).
  * True if the lane has just been suspended. */
 bool shaper_told_to_go(struct shaper *s, const struct shaper_report *r, int64_t now);
@@ -211,6 +214,8 @@ void shaper_unsuspend(struct shaper *s);
 void shaper_suspend(struct shaper *s, int64_t until, int64_t now);
 /* The same for one that was in force before a restart. */
 void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now);
+/* After it: the suspension was not by hand; tells in its events who it was. */
+void shaper_note_kept(struct shaper *s, uint16_t rule, int64_t now);
 /* Sets learned limits by hand; 0: leaves that one. They are moved on from there. */
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages,
                 int64_t now);

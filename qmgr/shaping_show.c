@@ -35,19 +35,39 @@ void rules_put_where(struct buf *b, const struct rule *rule)
     json_str(b, "where", slice_first(slice_make(where, (size_t)n), sizeof where - 1));
 }
 
-static void put_rule(const struct qmgr *q, uint16_t number, struct buf *b)
+static void put_rule(const struct rule *rule, struct buf *b)
 {
-    const struct rule *rule =
-        number && q->shaping.rules ? rules_at(q->shaping.rules, number - 1u) : NULL;
     if (!rule)
         return;
     json_str(b, "rule", slice_str(rule->name));
     rules_put_where(b, rule);
 }
 
+static const struct rule *rule_of(const struct qmgr *q, const struct shaper_event *e)
+{
+    return e->rule && q->shaping.rules ? rules_at(q->shaping.rules, e->rule - 1u) : NULL;
+}
+
 static bool is_time(uint8_t change)
 {
     return change >= SHAPER_DOOR_SHUT && change <= SHAPER_OPEN_AGAIN;
+}
+
+/* Of the last change that suspended it, or opened it again; 0: none. */
+static uint16_t rule_of_door(const struct shaper *s)
+{
+    for (unsigned i = 1; i <= SHAPER_EVENTS; i++) {
+        const struct shaper_event *e = &s->events[(s->events_next - i) % SHAPER_EVENTS];
+        if (e->when && is_time(e->change))
+            return e->rule;
+    }
+    return 0;
+}
+
+const struct rule *shaping_rule_of_suspension(const struct qmgr *q, const struct shaper *s)
+{
+    uint16_t number = s->suspended_until > q->now && !s->by_hand ? rule_of_door(s) : 0;
+    return number && q->shaping.rules ? rules_at(q->shaping.rules, number - 1u) : NULL;
 }
 
 static void put_event(const struct qmgr *q, const struct shaper_event *e, struct buf *b)
@@ -59,7 +79,7 @@ static void put_event(const struct qmgr *q, const struct shaper_event *e, struct
         shaping_put_number(b, "before", (double)e->before);
         shaping_put_number(b, "after", (double)e->after);
     }
-    put_rule(q, e->rule, b);
+    put_rule(rule_of(q, e), b);
 }
 
 /* The door: nothing, or one message, is let through. */
@@ -226,6 +246,9 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
         json_seconds(b, "suspended_for", s->suspended_until - q->now);
     if (suspended && s->by_hand && l->reason)
         json_str(b, "reason", slice_str(l->reason));
+    put_rule(shaping_rule_of_suspension(q, s), b);
+    if (suspended && l->blocked)
+        json_bool(b, "blocked", true);
     if (state.when > q->now)
         json_seconds(b, "next_in", state.when - q->now);
     if (suspended || s->probing)
@@ -251,8 +274,7 @@ struct changed {
 
 static void log_change(const struct qmgr *q, const struct changed *c, const struct shaper_event *e)
 {
-    const struct rule *rule =
-        e->rule && q->shaping.rules ? rules_at(q->shaping.rules, e->rule - 1u) : NULL;
+    const struct rule *rule = rule_of(q, e);
     struct buf text = BUF_INIT(4096);
     if (is_time(e->change))
         buf_printf(&text, "%.1fs", (double)(e->after > 0 ? e->after : e->before));

@@ -24,6 +24,8 @@ void shaping_put_number(struct buf *b, const char *name, double value);
 /* Appends what a controller has learned, as members; its last changes, as a list "events". */
 void shaping_put_learned(const struct shaper *s, struct buf *b);
 void shaping_put_events(const struct qmgr *q, const struct shaper *s, struct buf *b);
+/* The rule that has suspended it, as it is; NULL: it is not suspended, or by something else. */
+const struct rule *shaping_rule_of_suspension(const struct qmgr *q, const struct shaper *s);
 /* Appends the members of a JSON object; `whole`: with limits and history. */
 void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b);
 

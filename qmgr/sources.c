@@ -191,6 +191,13 @@ static bool reaches(const struct source *s, const struct site *site)
     return (s->has_v4 && (site->families & FAMILY_4)) || (s->has_v6 && (site->families & FAMILY_6));
 }
 
+/* When mail may go there from it again; monotonic. 0: now, or it has no lane there. */
+static int64_t opens(const struct qmgr *q, struct source *s, const struct site *site)
+{
+    const struct lane *l = dispatch_lane_known(q, site->group, s);
+    return l && l->shaper.suspended_until > q->now ? l->shaper.suspended_until : 0;
+}
+
 static bool is_blocked(const struct qmgr *q, const struct lane *l)
 {
     return l && l->blocked && l->shaper.suspended_until > q->now;
@@ -200,7 +207,7 @@ static bool is_blocked(const struct qmgr *q, const struct lane *l)
 
 struct choice {
     struct source *source;  /* what a job gets; NULL: none may send */
-    struct source *waiting; /* one that is only blocked there: its lane knows until when */
+    struct source *waiting; /* that is only blocked there; if several are, for the shortest time */
     const char *why;        /* of the first one that may not */
     const struct source *who;
     int64_t until;
@@ -235,7 +242,8 @@ static bool may_send(struct qmgr *q, struct source *s, const struct site *site, 
     }
     if (!is_blocked(q, dispatch_lane_known(q, site->group, s)))
         return true;
-    c->waiting = c->waiting ? c->waiting : s;
+    if (!c->waiting || opens(q, s, site) < opens(q, c->waiting, site))
+        c->waiting = s;
     return false;
 }
 
@@ -267,22 +275,16 @@ static bool is_member(const struct pool_conf *p, const struct source *s)
     return false;
 }
 
-/* Nothing goes there from it for a while. */
-static bool is_shut(const struct qmgr *q, struct source *s, const struct site *site)
-{
-    const struct lane *l = dispatch_lane_known(q, site->group, s);
-    return l && l->shaper.suspended_until > q->now;
-}
-
-/* Takes it, or notes it in *shut if mail that has gone from no source yet had better go from one
- * that is let in. */
+/* Takes it. If nothing goes there from it for a while, mail that has gone from no source yet had
+ * better go from one that is let in: *shut is the one that is let in first. */
 static bool take(struct qmgr *q, struct source *s, const struct site *site, struct source **shut,
                  struct choice *c)
 {
     if (!may_send(q, s, site, c))
         return false;
-    if (is_shut(q, s, site)) {
-        *shut = *shut ? *shut : s;
+    if (opens(q, s, site)) {
+        if (!*shut || opens(q, s, site) < opens(q, *shut, site))
+            *shut = s;
         return false;
     }
     c->source = s;
@@ -375,6 +377,23 @@ static void defer(struct qmgr *q, struct site *site, struct job *j, const struct
     job_free(q, j);
 }
 
+/* NULL: no source may send it. A lane that is made may be remembered to be blocked or suspended:
+ * then it is known now, and the choice is made once more. */
+static struct lane *lane_for(struct qmgr *q, struct site *site, const struct job *j,
+                             struct choice *c)
+{
+    for (;;) {
+        choose(q, j->m, last_of(q, j), site, c);
+        struct source *s = c->source ? c->source : c->waiting;
+        if (!s)
+            return NULL;
+        bool known = dispatch_lane_known(q, site->group, s) != NULL;
+        struct lane *l = dispatch_lane(q, site->group, s);
+        if (known || l->shaper.suspended_until <= q->now)
+            return l;
+    }
+}
+
 void sources_submit(struct qmgr *q, struct site *site, struct job *j)
 {
     struct choice c;
@@ -382,10 +401,9 @@ void sources_submit(struct qmgr *q, struct site *site, struct job *j)
         dispatch_add(q, dispatch_lane(q, site->group, NULL), site, j);
         return;
     }
-    choose(q, j->m, last_of(q, j), site, &c);
-    struct source *s = c.source ? c.source : c.waiting;
-    if (s)
-        dispatch_add(q, dispatch_lane(q, site->group, s), site, j);
+    struct lane *l = lane_for(q, site, j, &c);
+    if (l)
+        dispatch_add(q, l, site, j);
     else
         defer(q, site, j, &c);
 }

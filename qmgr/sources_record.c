@@ -206,10 +206,12 @@ void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
     if (!l->from)
         return;
     bool blocked = v->rule && v->rule->action == RULES_SWITCH;
-    if (v->report.signal == SHAPER_OK)
-        l->blocked = false;
-    else if (v->report.signal == SHAPER_GO_AWAY || v->report.signal == SHAPER_UNREACHABLE)
-        l->blocked = blocked;
+    if (shaper_believes(&l->shaper, &v->report, q->now)) {
+        if (v->report.signal == SHAPER_OK)
+            l->blocked = false;
+        else if (v->report.signal == SHAPER_GO_AWAY || v->report.signal == SHAPER_UNREACHABLE)
+            l->blocked = blocked;
+    }
     count(q, j, in, blocked);
     if (in->scope == SCOPE_SOURCE)
         cannot_be_used(q, l->from);

@@ -41,7 +41,11 @@ static const struct field {
     {"greylist_first", TIME, AT(grey_first), 0},
     {"suspended_until", WHEN, AT(suspended_until), 0},
     {"by_hand", FLAG, AT(by_hand), 0},
+    {"blocked", FLAG, AT(blocked), 0},
+    {"unreachable", FLAG, AT(unreachable), 0},
     {"reason", TEXT, AT(reason), LEARNED_REASON_MAX},
+    {"rule", TEXT, AT(rule), LEARNED_RULE_MAX},
+    {"said", TEXT, AT(said), LEARNED_SAID_MAX},
 #undef AT
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
@@ -190,4 +194,6 @@ void learned_free(struct learned *l)
     xfree(&l->name);
     xfree(&l->source);
     xfree(&l->reason);
+    xfree(&l->rule);
+    xfree(&l->said);
 }

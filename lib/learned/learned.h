@@ -16,6 +16,8 @@ enum {
     LEARNED_NAME_MAX = 1024, /* of key and name */
     LEARNED_SOURCE_MAX = 48, /* of a source address in text form */
     LEARNED_REASON_MAX = 300,
+    LEARNED_RULE_MAX = 200,
+    LEARNED_SAID_MAX = 600,
     LEARNED_COUNT_MAX = 1000000
 };
 
@@ -33,7 +35,10 @@ struct learned {
     int64_t grey_refused, grey_passed, grey_first;
     int64_t suspended_until; /* wall */
     bool by_hand;
-    char *reason; /* of a suspension by hand; or NULL */
+    bool blocked;      /* the source is blocked there: others take over */
+    bool unreachable;  /* nobody answered */
+    char *reason;      /* of a suspension by hand; or NULL */
+    char *rule, *said; /* of one that is not: the rule's name; the refusal, printable. Or NULL */
 };
 
 /* Appends the object, without a line end. */

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from postern import Postern, wait_until
-from qmgr_peers import SENT, TARGET, Qmgr
+from qmgr_peers import FAILED, SENT, TARGET, Qmgr
 from test_qmgr_operator import Control
 from test_shaping import DOT, MAIL, RCPT, RULES, refusal, rules
+from test_sources import A, B, RULES as SWITCH, TWO, sources
 
 FILE = "shaping.learned"
 
@@ -101,6 +102,42 @@ def test_a_suspension_by_hand_outlives_qmgr(place):
     c.q.wait_log(rf"{id}: .*delivery temporarily suspended: by the operator")
     lane = c.ask(request="shaping.show", destination="d.test")[0]
     assert lane["state"] == "suspended by hand" and 3500 < lane["suspended_for"] <= 3600
+    c.end()
+
+
+def start_with_sources(place):
+    c = Again(place)
+    rules(c, SWITCH)
+    c.q.wait_log("providers.conf: 1 providers, 1 rules")
+    sources(c)
+    return c
+
+
+def test_a_blocked_source_is_known_after_a_restart(place):
+    """Mail goes from the other one at once, and the operator reads who blocked it."""
+    c = start_with_sources(place)
+    ids = [c.q.commit(["r@d.test"]) for _ in range(20)]
+    c.q.resolved()
+    jobs = [c.q.job() for _ in ids]
+    victim = next(j for j in jobs if j.source == A)
+    c.q.result(victim, outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    for job in [j for j in jobs if j is not victim] + [c.q.job()]:
+        c.q.result(job)
+        c.q.wait_log(f"{job.id.decode()}: .*status=sent")
+    c.end()
+    c = start_with_sources(place)
+    later = {c.q.commit(["r@d.test"]).encode() for _ in range(20)}
+    c.q.resolved()
+    while later:
+        job = c.q.job()
+        assert job.source == B
+        later.remove(job.id)
+        c.q.result(job)
+    lane = next(l for l in c.ask(request="shaping.show", destination="d.test")
+                if l.get("source") == "127.0.0.11")
+    assert lane["blocked"] and 7000 < lane["suspended_for"] <= 7200
+    assert lane["rule"] == "blocked" and lane["where"].startswith("a.conf:")
+    assert "5.7.1 blocked" in lane["last_refusal"] and lane["events"][-1]["rule"] == "blocked"
     c.end()
 
 

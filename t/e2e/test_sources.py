@@ -109,6 +109,57 @@ def test_a_block_switches_for_that_destination_only(c):
     assert lane[0]["suspended"] and lane[0]["events"][-1]["rule"] == "blocked"
 
 
+BLOCKS = RULES + """
+rule briefly { code = '^5' text = 'for a moment' stage = {"mail"} action = "switch" for = "2s"
+  outcome = "retry" matches = {"550 5.7.1 for a moment"} }
+rule grey { code = '^451' text = 'come again' scope = "recipient" greylist = true retry_after = "1s"
+  outcome = "retry" matches = {"451 4.7.1 come again"} }
+"""
+
+
+def blocks(c, count=3):
+    rules(c, BLOCKS)
+    c.q.wait_log(f"providers.conf: 1 providers, {count} rules")
+
+
+def test_a_block_holds_though_an_older_delivery_succeeds(c):
+    """What was under way when the source was blocked says nothing of the time since."""
+    q = c.q
+    blocks(c)
+    ids, jobs = send(q, 30)
+    older, victim, retried = [j for j in jobs if j.source == A][:3]
+    q.result(retried, outcomes=refusal(451, "4.7.1 come again", 5), scope=RECIPIENT)
+    q.wait_log(f"{retried.id.decode()}: .*status=deferred")
+    q.result(victim, outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    assert q.job().id == victim.id
+    q.result(older)
+    q.wait_log(f"{older.id.decode()}: .*status=sent")
+    again = q.job()  # its time has come, and its source is blocked
+    assert (again.id, again.source) == (retried.id, B)
+
+
+def test_of_blocked_sources_mail_waits_for_the_one_that_opens_first(c):
+    q = c.q
+    blocks(c)
+    sources(c, TWO.replace(" overflow = spare", ""))
+    _, jobs = send(q, 30)
+    long, brief = (next(j for j in jobs if j.source == s) for s in (A, B))
+    for job in jobs:
+        if job not in (long, brief):
+            q.result(job)
+            q.wait_log(f"{job.id.decode()}: .*status=sent")
+    q.result(long, outcomes=refusal(550, "5.7.1 blocked", MAIL, FAILED), scope=1)
+    q.result(q.job())
+    q.result(brief, outcomes=refusal(550, "5.7.1 for a moment", MAIL, FAILED), scope=1)
+    q.wait_log("told to stay away: 2.0s, rule briefly")
+    waiting = {brief.id} | {q.commit(["r@d.test"]).encode() for _ in range(8)}
+    while waiting:
+        job = q.job()  # B is open again after 2s, A after 2h
+        assert job.source == B
+        waiting.remove(job.id)
+        q.result(job)
+
+
 def test_new_mail_goes_from_a_source_that_is_let_in(c):
     """One that is suspended there is left to the mail that has gone from it before; where all are,
     each keeps its share."""

@@ -18,7 +18,8 @@ static void refused(const char *text, const char *words)
 
 static void test_what_is_written_is_read(void **state)
 {
-    char key[] = "addresses 0123", name[] = "mx.example \"x\"\n", source[] = "192.0.2.1";
+    char key[] = "addresses 0123", name[] = "mx.example \"x\"\n", source[] = "192.0.2.1",
+         rule[] = "blocked", said[] = "550 5.7.1 blocked \\x1b";
     struct learned l = {.key = key,
                         .name = name,
                         .source = source,
@@ -35,7 +36,11 @@ static void test_what_is_written_is_read(void **state)
                         .grey_passed = 600 * CLOCK_SECOND,
                         .grey_first = 300 * CLOCK_SECOND,
                         .suspended_until = 1800000000 * CLOCK_SECOND,
-                        .by_hand = true},
+                        .by_hand = true,
+                        .blocked = true,
+                        .unreachable = true,
+                        .rule = rule,
+                        .said = said},
                    r;
     struct buf b = BUF_INIT(LEARNED_LINE_MAX);
     struct err e;
@@ -48,7 +53,9 @@ static void test_what_is_written_is_read(void **state)
     assert_string_equal(r.source, source);
     assert_true(r.when == l.when && r.suspended_until == l.suspended_until);
     assert_true(fabs(r.rate - l.rate) < 0.001 && fabs(r.rate_failed - l.rate_failed) < 0.001);
-    assert_true(r.blind && r.by_hand);
+    assert_true(r.blind && r.by_hand && r.blocked && r.unreachable);
+    assert_string_equal(r.rule, rule);
+    assert_string_equal(r.said, said);
     assert_true(r.window == 6 && r.window_failed == 7 && r.messages == 100);
     assert_true(r.period == l.period && r.shut_for == l.shut_for);
     assert_true(r.grey_refused == l.grey_refused && r.grey_passed == l.grey_passed &&
