@@ -35,32 +35,90 @@ static struct rules_reply reply_of(const struct rule_inside *in, const char *sam
     return reply;
 }
 
-static bool contradict(const struct rule *a, const struct rule *b)
+/* The setting in which two rules say different things, in the order of rule_goes_before;
+ * NULL: none. */
+static const char *difference(const struct rule *a, const struct rule *b)
 {
-    return a->action != b->action || a->dimension != b->dimension || a->scope != b->scope ||
-           a->outcome != b->outcome;
+    if (a->action != b->action)
+        return "action";
+    if (a->scope != b->scope)
+        return "scope";
+    if (a->dimension != b->dimension)
+        return "dimension";
+    if (a->factor < b->factor || a->factor > b->factor)
+        return "factor";
+    if (a->value < b->value || a->value > b->value)
+        return "value";
+    if (a->time != b->time)
+        return "for";
+    if (a->outcome != b->outcome)
+        return "outcome";
+    if (a->retry_after != b->retry_after)
+        return "retry_after";
+    if (a->after != b->after || a->period != b->period)
+        return "after";
+    if (a->fraction < b->fraction || a->fraction > b->fraction || a->samples != b->samples)
+        return "fraction";
+    if (a->greylist != b->greylist)
+        return "greylist";
+    return a->alert != b->alert ? "alert" : NULL;
 }
 
-/* Whether another rule of the same rank says something else about the sample. Warned of
- * once for a pair: by the one that gives way. */
-static void check_rivals(struct checking *c, const struct rule_inside *in, const char *sample)
+/* The first sample of `in` that the other rule matches as well; NULL: none. */
+static const char *shared_sample(struct checking *c, const struct rule_inside *in,
+                                 const struct rule_inside *other)
 {
-    struct rules_reply reply = reply_of(in, sample);
-    for (size_t i = 0; i < c->rules->count; i++) {
-        const struct rule_inside *other = &c->rules->list[i];
-        if (other == in || other->rule.provider != in->rule.provider ||
-            other->rule.fallback != in->rule.fallback || !contradict(&in->rule, &other->rule) ||
-            !rule_matches(c->rules, other, &reply))
-            continue;
-        if (rules_match(c->rules, &reply) == &in->rule)
-            continue;
-        struct buf what = BUF_INIT(1024);
-        buf_printf(&what, "contradicts rule %s (%s:%d); the stricter one holds, %s, for",
-                   other->name, other->rule.file, other->rule.line,
-                   rules_match(c->rules, &reply)->name);
-        buf_addc(&what, '\0');
-        finding(c, &in->rule, false, what.data, sample);
-        buf_free(&what);
+    for (size_t k = 0; k < in->sample_count; k++) {
+        struct rules_reply reply = reply_of(in, in->samples[k].text);
+        if (in->samples[k].must_match && rule_matches_text(c->rules, in, &reply) &&
+            rule_matches_text(c->rules, other, &reply))
+            return in->samples[k].text;
+    }
+    return NULL;
+}
+
+/* Two rules of one rank, the first one first: whether they say different things about one
+ * reply, at a stage that both have. Warned of at the one that gives way. One about the recipient
+ * alone may be as broad as it likes (greylisting): that others know some of its replies better
+ * is no contradiction, unless they are its own samples. */
+static void check_pair(struct checking *c, const struct rule_inside *a, const struct rule_inside *b)
+{
+    const char *sample, *in = difference(&a->rule, &b->rule);
+    if (!in || a->rule.provider != b->rule.provider || a->rule.fallback != b->rule.fallback ||
+        (a->rule.stages && b->rule.stages && !(a->rule.stages & b->rule.stages)))
+        return;
+    bool later = rule_goes_before(&b->rule, &a->rule);
+    const struct rule_inside *holds = later ? b : a, *gives_way = later ? a : b;
+    bool broad =
+        gives_way->rule.scope == RULES_OF_RECIPIENT && holds->rule.scope != RULES_OF_RECIPIENT;
+    sample = shared_sample(c, gives_way, holds);
+    if (!sample && !broad)
+        sample = shared_sample(c, holds, gives_way);
+    if (!sample)
+        return;
+    const char *why = "is the stricter one";
+    if (!later && !rule_goes_before(&a->rule, &b->rule))
+        why = "stands first";
+    else if (strcmp(in, "outcome") == 0)
+        why = "keeps the mail";
+    struct buf what = BUF_INIT(1024);
+    buf_printf(&what, "contradicts rule %s (%s:%d) in %s; %s holds, which %s, for", holds->name,
+               holds->rule.file, holds->rule.line, in, holds->name, why);
+    buf_addc(&what, '\0');
+    finding(c, &gives_way->rule, false, what.data, sample);
+    buf_free(&what);
+}
+
+static void check_samples(struct checking *c, const struct rule_inside *in)
+{
+    for (size_t k = 0; k < in->sample_count; k++) {
+        const struct sample *s = &in->samples[k];
+        struct rules_reply reply = reply_of(in, s->text);
+        if (rule_matches(c->rules, in, &reply) != s->must_match)
+            finding(c, &in->rule, true,
+                    s->must_match ? "does not match its sample"
+                                  : "matches a reply that it must not match",
+                    s->text);
     }
 }
 
@@ -77,18 +135,9 @@ unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, 
     void *before_arg = r->costly_arg;
     rules_on_costly(r, on_costly, &c);
     for (size_t i = 0; i < r->count; i++) {
-        const struct rule_inside *in = &r->list[i];
-        for (size_t k = 0; k < in->sample_count; k++) {
-            struct rules_reply reply = reply_of(in, in->samples[k].text);
-            bool matches = rule_matches(r, in, &reply);
-            if (matches != in->samples[k].must_match)
-                finding(&c, &in->rule, true,
-                        matches ? "matches a reply that it must not match"
-                                : "does not match its sample",
-                        in->samples[k].text);
-            else if (matches)
-                check_rivals(&c, in, in->samples[k].text);
-        }
+        check_samples(&c, &r->list[i]);
+        for (size_t k = 0; k < i; k++)
+            check_pair(&c, &r->list[k], &r->list[i]);
     }
     rules_on_costly(r, before, before_arg);
     return c.errors;

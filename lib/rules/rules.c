@@ -284,25 +284,59 @@ static bool pattern_matches(struct rules *r, const struct rule_inside *in, const
     return rc >= 0;
 }
 
-bool rule_matches(struct rules *r, const struct rule_inside *in, const struct rules_reply *reply)
+bool rule_matches_text(struct rules *r, const struct rule_inside *in,
+                       const struct rules_reply *reply)
 {
     char code[4] = {(char)('0' + reply->code / 100 % 10), (char)('0' + reply->code / 10 % 10),
                     (char)('0' + reply->code % 10), '\0'};
-    if (in->rule.stages && !(in->rule.stages & 1u << reply->stage))
-        return false;
     return pattern_matches(r, in, in->code, slice_make(code, 3)) &&
            pattern_matches(r, in, in->enhanced, slice_first(reply->enhanced, 16)) &&
            pattern_matches(r, in, in->text, slice_first(reply->text, RULES_SUBJECT_MAX));
 }
 
-/* Of two rules that match, whether a is the stricter one. */
-static bool stricter(const struct rule *a, const struct rule *b)
+bool rule_matches(struct rules *r, const struct rule_inside *in, const struct rules_reply *reply)
+{
+    return (!in->rule.stages || in->rule.stages & 1u << reply->stage) &&
+           rule_matches_text(r, in, reply);
+}
+
+/* What a rule without a factor leaves, about, where it is compared with one that has it. */
+#define USUAL_FACTOR 0.5
+
+static int compare(double a, double b)
+{
+    return a < b ? -1 : a > b;
+}
+
+/* How much two of the same action ask for: above 0 where a asks for more. */
+static int compare_amount(const struct rule *a, const struct rule *b)
+{
+    if (a->action == RULES_SLOW)
+        return compare(b->factor > 0 ? b->factor : USUAL_FACTOR,
+                       a->factor > 0 ? a->factor : USUAL_FACTOR);
+    if (a->action == RULES_SET)
+        return a->dimension == b->dimension ? compare(b->value, a->value) : 0;
+    return compare((double)a->time, (double)b->time);
+}
+
+/* A bounce cannot be taken back: of two outcomes that which keeps the mail holds. */
+static int keeping(enum rules_outcome o)
+{
+    return o == RULES_RETRY ? 2 : o == RULES_AS_REPLIED;
+}
+
+bool rule_goes_before(const struct rule *a, const struct rule *b)
 {
     if (a->action != b->action)
         return a->action > b->action;
-    if (a->action == RULES_SLOW)
-        return a->factor < b->factor;
-    return a->time > b->time;
+    if (a->scope != b->scope)
+        return a->scope > b->scope;
+    int amount = compare_amount(a, b);
+    if (amount != 0)
+        return amount > 0;
+    if (a->outcome != b->outcome)
+        return keeping(a->outcome) > keeping(b->outcome);
+    return a->retry_after > b->retry_after;
 }
 
 enum rank { RANK_OWN, RANK_EVERYONE, RANK_OWN_FALLBACK, RANK_FALLBACK, RANKS };
@@ -322,7 +356,7 @@ const struct rule *rules_match(struct rules *r, const struct rules_reply *reply)
             const struct rule *rule = &r->list[i].rule;
             if ((int)rank_of(rule) != rank || (rule->provider && rule->provider != reply->provider))
                 continue;
-            if (rule_matches(r, &r->list[i], reply) && (!best || stricter(rule, best)))
+            if (rule_matches(r, &r->list[i], reply) && (!best || rule_goes_before(rule, best)))
                 best = rule;
         }
     return best;

@@ -59,6 +59,12 @@ struct rules {
 int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e);
 /* Whether all patterns of a rule match the reply. */
 bool rule_matches(struct rules *r, const struct rule_inside *rule, const struct rules_reply *reply);
+/* The same, whatever the stage. */
+bool rule_matches_text(struct rules *r, const struct rule_inside *rule,
+                       const struct rules_reply *reply);
+/* Of two rules of one rank that match, whether a holds: by action, scope, what it asks for
+ * (factor, value or time), outcome, retry_after. Where none of these tells, the first one does. */
+bool rule_goes_before(const struct rule *a, const struct rule *b);
 
 /* "5", "5/s", "100/min", "1000/h" into events a second; 0 or -1. */
 int rules_parse_rate(const char *text, double *out);

@@ -536,6 +536,79 @@ static void test_own_rules_before_others_and_the_stricter_holds(void **state)
     rules_free(r);
 }
 
+#define BUSY(name, words) "rule " name " { text = 'busy' " words " matches = {\"421 busy\"} }\n"
+
+/* Whichever stands first, one of the two holds, and the other is warned of. */
+static void one_holds(const char *strict, const char *loose, const char *why)
+{
+    for (int turn = 0; turn < 2; turn++) {
+        char text[1000], words[200];
+        snprintf(text, sizeof text, BUSY("one", "%s") BUSY("two", "%s"), turn ? loose : strict,
+                 turn ? strict : loose);
+        const char *holds = turn ? "two" : "one";
+        struct rules *r = load(text);
+        assert_string_equal(match(r, RULES_MAIL, 0, "421 busy")->name, holds);
+        findings = 0;
+        assert_int_equal(rules_check(r, count, NULL), 0);
+        assert_int_equal(findings, 1);
+        snprintf(words, sizeof words, "; %s holds, which %s, for: 421 busy", holds, why);
+        if (!strstr(last_finding, words))
+            fail_msg("\"%s\" is not in: %s", words, last_finding);
+        rules_free(r);
+    }
+}
+
+static void test_the_stricter_holds_in_whatever_order(void **state)
+{
+    const char *stricter = "is the stricter one";
+    (void)state;
+    one_holds("action=\"set\" dimension=\"rate\" value=\"1/s\"",
+              "action=\"set\" dimension=\"rate\" value=\"100/s\"", stricter);
+    one_holds("action=\"slow\" dimension=\"rate\" factor=0.1", "action=\"slow\" dimension=\"rate\"",
+              stricter);
+    one_holds("action=\"slow\" dimension=\"rate\"", "action=\"slow\" dimension=\"rate\" factor=0.9",
+              stricter);
+    one_holds("action=\"suspend\" for=\"9h\"", "action=\"suspend\" for=\"1h\"", stricter);
+    one_holds("action=\"suspend\" for=\"1h\" scope=\"provider\"", "action=\"suspend\" for=\"1h\"",
+              stricter);
+    one_holds("action=\"suspend\" for=\"1h\"", "action=\"set\" dimension=\"rate\" value=\"1/d\"",
+              stricter);
+    one_holds("scope=\"recipient\" outcome=\"retry\"", "scope=\"recipient\" outcome=\"fail\"",
+              "keeps the mail");
+    one_holds("scope=\"recipient\"", "scope=\"recipient\" outcome=\"fail\"", "keeps the mail");
+}
+
+static void test_where_none_is_stricter_the_first_holds(void **state)
+{
+    struct rules *r = load(BUSY("one", "action=\"slow\" dimension=\"rate\"")
+                               BUSY("two", "action=\"slow\" dimension=\"concurrency\""));
+    (void)state;
+    assert_string_equal(match(r, RULES_MAIL, 0, "421 busy")->name, "one");
+    findings = 0;
+    assert_int_equal(rules_check(r, count, NULL), 0);
+    assert_int_equal(findings, 1);
+    assert_non_null(strstr(last_finding, "rule two: contradicts rule one (a.conf:1) in dimension; "
+                                         "one holds, which stands first"));
+    rules_free(r);
+}
+
+/* A sample has no stage: each that both rules have counts. */
+static void test_rules_that_meet_at_one_stage_alone_contradict(void **state)
+{
+    struct rules *r = load("rule a { stage={\"mail\",\"dot\"} text='slow' action=\"suspend\" "
+                           "for=\"1m\" matches={\"421 slow\"} }\n"
+                           "rule b { stage={\"dot\"} text='slow|fast' matches={\"421 fast\"} }\n"
+                           "rule c { stage={\"rcpt\"} text='slow' action=\"suspend\" for=\"3m\" "
+                           "matches={\"421 slow\"} }\n");
+    (void)state;
+    findings = 0;
+    assert_int_equal(rules_check(r, count, NULL), 0);
+    assert_int_equal(findings, 1);
+    assert_non_null(
+        strstr(last_finding, "a.conf:2: rule b: contradicts rule a (a.conf:1) in action"));
+    rules_free(r);
+}
+
 static void test_code_status_stage_must_all_match(void **state)
 {
     struct rules *r =
@@ -598,6 +671,9 @@ int main(void)
         cmocka_unit_test(test_a_wider_start_does_not_pass_a_narrower_bound),
         cmocka_unit_test(test_mistakes_name_file_and_line),
         cmocka_unit_test(test_included_files_belong_to_the_set),
+        cmocka_unit_test(test_the_stricter_holds_in_whatever_order),
+        cmocka_unit_test(test_where_none_is_stricter_the_first_holds),
+        cmocka_unit_test(test_rules_that_meet_at_one_stage_alone_contradict),
         cmocka_unit_test(test_own_rules_before_others_and_the_stricter_holds),
         cmocka_unit_test(test_code_status_stage_must_all_match),
         cmocka_unit_test(test_samples_are_tried),
