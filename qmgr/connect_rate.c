@@ -134,6 +134,8 @@ bool connect_rate_refused(struct connect_rate *c, const struct connect_bounds *b
     double before = connect_rate_limit(c, b), measured = (double)c->recent / minute;
     double from = before > 0 && before < measured ? before : measured;
     double rate = value > 0 ? value : (factor > 0 ? factor : LEFT) * from;
+    if (before > 0 && rate > before)
+        rate = before; /* it was too much */
     c->failed = (float)(from > least ? from : least);
     c->rate = (float)(rate > least ? rate : least);
     if (c->tokens > 0)

@@ -140,7 +140,8 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     bool blind = true,
          again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
     if (r->value > 0) {
-        s->rate = s->failed_rate = r->value;
+        /* never above what is in use, or configured */
+        s->rate = s->failed_rate = fmin(r->value, fmin(before, shaper_rate_bound(s)));
     } else if (r->factor > 0) {
         s->failed_rate = before;
         s->rate = before * r->factor;

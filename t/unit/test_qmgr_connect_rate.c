@@ -156,9 +156,22 @@ static void test_a_rule_says_the_limit(void **state)
     assert_true(fabs(connect_rate_limit(&c, &b) - 2) < 0.001);
 }
 
+static void test_a_value_never_raises_it(void **state)
+{
+    struct connect_bounds b = bounds(1);
+    struct connect_rate c = {0};
+    (void)state;
+    assert_true(connect_rate_refused(&c, &b, SECOND, 20, 0, SECOND));
+    assert_true(connect_rate_limit(&c, &b) <= 1 && c.rate <= 1);
+    assert_true(connect_rate_refused(&c, &b, 2 * SECOND, 0.5, 0, 2 * SECOND));
+    assert_true(connect_rate_refused(&c, &b, 3 * SECOND, 0.75, 0, 3 * SECOND));
+    assert_true(connect_rate_limit(&c, &b) < 0.51 && connect_rate_limit(&c, &b) > 0.49);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_value_never_raises_it),
         cmocka_unit_test(test_no_limit_no_wait),
         cmocka_unit_test(test_no_more_than_configured),
         cmocka_unit_test(test_open_connections_cost_nothing),

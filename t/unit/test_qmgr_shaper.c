@@ -735,9 +735,32 @@ static void test_a_lane_is_small(void **state)
     assert_true(sizeof(struct shaper) < 600);
 }
 
+/* A rule's action = "set" is an answer to a refusal. */
+static void test_a_value_never_raises_the_rate(void **state)
+{
+    struct shaper_limits l = limits_of(5);
+    struct shaper s;
+    (void)state;
+    l.rate = 5;
+    shaper_init(&s, &l);
+    struct shaper_report r = {.signal = SHAPER_TOO_FAST, .started = SECOND, .value = 200};
+    s.taken = 5;
+    shaper_finished(&s, &r, SECOND); /* above the bound */
+    assert_true(s.rate <= 5.001 && s.rate > 4.999 && s.failed_rate <= 5.001);
+    r = (struct shaper_report){.signal = SHAPER_TOO_FAST, .started = 2 * SECOND, .value = 2};
+    s.taken = 5;
+    shaper_finished(&s, &r, 2 * SECOND);
+    assert_true(fabs(s.rate - 2) < 0.001);
+    r = (struct shaper_report){.signal = SHAPER_TOO_FAST, .started = 3 * SECOND, .value = 4};
+    s.taken = 5;
+    shaper_finished(&s, &r, 3 * SECOND); /* below it, but above what was refused */
+    assert_true(fabs(s.rate - 2) < 0.001);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_value_never_raises_the_rate),
         cmocka_unit_test(test_a_cut_in_vain_is_undone),
         cmocka_unit_test(test_only_the_trial_is_undone),
         cmocka_unit_test(test_an_unproven_trial_shuts_no_door),
