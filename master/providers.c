@@ -54,10 +54,11 @@ static int gather(const char *path, struct buf *bundle, struct err *e)
     char *directory = slash ? slice_dup(slice_make(path, (size_t)(slash - path))) : xstrdup(".");
     struct gathering g = {directory, BUF_INIT(RULES_BUNDLE_MAX)};
     struct rules *r = rules_load(path, read_file, &g, e);
+    int rc = r ? rules_samples_hold(r, e) : -1;
     rules_free(r);
     free(directory);
     *bundle = g.bundle;
-    return r ? 0 : -1;
+    return rc;
 }
 
 int providers_check(const char *path, struct err *e)

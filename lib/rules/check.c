@@ -142,3 +142,19 @@ unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, 
     rules_on_costly(r, before, before_arg);
     return c.errors;
 }
+
+static void first_finding(const char *text, bool error, void *arg)
+{
+    struct err *e = arg;
+    if (error && !*e->text)
+        err_set(e, "%s", text);
+}
+
+int rules_samples_hold(struct rules *r, struct err *e)
+{
+    struct err first = {0, ""};
+    struct checking c = {r, first_finding, &first, 0};
+    for (size_t i = 0; i < r->count && c.errors == 0; i++)
+        check_samples(&c, &r->list[i]);
+    return c.errors ? err_set(e, "%s", first.text) : 0;
+}

@@ -1,13 +1,14 @@
 /* From the text of providers.conf, by libconfuse, to a set. */
+#include <arpa/inet.h>
 #include <confuse.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "rules/lines.h"
 #include "rules/set.h"
-
-enum { SECTION_KINDS = 4 };
 
 /* libconfuse takes the end of the text for the end of an open section, so a last
  * assignment is added that is known outside of sections only. */
@@ -66,7 +67,7 @@ static cfg_opt_t *options(void)
                                CFG_STR_LIST("passes", NULL, CFGF_NODEFAULT),
                                CFG_END()};
     static cfg_opt_t top[] = {CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
-                              CFG_SEC("default", everyone, CFGF_NONE),
+                              CFG_SEC("default", everyone, CFGF_MULTI),
                               CFG_SEC("provider", provider, TITLED),
                               CFG_SEC("site", place, TITLED),
                               CFG_SEC("domain", place, TITLED),
@@ -81,6 +82,7 @@ static cfg_opt_t *options(void)
 /* libconfuse reports errors through a function without an argument. */
 static struct {
     const char *file;
+    const char *text; /* of it, without comments */
     struct err *e;
     bool failed;
 } reading;
@@ -93,7 +95,9 @@ static void on_error(cfg_t *cfg, const char *format, va_list args)
     reading.failed = true;
     vsnprintf(text, sizeof text, format, args);
     if (strstr(text, END_MARK)) {
-        err_set(reading.e, "%s: a section is open at the end: a } is missing", reading.file);
+        err_set(reading.e,
+                "%s:%d: what begins in this line is open at the end of the file: a } is missing",
+                reading.file, rules_set_lines(NULL, reading.text));
         return;
     }
     err_set(reading.e, "%s:%d: %s", reading.file, cfg ? cfg->line : 0,
@@ -234,14 +238,31 @@ static char **take_list(cfg_t *s, const char *name)
     return list;
 }
 
+/* As rules_limits is asked for it: one text for each address; NULL: none. */
+static char *address_of(const char *text)
+{
+    unsigned char bytes[sizeof(struct in6_addr)];
+    char out[INET6_ADDRSTRLEN];
+    int family = strchr(text, ':') ? AF_INET6 : AF_INET;
+    return inet_pton(family, text, bytes) == 1 && inet_ntop(family, bytes, out, sizeof out)
+               ? xstrdup(out)
+               : NULL;
+}
+
 static int take_sources(cfg_t *s, struct section *out, struct err *e)
 {
     unsigned n = cfg_size(s, "source");
     out->sources = xcalloc(n ? n : 1, sizeof *out->sources);
     for (unsigned i = 0; i < n; i++) {
         cfg_t *source = cfg_getnsec(s, "source", i);
-        out->sources[i].address = lower(cfg_title(source));
+        char *address = address_of(cfg_title(source));
+        if (!address)
+            return bad(source, e, "is not an IPv4 or IPv6 address", "");
+        out->sources[i].address = address;
         out->source_count++;
+        for (unsigned k = 0; k < i; k++)
+            if (strcmp(out->sources[k].address, address) == 0)
+                return bad(source, e, "this address was used before in the section", "");
         if (refuse_over_all(source, e) < 0 || take_limits(source, &out->sources[i].limits, e) < 0)
             return -1;
     }
@@ -380,6 +401,30 @@ static int take_numbers(cfg_t *s, struct rule *r, struct err *e)
     return 0;
 }
 
+/* What would have no effect is a mistake. */
+static int check_ignored(cfg_t *s, const struct rule *r, struct err *e)
+{
+    if (r->factor > 0 && r->action != RULES_SLOW)
+        return bad(s, e, "factor goes with action = \"slow\" alone", "");
+    if (r->value > 0 && r->action != RULES_SET)
+        return bad(s, e, "value goes with action = \"set\" alone", "");
+    if (cfg_size(s, "for") && r->action != RULES_SUSPEND && r->action != RULES_SWITCH)
+        return bad(s, e, "for goes with action = \"suspend\" or \"switch\" alone", "");
+    if (r->samples > 0 && r->fraction <= 0)
+        return bad(s, e, "samples goes with fraction alone", "");
+    if (r->period > 0 && r->after == 0 && r->fraction <= 0)
+        return bad(s, e, "within goes with after or fraction alone", "");
+    bool count = r->dimension == RULES_CONCURRENCY || r->dimension == RULES_MESSAGES;
+    if (r->action == RULES_SET && count && (r->value < 1 || r->value > floor(r->value)))
+        return bad(s, e, "value is a number of connections or messages here, such as 5", "");
+    if (r->action == RULES_SET && r->dimension == RULES_VOLUME)
+        return bad(s, e, "a volume cannot be set: suspend, or slow (it is waited for)", "");
+    if (r->factor > 0 && r->dimension != RULES_RATE && r->dimension != RULES_CONCURRENCY &&
+        r->dimension != RULES_CONNECTION_RATE)
+        return bad(s, e, "factor goes with rate, concurrency and connection_rate", "");
+    return 0;
+}
+
 /* What goes with what. */
 static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
 {
@@ -414,6 +459,8 @@ static int check_rule(cfg_t *s, const struct rule_inside *in, struct err *e)
         return bad(s, e, "after needs a period: within", "");
     if (r->fraction > 0 && r->samples == 0)
         return bad(s, e, "fraction needs samples", "");
+    if (check_ignored(s, r, e) < 0)
+        return -1;
     bool any = false;
     for (size_t i = 0; i < in->sample_count; i++)
         any |= in->samples[i].must_match;
@@ -467,33 +514,41 @@ static int take_includes(struct rules *r, cfg_t *top, struct err *e)
 {
     for (unsigned i = 0; i < cfg_size(top, "include"); i++) {
         const char *name = cfg_getnstr(top, "include", i);
+        int line = rules_include_line(reading.text, name);
         for (size_t k = 0; k < r->file_count; k++)
             if (strcmp(r->files[k], name) == 0)
-                return err_set(e, "%s: include \"%s\": it was read before", reading.file,
+                return err_set(e, "%s:%d: include \"%s\": it was read before", reading.file, line,
                                log_esc_n(slice_str(name), 200));
         if (r->file_count == RULES_FILES_MAX)
-            return err_set(e, "%s: more than %d files", reading.file, RULES_FILES_MAX);
+            return err_set(e, "%s:%d: include: more than %d files", reading.file, line,
+                           RULES_FILES_MAX);
+        r->includers[r->file_count] = (struct includer){reading.file, line};
         r->files[r->file_count++] = xstrdup(name);
     }
     return 0;
+}
+
+/* One of them, in whatever file: of two, one would hold for what both say. */
+static int take_default(struct rules *r, cfg_t *s, struct err *e)
+{
+    struct section *out = &r->everyone;
+    if (out->file)
+        return err_set(e, "%s:%d: default: there is one already (%s:%d); write both as one",
+                       reading.file, s->line, out->file, out->line);
+    out->file = reading.file;
+    out->line = s->line;
+    if (take_limits(s, &out->limits, e) < 0 || take_totals(s, &out->limits, e) < 0)
+        return -1;
+    return take_sources(s, out, e);
 }
 
 static int take_all(struct rules *r, cfg_t *top, struct err *e)
 {
     static const char *const kinds[] = {"provider", "site", "domain"};
     struct section_list *lists[] = {&r->providers, &r->sites, &r->domains};
-    cfg_t *everyone = cfg_getsec(top, "default");
-    if (everyone && (take_limits(everyone, &r->everyone.limits, e) < 0 ||
-                     take_totals(everyone, &r->everyone.limits, e) < 0))
-        return -1;
-    if (everyone && cfg_size(everyone, "source") > 0) {
-        if (r->everyone.sources)
-            return err_set(e, "%s:%d: sources of default were given before, in %s", reading.file,
-                           everyone->line, r->everyone.file);
-        r->everyone.file = reading.file;
-        if (take_sources(everyone, &r->everyone, e) < 0)
+    for (unsigned i = 0; i < cfg_size(top, "default"); i++)
+        if (take_default(r, cfg_getnsec(top, "default", i), e) < 0)
             return -1;
-    }
     for (int k = 0; k < 3; k++)
         for (unsigned i = 0; i < cfg_size(top, kinds[k]); i++)
             if (add_section(lists[k], cfg_getnsec(top, kinds[k], i), e) < 0)
@@ -502,72 +557,6 @@ static int take_all(struct rules *r, cfg_t *top, struct err *e)
         if (add_rule(r, cfg_getnsec(top, "rule", i), e) < 0)
             return -1;
     return take_includes(r, top, e);
-}
-
-/* Where the quoted string or comment that begins at text[at] ends; at + 1 if none does. */
-static size_t token_end(const char *text, size_t at)
-{
-    char quote = text[at];
-    if (quote == '\'' || quote == '"') {
-        for (at++; text[at] && text[at] != quote; at++)
-            if (text[at] == '\\' && text[at + 1])
-                at++;
-        return text[at] ? at + 1 : at;
-    }
-    if (quote == '#' || (quote == '/' && text[at + 1] == '/'))
-        return at + strcspn(text + at, "\n");
-    if (quote == '/' && text[at + 1] == '*') {
-        const char *end = strstr(text + at + 2, "*/");
-        return end ? (size_t)(end - text) + 2 : at + strlen(text + at);
-    }
-    return at + 1;
-}
-
-/* Blanks comments, because libconfuse counts their lines wrongly. */
-static void strip_comments(char *text)
-{
-    for (size_t at = 0, end; text[at]; at = end) {
-        end = token_end(text, at);
-        bool comment = text[at] == '#' || (text[at] == '/' && end > at + 1);
-        for (size_t i = at; comment && i < end; i++)
-            if (text[i] != '\n')
-                text[i] = ' ';
-    }
-}
-
-/* A section whose first word is at `word` begins in this line: libconfuse would say
- * where it ends. */
-static void set_line(cfg_t *top, const char *word, int line, unsigned *seen)
-{
-    static const char *const kinds[SECTION_KINDS] = {"provider", "site", "domain", "rule"};
-    for (int k = 0; k < SECTION_KINDS; k++) {
-        size_t len = strlen(kinds[k]);
-        if (strncmp(word, kinds[k], len) != 0 || !strchr(" \t\r\n\"'{", word[len]))
-            continue;
-        if (seen[k] < cfg_size(top, kinds[k]))
-            cfg_getnsec(top, kinds[k], seen[k])->line = line;
-        seen[k]++;
-    }
-}
-
-static void set_lines(cfg_t *top, const char *text)
-{
-    unsigned seen[SECTION_KINDS] = {0}, depth = 0;
-    const char *word = NULL;
-    int line = 1, word_line = 1;
-    for (size_t at = 0, end; text[at]; at = end) {
-        end = token_end(text, at);
-        if (depth == 0 && !word && !strchr(" \t\r\n", text[at])) {
-            word = text + at;
-            word_line = line;
-        }
-        if (text[at] == '{' && depth++ == 0 && word)
-            set_line(top, word, word_line, seen);
-        if (text[at] == '}' && depth > 0 && --depth == 0)
-            word = NULL;
-        for (size_t i = at; i < end; i++)
-            line += text[i] == '\n';
-    }
 }
 
 int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e)
@@ -584,14 +573,15 @@ int rules_read_text(struct rules *r, const char *file, const char *text, struct 
     if (rc == 0)
         rc = buf_add(&whole, "\n" END_MARK " = true\n", sizeof "\n" END_MARK " = true\n");
     if (rc == 0)
-        strip_comments(whole.data);
+        rules_strip_comments(whole.data);
+    reading.text = whole.data;
     rc = rc == 0 ? cfg_parse_buf(top, whole.data) : CFG_PARSE_ERROR;
     if (rc == CFG_SUCCESS)
-        set_lines(top, whole.data);
-    buf_free(&whole);
+        (void)rules_set_lines(top, whole.data);
     if (rc != CFG_SUCCESS && !reading.failed)
         err_set(e, "%s: cannot be parsed", file);
     rc = rc == CFG_SUCCESS && !reading.failed ? take_all(r, top, e) : -1;
+    buf_free(&whole);
     cfg_free(top);
     return rc;
 }

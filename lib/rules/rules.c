@@ -76,12 +76,78 @@ static int bind_providers(struct rules *r, struct err *e)
     return 0;
 }
 
+/* ---- one way to recognise two providers ---- */
+
+/* mx, hosts or domains: what a provider is recognised by. */
+struct mark {
+    const char *name;
+    size_t kind;
+    const struct section *of;
+};
+
+static int compare_marks(const void *a, const void *b)
+{
+    const struct mark *x = a, *y = b;
+    int by_name = strcmp(x->name, y->name);
+    if (by_name)
+        return by_name;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    return x->of < y->of ? -1 : x->of > y->of;
+}
+
+/* All of the providers' marks, sorted; the caller frees them. */
+static struct mark *all_marks(const struct rules *r, size_t *count)
+{
+    struct mark *marks = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < r->providers.count; i++) {
+        const struct section *s = &r->providers.list[i];
+        char *const *lists[] = {s->mx, s->hosts, s->domains};
+        for (size_t kind = 0; kind < 3; kind++)
+            for (size_t k = 0; lists[kind] && lists[kind][k]; k++) {
+                if ((n & (n - 1)) == 0)
+                    marks = xreallocarray(marks, n ? 2 * n : 1, sizeof *marks);
+                marks[n++] = (struct mark){lists[kind][k], kind, s};
+            }
+    }
+    if (n)
+        qsort(marks, n, sizeof *marks, compare_marks);
+    *count = n;
+    return marks;
+}
+
+/* The second of two providers would never be found by it. */
+static int check_marks(const struct rules *r, struct err *e)
+{
+    static const char *const kinds[] = {"mx", "hosts", "domains"};
+    size_t count;
+    int rc = 0;
+    struct mark *marks = all_marks(r, &count);
+    for (size_t i = 1; i < count && rc == 0; i++) {
+        const struct mark *a = &marks[i - 1], *b = &marks[i];
+        if (a->of != b->of && a->kind == b->kind && strcmp(a->name, b->name) == 0)
+            rc = err_set(e,
+                         "%s:%d: provider %s: %s \"%s\" is how provider %s is recognised "
+                         "(%s:%d); take it out of one of them",
+                         b->of->file, b->of->line, b->of->name, kinds[a->kind], b->name,
+                         a->of->name, a->of->file, a->of->line);
+    }
+    free(marks);
+    return rc;
+}
+
+/* ---- reading ---- */
+
 static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err *e)
 {
     while (r->files_read < r->file_count) {
+        const struct includer *by = &r->includers[r->files_read];
         const char *file = r->files[r->files_read++];
         struct buf text = BUF_INIT(RULES_TEXT_MAX + 1);
         int rc = reader(file, &text, arg, e);
+        if (rc < 0 && by->file)
+            err_prefix(e, "%s:%d: include", by->file, by->line);
         if (rc == 0 && text.len > 0 && memchr(text.data, '\0', text.len))
             rc = err_set(e, "%s: holds a NUL byte", file);
         if (rc == 0 && buf_addc(&text, '\0') < 0)
@@ -92,7 +158,7 @@ static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err
         if (rc < 0)
             return -1;
     }
-    return bind_providers(r, e);
+    return bind_providers(r, e) < 0 ? -1 : check_marks(r, e);
 }
 
 struct rules *rules_load(const char *name, rules_reader *reader, void *arg, struct err *e)

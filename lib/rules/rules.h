@@ -174,6 +174,9 @@ unsigned rules_providers(const struct rules *r);
  * errors. */
 unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, void *arg),
                      void *arg);
+/* Whether each rule matches those of its samples that it must, and no other; -1 with *e, which
+ * names the first that does not ("file:line: ..."). */
+int rules_samples_hold(struct rules *r, struct err *e);
 /* Reads "421 4.7.0 text", as samples are written, into *out (stage stays). 0 or -1. */
 int rules_parse_reply(struct slice line, struct rules_reply *out);
 /* The words of the enums, as in the file. */

@@ -42,8 +42,14 @@ struct section_list {
     size_t count;
 };
 
+struct includer {
+    const char *file; /* NULL: the first file */
+    int line;
+};
+
 struct rules {
     char *files[RULES_FILES_MAX];
+    struct includer includers[RULES_FILES_MAX];
     size_t file_count, files_read;
     struct section everyone;
     struct section_list providers, sites, domains;

@@ -1,6 +1,7 @@
 """Shaping as the operator sees it: rules that act on replies, limits and causes that can
 be asked for, suspension by hand, and rule files that are wrong."""
 import os
+import signal
 import subprocess
 import time
 
@@ -140,11 +141,30 @@ def test_master_refuses_bad_rules_and_the_command_tells_where(tmp_path):
     assert "2 rules, 0 errors" in p.ctl("provider", "check")
     tried = p.ctl("provider", "test", str(bad), check=False)
     assert tried.returncode == 1 and "bad.conf:8: rule y: does not match its sample" in tried.stdout
-    bad.write_text("default { conections = 3 }\n")
     p.write_config(provider_config_file=str(bad))
-    done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode != 0 and "bad.conf:1: " in done.stdout
+
+    def refused():
+        done = subprocess.run([os.path.join(BIN, "master"), "-t", "-c", p.directory], check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode != 0, done.stdout
+        return done.stdout
+
+    assert "bad.conf:8: rule y: does not match its sample: 421 x" in refused()
+    bad.write_text("default { conections = 3 }\n")
+    assert "bad.conf:1: " in refused()
+
+
+def test_a_bad_sample_is_refused_on_reload_as_at_start(tmp_path):
+    """The rules in use stay, and the log says where the mistake is."""
+    file = tmp_path / "p.conf"
+    file.write_text(RULES)
+    with Postern(str(tmp_path / "relay"), provider_config_file=str(file)) as p:
+        p.wait_log("2 rules")
+        file.write_text(RULES + "\nrule y { text = 'y' matches = {\"421 x\"} }\n")
+        p.ctl("reload", check=False)
+        p.process.send_signal(signal.SIGHUP)  # whatever the command says beforehand
+        p.wait_log("reload: .*p.conf:8: rule y: does not match its sample: 421 x")
+        assert "3 rules" not in p.log()
 
 
 GREY = """

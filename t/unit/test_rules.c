@@ -493,8 +493,65 @@ static void test_mistakes_name_file_and_line(void **state)
     refused("rule r {\n text = 'x'\n\n action = \"slow\"\n matches = {\"421 x\",\n \"421 xx\"}\n}",
             "a.conf:1: ");
     refused("default {", "a } is missing");
-    refused("include = {\"b.conf\"}", "b.conf: no such file");
     refused("include = {\"a.conf\"}", "it was read before");
+}
+
+static void test_each_section_has_its_own_line(void **state)
+{
+    (void)state;
+    refused("\ndefault {\n connections = 5\n\n tls = \"foo\"\n}\n", "a.conf:2: default");
+    refused("provider x {\n mx={\".x\"}\n source \"10.0.0.2\" { }\n source\n \"10.0.0.1\" {\n  "
+            "connections = 0\n }\n}\n",
+            "a.conf:4: source 10.0.0.1");
+    refused("default {}\nsite 'default' {\n}\ndomain source {\n tls = \"foo\" }",
+            "a.conf:4: domain");
+    refused("site a {}\nsite b {\n source '10.0.0.1' {\n}\n", "a.conf:2: what begins in this line");
+    refused("default {", "a.conf:1: what begins in this line is open at the end of the file: "
+                         "a } is missing");
+    refused("\ninclude = {\n\"b.conf\"}", "a.conf:3: include: b.conf: no such file");
+    refused("include = { # \"a.conf\"\n 'a.conf' }", "a.conf:2: include \"a.conf\": it was read");
+}
+
+static void test_what_would_have_no_effect_is_refused(void **state)
+{
+    (void)state;
+    refused("default {\n source \"not-an-ip\" { connections = 3 } }",
+            "a.conf:2: source not-an-ip \"\": is not an IPv4 or IPv6 address");
+    refused("default { source \"2001:db8::1\" {}\n source \"2001:DB8:0::1\" {} }",
+            "was used before");
+    refused("default { connections = 3 }\ndefault { tls = \"may\" }",
+            "a.conf:2: default: there is one already (a.conf:1)");
+    refused("provider x { mx = {\".a\"} }\nprovider y { mx = {\".b\", \".A\"} }",
+            "a.conf:2: provider y: mx \".a\" is how provider x is recognised (a.conf:1)");
+    refused("provider x { domains = {\"a\"} }\nprovider y { domains = {\"a\"} }", "domains \"a\"");
+    refused("rule r { text = 'x' factor = 0.5 " SAMPLE, "factor goes with");
+    refused("rule r { text = 'x' value = \"3\" action = \"suspend\" for = \"1m\" " SAMPLE,
+            "value goes with");
+    refused("rule r { text = 'x' for = \"2h\" " SAMPLE, "for goes with");
+    refused("rule r { text = 'x' samples = 3 " SAMPLE, "samples goes with");
+    refused("rule r { text = 'x' within = \"1m\" " SAMPLE, "within goes with");
+    refused(
+        "rule r { text = 'x' action = \"set\" dimension = \"concurrency\" value = \"0.5\"" SAMPLE,
+        "a number of connections");
+    refused(
+        "rule r { text = 'x' action = \"set\" dimension = \"concurrency\" value = \"4/min\"" SAMPLE,
+        "a number of connections");
+    refused("rule r { text = 'x' action = \"set\" dimension = \"volume\" value = \"100/d\"" SAMPLE,
+            "a volume cannot be set");
+}
+
+/* As one is written, or another way. */
+static void test_addresses_are_compared_as_addresses(void **state)
+{
+    struct rules *r =
+        load("default { source \"2001:DB8:0::1\" { connections = 3 } }\n"
+             "provider x { hosts = {\".a\"} mx = {\".a\"} domains = {\".a\", \".a\"} }");
+    struct rules_place place = {0};
+    struct rules_limits l;
+    (void)state;
+    rules_limits(r, &place, SLICE("2001:db8::1"), &l);
+    assert_int_equal(l.connections, 3);
+    rules_free(r);
 }
 
 static void test_included_files_belong_to_the_set(void **state)
@@ -629,6 +686,12 @@ static void test_samples_are_tried(void **state)
     (void)state;
     findings = 0;
     assert_int_equal(rules_check(r, count, NULL), 2);
+    struct err e = {0, ""};
+    assert_int_equal(rules_samples_hold(r, &e), -1);
+    assert_string_equal(e.text, "a.conf:1: rule r: does not match its sample: 421 y");
+    rules_free(r);
+    r = load("rule r { text = 'x' matches = {\"421 x\"} passes = {\"421 y\"} }");
+    assert_int_equal(rules_samples_hold(r, &e), 0);
     rules_free(r);
 }
 
@@ -670,6 +733,9 @@ int main(void)
         cmocka_unit_test(test_limits_of_one_account),
         cmocka_unit_test(test_a_wider_start_does_not_pass_a_narrower_bound),
         cmocka_unit_test(test_mistakes_name_file_and_line),
+        cmocka_unit_test(test_each_section_has_its_own_line),
+        cmocka_unit_test(test_what_would_have_no_effect_is_refused),
+        cmocka_unit_test(test_addresses_are_compared_as_addresses),
         cmocka_unit_test(test_included_files_belong_to_the_set),
         cmocka_unit_test(test_the_stricter_holds_in_whatever_order),
         cmocka_unit_test(test_where_none_is_stricter_the_first_holds),
