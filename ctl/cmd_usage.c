@@ -48,10 +48,26 @@ static void print_titles(const char *const *columns)
 
 static const char *const *columns_of(const struct report *r)
 {
-    static const char *const figures[] = {"owner",           "start",         "end",
-                                          "messages",        "bytes",         "delivered",
-                                          "delivered_bytes", "refunded",      "refunded_bytes",
-                                          "granted",         "granted_bytes", NULL};
+    static const char *const figures[] = {"owner",
+                                          "start",
+                                          "end",
+                                          "messages",
+                                          "bytes",
+                                          "delivered",
+                                          "delivered_bytes",
+                                          "refunded",
+                                          "refunded_bytes",
+                                          "granted",
+                                          "granted_bytes",
+                                          "plan",
+                                          "limit",
+                                          "limit_bytes",
+                                          "overage",
+                                          "overage_bytes",
+                                          "overage_block",
+                                          "overage_unit",
+                                          "overage_blocks",
+                                          NULL};
     static const char *const errors[] = {"time",      "account", "user", "id",
                                          "recipient", "reply",   NULL};
     return r->errors ? errors : figures;

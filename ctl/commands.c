@@ -333,6 +333,8 @@ const struct ctl_command ctl_commands[] = {
      "  postern usage show acme\n"},
     {"usage", "report", cmd_usage_report, "[ACCOUNT] [--month YYYY-MM] [--errors] [--json]",
      "Writes usage, or failed recipients, as CSV",
+     "Each period of each account and user; of accounts also the plan that it is billed by,\n"
+     "what was over it, and how many blocks of overage that is.\n"
      "  --month M   of one month; default: all that is there\n"
      "  --errors    recipients that could not be delivered to, and why\n\n"
      "Example:\n"

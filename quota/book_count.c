@@ -107,7 +107,7 @@ static void count_end(struct quota *q, struct entry *x, const struct counted *k,
         if (state == CHARGE_DELIVERED)
             plan_delivered(u, volume_of(c, i, count));
         else
-            plan_refund(a->plan, u, a->grants, a->grant_count, volume_of(c, i, count), quota_now());
+            plan_refund(a->plan, u, a->grants, a->grant_count, volume_of(c, i, count));
         if (a->grant_count && state == CHARGE_REFUNDED)
             account_touched(q, a);
     }
@@ -116,7 +116,7 @@ static void count_end(struct quota *q, struct entry *x, const struct counted *k,
         if (state == CHARGE_DELIVERED)
             plan_delivered(u, volume_of(c, 0, count));
         else
-            plan_refund(&plan_unlimited, u, NULL, 0, volume_of(c, 0, count), quota_now());
+            plan_refund(&plan_unlimited, u, NULL, 0, volume_of(c, 0, count));
     }
     book_entry_touched(q, x);
 }

@@ -190,26 +190,27 @@ static void add_grants(struct buf *out, const struct account *a, const struct pl
 
 void letter_figures(struct buf *out, const struct account *a, const struct plan_usage *u)
 {
-    struct volume over = plan_overage(a->plan, u);
-    (void)buf_printf(out, "\nPlan:      %s\nSince:     ", a->plan->name);
+    const struct plan_terms t = plan_terms_of(u, a->plan);
+    struct volume over = plan_overage(&t, u);
+    (void)buf_printf(out, "\nPlan:      %s\nSince:     ", t.plan);
     plan_print_time(out, a->plan, u->period.start);
-    if (a->plan->messages)
+    if (t.messages)
         (void)buf_printf(out, "\nMessages:  %llu of %llu\n", ull(u->charged.messages),
-                         ull(a->plan->messages));
+                         ull(t.messages));
     else
         (void)buf_printf(out, "\nMessages:  %llu\n", ull(u->charged.messages));
     (void)buf_printf(out, "Volume:    %.1f", (double)u->charged.bytes / 1e6);
-    if (a->plan->bytes)
-        (void)buf_printf(out, " of %.1f", (double)a->plan->bytes / 1e6);
+    if (t.bytes)
+        (void)buf_printf(out, " of %.1f", (double)t.bytes / 1e6);
     buf_addstr(out, " MB\n");
     add_grants(out, a, u);
     if (over.messages)
         (void)buf_printf(out, "Over plan: %llu messages\n", ull(over.messages));
     if (over.bytes)
         (void)buf_printf(out, "Over plan: %.1f MB\n", (double)over.bytes / 1e6);
-    if (a->plan->overage_block && (over.messages || over.bytes))
+    if (t.overage_block && (over.messages || over.bytes))
         (void)buf_printf(out, "Charged:   %llu blocks of overage\n",
-                         ull(plan_overage_blocks(a->plan, u)));
+                         ull(plan_overage_blocks(&t, u)));
     buf_addstr(out, "Reset:     ");
     if (u->period.end == INT64_MAX)
         buf_addstr(out, "never");
@@ -273,7 +274,8 @@ void letters_after_charge(struct quota *q, struct account *a, struct party *p)
     bool report = step && reached / step * step > p->usage.reported;
     if (report)
         p->usage.reported = (uint8_t)(reached / step * step);
-    struct volume over = plan_overage(plan, &p->usage);
+    const struct plan_terms t = plan_terms_of(&p->usage, plan);
+    struct volume over = plan_overage(&t, &p->usage);
     bool begun = (over.messages || over.bytes) && !p->usage.over_told;
     if (begun)
         p->usage.over_told = true;

@@ -167,7 +167,7 @@ static int over(const struct reader *r)
 }
 
 /* Every record begins with the version of its format; older ones are read, too. */
-enum { USAGE_VERSION = 2, TALLY_VERSION = 2, CHARGE_VERSION = 2, TALLY_OLD_HOURS = 24 };
+enum { USAGE_VERSION = 3, TALLY_VERSION = 2, CHARGE_VERSION = 2, TALLY_OLD_HOURS = 24 };
 
 /* ---- usage, tally ------------------------------------------------------------------ */
 
@@ -186,10 +186,40 @@ void usage_encode(const struct plan_usage *u, struct buf *out)
     put(out, u->reported, 1);
     put(out, u->over_told, 1);
     put(out, u->told_of, 8);
+    put_text(out, u->terms.plan);
+    put(out, u->terms.messages, 8);
+    put(out, u->terms.bytes, 8);
+    put(out, u->terms.overage_block, 8);
+    put(out, u->terms.overage_bytes, 1);
+    put(out, u->taken_count, 1);
+    for (unsigned i = 0; i < u->taken_count; i++) {
+        put(out, u->taken[i].grant, 8);
+        put(out, u->taken[i].amount, 8);
+        put(out, u->taken[i].unit, 1);
+    }
+}
+
+/* What a period was billed by, and the grants that it used: since version 3. */
+static void get_terms(struct reader *r, struct plan_usage *u)
+{
+    get_text(r, u->terms.plan, PLAN_NAME_MAX);
+    u->terms.messages = get(r, 8);
+    u->terms.bytes = get(r, 8);
+    u->terms.overage_block = get(r, 8);
+    u->terms.overage_bytes = get(r, 1) == 1;
+    uint64_t count = get(r, 1);
+    r->failed = r->failed || count > PLAN_TAKEN_MAX;
+    for (uint64_t i = 0; i < count && !r->failed; i++) {
+        u->taken[i].grant = get(r, 8);
+        u->taken[i].amount = get(r, 8);
+        u->taken[i].unit = get(r, 1) == GRANT_BYTES ? GRANT_BYTES : GRANT_MESSAGES;
+        u->taken_count = (unsigned)i + 1;
+    }
 }
 
 int usage_decode(struct slice s, struct plan_usage *u)
 {
+    *u = (struct plan_usage){.alerts = 0};
     struct reader r = {s, false};
     uint64_t version = get(&r, 1);
     struct volume *const volumes[] = {&u->charged, &u->delivered, &u->refunded, &u->granted};
@@ -202,8 +232,10 @@ int usage_decode(struct slice s, struct plan_usage *u)
     u->alerts = (uint32_t)get(&r, 4);
     u->reported = (uint8_t)get(&r, 1);
     u->over_told = get(&r, 1) == 1;
-    u->told_of = version == USAGE_VERSION ? get(&r, 8) : 0;
-    return version == 1 || version == USAGE_VERSION ? over(&r) : -1;
+    u->told_of = version >= 2 ? get(&r, 8) : 0;
+    if (version >= 3)
+        get_terms(&r, u);
+    return version >= 1 && version <= USAGE_VERSION ? over(&r) : -1;
 }
 
 void tally_encode(const struct tally *t, struct buf *out)

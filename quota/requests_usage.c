@@ -28,6 +28,9 @@ static json_t *show_plan(const struct plan *p)
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (numbers[i].value)
             json_object_set_new(j, numbers[i].name, json_integer((json_int_t)numbers[i].value));
+    if (p->overage_block)
+        json_object_set_new(j, "overage_unit",
+                            json_string(p->overage_bytes ? "bytes" : "messages"));
     if (*p->source)
         json_object_set_new(j, "source", json_string(p->source));
     if (p->destination_rate.count) {
@@ -249,7 +252,8 @@ static void set_spike(json_t *j, const struct party *p, const struct plan *plan)
 /* An account's running period beside what its plan and grants give it. */
 static json_t *show_account_usage(struct account *a, const struct party *p)
 {
-    struct volume over = plan_overage(a->plan, &p->usage);
+    const struct plan_terms t = plan_terms_of(&p->usage, a->plan);
+    struct volume over = plan_overage(&t, &p->usage);
     struct buf reset = BUF_INIT(200);
     int64_t now = quota_now();
     json_t *j = show_usage(p->owner, &p->usage);
@@ -263,7 +267,7 @@ static json_t *show_account_usage(struct account *a, const struct party *p)
                plan_granted_left(a->grants, a->grant_count, GRANT_BYTES, now));
     set_number(j, "overage", over.messages);
     set_number(j, "overage_bytes", over.bytes);
-    set_number(j, "overage_blocks", plan_overage_blocks(a->plan, &p->usage));
+    set_number(j, "overage_blocks", plan_overage_blocks(&t, &p->usage));
     if (p->usage.period.end != INT64_MAX) {
         plan_print_time(&reset, a->plan, p->usage.period.end);
         json_object_set_new(j, "reset", json_stringn(reset.data, reset.len));
@@ -366,6 +370,22 @@ void usage_list(struct client *c)
 /* ---- reports: all periods of an account and its users ------------------------------------------
  */
 
+/* What an account's period is billed by, and what it comes to. */
+static void set_billed(json_t *j, const struct plan_usage *u)
+{
+    struct volume over = plan_overage(&u->terms, u);
+    json_object_set_new(j, "plan", json_string(u->terms.plan));
+    set_number(j, "limit", u->terms.messages);
+    set_number(j, "limit_bytes", u->terms.bytes);
+    set_number(j, "overage", over.messages);
+    set_number(j, "overage_bytes", over.bytes);
+    set_number(j, "overage_block", u->terms.overage_block);
+    if (u->terms.overage_block)
+        json_object_set_new(j, "overage_unit",
+                            json_string(u->terms.overage_bytes ? "bytes" : "messages"));
+    set_number(j, "overage_blocks", plan_overage_blocks(&u->terms, u));
+}
+
 static json_t *show_period(struct client *c, struct slice key, struct slice value)
 {
     struct plan_usage u;
@@ -385,7 +405,10 @@ static json_t *show_period(struct client *c, struct slice key, struct slice valu
     if (u.period.end != INT64_MAX && (middle < from || (to && middle >= to)))
         return NULL;
     snprintf(owner, sizeof owner, "%.*s", SLICE_ARG(name));
-    return show_usage(owner, &u);
+    json_t *j = show_usage(owner, &u);
+    if (*u.terms.plan && !strchr(owner, '/')) /* records of before do not say it */
+        set_billed(j, &u);
+    return j;
 }
 
 static void list_periods(struct client *c)

@@ -5,19 +5,68 @@
 
 /* ---- usage -------------------------------------------------------------------------- */
 
+/* What the period is billed by, and what it has of which grant. */
+static void show_terms(json_t *j, const struct plan_usage *u)
+{
+    json_t *taken = json_array();
+    for (unsigned i = 0; i < u->taken_count; i++)
+        json_array_append_new(taken, json_pack("[I,I,b]", (json_int_t)u->taken[i].grant,
+                                               (json_int_t)u->taken[i].amount,
+                                               u->taken[i].unit == GRANT_BYTES));
+    json_object_set_new(j, "terms",
+                        json_pack("[s,I,I,I,b]", u->terms.plan, (json_int_t)u->terms.messages,
+                                  (json_int_t)u->terms.bytes, (json_int_t)u->terms.overage_block,
+                                  u->terms.overage_bytes));
+    json_object_set_new(j, "taken", taken);
+}
+
+/* Of exports of before neither is there. 0 or -1. */
+static int read_terms(const json_t *in, struct plan_usage *u)
+{
+    const json_t *terms = json_object_get(in, "terms"), *taken = json_object_get(in, "taken");
+    size_t count = json_array_size(taken);
+    json_int_t messages, bytes, block, grant, amount;
+    const char *plan;
+    int of_bytes;
+    if (!terms)
+        return taken ? -1 : 0;
+    if (json_unpack((json_t *)(uintptr_t)terms, "[s,I,I,I,b!]", &plan, &messages, &bytes, &block,
+                    &of_bytes) < 0 ||
+        strlen(plan) > PLAN_NAME_MAX || messages < 0 || bytes < 0 || block < 0 ||
+        count > PLAN_TAKEN_MAX)
+        return -1;
+    u->terms = (struct plan_terms){.messages = (uint64_t)messages,
+                                   .bytes = (uint64_t)bytes,
+                                   .overage_block = (uint64_t)block,
+                                   .overage_bytes = of_bytes};
+    snprintf(u->terms.plan, sizeof u->terms.plan, "%s", plan);
+    for (size_t i = 0; i < count; i++) {
+        if (json_unpack(json_array_get(taken, i), "[I,I,b!]", &grant, &amount, &of_bytes) < 0 ||
+            grant < 0 || amount < 0)
+            return -1;
+        u->taken[u->taken_count++] = (struct plan_taken){(uint64_t)grant, (uint64_t)amount,
+                                                         of_bytes ? GRANT_BYTES : GRANT_MESSAGES};
+    }
+    return 0;
+}
+
 static json_t *show_usage(struct slice key, struct slice value)
 {
     struct plan_usage u;
     struct slice owner = slice_cut(&key, '\0');
     if (usage_decode(value, &u) < 0)
         return NULL;
-    return json_pack("{s:s%,s:I,s:I,s:[IIIIIIII],s:I,s:i,s:b}", "owner", owner.ptr, owner.len,
-                     "start", (json_int_t)u.period.start, "end", (json_int_t)u.period.end, "counts",
-                     (json_int_t)u.charged.messages, (json_int_t)u.charged.bytes,
-                     (json_int_t)u.delivered.messages, (json_int_t)u.delivered.bytes,
-                     (json_int_t)u.refunded.messages, (json_int_t)u.refunded.bytes,
-                     (json_int_t)u.granted.messages, (json_int_t)u.granted.bytes, "alerts",
-                     (json_int_t)u.alerts, "reported", (int)u.reported, "over", (int)u.over_told);
+    json_t *j =
+        json_pack("{s:s%,s:I,s:I,s:[IIIIIIII],s:I,s:i,s:b}", "owner", owner.ptr, owner.len, "start",
+                  (json_int_t)u.period.start, "end", (json_int_t)u.period.end, "counts",
+                  (json_int_t)u.charged.messages, (json_int_t)u.charged.bytes,
+                  (json_int_t)u.delivered.messages, (json_int_t)u.delivered.bytes,
+                  (json_int_t)u.refunded.messages, (json_int_t)u.refunded.bytes,
+                  (json_int_t)u.granted.messages, (json_int_t)u.granted.bytes, "alerts",
+                  (json_int_t)u.alerts, "reported", (int)u.reported, "over", (int)u.over_told);
+    if (j && *u.terms.plan)
+        show_terms(j, &u);
+    return j;
 }
 
 static int owner_of(const json_t *in, struct slice *owner, struct err *e)
@@ -44,7 +93,7 @@ static int read_usage(const json_t *in, struct key *key, struct buf *value, stru
     struct slice owner;
     if (owner_of(in, &owner, e) < 0)
         return -1;
-    if (json_array_size(counts) != 8)
+    if (json_array_size(counts) != 8 || read_terms(in, &u) < 0)
         return err_set(e, "usage: is not readable.");
     u.period.start = json_integer_value(json_object_get(in, "start"));
     u.period.end = json_integer_value(json_object_get(in, "end"));

@@ -1,6 +1,9 @@
 #include "plan/charge.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+enum { GRANT_IDS_A_SECOND = 1000000 };
 
 static uint64_t add(uint64_t a, uint64_t b)
 {
@@ -105,7 +108,41 @@ uint64_t plan_fit(const struct plan *p, const struct plan_usage *u, const struct
 
 /* ---- charges and refunds ------------------------------------------------------ */
 
-static uint64_t take(struct grant *grants, size_t count, uint8_t unit, uint64_t wanted, int64_t now)
+bool plan_bill_by(const struct plan *p, struct plan_usage *u)
+{
+    struct plan_terms t = {.messages = p->messages,
+                           .bytes = p->bytes,
+                           .overage_block = p->overage_block,
+                           .overage_bytes = p->overage_bytes};
+    memcpy(t.plan, p->name, sizeof t.plan);
+    bool same = strcmp(u->terms.plan, t.plan) == 0 && u->terms.messages == t.messages &&
+                u->terms.bytes == t.bytes && u->terms.overage_block == t.overage_block &&
+                u->terms.overage_bytes == t.overage_bytes;
+    u->terms = t;
+    return !same;
+}
+
+struct plan_terms plan_terms_of(const struct plan_usage *u, const struct plan *p)
+{
+    struct plan_usage scratch = {.terms = u->terms};
+    if (!*scratch.terms.plan)
+        (void)plan_bill_by(p, &scratch);
+    return scratch.terms;
+}
+
+static void note_taken(struct plan_usage *u, const struct grant *g, uint64_t n)
+{
+    for (unsigned i = 0; i < u->taken_count; i++)
+        if (u->taken[i].grant == g->id && u->taken[i].unit == g->unit) {
+            u->taken[i].amount = add(u->taken[i].amount, n);
+            return;
+        }
+    if (u->taken_count < PLAN_TAKEN_MAX)
+        u->taken[u->taken_count++] = (struct plan_taken){g->id, n, g->unit};
+}
+
+static uint64_t take(struct plan_usage *u, struct grant *grants, size_t count, uint8_t unit,
+                     uint64_t wanted, int64_t now)
 {
     uint64_t taken = 0;
     for (size_t i = 0; i < count && taken < wanted; i++) {
@@ -113,44 +150,72 @@ static uint64_t take(struct grant *grants, size_t count, uint8_t unit, uint64_t 
         if (!is_valid(g, unit, now))
             continue;
         uint64_t n = smaller(wanted - taken, less(g->amount, g->used));
+        if (n)
+            note_taken(u, g, n);
         g->used += n;
         taken += n;
     }
     return taken;
 }
 
-/* Also to grants that have ended: what was refunded was taken before. */
-static uint64_t give(struct grant *grants, size_t count, uint8_t unit, uint64_t back)
+/* A grant that has ended, or was deleted, gets nothing back, and no other in its place. */
+static void give_to(struct grant *grants, size_t count, const struct plan_taken *t, uint64_t n)
 {
-    uint64_t given = 0;
-    for (size_t i = count; i-- > 0 && given < back;) {
-        struct grant *g = &grants[i];
-        if (g->unit != unit)
-            continue;
-        uint64_t n = smaller(back - given, g->used);
-        g->used -= n;
-        given += n;
+    for (size_t i = 0; i < count; i++)
+        if (grants[i].id == t->grant && grants[i].unit == t->unit)
+            grants[i].used = less(grants[i].used, n);
+}
+
+/* Whether the period can have used it. */
+static bool was_there(const struct grant *g, struct period period)
+{
+    return g->from < period.end && g->until > period.start &&
+           (int64_t)(g->id / GRANT_IDS_A_SECOND) < period.end;
+}
+
+static void give(struct plan_usage *u, struct grant *grants, size_t count, uint8_t unit,
+                 uint64_t back)
+{
+    for (unsigned i = u->taken_count; i-- > 0 && back;) {
+        struct plan_taken *t = &u->taken[i];
+        uint64_t n = t->unit == unit ? smaller(back, t->amount) : 0;
+        give_to(grants, count, t, n);
+        t->amount -= n;
+        back -= n;
     }
-    return given;
+    while (u->taken_count && u->taken[u->taken_count - 1].amount == 0)
+        u->taken_count--;
+    for (size_t i = count; i-- > 0 && back;) { /* what has no name */
+        struct grant *g = &grants[i];
+        if (g->unit != unit || !was_there(g, u->period))
+            continue;
+        uint64_t n = smaller(back, g->used);
+        g->used -= n;
+        back -= n;
+    }
 }
 
 /* Grants cover what is beyond the limit, as far as they reach. */
-static void cover(uint64_t limit, uint64_t charged, uint64_t *granted, uint8_t unit,
-                  struct grant *grants, size_t count, int64_t now)
+static void cover(struct plan_usage *u, uint64_t limit, uint64_t charged, uint64_t *granted,
+                  uint8_t unit, struct grant *grants, size_t count, int64_t now)
 {
     uint64_t over = limit ? less(charged, limit) : 0;
-    if (over > *granted)
-        *granted += take(grants, count, unit, over - *granted, now);
-    else if (over < *granted)
-        *granted -= give(grants, count, unit, *granted - over);
+    if (over > *granted) {
+        *granted += take(u, grants, count, unit, over - *granted, now);
+    } else if (over < *granted) { /* the plan has become larger */
+        give(u, grants, count, unit, *granted - over);
+        *granted = over;
+    }
 }
 
-static void cover_both(const struct plan *p, struct plan_usage *u, struct grant *grants,
-                       size_t count, int64_t now)
+/* Of what grants gave, as much as is not needed any more: nothing else moves. */
+static void uncover(struct plan_usage *u, uint64_t limit, uint64_t charged, uint64_t *granted,
+                    uint8_t unit, struct grant *grants, size_t count, uint64_t cost)
 {
-    cover(p->messages, u->charged.messages, &u->granted.messages, GRANT_MESSAGES, grants, count,
-          now);
-    cover(p->bytes, u->charged.bytes, &u->granted.bytes, GRANT_BYTES, grants, count, now);
+    uint64_t over = limit ? less(charged, limit) : 0;
+    uint64_t back = smaller(less(*granted, over), cost);
+    give(u, grants, count, unit, back);
+    *granted -= back;
 }
 
 void plan_charge(const struct plan *p, struct plan_usage *u, struct grant *grants, size_t count,
@@ -158,7 +223,10 @@ void plan_charge(const struct plan *p, struct plan_usage *u, struct grant *grant
 {
     u->charged.messages = add(u->charged.messages, cost.messages);
     u->charged.bytes = add(u->charged.bytes, cost.bytes);
-    cover_both(p, u, grants, count, now);
+    (void)plan_bill_by(p, u);
+    cover(u, p->messages, u->charged.messages, &u->granted.messages, GRANT_MESSAGES, grants, count,
+          now);
+    cover(u, p->bytes, u->charged.bytes, &u->granted.bytes, GRANT_BYTES, grants, count, now);
 }
 
 void plan_delivered(struct plan_usage *u, struct volume cost)
@@ -168,34 +236,38 @@ void plan_delivered(struct plan_usage *u, struct volume cost)
 }
 
 void plan_refund(const struct plan *p, struct plan_usage *u, struct grant *grants, size_t count,
-                 struct volume cost, int64_t now)
+                 struct volume cost)
 {
+    struct plan_terms t = plan_terms_of(u, p);
     u->refunded.messages = add(u->refunded.messages, cost.messages);
     u->refunded.bytes = add(u->refunded.bytes, cost.bytes);
     u->charged.messages = less(u->charged.messages, cost.messages);
     u->charged.bytes = less(u->charged.bytes, cost.bytes);
-    cover_both(p, u, grants, count, now);
+    uncover(u, t.messages, u->charged.messages, &u->granted.messages, GRANT_MESSAGES, grants, count,
+            cost.messages);
+    uncover(u, t.bytes, u->charged.bytes, &u->granted.bytes, GRANT_BYTES, grants, count,
+            cost.bytes);
 }
 
 /* ---- figures ------------------------------------------------------------------ */
 
-struct volume plan_overage(const struct plan *p, const struct plan_usage *u)
+struct volume plan_overage(const struct plan_terms *t, const struct plan_usage *u)
 {
     struct volume v = {0, 0};
-    if (p->messages)
-        v.messages = less(less(u->charged.messages, p->messages), u->granted.messages);
-    if (p->bytes)
-        v.bytes = less(less(u->charged.bytes, p->bytes), u->granted.bytes);
+    if (t->messages)
+        v.messages = less(less(u->charged.messages, t->messages), u->granted.messages);
+    if (t->bytes)
+        v.bytes = less(less(u->charged.bytes, t->bytes), u->granted.bytes);
     return v;
 }
 
-uint64_t plan_overage_blocks(const struct plan *p, const struct plan_usage *u)
+uint64_t plan_overage_blocks(const struct plan_terms *t, const struct plan_usage *u)
 {
-    struct volume over = plan_overage(p, u);
-    uint64_t n = p->messages ? over.messages : over.bytes;
-    if (p->overage_block == 0)
+    struct volume over = plan_overage(t, u);
+    uint64_t n = t->overage_bytes ? over.bytes : over.messages;
+    if (t->overage_block == 0)
         return 0;
-    return n / p->overage_block + (n % p->overage_block != 0);
+    return n / t->overage_block + (n % t->overage_block != 0);
 }
 
 static unsigned percent_of(uint64_t used, uint64_t all)
@@ -243,7 +315,8 @@ void plan_told_anew(const struct plan *p, struct plan_usage *u, const struct gra
         return;
     unsigned percent = plan_percent(p, u, grants, count, now);
     unsigned step = p->report_percent, whole = percent < 100 ? percent : 100;
-    struct volume over = plan_overage(p, u);
+    (void)plan_bill_by(p, u);
+    struct volume over = plan_overage(&u->terms, u);
     for (int i = 0; i < PLAN_PERCENTS_MAX; i++)
         if (!p->alert_percents[i] || percent < p->alert_percents[i])
             u->alerts &= ~(1u << i);

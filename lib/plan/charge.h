@@ -5,7 +5,12 @@
  * What is sent beyond the plan's volume in a period is first taken from grants
  * (packages that were bought, credits), those first that end first; the rest is
  * overage. What is refunded goes the other way: overage shrinks first, then the
- * grants get back what they gave, latest end first.
+ * grants get back what they gave in that period, latest end first, and no more than
+ * what is refunded.
+ *
+ * The running period is reckoned as a whole by the plan that the account has now. One
+ * that is over stays reckoned by the plan that it had then, which its usage remembers:
+ * a refund that comes late neither bills it anew nor touches what was bought since.
  */
 #ifndef POSTERN_PLAN_CHARGE_H
 #define POSTERN_PLAN_CHARGE_H
@@ -17,9 +22,26 @@ struct volume {
     uint64_t messages, bytes;
 };
 
+/* What of a plan a period is billed by. */
+struct plan_terms {
+    char plan[PLAN_NAME_MAX + 1]; /* its name; empty: they are not known */
+    uint64_t messages, bytes;     /* 0: unlimited */
+    uint64_t overage_block;       /* messages or bytes; 0: none */
+    bool overage_bytes;
+};
+
+/* What a period has of one grant. */
+struct plan_taken {
+    uint64_t grant; /* its ID */
+    uint64_t amount;
+    uint8_t unit; /* enum grant_unit */
+};
+enum { PLAN_TAKEN_MAX = 16 }; /* grants of one period; what further ones gave has no name */
+
 /* What an account used in one period. */
 struct plan_usage {
     struct period period;
+    struct plan_terms terms;
     struct volume charged; /* reserved and delivered */
     struct volume delivered, refunded;
     struct volume granted; /* of charged: taken from grants */
@@ -27,11 +49,14 @@ struct plan_usage {
     uint8_t reported;      /* the last multiple of report_percent that was told */
     bool over_told;        /* that overage has begun */
     uint64_t told_of;      /* the volume that all this was told of: plan_capacity */
+    struct plan_taken taken[PLAN_TAKEN_MAX]; /* of granted, in the order in which it began */
+    unsigned taken_count;
 };
 
 enum grant_unit { GRANT_MESSAGES, GRANT_BYTES };
 struct grant {
-    uint64_t id, amount, used;
+    uint64_t id; /* microseconds since 1970: when it was made */
+    uint64_t amount, used;
     int64_t from, until; /* seconds; until is not in it */
     uint8_t unit;        /* enum grant_unit */
     bool bought;         /* what is left of it at the end may be credited */
@@ -56,18 +81,23 @@ enum plan_verdict plan_check(const struct plan *p, const struct plan_usage *u,
 uint64_t plan_fit(const struct plan *p, const struct plan_usage *u, const struct grant *grants,
                   size_t count, struct volume pending, struct volume each, uint64_t max,
                   int64_t now);
-/* Charges, whatever the limits say: the mail is in the spool. */
+/* The usage is billed by this plan from now on. True if it was not. */
+bool plan_bill_by(const struct plan *p, struct plan_usage *u);
+/* What the usage is billed by; where it does not say so (records of before) by this plan. */
+struct plan_terms plan_terms_of(const struct plan_usage *u, const struct plan *p);
+/* Charges, whatever the limits say: the mail is in the spool. The period is the running one. */
 void plan_charge(const struct plan *p, struct plan_usage *u, struct grant *grants, size_t count,
                  struct volume cost, int64_t now);
-/* Some of what was charged was delivered, or goes back. */
+/* Some of what was charged was delivered, or goes back. The period may be over: a refund is
+ * reckoned by plan_terms_of. */
 void plan_delivered(struct plan_usage *u, struct volume cost);
 void plan_refund(const struct plan *p, struct plan_usage *u, struct grant *grants, size_t count,
-                 struct volume cost, int64_t now);
+                 struct volume cost);
 
 /* What was used beyond plan and grants. */
-struct volume plan_overage(const struct plan *p, const struct plan_usage *u);
-/* The same in blocks that are begun; 0 if the plan has none. */
-uint64_t plan_overage_blocks(const struct plan *p, const struct plan_usage *u);
+struct volume plan_overage(const struct plan_terms *t, const struct plan_usage *u);
+/* The same in blocks that are begun, of messages or bytes as the block is; 0 without blocks. */
+uint64_t plan_overage_blocks(const struct plan_terms *t, const struct plan_usage *u);
 /* A number that stands for the volume of plan and grants and for the percents that the owner is
  * told at: it differs when one of them does. Never 0. */
 uint64_t plan_capacity(const struct plan *p, const struct grant *grants, size_t count, int64_t now);

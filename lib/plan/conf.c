@@ -93,14 +93,20 @@ uint64_t plan_rate_a_day(const struct plan_rate *rate)
 }
 
 /* "block:1000" or "block:500MB"; "none" */
-static int parse_overage(struct slice s, uint64_t *out)
+static int parse_overage(struct slice s, struct plan *p)
 {
-    *out = 0;
+    p->overage_block = 0;
+    p->overage_bytes = false;
     if (slice_eq(s, SLICE("none")))
         return 0;
     if (!slice_starts(s, SLICE("block:")))
         return -1;
-    return plan_parse_size(slice_from(s, 6), out) == 0 && *out ? 0 : -1;
+    s = slice_from(s, 6);
+    if (plan_parse_size(s, &p->overage_block) < 0 || p->overage_block == 0)
+        return -1;
+    char last = s.ptr[s.len - 1];
+    p->overage_bytes = last < '0' || last > '9';
+    return 0;
 }
 
 static int parse_name(struct slice s, char out[static PLAN_NAME_MAX + 1])
@@ -210,7 +216,7 @@ SETTER(messages, parse_count(s, UINT64_MAX, &p->messages))
 SETTER(bytes, plan_parse_size(s, &p->bytes))
 SETTER(byte_minimum, plan_parse_size(s, &p->byte_minimum))
 SETTER(at_limit, parse_word(s, limit_actions, &p->at_limit))
-SETTER(overage, parse_overage(s, &p->overage_block))
+SETTER(overage, parse_overage(s, p))
 SETTER(recipients, parse_count(s, UINT32_MAX, &p->recipient_limit))
 SETTER(size, plan_parse_size(s, &p->size_limit))
 SETTER(user_rate, add_rate(p->user_rates, s))
@@ -349,6 +355,13 @@ static int build_plan(struct plan *p, cfg_t *section, struct err *e)
     if (p->period == PERIOD_NONE && (p->messages || p->bytes) && p->at_limit == AT_LIMIT_SURCHARGE)
         return err_set(e, "%s: plan %s: a plan without a period has nothing to surcharge by",
                        reading->file, p->name);
+    if (p->overage_bytes && !p->bytes)
+        return err_set(e,
+                       "%s: plan %s: overage: blocks of bytes need a limit in bytes; give a "
+                       "number of messages, such as block:1000, or set bytes",
+                       reading->file, p->name);
+    if (p->overage_block && p->bytes && !p->messages)
+        p->overage_bytes = true; /* a number without a unit is of what the plan limits */
     if (p->credit_unit && p->credit_until == PERIOD_NONE)
         return err_set(e, "%s: plan %s: credit_until must be day, week, month or year",
                        reading->file, p->name);

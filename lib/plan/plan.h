@@ -53,7 +53,8 @@ struct plan {
     uint64_t messages, bytes; /* in a period; 0: unlimited */
     uint64_t byte_minimum;    /* least charge of one recipient */
     uint8_t at_limit;         /* enum plan_limit_action */
-    uint64_t overage_block;   /* messages (or bytes, of a byte plan); 0: not counted in blocks */
+    uint64_t overage_block;   /* messages or bytes; 0: not counted in blocks */
+    bool overage_bytes;       /* the block is of bytes */
     uint64_t recipient_limit; /* of one message; 0: none */
     uint64_t size_limit;      /* of one message; 0: none */
     struct plan_rate user_rates[PLAN_RATES_MAX], account_rates[PLAN_RATES_MAX];

@@ -175,14 +175,14 @@ static void test_delivered_ones_only_and_blocks_of_1000(void **state)
     (void)state;
     for (int i = 0; i < 5100; i++)
         plan_charge(&p, &u, NULL, 0, one, now);
-    assert_int_equal(plan_overage_blocks(&p, &u), 1);
+    assert_int_equal(plan_overage_blocks(&u.terms, &u), 1);
     assert_int_equal(plan_check(&p, &u, NULL, 0, (struct volume){0, 0}, one, now), PLAN_OVERAGE);
     for (int i = 0; i < 100; i++) /* bounced: not counted after all */
-        plan_refund(&p, &u, NULL, 0, one, now);
-    assert_int_equal(plan_overage_blocks(&p, &u), 0);
+        plan_refund(&p, &u, NULL, 0, one);
+    assert_int_equal(plan_overage_blocks(&u.terms, &u), 0);
     assert_int_equal(u.charged.messages, 5000);
     plan_charge(&p, &u, NULL, 0, plan_cost(&p, 1, 1001), now);
-    assert_int_equal(plan_overage_blocks(&p, &u), 2);
+    assert_int_equal(plan_overage_blocks(&u.terms, &u), 2);
 }
 
 static void test_megabytes_with_a_minimum(void **state)
@@ -263,8 +263,70 @@ static void test_packages_are_used_by_their_ends(void **state)
     plan_charge(&p, &u, g, 3, (struct volume){.messages = 40}, now);
     assert_int_equal(g[1].used, 50);
     assert_int_equal(g[2].used, 20);
-    plan_refund(&p, &u, g, 3, (struct volume){.messages = 30}, now);
+    plan_refund(&p, &u, g, 3, (struct volume){.messages = 30});
     assert_int_equal(g[2].used, 0);
+    assert_int_equal(g[1].used, 40);
+}
+
+/* Blocks are of what they are said to be, also where messages and bytes are limited. */
+static void test_blocks_of_a_plan_with_both_limits(void **state)
+{
+    static const struct {
+        const char *overage;
+        uint64_t blocks;
+    } rows[] = {{"block:50KB", 6}, {"block:4", 2}, {"none", 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char options[100];
+        snprintf(options, sizeof options, "messages = 5\nbytes = 100KB\noverage = %s",
+                 rows[i].overage);
+        struct plan p = parsed(options);
+        struct plan_usage u = fresh(&p);
+        plan_charge(&p, &u, NULL, 0, (struct volume){11, 362000}, now);
+        assert_int_equal(plan_overage_blocks(&u.terms, &u), rows[i].blocks);
+    }
+    struct plan p = parsed("bytes = 100KB\noverage = block:50000"); /* of what it limits */
+    struct plan_usage u = fresh(&p);
+    plan_charge(&p, &u, NULL, 0, (struct volume){11, 160000}, now);
+    assert_int_equal(plan_overage_blocks(&u.terms, &u), 2);
+}
+
+/* January on a plan of 1,000, or of 3 with a package; a bounce of it comes in February, when
+ * the account has another plan and has bought another package. */
+static void test_a_late_refund_leaves_what_came_since_alone(void **state)
+{
+    struct plan big = parsed("messages = 1000"), small = parsed("messages = 3");
+    struct plan_usage january = fresh(&big), both;
+    int64_t february = january.period.end;
+    struct grant g[] = {{.id = (uint64_t)now * 1000000, .amount = 50, .until = now + 9999999},
+                        {.id = (uint64_t)(february + 9) * 1000000,
+                         .amount = 100,
+                         .used = 40,
+                         .until = now + 9999999}};
+    (void)state;
+    plan_charge(&big, &january, NULL, 0, (struct volume){.messages = 11}, now);
+    plan_refund(&small, &january, g, 2, (struct volume){.messages = 1});
+    assert_int_equal(g[0].used, 0);
+    assert_int_equal(g[1].used, 40);
+    assert_int_equal(plan_overage(&january.terms, &january).messages, 0);
+
+    both = fresh(&small);
+    plan_charge(&small, &both, g, 1, (struct volume){.messages = 11}, now);
+    assert_int_equal(g[0].used, 8);
+    plan_refund(&big, &both, g, 2, (struct volume){.messages = 1});
+    assert_int_equal(g[0].used, 7);
+    assert_int_equal(g[1].used, 40);
+    assert_int_equal(both.granted.messages, 7);
+
+    /* it ended meanwhile: what comes back does not go into another one */
+    plan_refund(&big, &both, g + 1, 1, (struct volume){.messages = 1});
+    assert_int_equal(g[1].used, 40);
+    assert_int_equal(both.granted.messages, 6);
+
+    /* nor where the record is of a version that did not know of which grant it took */
+    both.taken_count = 0;
+    plan_refund(&big, &both, g, 2, (struct volume){.messages = 2});
+    assert_int_equal(g[0].used, 5);
     assert_int_equal(g[1].used, 40);
 }
 
@@ -313,7 +375,7 @@ static void test_random_sequences_keep_the_books(void **state)
                 size_t k = (size_t)random() % opened;
                 sum.messages -= open[k].messages;
                 sum.bytes -= open[k].bytes;
-                plan_refund(&p, &u, g, n, open[k], t);
+                plan_refund(&p, &u, g, n, open[k]);
                 open[k] = open[--opened];
             } else {
                 struct volume v =
@@ -325,9 +387,9 @@ static void test_random_sequences_keep_the_books(void **state)
                     assert_int_equal(fit >= v.messages, verdict == PLAN_ROOM);
                 if (verdict == PLAN_FULL)
                     continue;
-                struct volume before = plan_overage(&p, &u);
+                struct volume before = plan_overage(&u.terms, &u);
                 plan_charge(&p, &u, g, n, v, t);
-                struct volume after = plan_overage(&p, &u);
+                struct volume after = plan_overage(&u.terms, &u);
                 if (verdict == PLAN_ROOM &&
                     (after.messages > before.messages || after.bytes > before.bytes))
                     fail_msg("room was promised");
@@ -342,14 +404,122 @@ static void test_random_sequences_keep_the_books(void **state)
             for (size_t i = 0; i < n; i++)
                 assert_true(g[i].used <= g[i].amount);
             uint64_t over = p.messages && sum.messages > p.messages ? sum.messages - p.messages : 0;
-            assert_int_equal(plan_overage(&p, &u).messages + u.granted.messages, over);
+            assert_int_equal(plan_overage(&u.terms, &u).messages + u.granted.messages, over);
             if (p.at_limit == AT_LIMIT_BLOCK)
                 assert_true(opened == 0 || plan_percent(&p, &u, g, n, t) <= 100 || t > now);
         }
         while (opened) /* all given back: as if nothing had been */
-            plan_refund(&p, &u, g, n, open[--opened], t);
+            plan_refund(&p, &u, g, n, open[--opened]);
         assert_int_equal(u.charged.messages, 0);
         assert_int_equal(used_of(g, n, GRANT_MESSAGES) + used_of(g, n, GRANT_BYTES), 0);
+    }
+}
+
+/* ---- the plan changes between a charge and its refund ---------------------------------- */
+
+struct life {
+    struct plan plans[3];
+    struct plan_usage periods[3];
+    struct grant grants[8];
+    size_t grant_count;
+    struct {
+        struct volume cost;
+        unsigned period;
+    } open[300];
+    size_t opened;
+};
+
+static void life_charge(struct life *l, unsigned period, int64_t t)
+{
+    const struct plan *p = &l->plans[random() % 3];
+    struct volume v = {1 + (uint64_t)random() % 4, 0};
+    v.bytes = v.messages * ((uint64_t)random() % 5000);
+    plan_charge(p, &l->periods[period], l->grants, l->grant_count, v, t);
+    l->open[l->opened].cost = v;
+    l->open[l->opened++].period = period;
+}
+
+/* A refund, under whatever plan the account has by now. */
+static void life_refund(struct life *l, unsigned running)
+{
+    size_t k = (size_t)random() % l->opened;
+    unsigned period = l->open[k].period;
+    struct volume cost = l->open[k].cost;
+    struct plan_usage *u = &l->periods[period], before = *u;
+    struct grant grants[8];
+    uint64_t back[2] = {0, 0};
+    memcpy(grants, l->grants, sizeof grants);
+    plan_refund(&l->plans[random() % 3], u, l->grants, l->grant_count, cost);
+    for (size_t i = 0; i < l->grant_count; i++) {
+        const struct grant *g = &l->grants[i];
+        assert_true(g->used <= grants[i].used); /* a refund never takes */
+        back[g->unit] += grants[i].used - g->used;
+        if (g->from >= u->period.end) /* bought since: as it was */
+            assert_int_equal(g->used, grants[i].used);
+    }
+    assert_true(back[GRANT_MESSAGES] <= cost.messages && back[GRANT_BYTES] <= cost.bytes);
+    assert_int_equal(before.granted.messages - u->granted.messages, back[GRANT_MESSAGES]);
+    assert_int_equal(before.granted.bytes - u->granted.bytes, back[GRANT_BYTES]);
+    assert_string_equal(before.terms.plan, u->terms.plan); /* billed as it was */
+    assert_int_equal(before.terms.messages, u->terms.messages);
+    if (period < running) {
+        struct volume was = plan_overage(&before.terms, &before), is = plan_overage(&u->terms, u);
+        assert_true(is.messages <= was.messages && is.bytes <= was.bytes);
+    }
+    l->open[k] = l->open[--l->opened];
+}
+
+static void life_check(const struct life *l)
+{
+    uint64_t messages = 0, bytes = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        messages += l->periods[i].granted.messages;
+        bytes += l->periods[i].granted.bytes;
+        assert_true(l->periods[i].granted.messages <= l->periods[i].charged.messages);
+    }
+    assert_int_equal(messages, used_of(l->grants, l->grant_count, GRANT_MESSAGES));
+    assert_int_equal(bytes, used_of(l->grants, l->grant_count, GRANT_BYTES));
+    for (size_t i = 0; i < l->grant_count; i++)
+        assert_true(l->grants[i].used <= l->grants[i].amount);
+}
+
+static void test_random_plan_changes_between_charge_and_refund(void **state)
+{
+    (void)state;
+    srandom(4711);
+    for (int round = 0; round < 300; round++) {
+        struct life l = {.grant_count = 0};
+        int64_t t = now;
+        for (int i = 0; i < 3; i++) {
+            l.plans[i] = parsed("at_limit = surcharge");
+            l.plans[i].messages = random() % 3 ? (uint64_t)random() % 100 : 0;
+            l.plans[i].bytes = random() % 2 ? (uint64_t)random() % 200000 : 0;
+            l.plans[i].name[0] = (char)('a' + i);
+        }
+        for (unsigned running = 0; running < 3; running++, t = l.periods[running - 1].period.end) {
+            l.periods[running].period = plan_period_at(&l.plans[0], 0, t);
+            for (int step = 0; step < 80; step++) {
+                if (random() % 20 == 0 && l.grant_count < 8) {
+                    l.grants[l.grant_count++] =
+                        (struct grant){.id = (uint64_t)t * 1000000 + l.grant_count,
+                                       .amount = (uint64_t)random() % 50000,
+                                       .unit = random() % 2 ? GRANT_MESSAGES : GRANT_BYTES,
+                                       .from = t,
+                                       .until = t + random() % 9999999};
+                    plan_sort_grants(l.grants, l.grant_count);
+                }
+                if (l.opened && random() % 3 == 0)
+                    life_refund(&l, running);
+                else
+                    life_charge(&l, running, t);
+                life_check(&l);
+            }
+        }
+        while (l.opened)
+            life_refund(&l, 3);
+        life_check(&l); /* all given back: as if nothing had been */
+        assert_int_equal(used_of(l.grants, l.grant_count, GRANT_MESSAGES), 0);
+        assert_int_equal(used_of(l.grants, l.grant_count, GRANT_BYTES), 0);
     }
 }
 
@@ -364,9 +534,9 @@ static void test_numbers_never_wrap(void **state)
     plan_charge(&p, &u, NULL, 0, huge, now);
     assert_true(u.charged.bytes == UINT64_MAX);
     assert_int_equal(plan_check(&p, &u, NULL, 0, huge, huge, now), PLAN_FULL);
-    plan_refund(&p, &u, NULL, 0, huge, now);
-    plan_refund(&p, &u, NULL, 0, huge, now);
-    plan_refund(&p, &u, NULL, 0, huge, now);
+    plan_refund(&p, &u, NULL, 0, huge);
+    plan_refund(&p, &u, NULL, 0, huge);
+    plan_refund(&p, &u, NULL, 0, huge);
     assert_true(u.charged.bytes == 0 && u.charged.messages == 0);
 }
 
@@ -391,6 +561,8 @@ static void test_B84_B88_mistakes_name_file_and_line(void **state)
          "plans.conf:2: user_rate"},
         {"plan a {\n messages = -1\n}\n", "plans.conf:2: messages = -1"},
         {"plan a {\n messages = 99999999999999999999\n}\n", "plans.conf:2: messages"},
+        {"plan a {\n messages = 5\n overage = block:50KB\n}\n",
+         "plan a: overage: blocks of bytes need a limit in bytes"},
         {"plan \"\" {\n}\n", "a name has"},
         {"plan a {\n messages = 1\n", "plans.conf"},
         {"include(\"x\")\n", "plans.conf:1"},
@@ -459,6 +631,9 @@ int main(void)
         cmocka_unit_test(test_unused_volume_is_credited_in_units),
         cmocka_unit_test(test_packages_are_used_by_their_ends),
         cmocka_unit_test(test_random_sequences_keep_the_books),
+        cmocka_unit_test(test_random_plan_changes_between_charge_and_refund),
+        cmocka_unit_test(test_blocks_of_a_plan_with_both_limits),
+        cmocka_unit_test(test_a_late_refund_leaves_what_came_since_alone),
         cmocka_unit_test(test_numbers_never_wrap),
         cmocka_unit_test(test_B84_B88_mistakes_name_file_and_line),
         cmocka_unit_test(test_shipped_plans),
