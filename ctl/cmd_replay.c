@@ -247,7 +247,7 @@ static void take_event(struct replay *r, const json_t *event)
         places[k] = find_place(r->sets[k], event);
         const struct tally_subject s = subject_of(&places[k], event, account);
         if (new_delivery)
-            tallies_tried(r->tallies[k], r->scopes[k], &s);
+            tallies_tried(r->tallies[k], r->scopes[k], &s, r->now);
     }
     if (!refused || json_is_true(json_object_get(event, "local")) || code < 400 || code > 599)
         return;

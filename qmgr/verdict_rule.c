@@ -43,7 +43,7 @@ void verdict_count(struct qmgr *q, const struct job *j)
     if (q->shaping.counted_scopes == 0)
         return;
     const struct tally_subject s = subject_of(j, 0, &names);
-    tallies_tried(q->shaping.tallies, q->shaping.counted_scopes, &s);
+    tallies_tried(q->shaping.tallies, q->shaping.counted_scopes, &s, q->now);
 }
 
 static bool often_enough(struct qmgr *q, const struct job *j, const struct rule *rule,

@@ -23,6 +23,7 @@ struct tally {
     uint32_t times, before;   /* in the period, and in the one before it */
     uint32_t hits, tried;     /* of recent attempts, those that were answered so */
     uint32_t attempts, heard; /* all at the place; the same when it was looked at last */
+    uint32_t run;             /* those at the place without a pause of RECENT between them */
 };
 
 struct tallies {
@@ -79,9 +80,14 @@ static struct tally *look(struct tallies *all, uint64_t place, uint64_t number)
     return t;
 }
 
-void tallies_attempt(struct tallies *t, uint64_t place)
+void tallies_attempt(struct tallies *t, uint64_t place, int64_t now)
 {
-    look(t, place, ATTEMPTS)->attempts++;
+    struct tally *all = look(t, place, ATTEMPTS);
+    if (now - all->last > RECENT)
+        all->run = 0;
+    all->last = now;
+    all->attempts++;
+    all->run += all->run < UINT32_MAX;
 }
 
 /* The n-th time in a period: what was counted in the one before it counts for as much of it
@@ -102,17 +108,22 @@ static bool often(struct tally *t, unsigned after, int64_t period, int64_t now)
     return t->times + t->before * (left > 0 ? left : 0) >= after;
 }
 
-/* Of `samples` to twice as many recent attempts. */
+/* Of `samples` to twice as many recent attempts: where none of them was answered so yet, of
+ * those that went before. */
 static bool large_part(struct tally *t, const struct tally *all, const struct rule *rule,
                        int64_t recent, int64_t now)
 {
     uint32_t since = all->attempts - t->heard;
     bool anew = t->tried == 0 || now - t->last > recent || since > all->attempts;
-    if (anew)
-        t->hits = t->tried = 0;
+    uint32_t most = rule->samples < UINT32_MAX / 2 ? 2 * rule->samples - 1 : rule->samples;
+    if (anew) {
+        t->hits = 0;
+        t->tried = all->run < most ? all->run : most;
+        since = all->run > 0 ? 0 : 1;
+    }
     t->heard = all->attempts;
     t->hits++;
-    t->tried += anew ? 1 : since;
+    t->tried += since;
     if (t->tried >= rule->samples && t->tried / 2 >= rule->samples) {
         double share = (double)t->hits / t->tried;
         t->tried = rule->samples;
@@ -169,11 +180,11 @@ unsigned tallies_scopes(const struct rules *r)
     return scopes;
 }
 
-void tallies_tried(struct tallies *t, unsigned scopes, const struct tally_subject *s)
+void tallies_tried(struct tallies *t, unsigned scopes, const struct tally_subject *s, int64_t now)
 {
     for (enum rules_scope scope = RULES_OF_RECIPIENT; scope <= RULES_OF_PROVIDER; scope++)
         if (scopes & 1u << scope)
-            tallies_attempt(t, place_of(s, scope));
+            tallies_attempt(t, place_of(s, scope), now);
 }
 
 bool tallies_believed(const struct rule *rule, unsigned attempts)

@@ -6,6 +6,9 @@
  * the rule's scope names, so a lane for "source", all lanes of a provider for "provider",
  * one sender's mail at one destination for "account" and "dkim".
  *
+ * A fraction is of the last `samples` to twice as many attempts, those before the first refusal
+ * included; what lies before a pause of an hour (for refusals: of `within`) is not recent.
+ *
  * Times are microseconds of any clock that only goes forward. What was counted longest ago
  * is forgotten first, at TALLIES_MAX.
  */
@@ -35,7 +38,7 @@ void tallies_clear(struct tallies *t);
 /* The scopes of rules with a fraction: bits 1 << enum rules_scope. */
 unsigned tallies_scopes(const struct rules *r);
 /* An attempt, whatever came of it; `scopes` as tallies_scopes says. */
-void tallies_tried(struct tallies *t, unsigned scopes, const struct tally_subject *s);
+void tallies_tried(struct tallies *t, unsigned scopes, const struct tally_subject *s, int64_t now);
 /* Whether a rule acts from the n-th time on, or on a fraction, alone. */
 static inline bool tallies_counts(const struct rule *rule)
 {
@@ -50,7 +53,7 @@ bool tallies_acts(struct tallies *t, const struct rule *rule, unsigned index,
 
 /* What these are made of. An attempt at the place, whatever came of it. Needed for rules with a
  * fraction alone (tallies_scopes), before tallies_reached for the same attempt. */
-void tallies_attempt(struct tallies *t, uint64_t place);
+void tallies_attempt(struct tallies *t, uint64_t place, int64_t now);
 /* A rule (by its rules_index) matched the answer to an attempt at the place. Whether it
  * acts; always, for a rule without after and fraction. `divisor`: of its period. */
 bool tallies_reached(struct tallies *t, const struct rule *rule, unsigned index, uint64_t place,

@@ -83,7 +83,7 @@ static bool attempts(struct tallies *t, const struct rule *rule, unsigned count,
 {
     bool acted = false;
     for (unsigned i = 0; i < count; i++) {
-        tallies_attempt(t, 7);
+        tallies_attempt(t, 7, SECOND + i);
         if (i % every == 0)
             acted = tallies_reached(t, rule, 0, 7, 1, SECOND + i);
     }
@@ -106,6 +106,24 @@ static void test_a_fraction_that_is_not_reached(void **state)
     assert_false(attempts(t, &HALF, 3000, 3));
     assert_true(attempts(t, &HALF, 200, 1)); /* what was long ago is forgotten */
     assert_false(attempts(t, &HALF, 200, 3));
+    tallies_free(t);
+}
+
+/* One of a hundred in spite of bad luck at the end is no half. */
+static void test_what_was_taken_before_the_first_refusal_counts(void **state)
+{
+    struct tallies *t = tallies_new();
+    (void)state;
+    for (unsigned i = 0; i < 100; i++)
+        tallies_attempt(t, 7, SECOND);
+    assert_false(attempts(t, &HALF, 21, 2));
+    assert_true(attempts(t, &HALF, 40, 1));
+    tallies_clear(t); /* without those before it is half of 21 */
+    assert_true(attempts(t, &HALF, 21, 2));
+    tallies_clear(t);
+    for (unsigned i = 0; i < 100; i++) /* long ago */
+        tallies_attempt(t, 7, SECOND - 2 * 60 * MINUTE);
+    assert_true(attempts(t, &HALF, 21, 2));
     tallies_free(t);
 }
 
@@ -135,6 +153,7 @@ int main(void)
         cmocka_unit_test(test_more_than_a_few_rules_count_side_by_side),
         cmocka_unit_test(test_a_fraction_needs_enough_samples),
         cmocka_unit_test(test_a_fraction_that_is_not_reached),
+        cmocka_unit_test(test_what_was_taken_before_the_first_refusal_counts),
         cmocka_unit_test(test_places_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
