@@ -24,6 +24,8 @@ void check_say(struct check *c, enum check_level level, const char *format, ...)
 void check_system(struct check *c);
 /* Listening addresses and name servers: check_network.c. */
 void check_network(struct check *c);
+/* Providers that sources.conf names: check_sources.c. */
+void check_sources(struct check *c);
 /* Certificates and keys of smtpd: check_certificates.c. */
 void check_certificates(struct check *c);
 

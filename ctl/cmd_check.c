@@ -195,6 +195,8 @@ static void check_configuration(struct check *c)
     if (c->errors == 0)
         ask_master(c);
     if (c->errors == 0)
+        check_sources(c);
+    if (c->errors == 0)
         check_say(c, CHECK_OK, "the configuration in %s is sound", c->ctl->directory);
 }
 

@@ -5,6 +5,7 @@
 
 #include "ctl/ctl.h"
 #include "ctl/shaping.h"
+#include "rules/rules.h"
 
 int cmd_shaping_list(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
@@ -47,14 +48,33 @@ int cmd_shaping_show(struct ctl *ctl, const struct ctl_command *self, int argc, 
                       shaping_show_line, &shown, NULL);
 }
 
-/* A number above 0, or NAN after telling why. */
-static double positive(const struct ctl_command *self, const char *option, const char *value)
+/* qmgr has the same bounds. */
+#define RATE_MOST 1e6
+enum { COUNT_MOST = 10000 };
+
+/* A rate in recipients a second, as in providers.conf; 0: not given; NAN after telling why. */
+static double rate_of(const struct ctl_command *self, const char *text)
 {
-    char *end;
-    double number = value ? strtod(value, &end) : 0;
-    if (!value || (*value && !*end && number > 0 && isfinite(number)))
-        return number;
-    ctl_usage(self, "%s takes a number above 0", option);
+    double rate;
+    if (!text)
+        return 0;
+    if (rules_parse_rate(text, &rate) == 0 && rate <= RATE_MOST)
+        return rate;
+    ctl_usage(self,
+              "--rate takes recipients a second, such as 5, 0.5 or 100/min: from 0.1/d to %.0f",
+              RATE_MOST);
+    return NAN;
+}
+
+/* A whole number; 0: not given; NAN after telling why. */
+static double count_of(const struct ctl_command *self, const char *option, const char *text)
+{
+    uint64_t n;
+    if (!text)
+        return 0;
+    if (slice_u64(slice_str(text), &n) == 0 && n >= 1 && n <= COUNT_MOST)
+        return (double)n;
+    ctl_usage(self, "%s takes a whole number from 1 to %d", option, COUNT_MOST);
     return NAN;
 }
 
@@ -86,8 +106,8 @@ int cmd_shaping_act(struct ctl *ctl, const struct ctl_command *self, int argc, c
         return ctl_usage(self, "give one destination");
     if (lasts && args_duration(lasts, &seconds) < 0)
         return ctl_usage(self, "--for takes a time such as 30m, 2h or 1d");
-    double r = positive(self, "--rate", rate), c = positive(self, "--connections", connections),
-           m = positive(self, "--messages", messages);
+    double r = rate_of(self, rate), c = count_of(self, "--connections", connections),
+           m = count_of(self, "--messages", messages);
     if (isnan(r) || isnan(c) || isnan(m))
         return CTL_USAGE;
     if (sets && !rate && !connections && !messages)

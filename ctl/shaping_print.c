@@ -4,9 +4,11 @@
 #include "ctl/ctl.h"
 #include "ctl/shaping.h"
 
+#define FREE 1e6 /* a second: a rate that is none */
+
 static void print_rate(double rate)
 {
-    if (rate >= 1e6)
+    if (rate >= FREE)
         printf("%9s", "no limit");
     else
         printf("%7.1f/s", rate);
@@ -98,30 +100,42 @@ static void print_greylist(const json_t *learned)
     putchar('\n');
 }
 
+/* What is learned, unless the server says less itself (relay counts for that). */
+static void print_messages(const json_t *line, const json_t *learned)
+{
+    double own = shaping_number(line, "messages_per_connection"),
+           announced = shaping_number(learned, "messages_announced");
+    printf("\n  messages on one connection  ");
+    if (announced > 0 && (own <= 0 || announced <= own))
+        printf("%.0f   announced by the server (LIMITS MAILMAX)\n", announced);
+    else if (own > 0)
+        printf("%.0f%s\n", own,
+               json_object_get(learned, "messages_per_connection") ? "   learned" : "");
+    else
+        printf("no limit\n");
+}
+
+/* A rate or number that was too much, or that the operator set, is tried beyond slowly. After a
+ * change "configured" is not told. */
 static void print_limits(const json_t *line)
 {
     const json_t *learned = json_object_get(line, "learned");
     const json_t *given = json_object_get(line, "configured");
     printf("  rate         ");
     print_rate(shaping_number(line, "rate"));
-    if (json_object_get(learned, "rate_failed"))
-        printf("   it refused at %.2f/s", shaping_number(learned, "rate_failed"));
+    double careful = shaping_number(learned, "rate_failed");
+    if (careful > 0 && careful < FREE)
+        printf("   careful from %.2f/s on", careful);
     if (json_object_get(given, "message_rate"))
         printf("   configured: at most %.1f/s", shaping_number(given, "message_rate"));
     printf("\n  connections  %9.0f", shaping_number(line, "concurrency"));
     if (json_object_get(learned, "concurrency_failed"))
-        printf("   it refused the %.0fth", shaping_number(learned, "concurrency_failed"));
-    printf("   configured: at most %.0f", shaping_number(given, "connections"));
+        printf("   careful from %.0f on", shaping_number(learned, "concurrency_failed"));
+    if (json_object_get(given, "connections"))
+        printf("   configured: at most %.0f", shaping_number(given, "connections"));
     if (shaping_number(line, "open") > 0)
         printf("   open now: %.0f", shaping_number(line, "open"));
-    printf("\n  messages on one connection  ");
-    if (shaping_number(line, "messages_per_connection") > 0)
-        printf("%.0f", shaping_number(line, "messages_per_connection"));
-    else
-        printf("no limit");
-    if (json_object_get(learned, "messages_per_connection"))
-        printf("   learned");
-    putchar('\n');
+    print_messages(line, learned);
     if (shaping_number(line, "connection_rate") > 0)
         printf("  new connections  %.1f a minute%s\n", 60 * shaping_number(line, "connection_rate"),
                json_object_get(learned, "connection_rate") ? "   learned" : "");

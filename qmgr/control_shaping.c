@@ -8,6 +8,7 @@
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "qmgr/whole.h"
+#include "rules/rules.h"
 
 enum { SHOWN_MAX = 1000, SHOWN_BYTES_MAX = 400 * 1024, FOREVER_DAYS = 366 };
 
@@ -162,6 +163,30 @@ void control_shaping_show(struct control_client *c)
 
 /* ---- by hand ------------------------------------------------------------------------- */
 
+enum { SET_COUNT_MOST = 10000 };
+#define SET_RATE_MOST 1e6
+
+/* What "set" is given: nothing that is not there would be set to something else. */
+static bool numbers_fit(struct control_client *c)
+{
+    static const char *const counts[] = {"connections", "messages"};
+    const json_t *given = control_asked(c, "rate");
+    double rate = json_number_value(given);
+    bool fit = !given || (json_is_number(given) && rate >= 0 && rate <= SET_RATE_MOST &&
+                          (rate <= 0 || rate >= RULES_RATE_LEAST));
+    for (int i = 0; i < 2; i++) {
+        given = control_asked(c, counts[i]);
+        double n = json_number_value(given);
+        fit &= !given || (json_is_number(given) && n >= 0 && n <= SET_COUNT_MOST && n <= floor(n));
+    }
+    if (!fit)
+        control_fail(c,
+                     "A rate is from %.6f to %.0f recipients a second; connections and messages "
+                     "are whole numbers from 1 to %d.",
+                     RULES_RATE_LEAST, SET_RATE_MOST, (int)SET_COUNT_MOST);
+    return fit;
+}
+
 static bool act(const struct control_client *c, struct lane *l, struct slice action)
 {
     struct qmgr *q = c->control->queue;
@@ -286,7 +311,7 @@ void control_shaping_act(struct control_client *c)
     unsigned changed = 0;
     if (!name_given(c, &name))
         return;
-    if (!reason_fits(c))
+    if (!reason_fits(c) || !numbers_fit(c))
         return;
     queue_tick(q);
     list_each(&q->dispatch.lanes, n)

@@ -147,6 +147,7 @@ struct lane {
     uint16_t open, leaving, claims; /* connections */
     bool no_reuse;
     bool cold;                /* its source warms up there */
+    uint16_t mail_max;        /* messages on one connection, by the server's EHLO; 0: not said */
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */

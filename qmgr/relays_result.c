@@ -196,6 +196,8 @@ int relays_result(struct relay *relay, struct slice body, struct err *e)
     }
     if (in.use_count > 0 && in.host.len > 0)
         site_note_tls(j->site, in.tls, in.tls_status);
+    if (in.use_count > 0)
+        j->queue->lane->mail_max = in.mail_max < UINT16_MAX ? (uint16_t)in.mail_max : 0;
     struct verdict v;
     verdict_of(q, j, &in, &v);
     r.verdict = &v;

@@ -155,6 +155,8 @@ static void put_learned(const struct lane *l, struct buf *b)
 {
     json_member(b, "learned");
     shaping_put_learned(&l->shaper, b);
+    if (l->mail_max)
+        json_int(b, "messages_announced", l->mail_max);
     if (l->greylist.refused)
         json_seconds(b, "greylist_refused", l->greylist.refused);
     if (l->greylist.passed)

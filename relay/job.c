@@ -301,6 +301,7 @@ void job_encode_result(struct job *j, struct buf *out)
         .use_count = j->use_count,
         .taken_count = j->taken_count,
         .closed_after = j->address ? hosts_take_closed(j->address, j->port) : 0,
+        .mail_max = j->mail_max,
         .tls = slice_str(j->tls),
         .tls_status = j->tls_peer,
         .wait_us = span(j->received, started),

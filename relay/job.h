@@ -85,6 +85,7 @@ struct job {
     uint8_t tls_peer; /* enum tls_peer_status */
     uint16_t port;
     uint32_t use_count, taken_count;
+    uint32_t mail_max;    /* of the server's LIMITS; 0: not said */
     uint32_t connections; /* begun for it */
     bool slot;            /* a counted connection was closed for it: its next one takes the place */
     bool opened, leaving; /* as in the result */

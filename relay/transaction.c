@@ -119,6 +119,7 @@ void transaction_begin(struct session *s)
     j->dsn = (s->ehlo.features & EHLO_DSN) != 0;
     j->use_count = ++s->transactions;
     j->taken_count = s->taken;
+    j->mail_max = s->ehlo.mail_max < UINT32_MAX ? (uint32_t)s->ehlo.mail_max : UINT32_MAX;
     job_set_tls(j, s->tls.text, s->tls.peer);
     choose_recipients(s);
     s->tx.commands = 1 + s->tx.rcpt_due;

@@ -179,6 +179,9 @@ unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, 
 int rules_samples_hold(struct rules *r, struct err *e);
 /* Reads "421 4.7.0 text", as samples are written, into *out (stage stays). 0 or -1. */
 int rules_parse_reply(struct slice line, struct rules_reply *out);
+/* "5", "5/s", "100/min", "1000/h", "50000/d" into events a second, at least RULES_RATE_LEAST;
+ * 0 or -1. */
+int rules_parse_rate(const char *text, double *out);
 /* The words of the enums, as in the file. */
 const char *rules_dimension_name(enum rules_dimension d);
 const char *rules_scope_name(enum rules_scope s);

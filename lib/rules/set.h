@@ -72,8 +72,6 @@ bool rule_matches_text(struct rules *r, const struct rule_inside *rule,
  * (factor, value or time), outcome, retry_after. Where none of these tells, the first one does. */
 bool rule_goes_before(const struct rule *a, const struct rule *b);
 
-/* "5", "5/s", "100/min", "1000/h" into events a second; 0 or -1. */
-int rules_parse_rate(const char *text, double *out);
 /* "90s", "5m", "1h", "30d", "500ms" into microseconds; 0 or -1. */
 int rules_parse_time(const char *text, int64_t *out);
 

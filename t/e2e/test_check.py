@@ -185,3 +185,19 @@ def test_what_was_just_taken_counts_as_the_last_minutes(place):
             p.send("a@src.test", ["b@dst.test"], b"Subject: x\r\n\r\nx\r\n")
         sink.wait(3)
         wait_until(lambda: "last minute: 3 accepted, 3 delivered" in p.ctl("status"), 20, "3 and 3")
+
+
+def test_a_provider_that_there_is_not_is_warned_of(place):
+    """In sources.conf: what is said for it would silently never hold."""
+    p = Postern(place, start=False, source_config_file=os.path.join(place, "sources.conf"),
+                provider_config_file=os.path.join(place, "providers.conf"))
+    with open(p.path("providers.conf"), "w", encoding="utf-8") as f:
+        f.write('provider gmail { mx = {".google.test"} }\n')
+    with open(p.path("sources.conf"), "w", encoding="utf-8") as f:
+        f.write('source a { ipv4 = 127.0.0.11 provider Gmail { daily_cap = 5 } }\n'
+                'source b { ipv4 = 127.0.0.12 provider gmial { daily_cap = 5 } }\n')
+    found = p.ctl("check", check=False).stdout
+    warned = [line for line in found.splitlines() if "there is no provider" in line]
+    assert len(warned) == 1, found
+    assert re.search(r"^warning: .*sources.conf:2: source b: there is no provider gmial in .*providers.conf",
+                     warned[0])

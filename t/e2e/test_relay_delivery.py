@@ -156,7 +156,8 @@ def test_limits_rcptmax_splits_over_one_session():
 def test_limits_mailmax_goes_on_over_another_session():
     with Script(plain("LIMITS MAILMAX=1 RCPTMAX=1")) as server, Relay() as relay:
         relay.deliver(server, ["a@dst.test", "b@dst.test", "c@dst.test"])
-        assert statuses(relay.result()) == [SENT] * 3
+        result = relay.result()
+        assert statuses(result) == [SENT] * 3 and result.mail_max == 1
         assert len(server.connections) == 3
 
 

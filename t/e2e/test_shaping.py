@@ -108,6 +108,11 @@ def test_set_reset_and_what_is_not_there(c):
     q.resolved()
     q.result(q.job())
     assert c.ask(request="shaping.act", action="set", destination="mx.d.test", rate=5)[0]["rate"] == 5
+    for wrong in ({"rate": 1e-9}, {"rate": 2e6}, {"rate": -1}, {"rate": "5"}, {"connections": 0.4},
+                  {"connections": 2000000}, {"messages": 1.5}):
+        answer = c.ask(request="shaping.act", action="set", destination="mx.d.test", **wrong)
+        assert "whole numbers from 1 to 10000" in answer[-1].get("error", ""), (wrong, answer)
+    assert c.ask(request="shaping.show", destination="mx.d.test")[0]["rate"] == 5
     assert c.ask(request="shaping.act", action="reset", destination="mx.d.test")[0]["rate"] == 100
     assert "error" in c.ask(request="shaping.act", action="shake", destination="mx.d.test")[-1]
     assert "There is no destination" in c.ask(request="shaping.show", destination="x.test")[-1]["error"]
@@ -131,6 +136,28 @@ def test_senders_share_a_slow_destination(c):
         q.result(job)
     next_ones = [q.job().id.decode() for _ in range(3)]
     assert one in next_ones, (one, next_ones, many)
+
+
+def test_numbers_by_hand_are_looked_at_before_they_are_sent(tmp_path):
+    p = Postern(str(tmp_path), start=False)
+    for wrong in (("--connections", "0.4"), ("--connections", "2000000"), ("--messages", "0"),
+                  ("--rate", "1e-9"), ("--rate", "0.01/d"), ("--rate", "-5"), ("--rate", "nan")):
+        done = p.ctl("shaping", "set", "d.test", *wrong, check=False)
+        assert done.returncode == 2 and f"{wrong[0]} takes " in done.stderr, (wrong, done)
+
+
+def test_what_the_server_announces_is_shown(c):
+    """LIMITS MAILMAX (RFC 9422): relay obeys it, show says so."""
+    q = c.q
+    q.commit(["a@d.test"])
+    q.resolved()
+    q.result(q.job(), mail_max=3)
+    learned = c.ask(request="shaping.show", destination="mx.d.test")[0]["learned"]
+    assert learned["messages_announced"] == 3
+    q.commit(["b@d.test"])
+    q.result(q.job(), mail_max=0)
+    learned = c.ask(request="shaping.show", destination="mx.d.test")[0]["learned"]
+    assert "messages_announced" not in learned
 
 
 def test_master_refuses_bad_rules_and_the_command_tells_where(tmp_path):
