@@ -1,7 +1,9 @@
 /*
  * Groups: what a provider sees as one destination. Domains have sites; sites that lead
  * to one provider, or to the same addresses by other names, share a group and so the
- * limits that are learned there.
+ * limits that are learned there. A group without an entry in providers.conf is known by the
+ * MX names of its first site, and stays the same when their addresses change, as they do from
+ * one DNS answer to the next where there are many of them.
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -34,6 +36,12 @@ struct shared_limits {
     size_t refs;
 };
 
+static struct slice at_of(const void *value)
+{
+    const struct group *g = value;
+    return slice_make(&g->at, sizeof g->at);
+}
+
 static struct slice limits_key(const void *value)
 {
     return slice_make(&((const struct shared_limits *)value)->v, sizeof(struct shaper_limits));
@@ -42,6 +50,7 @@ static struct slice limits_key(const void *value)
 void groups_init(struct qmgr *q)
 {
     map_init(&q->shaping.groups, key_of);
+    map_init(&q->shaping.groups_at, at_of);
     map_init(&q->shaping.limits, limits_key);
     wholes_init(q);
     q->shaping.tallies = tallies_new();
@@ -81,14 +90,19 @@ static char *copy_of(const char *text)
     return text ? xstrdup(text) : NULL;
 }
 
+static bool has_entry(const struct rules_place *p)
+{
+    return p->domain || p->site || p->provider;
+}
+
 static char *make_key(const struct site *s, const struct rules_place *p, bool own)
 {
     if (s->transport != TRANSPORT_SMTP)
         return slice_dup(slice_make(s->key, s->key_len));
-    if (p->domain || p->site || p->provider)
+    if (has_entry(p))
         return xasprintf("entry %s/%s/%s", p->provider ? p->provider : "", p->site ? p->site : "",
                          p->domain ? p->domain : "");
-    return xasprintf("%s %016llx", own ? "next hop" : "addresses", (unsigned long long)s->sessions);
+    return xasprintf("%s %.*s", own ? "next hop" : "servers", SLICE_ARG(site_name(s)));
 }
 
 static int compare(const void *a, const void *b)
@@ -97,7 +111,8 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* As the key, but for the same addresses the same after a restart. */
+/* As the key, but for the same addresses the same after a restart, whichever of their names
+ * comes first then. Where the addresses have changed, what is kept is found by the name. */
 static char *make_stable(const struct site *s, const struct group *g)
 {
     struct ipc_cursor cursor = ipc_list_cursor(buf_slice(&s->targets));
@@ -114,6 +129,27 @@ static char *make_stable(const struct site *s, const struct group *g)
                      (unsigned long long)all.high64, (unsigned long long)all.low64);
 }
 
+/* The servers of a group's first site are there now; another group may have been there first. */
+static void move_to(struct qmgr *q, struct group *g, uint64_t sum)
+{
+    if (g->met && g->at.sum == sum)
+        return;
+    if (g->met)
+        map_remove(&q->shaping.groups_at, at_of(g));
+    g->at.sum = sum;
+    g->at.own = g->own;
+    g->met = !map_get(&q->shaping.groups_at, at_of(g));
+    if (g->met)
+        map_put(&q->shaping.groups_at, g);
+}
+
+/* Of another name, but at the same addresses. */
+static struct group *find_at(struct qmgr *q, uint64_t sum, bool own)
+{
+    struct group probe = {.at = {sum, own}};
+    return map_get(&q->shaping.groups_at, at_of(&probe));
+}
+
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own)
 {
     struct slice hosts[HOSTS_MAX];
@@ -122,6 +158,9 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
         rules_place(q->shaping.rules, hosts, hosts_of(s, hosts), domain, &place);
     char *key = make_key(s, &place, own);
     struct group *g = map_get(&q->shaping.groups, slice_str(key));
+    bool by_servers = s->transport == TRANSPORT_SMTP && !has_entry(&place), first = true;
+    if (!g && by_servers && (g = find_at(q, s->sessions, own)))
+        first = false;
     if (g) {
         free(key);
     } else {
@@ -140,6 +179,8 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
         brakes_meet(q, g, site_name(s));
         whole_join(q, g);
     }
+    if (by_servers && first)
+        move_to(q, g, s->sessions);
     g->refs++;
     return g;
 }
@@ -149,6 +190,8 @@ void group_unref(struct qmgr *q, struct group *g)
     if (!g || --g->refs > 0)
         return;
     map_remove(&q->shaping.groups, slice_str(g->key));
+    if (g->met)
+        map_remove(&q->shaping.groups_at, at_of(g));
     whole_leave(q, g);
     free(g->key);
     free(g->stable);

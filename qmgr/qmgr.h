@@ -111,9 +111,13 @@ void tls_rules_unref(struct tls_rules *r);
  * same, whatever their names. */
 struct group {
     struct list lanes;
-    char *key;                      /* unique */
-    char *stable;                   /* the same over restarts */
-    char *name;                     /* for people: of the entry, or of the first site */
+    char *key;    /* unique */
+    char *stable; /* the same over restarts */
+    char *name;   /* for people: of the entry, or of the first site */
+    struct {
+        uint64_t sum, own; /* group_targets_sum, and whether it is an own next hop */
+    } at;                  /* where that site's servers are: sites of other names are met there */
+    bool met;              /* in shaping.groups_at */
     char *provider, *site, *domain; /* entries of providers.conf that apply, or NULL */
     bool braked;                    /* some sender is or was slowed or suspended here: brakes.h */
     bool own;                /* relayhost or a table names it, not the MX records of the domain */
@@ -201,6 +205,7 @@ struct dispatch {
 
 struct shaping {
     struct map groups;       /* by key */
+    struct map groups_at;    /* those without an entry in providers.conf, by their servers */
     struct map limits;       /* that lanes share */
     struct map wholes;       /* of providers, over all sources: whole.h */
     struct rules *rules;     /* providers.conf; NULL until master has sent it */

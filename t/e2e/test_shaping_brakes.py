@@ -206,7 +206,7 @@ def test_F21_a_file_that_could_not_be_written_is_written_later(c):
 
 
 def test_other_addresses_of_the_destination(c):
-    """One more in DNS: it is another group for the limits, but the same place to suspend at."""
+    """Others in DNS: it is the same place to suspend at."""
     q = c.q
     q.commit(["a@d.test"], account="bank")
     q.resolved(ttl=1)
