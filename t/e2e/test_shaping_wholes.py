@@ -1,11 +1,12 @@
 """Limits over all source addresses of a provider together, and rules that speak of all of
 them (scope "provider")."""
+import ctypes
 import time
 
 import pytest
 
 from postern import wait_until
-from qmgr_peers import TARGET
+from qmgr_peers import TARGET, new_id
 from test_qmgr_operator import Control
 from test_shaping import MAIL, refusal, rules, show
 from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
@@ -47,10 +48,24 @@ def started():
         c.stop()
 
 
+XXHASH = ctypes.CDLL("libxxhash.so.0").XXH3_64bits_withSeed
+XXHASH.restype = ctypes.c_uint64
+XXHASH.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
+
+
+def id_for(source):
+    """A queue ID whose message goes from the first source, or the second: it is by the ID
+    that qmgr takes one of a pool. Left to chance, all of a test's messages may meet at one."""
+    while True:
+        id = new_id()
+        if XXHASH(id.encode(), len(id), 0) % 2 == source:
+            return id
+
+
 def commit(c, count):
     ids = []
     for n in range(count):
-        ids.append(c.q.commit([f"a{n}@d.test"]))
+        ids.append(c.q.commit([f"a{n}@d.test"], id=id_for(n % 2)))
         if n == 0:
             c.q.resolved(site=b"mx1.big.test", targets=[dict(TARGET, host="mx1.big.test")])
     return ids
