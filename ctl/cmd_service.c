@@ -202,6 +202,10 @@ static void print_figures(struct ctl *ctl, const json_t *line)
            integer(line, "sites"));
     printf("%-12s %s%s%s, %s free\n", "spool:", colour(ctl, good ? COLOUR_GREEN : COLOUR_RED),
            spool ? spool : "?", colour(ctl, COLOUR_OFF), free_space);
+    if (integer(line, "sources_listed") > 0)
+        printf("%-12s %s%lld on block lists%s: 'postern source list'\n",
+               "sources:", colour(ctl, COLOUR_RED), integer(line, "sources_listed"),
+               colour(ctl, COLOUR_OFF));
     print_counters(line, "last minute:", "last_minute");
     print_counters(line, "since start:", "total");
 }

@@ -65,8 +65,16 @@ static void put_state(const struct qmgr *q, const struct source *s, struct buf *
 {
     int64_t until, wall = clock_wall();
     const char *why = source_trouble(q, s, &until);
-    json_bool(b, "usable", !why);
-    json_str(b, "state", why ? slice_str(why) : SLICE("in use"));
+    const struct pool_conf *spared = source_spared(q, s);
+    json_bool(b, "usable", !why || spared);
+    if (spared) {
+        char text[SOURCES_HOST_MAX + SOURCES_NAME_MAX + 100];
+        int n = snprintf(text, sizeof text, "%s; used all the same: the pool %s has no other", why,
+                         spared->name);
+        json_str(b, "state", slice_first(slice_make(text, (size_t)n), sizeof text - 1));
+    } else {
+        json_str(b, "state", why ? slice_str(why) : SLICE("in use"));
+    }
     if (s->suspended_until > wall && s->suspended_until < INT64_MAX)
         json_seconds(b, "suspended_for", s->suspended_until - wall);
     if (*s->listed_zones) {
@@ -236,6 +244,7 @@ void control_source_act(struct control_client *c)
         free(s->reason);
         s->reason = xstrdup("");
         sources_forgive(q, s);
+        sources_wake(q);
     } else {
         control_fail(c, "The action is suspend or resume.");
         return;
@@ -300,12 +309,13 @@ static void put_pool(struct control_client *c, const struct pool_conf *p)
 {
     struct qmgr *q = c->control->queue;
     uint64_t volume = 0, today = 0, peak = peak_of(q, p);
-    size_t usable = 0;
+    size_t usable = 0, spared = 0;
     bool cold = false;
     int64_t until;
     for (size_t i = 0; i < p->count; i++) {
         struct source *s = q->from->by_position[p->members[i]];
         usable += source_trouble(q, s, &until) == NULL;
+        spared += source_spared(q, s) != NULL;
         cold = cold || !source_is_warm(&s->conf->all, source_age(q, s));
         volume = s->conf->all.volume > volume ? s->conf->all.volume : volume;
         for (size_t k = 0; k < s->record_count; k++)
@@ -314,6 +324,7 @@ static void put_pool(struct control_client *c, const struct pool_conf *p)
     struct buf *b = control_line_begin(c);
     json_str(b, "pool", slice_str(p->name));
     json_int(b, "sources", (int64_t)p->count);
+    usable = usable ? usable : spared;
     json_int(b, "usable", (int64_t)usable);
     json_int(b, "accepted_today", (int64_t)today);
     json_int(b, "busiest_day", (int64_t)peak);

@@ -42,6 +42,7 @@ struct answer {
     bool final;      /* said by an LMTP server: delivered, not relayed on */
     bool greylisted; /* the recipient will be taken later, or so it seems */
     bool odd;        /* a temporary refusal of the recipient that no rule knows */
+    bool no_source;  /* no source address might send it */
     uint16_t source; /* number of the source it was said to; 0: the default one, or unknown */
     int64_t since;   /* monotonic: the first such refusal in a row; not kept across restarts */
     int64_t when;    /* wall microseconds */
@@ -88,6 +89,12 @@ struct recipient {
     uint8_t parked : 1; /* WAITING for want of memory, not for a time (park.c) */
     uint8_t notify;     /* enum dsn_notify bits; 0: not given */
 };
+
+/* What it takes of JOB_RECIPIENT_BYTES: four numbers beside the texts. */
+static inline uint32_t recipient_job_bytes(const struct recipient *r)
+{
+    return 16u + r->address_len + r->orcpt_len;
+}
 
 /* Content in memory: prefix, then body. For a large message the prefix alone. */
 struct body {

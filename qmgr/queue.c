@@ -200,8 +200,7 @@ static void make_jobs(struct qmgr *q, struct message *m, struct list *jobs)
             e->more |= r->due <= now;
             continue;
         }
-        /* the frame has four numbers a recipient beside the texts */
-        uint32_t bytes = 16u + r->address_len + r->orcpt_len;
+        uint32_t bytes = recipient_job_bytes(r);
         struct route *route = sites_route(q, recipient_address(m, i));
         struct job *j = job_for(q, m, route, bytes, m->recipient_count - i, jobs);
         j->rcpts[j->count++] = i;

@@ -51,6 +51,7 @@ struct source *source_new(struct sources *all, const struct source_conf *c)
     s->helo = xstrdup("");
     s->reason = xstrdup("");
     s->listed_zones = xstrdup("");
+    s->forgiven_zones = xstrdup("");
     s->listed_text = xstrdup("");
     list_push(&all->all, &s->all);
     return s;
@@ -114,6 +115,7 @@ void sources_set(struct qmgr *q, struct sources_conf *conf)
         struct source *s = container_of(n, struct source, all);
         s->found4 = s->found6 = 0;
         s->listed = conf ? listed_bits(conf, slice_str(s->listed_zones)) : 0;
+        s->forgiven = conf ? listed_bits(conf, slice_str(s->forgiven_zones)) : 0;
         set_ramps(s);
         if (!s->conf && s->lanes)
             sources_leave(q, s);
@@ -160,7 +162,17 @@ struct slice source_sent_from(const struct qmgr *q, const struct source *s, stru
 
 /* ---- whether it may send --------------------------------------------------------------- */
 
-const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t *until)
+const char *source_quarantine(const struct qmgr *q, const struct source *s)
+{
+    uint32_t bits = s->listed & ~s->forgiven;
+    for (size_t i = 0; bits && q->from->conf && i < q->from->conf->list_count; i++)
+        if ((bits >> i & 1) && q->from->conf->lists[i].quarantine)
+            return q->from->conf->lists[i].zone;
+    return NULL;
+}
+
+/* Why it may not send, whatever block lists say; as source_trouble. */
+static const char *outage(const struct qmgr *q, const struct source *s, int64_t *until)
 {
     static char text[SOURCE_REASON_MAX + 64];
     int64_t wall = clock_wall();
@@ -178,11 +190,63 @@ const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t
         *until = s->unusable_until;
         return "not an address of this machine";
     }
-    for (size_t i = 0; q->from->conf && i < q->from->conf->list_count; i++)
-        if ((s->listed >> i & 1) && q->from->conf->lists[i].quarantine) {
-            snprintf(text, sizeof text, "on the block list %s", q->from->conf->lists[i].zone);
-            return text;
-        }
+    return NULL;
+}
+
+const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t *until)
+{
+    static char text[SOURCES_HOST_MAX + 64];
+    const char *why = outage(q, s, until), *zone = why ? NULL : source_quarantine(q, s);
+    if (!zone)
+        return why;
+    snprintf(text, sizeof text, "on the block list %s", zone);
+    return text;
+}
+
+/* ---- pools ------------------------------------------------------------------------------- */
+
+static bool is_member(const struct pool_conf *p, const struct source *s)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->members[i] == s->position)
+            return true;
+    return false;
+}
+
+/* Whether the pool, or one that takes what it may not send, has the source. */
+static bool is_reached(const struct sources_conf *conf, const struct pool_conf *p,
+                       const struct source *s)
+{
+    while (!is_member(p, s)) {
+        if (p->overflow < 0)
+            return false;
+        p = &conf->pools[p->overflow];
+    }
+    return true;
+}
+
+/* Whether the pool, or one that takes what it may not send, has a source without any trouble. */
+static bool has_usable(const struct qmgr *q, const struct pool_conf *p)
+{
+    int64_t until;
+    for (;; p = &q->from->conf->pools[p->overflow]) {
+        for (size_t i = 0; i < p->count; i++)
+            if (!source_trouble(q, q->from->by_position[p->members[i]], &until))
+                return true;
+        if (p->overflow < 0)
+            return false;
+    }
+}
+
+const struct pool_conf *source_spared(const struct qmgr *q, const struct source *s)
+{
+    const struct sources_conf *conf = q->from->conf;
+    int64_t until;
+    if (!conf || outage(q, s, &until) || !source_quarantine(q, s))
+        return NULL;
+    for (size_t i = 0; i < conf->pool_count; i++)
+        if (is_reached(conf, &conf->pools[i], s) && !has_usable(q, &conf->pools[i]))
+            return &conf->pools[i];
     return NULL;
 }
 
@@ -206,11 +270,13 @@ static bool is_blocked(const struct qmgr *q, const struct lane *l)
 /* ---- which one -------------------------------------------------------------------------- */
 
 struct choice {
-    struct source *source;  /* what a job gets; NULL: none may send */
+    const struct pool_conf *pool; /* the message's */
+    struct source *source;        /* what a job gets; NULL: none may send */
     struct source *waiting; /* that is only blocked there; if several are, for the shortest time */
     const char *why;        /* of the first one that may not */
     const struct source *who;
     int64_t until;
+    bool looked, none_else; /* for sources that are on no block list: there is none in the pool */
 };
 
 /* Notes why not, of the one that comes free first. */
@@ -226,6 +292,18 @@ static bool refuse(struct choice *c, const struct source *s, const char *why, in
     return false;
 }
 
+/* It is on a block list, and its pool has no source that is not. */
+static bool is_last(const struct qmgr *q, const struct source *s, struct choice *c)
+{
+    int64_t until;
+    if (outage(q, s, &until))
+        return false;
+    if (!c->looked)
+        c->none_else = !has_usable(q, c->pool);
+    c->looked = true;
+    return c->none_else;
+}
+
 static bool may_send(struct qmgr *q, struct source *s, const struct site *site, struct choice *c)
 {
     int64_t until;
@@ -233,7 +311,7 @@ static bool may_send(struct qmgr *q, struct source *s, const struct site *site, 
         return refuse(c, s, "it has no address of the destination's family",
                       q->now + LOOK_AGAIN_SECONDS * CLOCK_SECOND);
     const char *why = source_trouble(q, s, &until);
-    if (why)
+    if (why && !is_last(q, s, c))
         return refuse(c, s, why, until);
     struct slice provider = slice_str(site->group->provider);
     if (record_room(q, source_record(s, provider)) == 0) {
@@ -267,14 +345,6 @@ static size_t by_weight(const struct pool_conf *p, uint64_t number)
     return low;
 }
 
-static bool is_member(const struct pool_conf *p, const struct source *s)
-{
-    for (size_t i = 0; i < p->count; i++)
-        if (p->members[i] == s->position)
-            return true;
-    return false;
-}
-
 /* Takes it. If nothing goes there from it for a while, mail that has gone from no source yet had
  * better go from one that is let in: *shut is the one that is let in first. */
 static bool take(struct qmgr *q, struct source *s, const struct site *site, struct source **shut,
@@ -292,16 +362,12 @@ static bool take(struct qmgr *q, struct source *s, const struct site *site, stru
 }
 
 static bool from_pool(struct qmgr *q, const struct pool_conf *p, const struct message *m,
-                      struct source *last, const struct site *site, struct choice *c)
+                      const struct site *site, struct choice *c)
 {
     struct source **all = q->from->by_position, *shut = NULL;
     size_t at = 0;
     if (p->count == 0)
         return false;
-    if (last && last->conf && is_member(p, last) && may_send(q, last, site, c)) {
-        c->source = last;
-        return true;
-    }
     for (unsigned i = 0; i < TRIES; i++) {
         at = by_weight(p, number_of(m, i));
         if (take(q, all[p->members[at]], site, &shut, c))
@@ -341,9 +407,13 @@ static void choose(struct qmgr *q, struct message *m, struct source *last, const
 {
     const struct sources_conf *conf = q->from->conf;
     const struct pool_conf *p = pool_of(q, m);
-    *c = (struct choice){0};
+    *c = (struct choice){.pool = p};
+    if (last && last->conf && is_reached(conf, p, last) && may_send(q, last, site, c)) {
+        c->source = last;
+        return;
+    }
     for (;;) {
-        if (from_pool(q, p, m, last, site, c) || p->overflow < 0)
+        if (from_pool(q, p, m, site, c) || p->overflow < 0)
             return;
         p = &conf->pools[p->overflow];
     }
@@ -368,8 +438,9 @@ static void defer(struct qmgr *q, struct site *site, struct job *j, const struct
     (void)buf_printf(&text, "no source address may send this now: source %s: %s",
                      c->who ? c->who->name : "", c->why ? c->why : "");
     struct answer *a = answer_new(0, SLICE("4.3.2"), buf_slice(&text), SLICE(""), SLICE(""));
-    a->local = true;
+    a->local = a->no_source = true;
     a->source = last ? last->number : 0;
+    q->from->waits = true;
     outcome_deferred(q, j->m, j->rcpts, j->count, a, &t,
                      q->now + wait + retry_jitter(wait / 10 + CLOCK_SECOND), false);
     answer_unref(a);
@@ -394,6 +465,24 @@ static struct lane *lane_for(struct qmgr *q, struct site *site, const struct job
     }
 }
 
+/* What is more than the source may still send there today becomes a job of its own. */
+static struct job *split(const struct qmgr *q, const struct lane *l, struct job *j)
+{
+    uint64_t room = record_room(q, l->record);
+    if (room == 0 || room >= j->count)
+        return NULL;
+    uint32_t kept = (uint32_t)room, count = j->count - kept;
+    struct job *rest = job_new(j->m, count);
+    rest->tls = tls_rules_ref(j->tls);
+    rest->count = count;
+    memcpy(rest->rcpts, j->rcpts + kept, count * sizeof rest->rcpts[0]);
+    for (uint32_t i = 0; i < count; i++)
+        rest->bytes += recipient_job_bytes(&j->m->env->recipients[rest->rcpts[i]]);
+    j->count = kept;
+    j->bytes -= rest->bytes;
+    return rest;
+}
+
 void sources_submit(struct qmgr *q, struct site *site, struct job *j)
 {
     struct choice c;
@@ -401,11 +490,14 @@ void sources_submit(struct qmgr *q, struct site *site, struct job *j)
         dispatch_add(q, dispatch_lane(q, site->group, NULL), site, j);
         return;
     }
-    struct lane *l = lane_for(q, site, j, &c);
-    if (l)
-        dispatch_add(q, l, site, j);
-    else
-        defer(q, site, j, &c);
+    for (struct job *rest; j; j = rest) {
+        struct lane *l = lane_for(q, site, j, &c);
+        rest = l ? split(q, l, j) : NULL;
+        if (l)
+            dispatch_add(q, l, site, j);
+        else
+            defer(q, site, j, &c);
+    }
 }
 
 /* ---- away from a source -------------------------------------------------------------------- */
@@ -428,6 +520,9 @@ void sources_move(struct qmgr *q, struct lane *l)
 
 void sources_forgive(struct qmgr *q, struct source *s)
 {
+    s->forgiven = s->listed;
+    free(s->forgiven_zones);
+    s->forgiven_zones = xstrdup(s->listed_zones);
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
@@ -436,6 +531,34 @@ void sources_forgive(struct qmgr *q, struct source *s)
         l->blocked = false;
         shaper_unsuspend(&l->shaper);
         dispatch_wake(q, l);
+    }
+}
+
+/* Its recipients that no source might send are due. */
+static bool make_due(struct message *m)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        const struct recipient *r = &m->env->recipients[i];
+        if (r->state != RCPT_WAITING || !r->answer || !r->answer->no_source)
+            continue;
+        any = true;
+        recipient_waits(m, i, 0);
+    }
+    return any;
+}
+
+void sources_wake(struct qmgr *q)
+{
+    if (!q->from->waits)
+        return;
+    q->from->waits = false;
+    list_each(&q->all, at)
+    {
+        struct message *m = container_of(at, struct message, all);
+        bool may = m->phase == PHASE_LOADED && !(m->flags & (MESSAGE_HELD | MESSAGE_DELETED));
+        if (may && make_due(m))
+            heap_set(&q->due, &m->due, q->now);
     }
 }
 

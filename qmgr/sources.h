@@ -25,6 +25,7 @@ enum {
     SOURCE_DAYS = 7,    /* of counts that are kept */
     SOURCE_SHARES = 16, /* senders of a source that are counted one by one */
     SOURCE_REASON_MAX = 200,
+    LIST_POINTS = 4,         /* test points of a block list: listed and not, of either family */
     SOURCE_RECORDS_MAX = 200 /* providers of one source; more are counted with the others */
 };
 
@@ -65,13 +66,22 @@ struct source {
     uint32_t listed;         /* bits: lists of the present set that have it */
     uint32_t found4, found6; /* the same for its addresses, as far as they were asked */
     int64_t listed_since;    /* wall microseconds */
+    uint32_t forgiven;       /* of these: it is used all the same, for the operator said so */
     char *listed_zones;      /* the lists that have it, for people and the file */
+    char *forgiven_zones;    /* the same of forgiven */
     char *listed_text;       /* what the list says */
     struct source_record **records;
     size_t record_count;
     struct source_share shares[SOURCE_SHARES];
     int64_t shares_day;
 };
+
+/* Whether a block list works: RFC 5782 says which addresses all lists have, and which none. */
+struct list_trust {
+    uint8_t answers[LIST_POINTS]; /* enum listing_status, of each in this round */
+    uint8_t state;                /* enum list_state */
+};
+enum list_state { LIST_UNKNOWN, LIST_WORKS, LIST_BROKEN };
 
 struct sources {
     struct sources_conf *conf; /* NULL: none, the default source alone */
@@ -87,9 +97,12 @@ struct sources {
     uint64_t list_tag;
     struct list questions; /* struct list_question */
     uint32_t open;         /* of them */
-    struct buf alert;      /* to be mailed at the end of the round */
-    int64_t complained;    /* monotonic: that a list refuses us */
-    char *unknown_pool;    /* that was told of last */
+    struct list_trust trust[SOURCES_LISTS_MAX];
+    bool tested;        /* in this round: all lists have been asked about their test points */
+    bool waits;         /* some mail does because no source might send it */
+    struct buf alert;   /* to be mailed at the end of the round */
+    int64_t complained; /* monotonic: that a list refuses us */
+    char *unknown_pool; /* that was told of last */
 };
 
 /* ---- sources.c -------------------------------------------------------------------- */
@@ -106,6 +119,11 @@ void sources_move(struct qmgr *q, struct lane *l);
 void sources_leave(struct qmgr *q, struct source *s);
 /* Why it may not send at all, or NULL. Monotonic *until: when that may change. */
 const char *source_trouble(const struct qmgr *q, const struct source *s, int64_t *until);
+/* The block list for which it is kept out of use, or NULL. */
+const char *source_quarantine(const struct qmgr *q, const struct source *s);
+/* It is on such a list, and a pool would have no source without it: it is used all the same.
+ * That pool, or NULL. */
+const struct pool_conf *source_spared(const struct qmgr *q, const struct source *s);
 struct source *source_find(const struct qmgr *q, struct slice name);
 /* "192.0.2.1, 2001:db8::1" */
 const char *source_addresses(const struct source *s, char text[static 80]);
@@ -126,7 +144,10 @@ struct slice source_sent_from(const struct qmgr *q, const struct source *s, stru
 
 /* A source of that name and addresses; its conf is the caller's to set. */
 struct source *source_new(struct sources *all, const struct source_conf *c);
-/* It may send again: nothing of what was blocked by hand or by a rule is held against it. */
+/* A source may send again: the mail that no source might send is tried now. */
+void sources_wake(struct qmgr *q);
+/* It may send again: nothing of what was blocked by a rule is held against it, nor that it is on
+ * block lists, as long as it does not come on another one. */
 void sources_forgive(struct qmgr *q, struct source *s);
 
 /* ---- sources_state.c ----------------------------------------------------------------- */

@@ -104,6 +104,7 @@ void source_free(struct sources *all, struct source *s)
     free(s->reason);
     free(s->listed_text);
     free(s->listed_zones);
+    free(s->forgiven_zones);
     free(s);
 }
 

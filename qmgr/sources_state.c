@@ -58,6 +58,7 @@ static void put_source(struct buf *b, const struct source *s, int64_t day_length
     json_int(b, "suspended_until", s->suspended_until);
     json_str(b, "reason", slice_str(s->reason));
     json_str(b, "listed", slice_str(s->listed_zones));
+    json_str(b, "forgiven", slice_str(s->forgiven_zones));
     json_str(b, "listed_text", slice_str(s->listed_text));
     json_int(b, "listed_since", s->listed_since);
     json_int(b, "senders_day", s->shares_day);
@@ -196,6 +197,7 @@ static void take_source(struct qmgr *q, const json_t *o)
     s->suspended_until = number(json_object_get(o, "suspended_until"));
     s->reason = text_of(o, "reason", SOURCE_REASON_MAX);
     s->listed_zones = text_of(o, "listed", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1));
+    s->forgiven_zones = text_of(o, "forgiven", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1));
     s->listed_text = text_of(o, "listed_text", SOURCE_REASON_MAX);
     s->listed_since = number(json_object_get(o, "listed_since"));
     s->shares_day = number(json_object_get(o, "senders_day"));

@@ -48,10 +48,11 @@ enum listing_status listings_meaning(const struct dns_answer *a)
     for (size_t i = 0; a->result == DNS_FOUND && i < a->count; i++) {
         const struct dns_record *r = &a->records[i];
         if (r->address_len != 4 || r->address[0] != 127)
-            continue; /* a list that is no more, and answers everything with its web server */
-        if (memcmp(r->address, refused, sizeof refused) != 0)
-            return LISTING_LISTED;
-        status = LISTING_REFUSED;
+            return LISTING_WRONG; /* it is no more, and answers everything with its web server */
+        if (memcmp(r->address, refused, sizeof refused) == 0)
+            status = LISTING_REFUSED;
+        else if (status != LISTING_REFUSED)
+            status = LISTING_LISTED;
     }
     return status;
 }

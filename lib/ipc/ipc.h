@@ -190,7 +190,8 @@ enum listing_status {
     LISTING_NONE,
     LISTING_LISTED,
     LISTING_REFUSED, /* it does not talk to our name servers */
-    LISTING_UNKNOWN  /* no answer, or one that makes no sense */
+    LISTING_UNKNOWN, /* no answer */
+    LISTING_WRONG    /* one that makes no sense: the list may be no more */
 };
 enum resolve_status { RESOLVE_OK, RESOLVE_TEMPORARY, RESOLVE_PERMANENT };
 enum auth_flag {

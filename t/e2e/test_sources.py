@@ -424,6 +424,9 @@ def test_a_listed_source_is_left_told_of_and_taken_back(tmp_path):
                     "pool default { sources = {a} overflow = other }\npool other { sources = {b} }\n"
                     "dnsbl bl.test { }\ndnsbl soft.test { quarantine = no }\ndnsbl open.test { }\n"
                     "dnsbl_interval = 10s\nalert_address = admin@relay.test\n")
+    for zone in ("bl.test", "soft.test"):
+        dns.add(f"2.0.0.127.{zone}", "A", "127.0.0.2")  # RFC 5782: that it works
+    dns.add("2.0.0.127.open.test", "A", "127.255.255.254")
     # soft lists b; open answers that it does not talk to this resolver
     dns.add("12.0.0.127.soft.test", "A", "127.0.0.2")
     for n in (11, 12):
@@ -461,6 +464,110 @@ def test_a_listed_source_is_left_told_of_and_taken_back(tmp_path):
             assert next(s for s in listed(p, "list") if s["source"] == "a")["today"]["accepted"] >= 4
     finally:
         dns.stop()
+
+
+def test_a_block_list_alone_stops_no_mail(tmp_path):
+    """One that lists everything, refuses us or is gone is not believed; where all sources of a pool
+    are listed they are used all the same; what the operator resumes is used."""
+    dns = DnsServer()
+    dns.negative_ttl = 1
+    conf = tmp_path / "sources.conf"
+    conf.write_text("source a { ipv4 = 127.0.0.11 }\nsource b { ipv4 = 127.0.0.12 }\n"
+                    "pool default { sources = {a, b} }\npool one { sources = {a} senders = {one.test} }\n"
+                    "dnsbl bl.test { }\ndnsbl all.test { }\ndnsbl gone.test { }\n"
+                    "dnsbl_interval = 10s\n")
+    for n in (1, 2, 11, 12):
+        dns.add(f"{n}.0.0.127.all.test", "A", "127.0.0.2")
+        dns.add(f"{n}.0.0.127.gone.test", "A", "192.0.2.80")
+    dns.add("2.0.0.127.bl.test", "A", "127.0.0.2", ttl=1)
+    dns.add("11.0.0.127.bl.test", "A", "127.0.0.2", ttl=1)
+    states = lambda: {s["source"]: (s["usable"], s["state"]) for s in listed(p, "list")}
+    try:
+        with PeerSink() as sink, Postern(tmp_path / "p", relayhost=f"[127.0.0.1]:{sink.port}",
+                                         resolver_nameservers=dns.address,
+                                         source_config_file=str(conf)) as p:
+            p.wait_log(r"block list all.test is not believed: it lists 127.0.0.1, which no list has")
+            p.wait_log(r"block list gone.test is not believed: .*an address outside of 127.0.0.0/8")
+            p.wait_log(r"source a .*is on the block list bl.test: .*it is used all the same: the "
+                       r"pool one has no other source")
+            for i in range(8):  # the other pool has one that is not listed
+                p.send("s@src.test", [f"r{i}@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            sink.wait(8)
+            assert {r[0] for r in sink.came} == {"127.0.0.12"}
+            p.send("s@one.test", ["one@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            sink.wait(9)
+            assert sink.came[-1][0] == "127.0.0.11" and states()["a"][0] and states()["b"] == (True, "in use")
+            assert "1 on block lists" in p.ctl("status")
+            dns.add("12.0.0.127.bl.test", "A", "127.0.0.2", ttl=1)
+            p.wait_log(r"source b .*is on the block list bl.test: .*the pool default has no other", 30)
+            p.send("s@src.test", ["both@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            p.wait_log("to=<both@d.test>.*status=sent")
+            p.ctl("source", "resume", "b")
+            assert states()["b"] == (True, "in use")
+            p.stop()
+            p.start()
+            assert states()["b"] == (True, "in use")  # until it is off the list, or on another
+            dns.remove("12.0.0.127.bl.test")
+            p.wait_log("source b is off the block list bl.test", 30)
+            dns.remove("2.0.0.127.bl.test")
+            p.wait_log(r"block list bl.test is not believed: it does not list its test point 127.0.0.2.*"
+                       r"what it said of these holds no more: a$", 30)
+            assert states() == {"a": (True, "in use"), "b": (True, "in use")}
+            assert "block lists" not in p.ctl("status")
+    finally:
+        dns.stop()
+
+
+def test_mail_that_no_source_might_send_goes_when_one_may_again(c):
+    q = c.q
+    sources(c, TWO.replace(" overflow = spare", ""))
+    for name in "ab":
+        c.ask(request="source.act", source=name, action="suspend", reason="x")
+    ids = {q.commit(["r@d.test"]) for _ in range(4)}
+    q.resolved()
+    for id in ids:
+        q.wait_log(f"{id}: .*no source address may send this now")
+    c.ask(request="source.act", source="b", action="resume")
+    jobs = [q.job() for _ in ids]
+    assert {j.source for j in jobs} == {B} and {j.id.decode() for j in jobs} == ids
+
+
+def test_a_retry_keeps_the_source_of_an_overflow_pool(c):
+    """Greylisting wants the same address again, also if those of the own pool are free by then."""
+    q = c.q
+    blocks(c)
+    for name in "ab":
+        c.ask(request="source.act", source=name, action="suspend", reason="x")
+    _, jobs = send(q, 1)
+    assert jobs[0].source == C
+    q.result(jobs[0], outcomes=refusal(451, "4.7.1 come again", 5), scope=RECIPIENT)
+    q.wait_log(f"{jobs[0].id.decode()}: .*status=deferred")
+    for name in "ab":
+        c.ask(request="source.act", source=name, action="resume")
+    again = q.job()
+    assert (again.id, again.source) == (jobs[0].id, C)
+
+
+@pytest.mark.parametrize("overflow", [True, False])
+def test_a_message_to_many_is_split_at_what_is_left_of_the_day(c, overflow):
+    q = c.q
+    sources(c, 'source a { ipv4 = 127.0.0.11 warmup = "table:5,100000" }\n'
+               'source b { ipv4 = 127.0.0.12 }\n'
+               f'pool default {{ sources = {{a}} {"overflow = warm" if overflow else ""} }}\n'
+               'pool warm { sources = {b} }\n')
+    all = [f"r{i:02}@d.test" for i in range(12)]
+    id = q.commit(all)
+    q.resolved()
+    jobs = [q.job() for _ in range(2 if overflow else 1)]
+    parts = [(j.source, [r.address.decode() for r in j.recipients]) for j in jobs]
+    assert parts == [(A, all[:5]), (B, all[5:])][:len(jobs)]
+    for job in jobs:
+        q.result(job)
+    if overflow:
+        q.wait_log(f"{id}: removed")
+    else:
+        for address in all[5:]:
+            q.wait_log(rf"{id}: to=<{address}>.*status=deferred .*source a: it has sent what it may today")
 
 
 # ---- fairness --------------------------------------------------------------------------------------

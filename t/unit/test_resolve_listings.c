@@ -11,8 +11,8 @@ static void test_names_of_addresses(void **state)
     assert_int_equal(listings_name(SLICE("\xc0\x00\x02\x63"), SLICE("zen.example."), &name), 0);
     assert_string_equal(name.text, "99.2.0.192.zen.example");
     assert_int_equal(listings_name(slice_make(v6, 16), SLICE("bl.example"), &name), 0);
-    assert_string_equal(name.text,
-                        "f.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example");
+    assert_string_equal(
+        name.text, "f.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example");
     assert_int_equal(listings_name(SLICE("\x7f"), SLICE("bl.example"), &name), -1);
     assert_int_equal(listings_name(SLICE("\x7f\0\0\1"), SLICE("a b"), &name), -1);
     char zone[250];
@@ -37,15 +37,17 @@ static void test_what_answers_mean(void **state)
 {
     static const uint8_t listed[][4] = {{127, 0, 0, 2}}, refused[][4] = {{127, 255, 255, 254}},
                          parked[][4] = {{192, 0, 2, 1}},
-                         mixed[][4] = {{192, 0, 2, 1}, {127, 255, 255, 1}, {127, 0, 0, 11}};
+                         mixed[][4] = {{127, 0, 0, 11}, {127, 255, 255, 1}, {127, 0, 0, 11}},
+                         strange[][4] = {{127, 0, 0, 2}, {192, 0, 2, 1}};
     (void)state;
     assert_int_equal(meaning(DNS_NXDOMAIN, 0, NULL), LISTING_NONE);
     assert_int_equal(meaning(DNS_NODATA, 0, NULL), LISTING_NONE);
     assert_int_equal(meaning(DNS_FAILED, 0, NULL), LISTING_UNKNOWN);
     assert_int_equal(meaning(DNS_FOUND, 1, listed), LISTING_LISTED);
     assert_int_equal(meaning(DNS_FOUND, 1, refused), LISTING_REFUSED);
-    assert_int_equal(meaning(DNS_FOUND, 1, parked), LISTING_UNKNOWN);
-    assert_int_equal(meaning(DNS_FOUND, 3, mixed), LISTING_LISTED);
+    assert_int_equal(meaning(DNS_FOUND, 1, parked), LISTING_WRONG);
+    assert_int_equal(meaning(DNS_FOUND, 3, mixed), LISTING_REFUSED);
+    assert_int_equal(meaning(DNS_FOUND, 2, strange), LISTING_WRONG);
 }
 
 int main(void)
