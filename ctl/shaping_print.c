@@ -139,6 +139,9 @@ static void print_limits(const json_t *line)
     if (shaping_number(line, "connection_rate") > 0)
         printf("  new connections  %.1f a minute%s\n", 60 * shaping_number(line, "connection_rate"),
                json_object_get(learned, "connection_rate") ? "   learned" : "");
+    if (json_object_get(given, "daily_cap"))
+        printf("  recipients a day  %.0f of at most %.0f\n", shaping_number(line, "used_today"),
+               shaping_number(given, "daily_cap"));
     if (json_object_get(learned, "greylist_refused") || json_object_get(learned, "greylist_passed"))
         print_greylist(learned);
 }

@@ -170,7 +170,8 @@ static void put_in_line(struct why *w, const struct job *j)
         put_until_mono(q, b, brake_when(q, j, ahead));
     else if (s.when > q->now && !braked && !seated)
         put_until_mono(q, b, s.when);
-    if (!braked && !seated && s.room != SHAPER_SUSPENDED)
+    bool capped = strcmp(s.code, "daily_cap") == 0; /* the rate says nothing then */
+    if (!braked && !seated && !capped && s.room != SHAPER_SUSPENDED)
         put_expected(l, ahead, others, b);
     put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
     (void)brakes_describe(q, l->group, w->m, b);

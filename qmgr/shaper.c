@@ -99,7 +99,7 @@ static bool capped(struct shaper *s, int64_t now, int64_t *when)
 {
     if (!s->limits->daily_cap)
         return false;
-    if (now - s->day_began >= s->limits->times.day) {
+    if (s->day_began == 0 || now - s->day_began >= s->limits->times.day) {
         s->day_began = now;
         s->day_used = 0;
     }

@@ -260,6 +260,9 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
+    if (s->limits->daily_cap)
+        json_int(b, "used_today",
+                 q->now - s->day_began < s->limits->times.day && s->day_began ? s->day_used : 0);
     seats_show(q, l->group, b);
     shaping_put_events(q, s, b);
 }

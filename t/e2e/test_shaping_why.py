@@ -135,7 +135,10 @@ def test_the_daily_cap_is_used_up():
     try:
         first(c)
         line = becomes(c, c.q.commit(["b@d.test"]), "daily_cap")
-        assert "daily cap" in line["waits"] and 0 < line["next_in"] <= 86400
+        assert "daily cap" in line["waits"] and 86000 < line["next_in"] <= 86400
+        assert "expected_in" not in line
+        lane = c.ask(request="shaping.show", destination="d.test")[0]
+        assert (lane["configured"]["daily_cap"], lane["used_today"]) == (1, 1)
     finally:
         c.stop()
 

@@ -587,6 +587,12 @@ static void test_rate_delay_and_daily_cap(void **state)
     shaper_init(&s, &l);
     assert_int_equal(start_all(&s, l.times.day, l.times.day + SECOND), 3);
     assert_int_equal(start_all(&s, 2 * l.times.day, 2 * l.times.day + SECOND), 3);
+    /* the day begins with the first recipient, not when the machine was started */
+    shaper_init(&s, &l);
+    int64_t began = l.times.day / 2;
+    assert_int_equal(start_all(&s, began, began + SECOND), 3);
+    assert_int_equal(shaper_room(&s, began + 2 * SECOND, &when), SHAPER_LATER);
+    assert_int_equal(when, began + l.times.day);
 }
 
 static void test_by_hand(void **state)
