@@ -23,14 +23,52 @@ static void usage_key(struct key *k, const char *owner, int64_t start)
     key_number(k, (uint64_t)start);
 }
 
-static void read_usage(struct quota *q, struct party *p, struct period period)
+bool party_last_usage(struct quota *q, const char *owner, int64_t most, struct plan_usage *out)
 {
     struct key k;
-    usage_key(&k, p->owner, period.start);
-    p->usage = (struct plan_usage){.period = period};
-    if (quota_get(q, T_USAGE, key_slice(&k)) && usage_decode(buf_slice(&q->value), &p->usage) < 0)
-        log_error("usage of %s: the record is not readable, counted anew", p->owner);
-    p->usage.period = period;
+    struct err e;
+    struct buf found = BUF_INIT(sizeof k.data);
+    usage_key(&k, owner, most);
+    int rc = kv_last(q->kv, T_USAGE, key_slice(&k), &found, &q->value, &e);
+    if (rc < 0) /* a start recovers or rebuilds it */
+        panic("%s", e.text);
+    bool theirs = rc == 1 && found.len == k.len &&
+                  slice_starts(buf_slice(&found), slice_make(k.data, k.len - 8));
+    buf_free(&found);
+    if (!theirs)
+        return false;
+    if (usage_decode(buf_slice(&q->value), out) == 0)
+        return true;
+    log_error("usage of %s: the record is not readable, counted anew", owner);
+    return false;
+}
+
+static bool has_end(struct period p)
+{
+    return p.end != INT64_MAX;
+}
+
+/* Whether the period that was begun is the running one, though the plan would have it begin at
+ * another time. */
+static bool goes_on(struct period begun, struct period planned, int64_t now)
+{
+    return begun.start == planned.start ||
+           (has_end(begun) && has_end(planned) && 0 <= begun.start && begun.start <= now &&
+            now < begun.end);
+}
+
+/* Periods of an owner never overlap: what was used is in one of them. */
+static void read_usage(struct quota *q, struct party *p, struct period planned, int64_t now)
+{
+    struct plan_usage last;
+    bool any = party_last_usage(q, p->owner, has_end(planned) ? now : planned.start, &last);
+    if (any && goes_on(last.period, planned, now)) {
+        p->usage = last;
+        return;
+    }
+    if (any && planned.start < last.period.end && last.period.end <= now)
+        planned.start = last.period.end;
+    p->usage = (struct plan_usage){.period = planned};
 }
 
 static struct party *party_read(struct quota *q, struct slice owner)
@@ -56,6 +94,42 @@ static void write_usage(struct quota *q, struct party *p, struct buf *batch)
     p->usage_dirty = false;
 }
 
+static bool is_used(const struct plan_usage *u)
+{
+    return u->charged.messages || u->delivered.messages || u->refunded.messages;
+}
+
+/* The account's. What changes is written: the period would end as it was planned otherwise. */
+static void find_period(struct quota *q, const struct account *a, struct party *p, int64_t now)
+{
+    struct period planned = plan_period_at(a->plan, a->began, now), was = p->usage.period;
+    if (was.start != planned.start && !(is_used(&p->usage) && goes_on(was, planned, now))) {
+        if (p->usage_dirty) /* of the period that is over */
+            book_apply(q);
+        read_usage(q, p, planned, now);
+    }
+    bool changed = plan_bill_by(a->plan, &p->usage) || p->usage.period.end != planned.end;
+    p->usage.period.end = planned.end;
+    if (changed && is_used(&p->usage)) {
+        party_touched(q, p);
+        q->book.unsynced = true;
+    }
+}
+
+static void find_user_period(struct quota *q, struct party *p, struct period period)
+{
+    struct plan_usage last;
+    if (p->usage.period.start != period.start) {
+        if (p->usage_dirty)
+            book_apply(q);
+        if (party_last_usage(q, p->owner, period.start, &last) && last.period.start == period.start)
+            p->usage = last;
+        else
+            p->usage = (struct plan_usage){.period = period};
+    }
+    p->usage.period = period;
+}
+
 struct party *party_find(struct quota *q, struct account *a, struct slice user)
 {
     char owner[OWNER_MAX + 1];
@@ -68,16 +142,14 @@ struct party *party_find(struct quota *q, struct account *a, struct slice user)
     list_remove(&p->link);
     list_push(&q->party_lru, &p->link);
     int64_t now = quota_now();
-    if (p->usage.period.start >= 0 && p->usage.period.start <= now && now < p->usage.period.end)
+    if (!p->again && p->usage.period.start >= 0 && p->usage.period.start <= now &&
+        now < p->usage.period.end)
         return p;
-    struct period period = plan_period_at(a->plan, a->began, now);
-    if (period.start == p->usage.period.start) {
-        p->usage.period = period;
-        return p;
-    }
-    if (p->usage_dirty) /* of the period that is over */
-        book_apply(q);
-    read_usage(q, p, period);
+    p->again = false;
+    if (user.len)
+        find_user_period(q, p, party_find(q, a, SLICE(""))->usage.period);
+    else
+        find_period(q, a, p, now);
     return p;
 }
 
@@ -142,5 +214,5 @@ void parties_trim(struct quota *q)
 
 void periods_again(struct quota *q)
 {
-    list_each(&q->party_lru, n) container_of(n, struct party, link)->usage.period.end = 0;
+    list_each(&q->party_lru, n) container_of(n, struct party, link)->again = true;
 }

@@ -64,6 +64,7 @@ struct party {
     struct volume pending; /* reserved and not charged yet */
     uint32_t reservations; /* that point here: it stays in memory */
     bool usage_dirty, tally_dirty;
+    bool again; /* the plan may be another one: the period is looked up */
 };
 
 enum account_status { ACCOUNT_ACTIVE, ACCOUNT_SUSPENDED, ACCOUNT_CLOSED };
@@ -139,8 +140,15 @@ const struct account *account_stopped(struct quota *q, struct account *a, const 
 
 /* ---- parties.c ------------------------------------------------------------------------ */
 
-/* The counts of an account (user empty) or user, in the current period of its plan. */
+/* The counts of an account (user empty) or user, in the running period: that of the account's
+ * plan, as a rule. A plan that changes in the middle (another one, another zone, anchor or
+ * length) lets the running period go on, with all that was used in it, and end when the new
+ * plan's does; the next begins there. Only from or to a plan without a period does it begin
+ * anew. Users have their account's periods. */
 struct party *party_find(struct quota *q, struct account *a, struct slice user);
+/* What was counted for an owner in the last period that began not later than `most`, in
+ * seconds, as the database has it; false if there is none. */
+bool party_last_usage(struct quota *q, const char *owner, int64_t most, struct plan_usage *out);
 /* Usage or rates of an owner were replaced in the database; nothing of them was dirty. */
 void party_again(struct quota *q, struct slice owner);
 void parties_again(struct quota *q, const char *account); /* an account and its users */

@@ -114,36 +114,36 @@ static void send_report(struct quota *q, const struct account *a, const struct p
     buf_free(&text);
 }
 
-static bool read_usage(struct quota *q, const char *account, int64_t start, struct plan_usage *out)
+static void set_reported(struct quota *q, struct account *a, int64_t end)
 {
-    struct key k;
-    key_begin(&k, slice_str(account));
-    key_number(&k, (uint64_t)start);
-    return quota_get(q, T_USAGE, key_slice(&k)) && usage_decode(buf_slice(&q->value), out) == 0;
+    json_t *j = quota_get_json(q, T_ACCOUNT, slice_str(a->name));
+    if (!j)
+        return;
+    a->reported = end;
+    json_object_set_new(j, "reported", json_integer(end));
+    quota_put_json(book_extra(q), T_ACCOUNT, slice_str(a->name), j);
+    json_decref(j);
 }
 
 void reports_account(struct quota *q, struct account *a)
 {
     int64_t now = quota_now();
     struct plan_usage u;
-    if (!a->plan->period_report || a->plan->period == PERIOD_NONE || a->reported > now)
+    if (!a->plan->period_report || a->plan->period == PERIOD_NONE)
         return;
-    struct period running = plan_period_at(a->plan, a->began, now);
-    struct period over = plan_period_at(a->plan, a->began, running.start - 1);
+    struct period running = party_find(q, a, SLICE(""))->usage.period;
+    if (a->reported > running.end) /* with another plan it ends earlier than it was to */
+        set_reported(q, a, running.end);
+    if (a->reported > now)
+        return;
     book_apply(q); /* what was counted last may be in memory only */
-    bool any = read_usage(q, a->name, over.start, &u);
+    bool any = party_last_usage(q, a->name, running.start - 1, &u) &&
+               u.period.end >= (a->reported ? a->reported : running.start);
     if (!any && a->reported == 0)
         return; /* a new account */
-    json_t *j = quota_get_json(q, T_ACCOUNT, slice_str(a->name));
-    if (!j)
-        return;
-    u.period = over;
     if (any)
         send_report(q, a, &u);
-    a->reported = running.end;
-    json_object_set_new(j, "reported", json_integer(running.end));
-    quota_put_json(book_extra(q), T_ACCOUNT, slice_str(a->name), j);
-    json_decref(j);
+    set_reported(q, a, running.end);
 }
 
 /* ---- old failures -------------------------------------------------------------------- */

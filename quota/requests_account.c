@@ -127,6 +127,9 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         control_change(c, &batch, what);
         if (added)
             parties_again(q, name);
+        struct account *a = account_find(q, slice_str(name));
+        if (a) /* the running period is billed by the new plan from now on, used again or not */
+            (void)party_find(q, a, SLICE(""));
     }
     free(before);
     buf_free(&batch);

@@ -364,6 +364,44 @@ int kv_get(struct kv *kv, unsigned table, struct slice key, struct buf *value, s
     }
 }
 
+/* DB_SET_RANGE finds the first that is not before `most`: it is that, or the one before it. */
+static int seek_last(DBC *cursor, struct slice most, DBT *k, DBT *v)
+{
+    *k = thing(most);
+    k->flags = DB_DBT_MALLOC;
+    int rc = cursor->get(cursor, k, v, DB_SET_RANGE);
+    if (rc == 0 && slice_eq(slice_make(k->data, k->size), most))
+        return 0;
+    if (rc == 0)
+        free(k->data);
+    else if (rc != DB_NOTFOUND)
+        return rc;
+    *k = (DBT){.flags = DB_DBT_MALLOC};
+    return cursor->get(cursor, k, v, rc == 0 ? DB_PREV : DB_LAST);
+}
+
+int kv_last(struct kv *kv, unsigned table, struct slice most, struct buf *key, struct buf *value,
+            struct err *e)
+{
+    DBC *cursor;
+    DB *db = kv->tables[table];
+    DBT k, v = {.flags = DB_DBT_REALLOC};
+    int rc = db->cursor(db, NULL, &cursor, DB_READ_COMMITTED);
+    if (rc)
+        return fail_reading(kv, rc, e);
+    rc = seek_last(cursor, most, &k, &v);
+    buf_clear(key);
+    buf_clear(value);
+    bool fits = rc || (buf_add(key, k.data, k.size) == 0 && buf_add(value, v.data, v.size) == 0);
+    if (rc == 0)
+        free(k.data);
+    free(v.data);
+    (void)cursor->close(cursor);
+    if (rc)
+        return rc == DB_NOTFOUND ? 0 : fail_reading(kv, rc, e);
+    return fits ? 1 : err_set(e, "%s/db: a value of %u bytes is too large", kv->directory, v.size);
+}
+
 int kv_walk(struct kv *kv, unsigned table, struct slice from,
             bool (*each)(struct slice key, struct slice value, void *arg), void *arg, struct err *e)
 {

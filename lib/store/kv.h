@@ -59,6 +59,10 @@ void kv_close(struct kv *kv);
 
 /* Replaces *value; 1 if the key is there, 0 if not, -1 on an error. */
 int kv_get(struct kv *kv, unsigned table, struct slice key, struct buf *value, struct err *e);
+/* Replaces *key and *value by the last entry that is not behind `most`; 1, 0 if there is none,
+ * -1 on an error. */
+int kv_last(struct kv *kv, unsigned table, struct slice most, struct buf *key, struct buf *value,
+            struct err *e);
 /* Calls `each` for every key from `from` on, in order, until it returns false.
  * 0 or -1. */
 int kv_walk(struct kv *kv, unsigned table, struct slice from,

@@ -35,7 +35,7 @@ class Clocked(Quota):
     def at(self, *date):
         self.faults.used = 0  # written over: the clock does not stand right in between
         moment = datetime.datetime(*date, tzinfo=datetime.timezone.utc).timestamp()
-        self.faults.shift("wall", int(moment - time.time()))
+        self.faults.shift("wall", int(moment - time.time()) + 1)
 
     def another(self, plans):
         """The same database with a new process."""
@@ -49,6 +49,17 @@ class Clocked(Quota):
         (line,) = [u for u in self.ask("usage.report", account=account)[0]
                    if u["owner"] == account and u["start"] == stamp]
         return line
+
+    def letter(self, subject, wait=10.0):
+        """The content of the next letter of this subject; None after the wait."""
+        end = time.monotonic() + wait
+        while (m := self.qmgr.receive(max(0.0, end - time.monotonic()))) is not None:
+            if m.name != "ipc_account_notice":
+                continue
+            self.qmgr.send("ipc_account_noticed", tag=m.tag)
+            if subject.encode() in m.content:
+                return m.content
+        return None
 
     def grants(self):
         return [(g["amount"], g["used"]) for g in self.ask("grant.list", account="acme")[0]]
@@ -117,3 +128,94 @@ def test_blocks_of_bytes_where_messages_are_limited_too(quota):
     usage = quota.usage()
     assert (usage["overage"], usage["overage_bytes"], usage["overage_blocks"]) == (6, 252000, 6)
     assert quota.one("plan.show", plan="both")["overage_unit"] == "bytes"
+
+
+# ---- a plan that changes in the middle of a period ------------------------------------------------
+
+HERE = """plan stop { messages = 3
+ zone = "Europe/Berlin"
+ at_limit = block
+ period_report = yes }
+plan own_day { messages = 3
+ anchor = anniversary
+ zone = "Europe/Berlin"
+ at_limit = block }
+plan daily { messages = 3
+ period = day
+ at_limit = block }
+"""
+
+
+@pytest.fixture
+def berlin(place):
+    q = Clocked(place, HERE)
+    q.account(plan="stop", reference="owner@acme.test", began="2031-01-05")
+    q.sent(q.login().ticket, recipients=3)
+    assert q.mail(q.login().ticket).code == 550
+    yield q
+    q.stop()
+
+
+def used_up(q):
+    return q.usage()["messages"] == 3 and q.usage("acme", user="web")["messages"] == 3 and \
+        q.mail(q.login().ticket).code == 550
+
+
+@pytest.mark.parametrize("zone", ["Europe/London", "America/New_York", "Asia/Kolkata"])
+def test_another_zone_in_mid_month_forgets_nothing(berlin, zone):
+    berlin.master.table("plans_file", 0, "plans.conf", HERE.replace("Europe/Berlin", zone) +
+                        "plan more { messages = 1 }\n")
+    berlin.master.wait_log("4 plans read from")
+    assert used_up(berlin)
+    assert zone in berlin.usage()["reset"]
+    berlin.another(HERE.replace("Europe/Berlin", zone))
+    assert used_up(berlin)
+    # to the very end: in Kolkata that is at half past six in the evening, UTC
+    berlin.at(2031, 1, 31, 18, 20)
+    berlin.another(HERE.replace("Europe/Berlin", zone))
+    end = berlin.usage()["end"]
+    assert used_up(berlin)
+    berlin.at(2031, 2, 2)
+    assert berlin.usage()["messages"] == 0 and berlin.usage()["start"] == end
+    assert berlin.mail(berlin.login().ticket).recipients == 3
+
+
+@pytest.mark.parametrize("plan,still,over", [("own_day", (2031, 2, 3), (2031, 2, 6)),
+                                             ("daily", (2031, 1, 10, 23), (2031, 1, 11))])
+def test_another_anchor_or_length_in_mid_month_forgets_nothing(berlin, plan, still, over):
+    late = berlin.period((2030, 12, 31, 23))
+    berlin.ask("account.set", account="acme", plan=plan)
+    assert used_up(berlin)
+    berlin.at(*still)
+    assert used_up(berlin)
+    berlin.at(*over)
+    assert berlin.mail(berlin.login().ticket).recipients == 3
+    berlin.sent(berlin.login().ticket, recipients=2)
+    assert berlin.usage()["messages"] == 2 and berlin.usage("acme", user="web")["messages"] == 2
+    # back in the first plan: what the month had of the other one's period is still there
+    berlin.ask("account.set", account="acme", plan="stop")
+    assert berlin.usage()["messages"] == 2
+    billed = berlin.period((2030, 12, 31, 23))
+    assert (billed["messages"], billed["plan"]) == (3, plan) and late["plan"] == "stop"
+
+
+def test_a_message_of_before_the_change_is_refunded_where_it_was_charged(berlin):
+    berlin.ask("grant.add", account="acme", amount=1, until="2031-12-31")
+    late = berlin.sent(berlin.login().ticket, state=None)
+    berlin.ask("account.set", account="acme", plan="daily")
+    berlin.settle(late.id, REFUNDED)
+    assert used_up(berlin) is False and berlin.usage()["messages"] == 3
+    assert berlin.grants() == [(1, 0)]
+
+
+def test_the_report_of_a_period_whose_zone_changed(berlin):
+    """It comes once, and has what was sent before the change."""
+    berlin.another(HERE.replace("Europe/Berlin", "America/New_York"))
+    assert used_up(berlin)
+    berlin.at(2031, 2, 2)  # reports come at full hours
+    letter = berlin.letter("Report of account acme for ")
+    assert b"Messages:  3 of 3" in letter and b"Delivered: 3\r\n" in letter
+    berlin.sent(berlin.login().ticket)  # behind the answer to the letter
+    berlin.another(HERE.replace("Europe/Berlin", "America/New_York"))
+    berlin.at(2031, 2, 2, 3)
+    assert berlin.letter("Report of account acme", wait=3) is None

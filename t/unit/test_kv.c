@@ -129,6 +129,37 @@ static unsigned log_files(void)
     return n;
 }
 
+static const char *last_of(struct kv *kv, struct slice most)
+{
+    static struct buf key = BUF_INIT(100), value = BUF_INIT(1000);
+    struct err e;
+    static char text[50];
+    int rc = kv_last(kv, 0, most, &key, &value, &e);
+    assert_true(rc >= 0);
+    snprintf(text, sizeof text, "%.*s=%.*s", SLICE_ARG(buf_slice(&key)),
+             SLICE_ARG(buf_slice(&value)));
+    return rc ? text : "";
+}
+
+static void test_the_last_entry_up_to_a_key(void **state)
+{
+    struct kv *kv = opened(KV_CREATED);
+    struct err e;
+    struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    (void)state;
+    assert_string_equal(last_of(kv, SLICE("b")), "");
+    kv_put(&batch, 0, SLICE("b"), SLICE("1"));
+    kv_put(&batch, 0, SLICE("d"), SLICE("2"));
+    assert_int_equal(kv_apply(kv, buf_slice(&batch), &e), 0);
+    assert_string_equal(last_of(kv, SLICE("a")), "");
+    assert_string_equal(last_of(kv, SLICE("b")), "b=1");
+    assert_string_equal(last_of(kv, SLICE("c")), "b=1");
+    assert_string_equal(last_of(kv, SLICE("d")), "d=2");
+    assert_string_equal(last_of(kv, SLICE("dd")), "d=2");
+    buf_free(&batch);
+    kv_close(kv);
+}
+
 static void test_a_snapshot_ends_the_growth_of_the_log(void **state)
 {
     struct err e = {0, ""};
@@ -164,6 +195,7 @@ int main(void)
                                         make, clear),
         cmocka_unit_test_setup_teardown(test_F41_bad_magic_is_rebuilt_from_the_snapshot, make,
                                         clear),
+        cmocka_unit_test_setup_teardown(test_the_last_entry_up_to_a_key, make, clear),
         cmocka_unit_test_setup_teardown(test_a_snapshot_ends_the_growth_of_the_log, make, clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
