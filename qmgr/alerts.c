@@ -162,7 +162,7 @@ static void mail(struct qmgr *q, struct slice text, unsigned left_out)
     buf_addstr(&b,
                "`postern shaping list` shows what is slow or suspended, `postern shaping show\r\n"
                "NAME` why. The same event is told once an hour.\r\n");
-    intake_commit_own(q, &id, SLICE(""), slice_str(to), 0, buf_slice(&b), on_stored, NULL);
+    intake_commit_own(q, &id, slice_str(to), 0, buf_slice(&b), on_stored, NULL);
     buf_free(&b);
 }
 

@@ -104,16 +104,25 @@ void charges_turn(struct qmgr *q)
 
 /* ---- what quota is told ------------------------------------------------------------------ */
 
-static bool has_to_pay(const struct qmgr *q, const struct message *m)
+static bool is_letter(const struct message *m)
 {
-    return q->s->config->accounts_enable && message_owner(m).len && !(m->flags & MESSAGE_NOTICE);
+    return m->flags & MESSAGE_LETTER;
+}
+
+/* Quota has to know of it: it is paid for, or quota's own. */
+static bool concerns_quota(const struct qmgr *q, const struct message *m)
+{
+    bool paid = message_owner(m).len && !(m->flags & MESSAGE_NOTICE);
+    return q->s->config->accounts_enable && (paid || is_letter(m));
 }
 
 static void charge(struct qmgr *q, struct message *m, unsigned flags)
 {
     struct charges *c = &q->charges;
-    if (!has_to_pay(q, m))
+    if (!concerns_quota(q, m))
         return;
+    if (is_letter(m))
+        flags |= CHARGE_LETTER;
     if (m->flags & MESSAGE_HOLD_RATE)
         flags |= CHARGE_HELD_RATE;
     if (m->flags & MESSAGE_HOLD)
@@ -186,7 +195,7 @@ static void refunded(struct qmgr *q, struct message *m, uint32_t i)
 void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,
                   enum spool_status status)
 {
-    if (!m->charged || count == 0)
+    if (!m->charged || is_letter(m) || count == 0)
         return;
     if (status == SPOOL_SENT || status == SPOOL_CONFIRM) {
         delivered(q, m, rcpts, count);
@@ -200,15 +209,17 @@ void charges_lost(struct qmgr *q, struct message *m)
 {
     if (!m->charged || m->refunded)
         return;
+    m->refunded = true;
+    if (is_letter(m))
+        return;
     add_settlement(q, id_slice(&m->id), CHARGE_REFUNDED, SLICE(""), SLICE(""), SLICE(""));
     m->charge = q->charges.number; /* only the file knows it, until quota does */
-    m->refunded = true;
 }
 
 void charges_found(struct qmgr *q, struct message *m, const struct store_found *found)
 {
     charge(q, m, 0);
-    for (uint32_t i = 0; m->charged && i < m->recipient_count; i++) {
+    for (uint32_t i = 0; m->charged && !is_letter(m) && i < m->recipient_count; i++) {
         char status = found->status[i];
         if (status == SPOOL_SENT || status == SPOOL_CONFIRM)
             delivered(q, m, &i, 1);
@@ -352,6 +363,7 @@ static int on_letter(struct qmgr *q, struct slice body, struct err *e)
         in.id.len != ID_LEN || in.recipient.len == 0 || in.recipient.len > ADDRESS_MAX ||
         in.content.len == 0 || in.content.len > LETTER_MAX)
         return err_set(e, "malformed ACCOUNT_NOTICE");
+    /* deleted ones that can be brought back are there, too: quota overwrites nothing */
     const struct message *there = queue_find(q, in.id);
     if (there || q->draining || !q->scanned) {
         /* it is in the queue; or it may be, once the spool is read: quota asks again */
@@ -361,7 +373,8 @@ static int on_letter(struct qmgr *q, struct slice body, struct err *e)
     }
     struct account_letter *l = xmalloc(sizeof *l);
     *l = (struct account_letter){q, in.tag};
-    intake_commit_own(q, &id, SLICE(""), in.recipient, in.flags, in.content, on_letter_stored, l);
+    uint32_t flags = (in.flags & MESSAGE_FLAGS_ALL) | MESSAGE_LETTER;
+    intake_commit_own(q, &id, in.recipient, flags, in.content, on_letter_stored, l);
     return 0;
 }
 

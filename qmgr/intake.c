@@ -372,27 +372,22 @@ static void on_notice_committed(struct store_commit *sc, const char *error, int 
     message_keep_body(q, m, c->body);
     c->body = NULL;
     commit_release(c);
+    charges_committed(q, m); /* of a letter */
     done(NULL, done_arg);
     message_enter(q, m);
 }
 
-void intake_commit_notice(struct qmgr *q, const struct id *id, const struct message *about,
-                          struct slice recipient, uint32_t flags, struct slice content,
-                          void (*done)(const char *error, void *arg), void *arg)
-{
-    intake_commit_own(q, id, message_owner(about), recipient, flags, content, done, arg);
-}
-
-void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
-                       struct slice recipient, uint32_t flags, struct slice content,
-                       void (*done)(const char *error, void *arg), void *arg)
+/* replace: a crash may have left the same notice in the spool. */
+static void commit_to(struct qmgr *q, const struct id *id, bool replace, struct slice owner,
+                      struct slice recipient, uint32_t flags, struct slice content,
+                      void (*done)(const char *error, void *arg), void *arg)
 {
     struct err e;
     struct buf list = BUF_INIT(2 * ADDRESS_MAX);
     ipc_rcpt_add(&list, &(struct ipc_rcpt){.address = recipient});
     struct ipc_commit in = {
         .arrival = clock_wall(),
-        .flags = (flags & MESSAGE_FLAGS_ALL & ~MESSAGE_HELD) | MESSAGE_NOTICE,
+        .flags = flags & ~MESSAGE_HELD,
         .account = owner,
         .recipient_count = 1,
         .recipients = buf_slice(&list),
@@ -400,35 +395,34 @@ void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
     };
     struct commit *c = commit_new(q);
     c->m = message_new(q, id);
-    c->c.replace = true;
+    c->c.replace = replace;
     c->done = done;
     c->arg = arg;
     if (commit_build(c, &in, &e) < 0)
-        panic("notice %s: %s", id->text, e.text);
+        panic("message %s of our own: %s", id->text, e.text);
     buf_free(&list);
     commit_submit(c, on_notice_committed);
+}
+
+void intake_commit_notice(struct qmgr *q, const struct id *id, const struct message *about,
+                          struct slice recipient, uint32_t flags, struct slice content,
+                          void (*done)(const char *error, void *arg), void *arg)
+{
+    flags = (flags & MESSAGE_FLAGS_ALL) | MESSAGE_NOTICE;
+    commit_to(q, id, true, message_owner(about), recipient, flags, content, done, arg);
+}
+
+void intake_commit_own(struct qmgr *q, const struct id *id, struct slice recipient, uint32_t flags,
+                       struct slice content, void (*done)(const char *error, void *arg), void *arg)
+{
+    flags = (flags & (MESSAGE_FLAGS_ALL | MESSAGE_LETTER)) | MESSAGE_NOTICE;
+    commit_to(q, id, false, SLICE(""), recipient, flags, content, done, arg);
 }
 
 void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg)
 {
-    struct err e;
     struct id id = id_new();
-    struct buf list = BUF_INIT(2 * ADDRESS_MAX);
-    ipc_rcpt_add(&list, &(struct ipc_rcpt){.address = recipient});
-    struct ipc_commit in = {
-        .arrival = clock_wall(),
-        .flags = MESSAGE_TLS_OPTIONAL, /* RFC 8460 section 5.3 */
-        .recipient_count = 1,
-        .recipients = buf_slice(&list),
-        .body = content,
-    };
-    struct commit *c = commit_new(q);
-    c->m = message_new(q, &id);
-    c->done = done;
-    c->arg = arg;
-    if (commit_build(c, &in, &e) < 0)
-        panic("report %s: %s", id.text, e.text);
-    buf_free(&list);
-    commit_submit(c, on_notice_committed);
+    commit_to(q, &id, false, SLICE(""), recipient, MESSAGE_TLS_OPTIONAL, /* RFC 8460 section 5.3 */
+              content, done, arg);
 }

@@ -31,6 +31,9 @@ enum {
 #define MESSAGE_EXPIRED 0x10000u
 /* Deleted by the operator, and kept for queue_undelete_time (deleted.c). */
 #define MESSAGE_DELETED 0x20000u
+/* A letter of quota's to the owner of an account: its file stays until quota has, durably, let
+ * go of the letter (charges.c). */
+#define MESSAGE_LETTER 0x40000u
 
 /* The last thing that was said about a recipient; shared by all recipients of
  * one job that got the same. */
@@ -149,7 +152,7 @@ struct message {
     struct envelope *env; /* NULL unless LOADED */
     int64_t arrival;      /* wall microseconds */
     int64_t born;         /* the same on the monotonic clock, for age (F30) */
-    uint32_t flags;       /* enum message_flag, MESSAGE_EXPIRED */
+    uint32_t flags;       /* enum message_flag, and those above */
     uint32_t recipient_count;
     uint32_t charge; /* batch that has to be acknowledged before its file may go */
     struct id id;

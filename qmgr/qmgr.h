@@ -524,10 +524,10 @@ void intake_commit_notice(struct qmgr *q, const struct id *id, const struct mess
 void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg);
 
-/* The same for a message that is about none; `owner` is charged nothing. */
-void intake_commit_own(struct qmgr *q, const struct id *id, struct slice owner,
-                       struct slice recipient, uint32_t flags, struct slice content,
-                       void (*done)(const char *error, void *arg), void *arg);
+/* The same for a message that is about none and nobody's. Never takes the place of a file that
+ * has this ID. flags: also MESSAGE_LETTER. */
+void intake_commit_own(struct qmgr *q, const struct id *id, struct slice recipient, uint32_t flags,
+                       struct slice content, void (*done)(const char *error, void *arg), void *arg);
 
 /* ---- parts with a header of their own ------------------------------------------------------ */
 

@@ -282,8 +282,7 @@ static void mail_alert(struct qmgr *q)
         (void)buf_adds(&b, buf_slice(text));
         buf_addstr(&b, "`postern source list` shows all sources, `postern source show NAME` who\r\n"
                        "sends from one.\r\n");
-        intake_commit_own(q, &id, SLICE(""), slice_str(to), 0, buf_slice(&b), on_alert_stored,
-                          NULL);
+        intake_commit_own(q, &id, slice_str(to), 0, buf_slice(&b), on_alert_stored, NULL);
     }
     buf_free(&b);
     buf_clear(text);

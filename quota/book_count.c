@@ -176,6 +176,10 @@ static int take_charge(struct quota *q, struct ipc_charge *in, struct err *e)
     if (!id_valid(in->id) || in->recipients == 0 || in->recipients > CHARGE_RECIPIENTS_MAX ||
         in->owner.len > OWNER_MAX)
         return err_set(e, "a malformed charge");
+    if (in->flags & CHARGE_LETTER) {
+        letters_stored(q, in->id);
+        return 0;
+    }
     const struct reservation *r = gate_reservation(q, in->id);
     struct entry *x = map_get(&q->book.open, in->id);
     /* new, and reserved: no need to look it up */

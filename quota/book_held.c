@@ -3,8 +3,8 @@
  * record of it is removed when qmgr has answered, so that a crash of either at any time loses
  * no message: at worst qmgr is told again.
  *
- * Mail of an account that cannot send when the turn comes is parked: it waits for that
- * account, costs nothing meanwhile, and gets a new turn when the account can send again.
+ * Mail of an account or user that cannot send when the turn comes is parked: it waits for that
+ * account or user, costs nothing meanwhile, and gets a new turn when they can send again.
  */
 #include "core/fault.h"
 #include "core/mem.h"
@@ -12,10 +12,12 @@
 #include "quota/rates.h"
 
 enum {
-    RELEASE_SLICE = 500, /* messages in one turn of the loop */
-    PARKED_LOOKS = 50,   /* accounts that are looked at in one turn */
-    SOON = 20000,        /* microseconds to the next turn when there is more */
-    LATER = 60           /* seconds until qmgr is told again of what it could not read */
+    RELEASE_SLICE = 500,                    /* messages in one turn of the loop */
+    PARKED_LOOKS = 50,                      /* accounts and users that are looked at in one turn */
+    KEY_BYTES = OWNER_MAX + 1 + 8 + ID_MAX, /* the longest of T_PARKED; those of T_HELD have no
+                                             * owner */
+    SOON = 20000,                           /* microseconds to the next turn when there is more */
+    LATER = 60 /* seconds until qmgr is told again of what it could not read */
 };
 
 /* qmgr was told, and has not answered. */
@@ -78,20 +80,48 @@ void book_hold(struct quota *q, struct entry *x, int64_t until)
     book_entry_touched(q, x);
 }
 
-/* The account that cannot send, so that the message cannot; NULL: it may go. */
-static const struct account *stopped_by(struct quota *q, const struct entry *x)
+static bool is_suspended(struct quota *q, const struct account *a, const char *login)
+{
+    struct user u;
+    return *login && user_find(q, slice_str(login), &u) == 1 && u.suspended &&
+           strcmp(u.account, a->name) == 0;
+}
+
+/* Who cannot send, so that the message cannot: "account", or "account/user". False: it may go. */
+static bool stopped_by(struct quota *q, const struct entry *x, char owner[static OWNER_MAX + 1])
 {
     const char *why;
     struct account *a =
         x && x->c.level_count ? account_find(q, slice_str(x->c.levels[0].account)) : NULL;
-    return a ? account_stopped(q, a, &why) : NULL;
+    const struct account *stop = a ? account_stopped(q, a, &why) : NULL;
+    if (stop)
+        snprintf(owner, OWNER_MAX + 1, "%s", stop->name);
+    else if (a && is_suspended(q, a, x->c.user))
+        snprintf(owner, OWNER_MAX + 1, "%s/%s", a->name, x->c.user);
+    else
+        return false;
+    return true;
+}
+
+/* The same of one who had mail parked: for what is parked there, nothing has changed. */
+static bool still_stopped(struct quota *q, struct slice owner)
+{
+    const char *why;
+    char login[LOGIN_MAX + 1];
+    struct slice user = owner, name = slice_cut(&user, '/');
+    struct account *a = account_find(q, name);
+    if (!a)
+        return false;
+    if (user.len == 0)
+        return account_stopped(q, a, &why) == a;
+    return name_login(user, login) == 0 && is_suspended(q, a, login);
 }
 
 /* ---- keys of a slice ------------------------------------------------------------------- */
 
 /* They are gathered first, because what is done with them changes the table. */
 struct gathered {
-    struct buf keys; /* each with a byte for its length before it */
+    struct buf keys; /* each with two bytes for its length before it */
     unsigned count, max;
     struct slice prefix; /* of all that are wanted */
     int64_t until;       /* the latest, of keys that begin with a time; 0: any */
@@ -101,17 +131,18 @@ static bool on_key(struct slice key, struct slice value, void *arg)
 {
     struct gathered *g = arg;
     (void)value;
-    if (g->count == g->max || key.len > 255 || !slice_starts(key, g->prefix) ||
+    const char len[2] = {(char)(key.len >> 8), (char)key.len};
+    if (g->count == g->max || key.len > KEY_BYTES || !slice_starts(key, g->prefix) ||
         (g->until && (key.len <= 8 || (int64_t)key_last_number(slice_first(key, 8)) > g->until)))
         return false;
     g->count++;
-    return buf_addc(&g->keys, (char)key.len) == 0 && buf_adds(&g->keys, key) == 0;
+    return buf_adds(&g->keys, slice_make(len, 2)) == 0 && buf_adds(&g->keys, key) == 0;
 }
 
 static void gather(struct quota *q, enum table t, struct slice from, struct gathered *g)
 {
     struct err e;
-    g->keys = BUF_INIT((size_t)g->max * 256);
+    g->keys = BUF_INIT((size_t)g->max * (2 + KEY_BYTES));
     if (kv_walk(q->kv, t, from, on_key, g, &e) < 0)
         panic("%s", e.text);
 }
@@ -120,9 +151,9 @@ static bool next_key(struct slice *keys, struct slice *out)
 {
     if (keys->len == 0)
         return false;
-    size_t len = (unsigned char)keys->ptr[0];
-    *out = slice_first(slice_from(*keys, 1), len);
-    *keys = slice_from(*keys, 1 + len);
+    size_t len = (size_t)(unsigned char)keys->ptr[0] << 8 | (unsigned char)keys->ptr[1];
+    *out = slice_first(slice_from(*keys, 2), len);
+    *keys = slice_from(*keys, 2 + len);
     return true;
 }
 
@@ -135,10 +166,10 @@ static void apply(struct quota *q, struct buf *batch)
 
 /* ---- those whose turn has come ------------------------------------------------------------ */
 
-static void park(struct buf *batch, const struct account *a, int64_t until, struct slice id)
+static void park(struct buf *batch, const char *owner, int64_t until, struct slice id)
 {
     struct key k;
-    key_begin(&k, slice_str(a->name));
+    key_begin(&k, slice_str(owner));
     key_number(&k, (uint64_t)until);
     key_add(&k, id);
     put(batch, T_PARKED, &k);
@@ -159,16 +190,16 @@ static bool release_due(struct quota *q)
 {
     struct gathered g = {.max = RELEASE_SLICE, .until = quota_now()};
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    char owner[OWNER_MAX + 1];
     gather(q, T_HELD, SLICE(""), &g);
     struct slice keys = buf_slice(&g.keys), key;
     fault_point("quota.release");
     while (next_key(&keys, &key)) {
         struct slice id = slice_from(key, 8);
         int64_t until = (int64_t)key_last_number(slice_first(key, 8));
-        const struct account *stop = stopped_by(q, book_entry_find(q, id));
-        if (stop) {
+        if (stopped_by(q, book_entry_find(q, id), owner)) {
             (void)kv_remove(&batch, T_HELD, key);
-            park(&batch, stop, until, id);
+            park(&batch, owner, until, id);
         } else {
             tell_qmgr(q, id, until);
         }
@@ -200,7 +231,8 @@ int book_released(struct quota *q, struct slice body, struct err *e)
     return 0;
 }
 
-/* ---- those that wait for their account ------------------------------------------------------ */
+/* ---- those that wait for their account or user
+ * ------------------------------------------------------ */
 
 /* When it may go: the rates go on counting, and what did not go in its turn is not among what
  * they have counted since. */
@@ -232,11 +264,11 @@ static void unpark(struct quota *q, struct slice key, struct buf *batch)
     struct slice id = slice_from(rest, 8);
     int64_t until = (int64_t)key_last_number(slice_first(rest, 8));
     struct entry *x = book_entry_find(q, id);
-    const struct account *stop = stopped_by(q, x);
+    char owner[OWNER_MAX + 1];
     struct key k;
     (void)kv_remove(batch, T_PARKED, key);
-    if (stop) { /* another one of those above it */
-        park(batch, stop, until, id);
+    if (stopped_by(q, x, owner)) { /* another one: of those above it, or its user */
+        park(batch, owner, until, id);
         return;
     }
     int64_t turn = x && x->c.open ? new_turn(q, x, until) : quota_now();
@@ -248,14 +280,12 @@ static void unpark(struct quota *q, struct slice key, struct buf *batch)
     book_entry_touched(q, x);
 }
 
-/* An account with parked mail; what it looked at, 0: it still has to wait. */
-static unsigned look_at_account(struct quota *q, struct slice name, unsigned most)
+/* An account or user with parked mail; how much it looked at, 0: it still has to wait. */
+static unsigned look_at(struct quota *q, struct slice name, unsigned most)
 {
-    const char *why;
     struct key prefix;
-    struct account *a = account_find(q, name);
     key_begin(&prefix, name);
-    if (a && account_stopped(q, a, &why) == a)
+    if (still_stopped(q, name))
         return 0;
     struct gathered g = {.max = most, .prefix = key_slice(&prefix)};
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
@@ -286,7 +316,7 @@ static bool resume_parked(struct quota *q)
             return false;
         }
         struct slice name = slice_first(key, slice_chr(key, '\0'));
-        unsigned n = look_at_account(q, name, left);
+        unsigned n = look_at(q, name, left);
         key_add(at, name);
         key_add(at, n == left ? SLICE("\0") : SLICE("\1")); /* more of it, or the next one */
         left -= n;
@@ -295,9 +325,14 @@ static bool resume_parked(struct quota *q)
     return left < RELEASE_SLICE;
 }
 
-void book_look_at(struct quota *q, const char *account)
+void book_look_at(struct quota *q, const char *account, const char *user)
 {
-    key_begin(&q->book.parked, slice_str(account));
+    struct key *k = &q->book.parked;
+    k->len = 0;
+    key_add(k, slice_str(account));
+    key_add(k, slice_str(*user ? "/" : ""));
+    key_add(k, slice_str(user));
+    key_add(k, SLICE("\0"));
 }
 
 void book_release(struct quota *q)

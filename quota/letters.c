@@ -101,6 +101,12 @@ void letters_taken(struct quota *q, uint64_t tag, bool stored)
     free(l);
 }
 
+void letters_stored(struct quota *q, struct slice id)
+{
+    if (kv_remove(book_extra(q), T_NOTICE, id) < 0)
+        panic("a batch that is full");
+}
+
 /* ---- composing ----------------------------------------------------------------------- */
 
 static void add_header(struct buf *out, const struct quota *q, const struct account *a,

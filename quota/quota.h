@@ -287,8 +287,9 @@ struct buf *book_extra(struct quota *q);
 void book_turn(struct quota *q);
 void book_tick(struct quota *q);
 bool book_is_idle(const struct quota *q);
-/* The account may be able to send again: what is held and waits for it is looked at next. */
-void book_look_at(struct quota *q, const char *account);
+/* The account, or this user of it (""), may be able to send again: what is held and waits for it
+ * is looked at next. */
+void book_look_at(struct quota *q, const char *account, const char *user);
 /* Source pools of accounts may have changed: qmgr is told to ask again. */
 void book_pools_changed(struct quota *q);
 
@@ -301,6 +302,9 @@ void letters_spike(struct quota *q, struct account *a, const struct party *p, bo
 /* qmgr is there: what it has not taken is sent. */
 void letters_connected(struct quota *q);
 void letters_taken(struct quota *q, uint64_t tag, bool stored);
+/* qmgr has this letter, and keeps its file until the removal here, which is written with the
+ * batch of charges, is durable: so it comes once, whoever dies. */
+void letters_stored(struct quota *q, struct slice id);
 /* Ends of plans, in slices. */
 void letters_tick(struct quota *q);
 
@@ -341,7 +345,7 @@ struct book {
     struct key sweep;       /* where the search for old charges goes on */
     int64_t next_sweep;
     struct map releasing;       /* struct release: qmgr was told, and has not answered */
-    struct key parked;          /* where the look at accounts that held mail waits for goes on */
+    struct key parked;          /* where the look at who held mail waits for goes on */
     struct event *release_soon; /* there is more to be released */
     bool looked;                /* through all of them since qmgr's channel came */
     bool scanned; /* qmgr has answered on its channel: it has told of all that is in the spool */

@@ -12,8 +12,8 @@
  *   failure   ACCOUNT NUL time, ID, recipient -> JSON: for reports
  *   audit     time and number -> JSON
  *   held      time, message ID -> nothing: released at that time, for its account's rate
- *   parked    ACCOUNT NUL time, message ID -> nothing: the same, whose time came while that
- *             account could not send: it waits for the account
+ *   parked    OWNER NUL time, message ID -> nothing: the same, whose time came while that
+ *             account, or that user, could not send: it waits for it
  *   certificate  FINGERPRINT -> LOGIN: of those that stand in users' records
  *   owner     DOMAIN NUL LOCAL PART (or nothing) NUL ACCOUNT -> nothing: identity the other way
  *   meta      "ticket key" and so on

@@ -15,7 +15,7 @@ static void before_change(struct quota *q, const char *name)
     account_forget(q, slice_str(name));
     periods_again(q);
     book_pools_changed(q);
-    book_look_at(q, name);
+    book_look_at(q, name, "");
 }
 
 static bool too_deep(struct quota *q, const char *name, const char *parent)

@@ -120,7 +120,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_true());
         account_forget(i->q, slice_str(name));
-        book_look_at(i->q, name);
+        book_look_at(i->q, name, "");
     }
     json_decref(record);
     return rc;

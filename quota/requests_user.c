@@ -27,6 +27,7 @@ static void write_user(struct user_change *u, struct client *c)
         kv_put(&batch, T_MEMBER, key_slice(&k), SLICE(""));
     }
     login_changed(control_quota(c), u->login);
+    book_look_at(control_quota(c), json_text(u->record, "account"), u->login);
     control_change(c, &batch, what);
     buf_free(&batch);
 }
@@ -224,6 +225,7 @@ void user_delete(struct client *c)
     kv_remove(&batch, T_MEMBER, key_slice(&k));
     certificates_unindex(&batch, record);
     login_changed(control_quota(c), login);
+    book_look_at(control_quota(c), json_text(record, "account"), login);
     control_change(c, &batch, what);
     buf_free(&batch);
     json_decref(record);

@@ -223,7 +223,9 @@ enum charge_state {
 enum charge_flag {
     CHARGE_FRESH = 1,     /* committed since qmgr's start, not found in the spool */
     CHARGE_HELD_RATE = 2, /* MESSAGE_HOLD_RATE: it waits for CHARGES_RELEASE */
-    CHARGE_HELD = 4       /* MESSAGE_HOLD */
+    CHARGE_HELD = 4,      /* MESSAGE_HOLD */
+    CHARGE_LETTER = 8     /* nobody's: quota's own letter is in the spool, and is not asked for
+                           * again (ACCOUNT_NOTICE) */
 };
 
 #endif

@@ -10,7 +10,7 @@ from qmgr_peers import new_id
 
 OK, FAILED, DENIED, TOO_MANY, TEMPORARY, NONE = range(6)
 RESERVED, DELIVERED, REFUNDED = range(3)
-FRESH, HELD_RATE, HELD = 1, 2, 4  # enum charge_flag
+FRESH, HELD_RATE, HELD, LETTER = 1, 2, 4, 8  # enum charge_flag
 CLIENT = b"\xc0\x00\x02\x01"
 
 

@@ -94,6 +94,56 @@ def test_a_hundred_thousand_of_a_suspended_account(place):
     quota.stop()
 
 
+def test_ten_thousand_of_a_suspended_user(place):
+    """A password was stolen: the user is suspended, the account's other users go on."""
+    clock = Minutes(place)
+    clock.at(0)
+    quota = Quota(PLANS, environment=clock.faults.environment)
+    quota.account(plan="fast")
+    quota.ask("user.add", login="other", account="acme", password="secret")
+    quota.ask("user.set", login="web", status="suspended")
+    for _ in range(10000 // OPEN):
+        quota.charges([dict(id=new_id(), owner="acme/web", arrival=1, size=1000, recipients=1,
+                            flags=HELD_RATE) for _ in range(OPEN)])
+    quota.charge(new_id(), owner="acme/other", flags=HELD_RATE)
+    quota.charge(new_id(), owner="acme", flags=HELD_RATE)
+    assert answer(quota, 3) == 2
+    wait_until(lambda: at_rest(quota), 60, "all of it parked")
+    # the account's suspension has nothing to do with it, and does not end it
+    for status in ("suspended", "active"):
+        quota.ask("account.set", account="acme", status=status)
+        assert answer(quota, 2.5) == 0
+    quota.kill()
+    quota = quota.again(PLANS, environment=clock.faults.environment)
+    assert answer(quota, 2.5) == 0
+    # both of them, in either order
+    quota.ask("account.set", account="acme", status="suspended")
+    quota.ask("user.set", login="web", status="active")
+    assert answer(quota, 2.5) == 0
+    quota.ask("account.set", account="acme", status="active")
+    assert answer(quota, 3) == 10000
+    quota.stop()
+
+
+def test_suspended_users_with_the_longest_names(place):
+    """Whatever they are called, and whatever comes behind them."""
+    quota = Quota(PLANS)
+    account, user = "a" * 64, "u" * 190
+    quota.account(account, user, plan="fast", domain=None)
+    quota.account("zebra", "zoe", plan="fast", domain=None)
+    for login in (user, "zoe"):
+        quota.ask("user.set", login=login, status="suspended")
+    ids = [new_id() for _ in range(2)]
+    quota.charge(ids[0], owner=f"{account}/{user}", flags=HELD_RATE)
+    quota.charge(ids[1], owner="zebra/zoe", flags=HELD_RATE)
+    assert answer(quota, 3) == 0
+    for login, id in (("zoe", ids[1]), (user, ids[0])):
+        quota.ask("user.set", login=login, status="active")
+        assert quota.qmgr.expect("ipc_charges_release", 5, skip=OTHERS).id.decode() == id
+        quota.qmgr.send("ipc_charges_released", id=id)
+    quota.stop()
+
+
 def test_resumed_within_its_minute(place):
     """Who did not lose a turn does not wait for another one, and what was suspended above counts."""
     clock = Minutes(place)
