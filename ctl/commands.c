@@ -344,7 +344,7 @@ const struct ctl_command ctl_commands[] = {
      "Rate (recipients a second), connections, messages on one connection, deliveries\n"
      "under way, messages in line, and what holds the next one back; then all senders\n"
      "(accounts, domains) that are slowed down or suspended somewhere, with since when,\n"
-     "how, and by which rule or whose hand.\n"
+     "how, and by which rule or whose hand. Before these: what was suspended by hand.\n"
      "  --all  also destinations without mail and without anything learned\n\n"
      "Example:\n"
      "  postern shaping list\n"},
@@ -361,11 +361,14 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern shaping why 4XyzAbCdeFz0001\n"},
     {"shaping", "suspend", cmd_shaping_act,
-     "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--for TIME] "
+     "DESTINATION [--source SOURCE] [--account NAME] [--domain NAME] [--for TIME] "
      "[--reason TEXT] [--json]",
      "Stops deliveries to a destination",
-     "  --source ADDRESS  from this source address alone ('postern source suspend': from it to\n"
-     "                    everybody)\n"
+     "A provider or section of providers.conf, a destination of 'postern shaping list', a host or\n"
+     "a domain, also one without mail; with all addresses and sources that come later, over\n"
+     "restarts, until its end or 'postern shaping resume'. No flush ends it.\n"
+     "  --source SOURCE   from this source alone, its address or name: others of the pool send\n"
+     "                    ('postern source suspend': from it to everybody)\n"
      "  --account NAME    of this account alone; DESTINATION 'all' stands for all of them\n"
      "  --domain NAME     of mail that this domain signs (DKIM), or is From, alone\n"
      "  --for TIME        30m, 2h, 1d; without it until 'postern shaping resume'\n"
@@ -374,12 +377,12 @@ const struct ctl_command ctl_commands[] = {
      "  postern shaping suspend gmail --for 2h --reason 'listed, delisting asked for'\n"
      "  postern shaping suspend yahoo --account shop --for 1d --reason 'complaints'\n"},
     {"shaping", "resume", cmd_shaping_act,
-     "DESTINATION [--source ADDRESS] [--account NAME] [--domain NAME] [--json]",
-     "Ends a suspension: one message probes",
+     "DESTINATION [--source SOURCE] [--account NAME] [--domain NAME] [--json]",
+     "Ends a suspension: what waits for it goes",
      "  --account NAME, --domain NAME  takes off what slows down or suspends that sender there\n"
      "                                 (also if a rule did it); 'postern shaping list' has all\n\n"
-     "Mail that was put off meanwhile has its own times; 'postern queue flush' tries it at once."
-     "\n\nExamples:\n"
+     "After one that was not by hand one message probes.\n\n"
+     "Examples:\n"
      "  postern shaping resume gmail\n"
      "  postern shaping resume yahoo --account shop\n"},
     {"shaping", "set", cmd_shaping_act,

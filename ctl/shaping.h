@@ -23,13 +23,15 @@ void shaping_age(char out[static SHAPING_AGE], double seconds);
 void shaping_wait(const char *before, const json_t *line, const char *name);
 /* A line on a brake: "  account shop suspended for 2h: complaints"; `place`: with " at gmail". */
 void shaping_brake(const json_t *b, bool place);
+/* A line on a suspension by hand: "  gmail suspended by hand for 2h: delisting". */
+void shaping_suspension(const json_t *s);
 /* A destination from a source; `whole`: with its limits and history. */
 void shaping_lane(const json_t *lane, bool whole);
 /* For client_ask: lines of shaping.list, with a struct shaping_list; of shaping.show and
  * shaping.act, with a struct shaping_shown. */
 struct shaping_list {
     struct ctl *ctl;
-    unsigned brakes; /* that were printed */
+    unsigned brakes, suspensions; /* that were printed */
 };
 int shaping_list_line(json_t *line, void *arg);
 struct shaping_shown {

@@ -49,8 +49,15 @@ int shaping_list_line(json_t *line, void *arg)
 {
     struct shaping_list *list = arg;
     const json_t *brake = json_object_get(line, "brake");
+    const json_t *suspension = json_object_get(line, "suspension");
     if (list->ctl->json) {
         print_json_line(line);
+        return 0;
+    }
+    if (suspension) {
+        if (list->suspensions++ == 0)
+            printf("\nSuspended by hand:\n");
+        shaping_suspension(suspension);
         return 0;
     }
     if (!brake) {
@@ -278,6 +285,28 @@ void shaping_brake(const json_t *b, bool place)
     putchar('\n');
 }
 
+void shaping_suspension(const json_t *s)
+{
+    char age[SHAPING_AGE];
+    printf("  ");
+    print_safe(stdout, shaping_text(s, "name"));
+    if (*shaping_text(s, "source")) {
+        printf(" from ");
+        print_safe(stdout, shaping_text(s, "source"));
+    }
+    if (json_object_get(s, "suspended_for")) {
+        shaping_age(age, shaping_number(s, "suspended_for"));
+        printf(" suspended by hand for %s", age);
+    } else {
+        printf(" suspended by hand until it is resumed");
+    }
+    if (*shaping_text(s, "reason")) {
+        printf(": ");
+        print_safe(stdout, shaping_text(s, "reason"));
+    }
+    putchar('\n');
+}
+
 static void print_brakes(const json_t *line)
 {
     size_t i;
@@ -287,9 +316,13 @@ static void print_brakes(const json_t *line)
 
 static void print_done(const json_t *line)
 {
-    print_safe(stdout, shaping_text(line, "who"));
-    printf(" at ");
-    print_safe(stdout, shaping_text(line, "at"));
+    if (*shaping_text(line, "destination")) {
+        print_safe(stdout, shaping_text(line, "destination"));
+    } else {
+        print_safe(stdout, shaping_text(line, "who"));
+        printf(" at ");
+        print_safe(stdout, shaping_text(line, "at"));
+    }
     printf(": %s\n",
            strcmp(shaping_text(line, "action"), "suspend") == 0 ? "suspended" : "resumed");
 }
@@ -302,15 +335,25 @@ static void print_sign(const char *name, const json_t *sign)
                shaping_number(sign, "usual"));
 }
 
+/* When something goes on there. With nothing in line the next message is the probe, when it
+ * comes. */
+static void print_next(const json_t *line)
+{
+    bool shut = json_object_get(line, "suspended_for");
+    if (json_object_get(line, "next_probe_in") && shaping_number(line, "queued") > 0)
+        shaping_wait("  next probe in ", line, "next_probe_in");
+    else if (json_object_get(line, "next_probe_in") && shut)
+        shaping_wait("  nothing goes for ", line, "suspended_for");
+    else if (!json_object_get(line, "next_probe_in"))
+        shaping_wait("  goes on in   ", line, "next_in");
+}
+
 void shaping_lane(const json_t *line, bool whole)
 {
     print_name(line);
     printf(": %s; %.0f in line, %.0f under way\n", shaping_text(line, "state"),
            shaping_number(line, "queued"), shaping_number(line, "in_flight"));
-    if (json_object_get(line, "next_probe_in"))
-        shaping_wait("  next probe in ", line, "next_probe_in");
-    else
-        shaping_wait("  goes on in   ", line, "next_in");
+    print_next(line);
     if (*shaping_text(line, "reason")) {
         printf("  reason: ");
         print_safe(stdout, shaping_text(line, "reason"));
@@ -340,6 +383,10 @@ int shaping_show_line(json_t *line, void *arg)
     const json_t *whole = json_object_get(line, "all_sources");
     if (shown->ctl->json) {
         print_json_line(line);
+        return 0;
+    }
+    if (json_object_get(line, "suspension")) {
+        shaping_suspension(json_object_get(line, "suspension"));
         return 0;
     }
     if (*shaping_text(line, "action")) {

@@ -20,9 +20,18 @@ static void print_until(const json_t *line)
     bool others = shaping_number(line, "before_it") + shaping_number(line, "others") > 0;
     if (!json_object_get(line, "until") || (others && !json_object_get(line, "brake")))
         return;
-    print_time(at, sizeof at, shaping_number(line, "until"));
-    shaping_age(age, shaping_number(line, "next_in"));
-    printf("  until %s, in %s\n", at, age);
+    bool ends = json_object_get(line, "ends");
+    bool open = !ends && json_object_get(line, "suspension");
+    print_time(at, sizeof at, shaping_number(line, ends ? "ends" : "until"));
+    shaping_age(age, shaping_number(line, ends ? "ends_in" : "next_in"));
+    if (open)
+        printf("  until it is resumed; looked at again at %s, in %s\n", at, age);
+    else
+        printf("  until %s, in %s\n", at, age);
+    if (ends && shaping_number(line, "next_in") < shaping_number(line, "ends_in")) {
+        print_time(at, sizeof at, shaping_number(line, "until"));
+        printf("  looked at again at %s\n", at);
+    }
 }
 
 static void print_place(const json_t *line)
@@ -81,6 +90,8 @@ static int why_line(json_t *line, void *arg)
     print_until(line);
     shaping_wait("  for ", line, "for");
     print_place(line);
+    if (json_object_get(line, "suspension"))
+        shaping_suspension(json_object_get(line, "suspension"));
     if (json_object_get(line, "brake"))
         shaping_brake(json_object_get(line, "brake"), true);
     if (*shaping_text(line, "because")) {

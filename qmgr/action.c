@@ -2,6 +2,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
+#include "qmgr/sites.h"
 
 /* ---- looking ------------------------------------------------------------------------- */
 
@@ -259,6 +260,45 @@ void queue_wake_all(struct qmgr *q, bool force)
         } else if (m->phase == PHASE_LOADED && make_due(m)) {
             m->env->forced = force;
             heap_set(&q->due, &m->due, q->now);
+        }
+    }
+}
+
+/* Recipients of m that wait for the end of a suspension there. */
+static bool make_suspended_due(struct qmgr *q, struct message *m,
+                               bool (*there)(struct qmgr *q, const struct group *g, void *arg),
+                               void *arg)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        const struct recipient *r = &m->env->recipients[i];
+        if (r->state != RCPT_WAITING || !r->answer || !r->answer->suspended)
+            continue;
+        const struct route *route = sites_route_known(q, recipient_address(m, i));
+        if (route && route->site && !there(q, route->site->group, arg))
+            continue;
+        recipient_waits(m, i, 0);
+        any = true;
+    }
+    return any;
+}
+
+void queue_wake_suspended(struct qmgr *q,
+                          bool (*there)(struct qmgr *q, const struct group *g, void *arg),
+                          void *arg)
+{
+    list_each(&q->all, at)
+    {
+        struct message *m = container_of(at, struct message, all);
+        bool in_memory = m->phase == PHASE_LOADED && !m->env->peeked;
+        if (m->flags & MESSAGE_HELD)
+            continue;
+        if (in_memory && make_suspended_due(q, m, there, arg)) {
+            message_plan(q, m, q->now);
+        } else if (!in_memory && m->suspended && m->phase != PHASE_COMMITTING) {
+            m->flushed = true;
+            if (m->phase != PHASE_LOADING)
+                message_plan(q, m, q->now);
         }
     }
 }

@@ -149,7 +149,7 @@ static void defer(struct qmgr *q, const struct lane *l, struct job *j, const str
                brake_suspends(q, b) ? "suspended" : "slowed down", brake_kind_name(b->kind), b->who,
                b->by_hand ? "by the operator: " : "", b->reason);
     struct answer *a = answer_new(0, SLICE("4.7.0"), buf_slice(&text), SLICE(""), SLICE(""));
-    a->local = true;
+    a->local = a->suspended = true;
     a->source = l->from ? l->from->number : 0;
     int64_t until = q->now + left + retry_jitter(left / 10 + CLOCK_SECOND);
     outcome_deferred(q, j->m, j->rcpts, j->count, a, &t, until, false);

@@ -5,8 +5,10 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
+#include "qmgr/halts.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
+#include "qmgr/sources.h"
 #include "qmgr/whole.h"
 #include "rules/rules.h"
 
@@ -28,15 +30,7 @@ static double number_of(const struct control_client *c, const char *name)
 /* By the destination's name, its provider's, or a domain whose mail goes there. */
 static bool is_meant(struct qmgr *q, const struct lane *l, struct slice name, struct slice source)
 {
-    char text[LANE_SOURCE_MAX];
-    const struct group *g = l->group;
-    if (source.len && !slice_eq(source, lane_source(l, text)))
-        return false;
-    if (slice_caseeq(name, slice_str(g->name)) ||
-        (g->provider && slice_caseeq(name, slice_str(g->provider))))
-        return true;
-    const struct route *r = map_get(&q->sites.routes, name);
-    return r && r->site && r->site->group == g;
+    return source_is_called(l->from, source) && group_is_called(q, l->group, name);
 }
 
 static void put_lane(struct control_client *c, struct lane *l, bool whole)
@@ -98,6 +92,45 @@ static bool put_listed_brake(const struct brake *b, void *arg)
     return true;
 }
 
+static bool put_halt(struct control_client *c, const struct halt *h, unsigned *shown)
+{
+    if (!halt_is_on(c->control->queue, h) || !fits(c, shown))
+        return false;
+    struct buf *out = control_line_begin(c);
+    json_member(out, "suspension");
+    halt_put(c->control->queue, h, out);
+    json_end(out);
+    control_line_end(c);
+    return true;
+}
+
+/* Whether it is of that name, or of one that people mean the same by: it then holds where `name`
+ * leads to. */
+static bool halt_is_meant(const struct qmgr *q, const struct halt *h, struct slice name)
+{
+    if (slice_caseeq(name, slice_str(h->name)))
+        return true;
+    list_each(&q->dispatch.lanes, n)
+    {
+        const struct group *g = container_of(n, struct lane, all)->group;
+        if (group_is_called(q, g, name) && group_is_called(q, g, slice_str(h->name)))
+            return true;
+    }
+    return false;
+}
+
+/* The suspensions by hand: all (an empty name), or those that hold there. */
+static void put_halts(struct control_client *c, struct slice name, unsigned *shown)
+{
+    const struct qmgr *q = c->control->queue;
+    list_each(&q->halts->all, n)
+    {
+        const struct halt *h = container_of(n, struct halt, link);
+        if (name.len == 0 || halt_is_meant(q, h, name))
+            (void)put_halt(c, h, shown);
+    }
+}
+
 void control_shaping_list(struct control_client *c)
 {
     struct qmgr *q = c->control->queue;
@@ -112,6 +145,7 @@ void control_shaping_list(struct control_client *c)
         if (wanted && fits(c, &shown))
             put_lane(c, l, false);
     }
+    put_halts(c, SLICE(""), &shown);
     (void)brakes_each(q, put_listed_brake, &brakes);
     control_done(c, left_out);
 }
@@ -155,6 +189,7 @@ void control_shaping_show(struct control_client *c)
         if (is_meant(q, l, name, source) && fits(c, &shown))
             put_lane(c, l, true);
     }
+    put_halts(c, name, &shown);
     if (shown)
         control_done(c, left_out);
     else
@@ -190,14 +225,7 @@ static bool numbers_fit(struct control_client *c)
 static bool act(const struct control_client *c, struct lane *l, struct slice action)
 {
     struct qmgr *q = c->control->queue;
-    double seconds = number_of(c, "seconds"), most = FOREVER_DAYS * 86400.0;
-    if (slice_eq(action, SLICE("suspend"))) {
-        seconds = seconds > 0 && seconds < most ? seconds : most;
-        free(l->reason);
-        l->reason = slice_dup(slice_first(text_of(c, "reason"), BRAKE_REASON_MAX));
-        shaper_suspend(&l->shaper, q->now + (int64_t)(seconds * 1e6), q->now);
-        dispatch_suspend(q, l);
-    } else if (slice_eq(action, SLICE("resume"))) {
+    if (slice_eq(action, SLICE("resume"))) {
         shaper_unsuspend(&l->shaper);
         whole_resume(c->control->queue, l);
     } else if (slice_eq(action, SLICE("reset"))) {
@@ -217,6 +245,31 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
     return true;
 }
 
+static bool is_called(struct qmgr *q, const struct group *g, void *arg)
+{
+    return group_is_called(q, g, *(const struct slice *)arg);
+}
+
+static bool is_any(struct qmgr *q, const struct group *g, void *arg)
+{
+    (void)q, (void)g, (void)arg;
+    return true;
+}
+
+/* What waits there for the end of a suspension goes now. */
+static void wake(struct qmgr *q, struct slice name)
+{
+    queue_wake_suspended(q, slice_eq(name, SLICE("all")) ? is_any : is_called, &name);
+}
+
+/* Microseconds that a suspension is to last. */
+static int64_t time_asked(const struct control_client *c)
+{
+    double seconds = number_of(c, "seconds");
+    bool ends = seconds > 0 && seconds < FOREVER_DAYS * 86400.0;
+    return ends ? (int64_t)(seconds * 1e6) : INT64_MAX;
+}
+
 static void put_brake(struct control_client *c, struct slice who, const char *place,
                       struct slice action)
 {
@@ -232,11 +285,7 @@ static unsigned brake(struct control_client *c, struct group *g, enum brake_kind
                       struct slice who)
 {
     struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
-    double seconds = number_of(c, "seconds");
-    bool ends = seconds > 0 && seconds < FOREVER_DAYS * 86400.0;
-    int64_t time = !slice_eq(action, SLICE("suspend")) ? 0
-                   : ends                              ? (int64_t)(seconds * 1e6)
-                                                       : INT64_MAX;
+    int64_t time = slice_eq(action, SLICE("suspend")) ? time_asked(c) : 0;
     const char *place = g ? g->name : "all destinations";
     if (!brakes_set(c->control->queue, g, kind, who, time, reason))
         return 0;
@@ -279,6 +328,8 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
     }
     if (!changed && slice_eq(action, SLICE("resume"))) /* no mail there, or others' addresses */
         changed = brakes_release(q, name, kind, who);
+    if (changed && slice_eq(action, SLICE("resume")))
+        wake(q, name);
     if (changed)
         control_done(c, NULL);
     else if (seen && slice_eq(action, SLICE("suspend")))
@@ -288,6 +339,139 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
         control_fail(c, "There is no suspension of %s there.", log_esc(who));
     else
         not_there(c, name);
+}
+
+/* ---- destinations --------------------------------------------------------------------- */
+
+static void log_act(const struct control_client *c, struct slice place)
+{
+    struct slice source = text_of(c, "source");
+    log_info("shaping %s%s%s: %s by %s: %s", log_esc(place), source.len ? " from " : "",
+             log_esc(source), log_esc(text_of(c, "action")), c->by, log_esc(text_of(c, "reason")));
+}
+
+/* Lanes that the action is about, or was. */
+static unsigned put_lanes(struct control_client *c, struct slice name, struct slice source)
+{
+    struct qmgr *q = c->control->queue;
+    unsigned shown = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (is_meant(q, l, name, source) && fits(c, &shown))
+            put_lane(c, l, false);
+    }
+    return shown;
+}
+
+/* Something that mail may go to one day: what is known, or looks like a host or domain. */
+static bool may_be_there(struct qmgr *q, struct slice name)
+{
+    char *text = slice_dup(name);
+    bool there = q->shaping.rules && rules_provider_index(q->shaping.rules, text);
+    free(text);
+    there = there || slice_chr(name, '.') < name.len || slice_chr(name, ':') < name.len ||
+            slice_eq(slice_first(name, 1), SLICE("["));
+    list_each(&q->dispatch.lanes, n)
+    {
+        if (there)
+            return true;
+        there = group_is_called(q, container_of(n, struct lane, all)->group, name);
+    }
+    return there;
+}
+
+static bool source_is_there(const struct qmgr *q, struct slice name)
+{
+    list_each(&q->from->all, n)
+    {
+        const struct source *s = container_of(n, struct source, all);
+        if (s->conf && source_is_called(s, name))
+            return true;
+    }
+    return name.len == 0;
+}
+
+static bool is_plain(struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++)
+        if ((unsigned char)name.ptr[i] <= ' ' || name.ptr[i] == 0x7f)
+            return false;
+    return true;
+}
+
+/* Also where no mail has been. */
+static void suspend(struct control_client *c, struct slice name, struct slice source)
+{
+    struct qmgr *q = c->control->queue;
+    unsigned shown = 0;
+    if (!is_plain(name) || !may_be_there(q, name)) {
+        control_fail(c,
+                     "%s is no provider of providers.conf, no destination that has had mail "
+                     "lately, and no name of a host or domain.",
+                     log_esc(name));
+        return;
+    }
+    if (source.len > HALT_SOURCE_MAX || !source_is_there(q, source)) {
+        control_fail(c, "There is no source %s: 'postern source list' shows those that there are.",
+                     log_esc(source));
+        return;
+    }
+    const struct halt *h = halts_set(q, name, source, time_asked(c), text_of(c, "reason"));
+    if (!h) {
+        control_fail(c,
+                     "There are %d suspensions of destinations, which is as many as there may "
+                     "be: end some of them.",
+                     (int)HALTS_MAX);
+        return;
+    }
+    log_act(c, name);
+    (void)put_lanes(c, name, source);
+    (void)put_halt(c, h, &shown);
+    control_done(c, NULL);
+}
+
+/* A suspension that holds there by another name, or for more sources than asked. */
+static const struct halt *other_halt(const struct qmgr *q, struct slice name)
+{
+    list_each(&q->halts->all, n)
+    {
+        const struct halt *h = container_of(n, struct halt, link);
+        if (halt_is_on(q, h) && halt_is_meant(q, h, name))
+            return h;
+    }
+    return NULL;
+}
+
+static void resume(struct control_client *c, struct slice name, struct slice source)
+{
+    struct qmgr *q = c->control->queue;
+    unsigned ended = halts_release(q, name, source), shown = 0;
+    const struct halt *other = ended ? NULL : other_halt(q, name);
+    if (other) {
+        control_fail(c, "It is suspended by hand as %s%s%s: 'postern shaping resume %s' ends that.",
+                     other->name, *other->source ? " from " : "", other->source, other->name);
+        return;
+    }
+    list_each(&q->dispatch.lanes, n)
+    {
+        struct lane *l = container_of(n, struct lane, all);
+        if (is_meant(q, l, name, source))
+            shown += act(c, l, SLICE("resume"));
+    }
+    if (!shown && !ended) {
+        not_there(c, name);
+        return;
+    }
+    log_act(c, name);
+    wake(q, name);
+    if (!put_lanes(c, name, source)) {
+        struct buf *b = control_line_begin(c);
+        json_str(b, "destination", name);
+        json_str(b, "action", SLICE("resume"));
+        control_line_end(c);
+    }
+    control_done(c, NULL);
 }
 
 void control_shaping_act(struct control_client *c)
@@ -314,6 +498,10 @@ void control_shaping_act(struct control_client *c)
     if (!reason_fits(c) || !numbers_fit(c))
         return;
     queue_tick(q);
+    if (slice_eq(action, SLICE("suspend")) || slice_eq(action, SLICE("resume"))) {
+        (slice_eq(action, SLICE("suspend")) ? suspend : resume)(c, name, source);
+        return;
+    }
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);

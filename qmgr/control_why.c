@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
+#include "qmgr/halts.h"
 #include "qmgr/seats.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
@@ -140,7 +141,7 @@ static void put_in_line(struct why *w, const struct job *j)
     struct lane *l = j->queue->lane;
     unsigned ahead = ahead_of(j), others = sharers_of(j);
     struct lane_state s;
-    lane_state(l, q->now, &s);
+    lane_state(q, l, &s);
     const char *state = s.code, *words = s.words;
     if (s.room == SHAPER_GO && !l->shaper.probing)
         words = what_else(q, ahead, &state);
@@ -239,6 +240,15 @@ static struct lane *lane_of(const struct group *g, const struct answer *a)
     return found;
 }
 
+/* The operator's suspension that holds it, or NULL. */
+static const struct halt *halt_of(const struct why *w, uint32_t i, const struct group *g,
+                                  const struct lane *l)
+{
+    const struct source *from = l ? l->from : NULL;
+    const struct halt *h = g ? halts_at(w->q, g, from) : NULL;
+    return h ? h : halts_of_domain(w->q, recipient_address(w->m, i), from);
+}
+
 struct cause {
     const char *state, *words;
 };
@@ -275,9 +285,11 @@ static struct cause cause_of(const struct why *w, uint32_t i, const struct group
     if (brake == BRAKE_SUSPENDS)
         return (struct cause){"sender_suspended",
                               "for the end of a suspension of its sender at this destination"};
+    if (halt_of(w, i, g, l))
+        return (struct cause){"suspended_by_hand",
+                              "for the end of the operator's suspension of the destination"};
     if (l && l->shaper.suspended_until > q->now)
-        return (struct cause){l->shaper.by_hand ? "suspended_by_hand" : "suspended",
-                              "for the end of the destination's suspension"};
+        return (struct cause){"suspended", "for the end of the destination's suspension"};
     if (g && (q->sites.deferred_transports & 1u << transport) && !w->m->env->forced)
         return (struct cause){"transport", "its transport is in defer_transports: until that is "
                                            "changed, or 'postern queue flush'"};
@@ -290,6 +302,23 @@ static struct cause cause_of(const struct why *w, uint32_t i, const struct group
         return (struct cause){"sender_slowed",
                               "its sender is slowed down at this destination: for its turn"};
     return (struct cause){"retry", r->attempts ? "for its next attempt" : "for its first attempt"};
+}
+
+/* When the suspension ends that it waits for; it is looked at before, and soon after. */
+static void put_end(const struct why *w, uint32_t i, const struct group *g, const struct lane *l,
+                    struct buf *b)
+{
+    const struct halt *h = halt_of(w, i, g, l);
+    int64_t ends = h ? h->until : l ? l->shaper.suspended_until : 0;
+    if (h) {
+        json_member(b, "suspension");
+        halt_put(w->q, h, b);
+        json_end(b);
+    }
+    if (ends > w->q->now && ends < INT64_MAX) {
+        json_seconds(b, "ends", clock_wall() + (ends - w->q->now));
+        json_seconds(b, "ends_in", ends - w->q->now);
+    }
 }
 
 static void put_waiting(struct why *w, uint32_t i)
@@ -307,6 +336,7 @@ static void put_waiting(struct why *w, uint32_t i)
     json_int(b, "recipients", 1);
     json_int(b, "attempts", r->attempts);
     put_until_mono(w->q, b, queue_mono(w->q, r->due));
+    put_end(w, i, g, l, b);
     put_answer(b, r->answer);
     if (g)
         (void)brakes_describe(w->q, g, w->m, b);

@@ -8,6 +8,7 @@
 #include "qmgr/classes.h"
 #include "qmgr/connections.h"
 #include "qmgr/dispatch_inside.h"
+#include "qmgr/halts.h"
 #include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
@@ -75,7 +76,9 @@ static void wait_first(struct qmgr *q, struct queue *k)
 static void go_on(struct qmgr *q, struct lane *l)
 {
     int64_t when;
-    if (!l->suspended || whole_room(q, l, false, &when) != SHAPER_SUSPENDED)
+    if (halts_at(q, l->group, l->from))
+        sources_move(q, l);
+    else if (!l->suspended || whole_room(q, l, false, &when) != SHAPER_SUSPENDED)
         lane_wake(q, l);
     else if (l->blocked)
         sources_move(q, l);
@@ -217,6 +220,17 @@ static bool held_by_brake(struct qmgr *q, struct queue *k)
     }
 }
 
+/* The operator has suspended the destination. */
+static bool held_by_halt(struct qmgr *q, struct queue *k)
+{
+    struct job *j = queue_first(k);
+    struct message *m = j->m;
+    if (!halts_hold(q, k->lane, j))
+        return false;
+    message_settle(q, m);
+    return true;
+}
+
 /* Its account has as much under way there as it may. */
 static bool held_by_seats(struct qmgr *q, struct queue *k)
 {
@@ -247,7 +261,7 @@ void dispatch_turn(struct qmgr *q)
         struct relay *r = relays_pick(q, l);
         if (!r)
             return;
-        if (held_by_seats(q, k))
+        if (held_by_halt(q, k) || held_by_seats(q, k))
             continue;
         switch (whole_room(q, l, true, &when)) {
         case SHAPER_GO:

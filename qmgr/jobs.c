@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "qmgr/brakes.h"
 #include "qmgr/dispatch_inside.h"
+#include "qmgr/halts.h"
 #include "qmgr/relays.h"
 #include "qmgr/seats.h"
 #include "qmgr/sites.h"
@@ -156,6 +157,8 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     site->refs++;
     enum shaper_room room = whole_room(q, l, false, &when);
     l->used = q->now;
+    if (halts_hold(q, l, j))
+        return;
     if (room == SHAPER_SUSPENDED && l->suspended) {
         defer_suspended(q, l, j);
         return;
@@ -222,15 +225,12 @@ void dispatch_suspend(struct qmgr *q, struct lane *l)
     struct buf text = BUF_INIT(8 * ANSWER_TEXT_MAX);
     char status[ENHANCED_MAX + 1];
     buf_addstr(&text, "delivery temporarily suspended: ");
-    if (l->shaper.by_hand)
-        buf_printf(&text, "by the operator%s%s", l->reason && *l->reason ? ": " : "",
-                   l->reason ? l->reason : "");
-    else if (l->last)
+    if (l->last)
         answer_describe(l->last, &text);
     answer_unref(l->suspended);
     l->suspended =
         answer_new(0, answer_status(l->last, '4', status), buf_slice(&text), SLICE(""), SLICE(""));
-    l->suspended->local = true;
+    l->suspended->local = l->suspended->suspended = true;
     l->suspended->source = l->from ? l->from->number : 0;
     buf_free(&text);
     log_info("site %s: suspended for %llds", log_esc(slice_str(l->group->name)),

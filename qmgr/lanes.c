@@ -8,6 +8,7 @@
 #include "core/mem.h"
 #include "qmgr/brakes.h"
 #include "qmgr/dispatch_inside.h"
+#include "qmgr/halts.h"
 #include "qmgr/memory.h"
 #include "qmgr/seats.h"
 #include "qmgr/sources.h"
@@ -101,23 +102,6 @@ static void set_source(struct lane *l, struct source *s)
     s->lanes++;
 }
 
-/* A destination that was suspended by hand is so for sources that come later, too. */
-static void share_suspension(struct qmgr *q, struct lane *l)
-{
-    const struct lane *other = NULL;
-    list_each(&l->group->lanes, n)
-    {
-        other = container_of(n, struct lane, of_group);
-        if (!other->shaper.by_hand || other->shaper.suspended_until <= q->now)
-            return;
-    }
-    if (!other)
-        return;
-    shaper_suspend(&l->shaper, other->shaper.suspended_until, q->now);
-    l->reason = xstrdup(other->reason ? other->reason : "");
-    l->suspended = answer_ref(other->suspended);
-}
-
 struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *from)
 {
     struct lane *l = dispatch_lane_known(q, group, from);
@@ -136,7 +120,6 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     list_init(&l->waiting);
     lane_limits(q, l);
     shaper_init(&l->shaper, l->shaper.limits);
-    share_suspension(q, l);
     list_push(&group->lanes, &l->of_group);
     list_push(&q->dispatch.lanes, &l->all);
     map_put(&q->dispatch.lanes_known, l);
@@ -244,6 +227,7 @@ static void free_queues(struct qmgr *q, struct lane *l)
 void dispatch_sweep(struct qmgr *q)
 {
     brakes_sweep(q);
+    halts_sweep(q);
     overdue_sweep(q);
     list_each_safe(&q->dispatch.lanes, n)
     {
@@ -269,7 +253,6 @@ void dispatch_sweep(struct qmgr *q)
             l->from->lanes--;
         answer_unref(l->last);
         answer_unref(l->suspended);
-        free(l->reason);
         limits_unref(q, l->shaper.limits);
         group_unref(q, l->group);
         free(l);

@@ -57,6 +57,11 @@ void message_set_flags(struct qmgr *q, struct message *m, uint32_t flags);
 /* Everything that waits is due now; with `force` also what defer_transports
  * holds up. */
 void queue_wake_all(struct qmgr *q, bool force);
+/* What waits for the end of a suspension at one of the groups that `there` knows is due now. On
+ * the disk only, it is not known where it goes: all of it is looked at. */
+void queue_wake_suspended(struct qmgr *q,
+                          bool (*there)(struct qmgr *q, const struct group *g, void *arg),
+                          void *arg);
 /* Keeps q->held right after m->flags changed. */
 void message_count_held(struct qmgr *q, struct message *m);
 /* The due heap and load queue; called each turn. */

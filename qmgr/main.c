@@ -20,6 +20,7 @@
 #include "core/log.h"
 #include "qmgr/alerts.h"
 #include "qmgr/brakes.h"
+#include "qmgr/halts.h"
 #include "qmgr/control.h"
 #include "qmgr/memory.h"
 #include "qmgr/qmgr.h"
@@ -92,6 +93,7 @@ static int start(struct service *s, struct err *e)
     sources_load(q);
     memory_load(q);
     brakes_load(q);
+    halts_load(q);
     control = control_new(s, q);
     showq = showq_new(s, 1, q);
     return 0;
@@ -212,6 +214,9 @@ static void arm_timer(struct qmgr *q)
     int64_t brakes = brakes_next_due(q);
     if (brakes < due)
         due = brakes;
+    int64_t halts = halts_next_due(q);
+    if (halts < due)
+        due = halts;
     if (q->next_sweep < due)
         due = q->next_sweep;
     if (walks_ready(q))
@@ -231,6 +236,7 @@ static void turn(struct service *s)
     sources_save(q, false);
     memory_turn(q);
     brakes_save(q);
+    halts_save(q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&
@@ -270,6 +276,7 @@ int main(int argc, char **argv)
         sources_stop(&qmgr);
         memory_stop(&qmgr);
         brakes_stop(&qmgr);
+        halts_stop(&qmgr);
         store_close(qmgr.store); /* completes what is on its way to the disk */
     }
     return status;

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "learned/learned.h"
+#include "qmgr/halts.h"
 #include "qmgr/memory_file.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/whole.h"
@@ -107,8 +108,7 @@ static bool learned_of(const struct shaper *shaper, int64_t used, struct learned
                           .window_failed = s.window_failed,
                           .messages = s.messages,
                           .period = s.period,
-                          .shut_for = s.shut_for,
-                          .by_hand = suspended && shaper->by_hand};
+                          .shut_for = s.shut_for};
     if (suspended)
         v->suspended_until = wall + (shaper->suspended_until - now);
     return s.failed_rate > 0 || s.connection_rate > 0 || s.window_failed || s.messages || suspended;
@@ -157,9 +157,7 @@ static bool learned_of_lane(const struct qmgr *q, const struct lane *l, struct l
     v->grey_refused = l->greylist.refused;
     v->grey_passed = l->greylist.passed;
     v->grey_first = l->greylist.first;
-    if (v->by_hand)
-        v->reason = l->reason;
-    else if (v->suspended_until)
+    if (v->suspended_until)
         put_cause(q, l, v, words);
     return any || v->grey_refused || v->grey_passed;
 }
@@ -174,7 +172,6 @@ static bool learned_of_whole(const struct whole *w, struct learned *v)
     v->name = w->name;
     v->source = all_sources;
     v->window = v->window_failed ? v->window : 0; /* else it is what is configured, or none */
-    v->by_hand = false;                           /* only lanes are */
     return any;
 }
 
@@ -248,11 +245,8 @@ static void give(struct qmgr *q, struct lane *l, const struct learned *v)
     int64_t suspended = left_of_suspension(v);
     if (suspended <= 0)
         return;
-    free(l->reason);
-    l->reason = v->reason ? xstrdup(v->reason) : NULL;
-    shaper_keep_away(&l->shaper, q->now + suspended, v->by_hand, q->now);
-    if (!v->by_hand)
-        give_cause(q, l, v);
+    shaper_keep_away(&l->shaper, q->now + suspended, q->now);
+    give_cause(q, l, v);
     dispatch_suspend(q, l);
 }
 
@@ -265,7 +259,7 @@ static void give_whole(struct qmgr *q, struct whole *w, const struct learned *v)
     give_limits(&w->shaper, &known);
     int64_t suspended = left_of_suspension(v);
     if (suspended > 0)
-        shaper_keep_away(&w->shaper, q->now + suspended, false, q->now);
+        shaper_keep_away(&w->shaper, q->now + suspended, q->now);
 }
 
 static bool too_old(const struct learned *v)
@@ -383,12 +377,29 @@ bool memory_next(const struct qmgr *q, size_t *cursor, struct buf *out)
     return r != NULL;
 }
 
+/* A suspension by hand was a matter of lanes once: as such it is written nowhere any more. Takes
+ * the strings over. */
+static void take(struct qmgr *q, struct learned *v)
+{
+    int64_t left = v->by_hand ? left_of_suspension(v) : 0;
+    if (left > 0 && !halts_set(q, slice_str(v->name), slice_str(v->source), left,
+                               slice_str(v->reason ? v->reason : "")))
+        log_error("shaping %s: it is not suspended: there are too many suspensions by hand",
+                  log_esc(slice_str(v->name)));
+    if (v->by_hand) {
+        v->suspended_until = 0;
+        xfree(&v->reason);
+    }
+    v->by_hand = false;
+    put_in(q->shaping.memory, v);
+}
+
 int memory_accept(struct qmgr *q, struct slice object, struct err *e)
 {
     struct learned v;
     if (learned_parse(object, &v, e) < 0)
         return -1;
-    put_in(q->shaping.memory, &v);
+    take(q, &v);
     return 0;
 }
 
@@ -419,7 +430,7 @@ static void load_one(struct slice object, void *arg)
     if (learned_parse(object, &v, &e) < 0)
         log_warning("%s: an entry is skipped: %s", MEMORY_FILE, e.text); /* of another version */
     else
-        put_in(q->shaping.memory, &v);
+        take(q, &v);
 }
 
 void memory_load(struct qmgr *q)

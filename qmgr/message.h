@@ -44,6 +44,7 @@ struct answer {
     bool local;      /* our own words, not the server's */
     bool final;      /* said by an LMTP server: delivered, not relayed on */
     bool greylisted; /* the recipient will be taken later, or so it seems */
+    bool suspended;  /* local: nothing was tried, for a suspension */
     bool odd;        /* a temporary refusal of the recipient that no rule knows */
     bool no_source;  /* no source address might send it */
     uint16_t source; /* number of the source it was said to; 0: the default one, or unknown */
@@ -163,6 +164,7 @@ struct message {
     bool kept;        /* is among the deleted ones: in their list, heap and counts */
     bool quarantined; /* its file was damaged and is in corrupt/ now: no more store calls */
     bool unreadable;  /* the last attempt to read its envelope failed */
+    bool suspended;   /* a stub with recipients whose answer says so */
     bool flushed;     /* a stub that is to be tried whatever its records say */
     bool forced;      /* with it: also what defer_transports holds up */
     bool hurried;     /* while it is read for walks: wanted in the schedule, too */

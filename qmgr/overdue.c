@@ -40,7 +40,7 @@ static struct answer *words_of(struct qmgr *q, struct lane *l)
 {
     struct buf text = BUF_INIT(2048);
     struct lane_state state;
-    lane_state(l, q->now, &state);
+    lane_state(q, l, &state);
     buf_printf(&text, "delivery delayed in line for %s: %s", log_esc(slice_str(l->group->name)),
                state.words);
     struct answer *a = answer_new(0, SLICE("4.4.5"), buf_slice(&text), SLICE(""), SLICE(""));

@@ -2,6 +2,7 @@
  * fuzz target starts and turns without a process around it. */
 #include "qmgr/alerts.h"
 #include "qmgr/brakes.h"
+#include "qmgr/halts.h"
 #include "qmgr/memory.h"
 #include "qmgr/sources.h"
 
@@ -14,6 +15,7 @@ void qmgr_init(struct qmgr *q, struct service *s)
     memory_init(q);
     alerts_init(q);
     brakes_init(q);
+    halts_init(q);
     sites_init(q);
     dispatch_init(q);
     relays_init(q);

@@ -9,6 +9,7 @@
  *   sites      routes (domain or address to site), sites, the resolve channel
  *   alerts     what rules want the operator to know
  *   brakes     senders that are slowed down or suspended at a destination
+ *   halts      destinations that the operator has suspended
  *   dispatch   who is next: accounts, classes, lanes
  *   whole      limits over all source addresses of a provider
  *   memory     what was learned about destinations, over restarts
@@ -155,7 +156,6 @@ struct lane {
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
-    char *reason;             /* the operator's, of a suspension by hand; or NULL */
 };
 
 /* ---- jobs --------------------------------------------------------------------- */
@@ -309,6 +309,7 @@ struct qmgr {
     struct sources *from;  /* source addresses */
     struct alerts *alerts; /* for the operator */
     struct brakes *brakes; /* senders that are slowed down or suspended somewhere */
+    struct halts *halts;   /* destinations that are suspended by hand */
     struct sites sites;
     struct relays relays;
     struct notices notices;

@@ -267,9 +267,22 @@ bool message_better_as_stub(const struct qmgr *q, int64_t due)
     return queue_crowded(q) && due > q->now + 5 * CLOCK_SECOND;
 }
 
+/* Recipients wait for the end of a suspension. */
+static bool message_is_suspended(const struct message *m)
+{
+    for (uint32_t i = 0; i < m->recipient_count; i++) {
+        const struct recipient *r = &m->env->recipients[i];
+        if (r->state == RCPT_WAITING && r->answer && r->answer->suspended)
+            return true;
+    }
+    return false;
+}
+
 void message_stub(struct qmgr *q, struct message *m, int64_t due)
 {
     message_plan(q, m, INT64_MAX);
+    if (!m->env->peeked) /* on the disk it is not known */
+        m->suspended = message_is_suspended(m);
     drop_envelope(q, m);
     if (m->pins == 0) /* descriptors are for those that are worked on */
         store_unload(q->store, &m->id, &m->ref);

@@ -111,7 +111,7 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
 {
     if (s->suspended_until > now) {
         *when = s->suspended_until;
-        bool quiet = !s->unreachable && !s->by_hand && s->suspend_time <= s->limits->times.defer;
+        bool quiet = !s->unreachable && s->suspend_time <= s->limits->times.defer;
         return quiet ? SHAPER_LATER : SHAPER_SUSPENDED;
     }
     if (s->in_flight >= shaper_window(s)) {
@@ -333,23 +333,12 @@ void shaper_end_trial(struct shaper *s)
 void shaper_unsuspend(struct shaper *s)
 {
     s->suspended_until = 0;
-    s->by_hand = false;
 }
 
-void shaper_suspend(struct shaper *s, int64_t until, int64_t now)
-{
-    s->suspended_until = until;
-    s->by_hand = true;
-    s->probing = true;
-    shaper_note(s, SHAPER_SUSPENDED_BY_HAND, 0, (double)(until - now) / (double)CLOCK_SECOND, 0,
-                now);
-}
-
-void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now)
+void shaper_keep_away(struct shaper *s, int64_t until, int64_t now)
 {
     s->suspended_until = until;
     s->suspend_time = until - now;
-    s->by_hand = by_hand;
     s->probing = true;
 }
 
@@ -427,7 +416,6 @@ const char *shaper_change_name(uint8_t change)
         [SHAPER_DOOR_SHUT] = "everything is refused: pause",
         [SHAPER_SUSPENDED_REFUSED] = "suspended: told to stay away",
         [SHAPER_SUSPENDED_UNREACHABLE] = "suspended: cannot be reached",
-        [SHAPER_SUSPENDED_BY_HAND] = "suspended by hand",
         [SHAPER_OPEN_AGAIN] = "open again",
         [SHAPER_RATE_BEYOND] = "rate tried beyond what failed",
         [SHAPER_SET_BY_HAND] = "set by hand",

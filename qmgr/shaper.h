@@ -108,7 +108,6 @@ enum shaper_change {
     SHAPER_DOOR_SHUT,
     SHAPER_SUSPENDED_REFUSED,
     SHAPER_SUSPENDED_UNREACHABLE,
-    SHAPER_SUSPENDED_BY_HAND,
     SHAPER_OPEN_AGAIN,
     SHAPER_RATE_BEYOND,
     SHAPER_SET_BY_HAND,
@@ -162,7 +161,6 @@ struct shaper {
     float trial_rate, trial_failed; /* the same before the cut that is on trial; 0: none is */
     bool probing;                   /* one at a time, until one succeeds */
     bool unreachable;               /* the suspension is for that, not a refusal */
-    bool by_hand;
     uint8_t events_next;
     int64_t proven; /* last success */
     struct connect_rate connecting;
@@ -210,11 +208,9 @@ static inline bool shaper_on_trial(const struct shaper *s)
 void shaper_end_trial(struct shaper *s);
 /* Ends a suspension: the next delivery is a probe. */
 void shaper_unsuspend(struct shaper *s);
-/* Suspends by hand, until it is ended by hand or `until`. */
-void shaper_suspend(struct shaper *s, int64_t until, int64_t now);
-/* The same for one that was in force before a restart. */
-void shaper_keep_away(struct shaper *s, int64_t until, bool by_hand, int64_t now);
-/* After it: the suspension was not by hand; tells in its events who it was. */
+/* Goes on with a suspension that was in force before a restart. */
+void shaper_keep_away(struct shaper *s, int64_t until, int64_t now);
+/* After it: tells in its events who it was. */
 void shaper_note_kept(struct shaper *s, uint16_t rule, int64_t now);
 /* Sets learned limits by hand; 0: leaves that one. They are moved on from there. */
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages,

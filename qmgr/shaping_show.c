@@ -66,7 +66,7 @@ static uint16_t rule_of_door(const struct shaper *s)
 
 const struct rule *shaping_rule_of_suspension(const struct qmgr *q, const struct shaper *s)
 {
-    uint16_t number = s->suspended_until > q->now && !s->by_hand ? rule_of_door(s) : 0;
+    uint16_t number = s->suspended_until > q->now ? rule_of_door(s) : 0;
     return number && q->shaping.rules ? rules_at(q->shaping.rules, number - 1u) : NULL;
 }
 
@@ -88,10 +88,9 @@ static bool state_of_door(const struct shaper *s, int64_t now, struct lane_state
     if (s->suspended_until > now) {
         out->when = s->suspended_until;
         out->room = SHAPER_SUSPENDED;
-        out->code = s->by_hand ? "suspended_by_hand" : s->unreachable ? "unreachable" : "suspended";
-        out->words = s->by_hand       ? "suspended by hand"
-                     : s->unreachable ? "suspended: cannot be reached"
-                                      : "suspended: it refuses everything or told us to stay away";
+        out->code = s->unreachable ? "unreachable" : "suspended";
+        out->words = s->unreachable ? "suspended: cannot be reached"
+                                    : "suspended: it refuses everything or told us to stay away";
         return true;
     }
     if (s->probing) {
@@ -126,8 +125,18 @@ bool shaper_state(struct shaper *s, int64_t now, struct lane_state *out)
     return out->room != SHAPER_GO;
 }
 
-void lane_state(struct lane *l, int64_t now, struct lane_state *out)
+void lane_state(const struct qmgr *q, struct lane *l, struct lane_state *out)
 {
+    int64_t now = q->now;
+    const struct halt *halt = halts_at(q, l->group, l->from);
+    if (halt) {
+        *out = (struct lane_state){.room = SHAPER_SUSPENDED,
+                                   .code = "suspended_by_hand",
+                                   .words = "suspended by hand",
+                                   .when = halt->until < INT64_MAX ? halt->until : 0,
+                                   .halt = halt};
+        return;
+    }
     if (shaper_state(&l->shaper, now, out))
         return;
     if (whole_holds(l, now, &out->when)) {
@@ -219,12 +228,36 @@ void shaping_put_events(const struct qmgr *q, const struct shaper *s, struct buf
     json_list_end(b);
 }
 
+static void put_times(const struct qmgr *q, const struct lane *l, const struct lane_state *state,
+                      struct buf *b)
+{
+    const struct shaper *s = &l->shaper;
+    const struct halt *halt = state->halt;
+    bool shut = s->suspended_until > q->now;
+    int64_t until = halt ? halt->until : s->suspended_until;
+    json_bool(b, "suspended", halt || shut);
+    if ((halt || shut) && until < INT64_MAX)
+        json_seconds(b, "suspended_for", until - q->now);
+    if (halt) {
+        json_str(b, "suspended_as", slice_str(halt->name));
+        json_str(b, "reason", slice_str(halt->reason));
+    } else {
+        put_rule(shaping_rule_of_suspension(q, s), b);
+        if (shut && l->blocked)
+            json_bool(b, "blocked", true);
+    }
+    if (state->when > q->now)
+        json_seconds(b, "next_in", state->when - q->now);
+    if (!halt && (shut || s->probing))
+        json_seconds(b, "next_probe_in", shut ? s->suspended_until - q->now : 0);
+}
+
 void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
 {
     struct shaper *s = &l->shaper;
     char source[LANE_SOURCE_MAX];
     struct lane_state state;
-    lane_state(l, q->now, &state);
+    lane_state(q, l, &state);
     json_str(b, "destination", slice_str(l->group->name));
     if (l->group->provider)
         json_str(b, "provider", slice_str(l->group->provider));
@@ -242,19 +275,7 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
         shaping_put_number(b, "connection_rate", shaper_connection_rate(s));
     json_seconds(b, "rate_delay", l->shaper.limits->rate_delay);
     json_bool(b, "probing", s->probing);
-    bool suspended = s->suspended_until > q->now;
-    json_bool(b, "suspended", suspended);
-    if (suspended)
-        json_seconds(b, "suspended_for", s->suspended_until - q->now);
-    if (suspended && s->by_hand && l->reason)
-        json_str(b, "reason", slice_str(l->reason));
-    put_rule(shaping_rule_of_suspension(q, s), b);
-    if (suspended && l->blocked)
-        json_bool(b, "blocked", true);
-    if (state.when > q->now)
-        json_seconds(b, "next_in", state.when - q->now);
-    if (suspended || s->probing)
-        json_seconds(b, "next_probe_in", suspended ? s->suspended_until - q->now : 0);
+    put_times(q, l, &state, b);
     if (!whole)
         return;
     put_strain(&s->strain, b);
@@ -288,7 +309,7 @@ static void log_change(const struct qmgr *q, const struct changed *c, const stru
     if (rule)
         buf_printf(&text, ", rule %s (%s:%d)", rule->name, rule->file, rule->line);
     bool caused = e->change != SHAPER_OPEN_AGAIN && e->change != SHAPER_RATE_BEYOND;
-    if (caused && c->last && e->change < SHAPER_SUSPENDED_BY_HAND) {
+    if (caused && c->last && e->change < SHAPER_OPEN_AGAIN) {
         buf_addstr(&text, ": ");
         answer_describe(c->last, &text);
     }

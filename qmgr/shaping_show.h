@@ -2,6 +2,7 @@
 #ifndef POSTERN_QMGR_SHAPING_SHOW_H
 #define POSTERN_QMGR_SHAPING_SHOW_H
 
+#include "qmgr/halts.h"
 #include "qmgr/qmgr.h"
 
 enum { LANE_SOURCE_MAX = 48 };
@@ -15,8 +16,9 @@ struct lane_state {
     enum shaper_room room;
     const char *code, *words; /* for programs, and for people */
     int64_t when;             /* monotonic: until then; 0: until something else happens */
+    const struct halt *halt;  /* what suspends it by hand, or NULL */
 };
-void lane_state(struct lane *l, int64_t now, struct lane_state *out);
+void lane_state(const struct qmgr *q, struct lane *l, struct lane_state *out);
 /* The same of a controller alone; true if it does hold something back. */
 bool shaper_state(struct shaper *s, int64_t now, struct lane_state *out);
 /* Appends a number with as many digits as people want. */

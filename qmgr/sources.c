@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/halts.h"
 
 enum {
     TRIES = 8,               /* weighted choices before the pool is gone through */
@@ -313,6 +314,9 @@ static bool may_send(struct qmgr *q, struct source *s, const struct site *site, 
     const char *why = source_trouble(q, s, &until);
     if (why && !is_last(q, s, c))
         return refuse(c, s, why, until);
+    const struct halt *halt = halts_of_source(q, site->group, s);
+    if (halt)
+        return refuse(c, s, "suspended by hand at this destination", halt->until);
     struct slice provider = slice_str(site->group->provider);
     if (record_room(q, source_record(s, provider)) == 0) {
         int64_t day = sources_day_length(q), wall = clock_wall();
@@ -438,7 +442,7 @@ static void defer(struct qmgr *q, struct site *site, struct job *j, const struct
     (void)buf_printf(&text, "no source address may send this now: source %s: %s",
                      c->who ? c->who->name : "", c->why ? c->why : "");
     struct answer *a = answer_new(0, SLICE("4.3.2"), buf_slice(&text), SLICE(""), SLICE(""));
-    a->local = a->no_source = true;
+    a->local = a->no_source = a->suspended = true;
     a->source = last ? last->number : 0;
     q->from->waits = true;
     outcome_deferred(q, j->m, j->rcpts, j->count, a, &t,

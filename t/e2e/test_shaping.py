@@ -98,7 +98,6 @@ def test_suspend_and_resume_by_hand(c):
     q.wait_log(rf"{id}: .*status=deferred \(delivery temporarily suspended: by the operator: a test\)")
     assert "by the operator" in c.ask(request="shaping.why", id=id)[0]["because"]
     c.ask(request="shaping.act", action="resume", destination="d.test")
-    c.act("flush", id)
     assert q.job().id == id.encode()
 
 

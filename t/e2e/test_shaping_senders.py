@@ -94,7 +94,6 @@ def test_an_account_is_suspended_by_hand_and_resumed(c):
     q.wait_log(rf"{id}: .*suspended for account shop: by the operator: under review")
     assert show(c)["brakes"][0]["reason"] == "under review"
     c.ask(request="shaping.act", action="resume", destination="d.test", account="shop")
-    c.act("flush", id)
     assert q.job().id == id.encode()
     error = c.ask(request="shaping.act", action="resume", destination="d.test", account="shop")[-1]["error"]
     assert error.startswith("There is no suspension of shop")

@@ -158,7 +158,8 @@ def test_suspended_by_hand(c):
     c.q.wait_log(rf"{id}: .*status=deferred")
     line = why(c, id)
     assert line["state"] == "suspended_by_hand" and "delisting" in line["because"]
-    assert line["lane"]["reason"] == "delisting" and 3500 < line["lane"]["next_probe_in"] <= 3600
+    assert line["lane"]["reason"] == "delisting" and 3500 < line["lane"]["suspended_for"] <= 3600
+    assert line["suspension"]["name"] == "d.test" and 3500 < line["ends_in"] <= 3600
     assert near(line, 3600, 400)
 
 

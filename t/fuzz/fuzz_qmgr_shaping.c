@@ -17,6 +17,7 @@
 
 #include "core/log.h"
 #include "qmgr/brakes.h"
+#include "qmgr/halts.h"
 #include "qmgr/relays.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
@@ -428,6 +429,12 @@ static void pass_time(struct slice in)
     turns();
 }
 
+static bool anywhere(struct qmgr *q, const struct group *g, void *arg)
+{
+    (void)q, (void)g, (void)arg;
+    return true;
+}
+
 /* What an operator may do: to lanes, to what is over all sources, to senders. */
 static void by_hand(struct slice in)
 {
@@ -441,12 +448,13 @@ static void by_hand(struct slice in)
         struct lane *l = container_of(n, struct lane, all);
         switch (what % 6) {
         case 0:
-            shaper_suspend(&l->shaper, q->now + time, q->now);
-            dispatch_suspend(q, l);
+            (void)halts_set(q, slice_str(l->group->name), SLICE(""), time, SLICE("x"));
             break;
         case 1:
+            (void)halts_release(q, slice_str(l->group->name), SLICE(""));
             shaper_unsuspend(&l->shaper);
             whole_resume(q, l);
+            queue_wake_suspended(q, anywhere, NULL);
             break;
         case 2:
             whole_reset(q, l);
@@ -581,6 +589,12 @@ static void take_brakes_off(void)
             for (size_t i = 0; i < sizeof who / sizeof *who; i++)
                 brakes_set(&world.q, l->group, kind, slice_str(who[i]), 0, SLICE(""));
         }
+    while (!list_empty(&world.q.halts->all)) {
+        const struct halt *h = container_of(world.q.halts->all.next, struct halt, link);
+        char *name = slice_dup(slice_str(h->name));
+        (void)halts_release(&world.q, slice_str(name), SLICE(""));
+        free(name);
+    }
     turns();
 }
 

@@ -602,7 +602,7 @@ static void test_by_hand(void **state)
     int64_t when;
     (void)state;
     shaper_init(&s, &l);
-    shaper_suspend(&s, 100 * SECOND, SECOND);
+    shaper_keep_away(&s, 100 * SECOND, SECOND);
     assert_int_equal(shaper_room(&s, 2 * SECOND, &when), SHAPER_SUSPENDED);
     assert_int_equal(when, 100 * SECOND);
     shaper_unsuspend(&s);
