@@ -374,7 +374,10 @@ static void cell(char out[200], const json_t *result, const char *name)
     const json_t *value = json_object_get(result, name);
     out[0] = '\0';
     if (json_is_string(value))
-        snprintf(out, 200, "%s", word_for(name, json_string_value(value)));
+        snprintf(out, 200, "%s%s", word_for(name, json_string_value(value)),
+                 strcmp(name, "plan") == 0 && json_is_true(json_object_get(result, "plan_missing"))
+                     ? " (missing)"
+                     : "");
     else if (json_is_boolean(value))
         snprintf(out, 200, "%s", json_is_true(value) ? "yes" : "no");
     else if (json_is_integer(value) && is_time(name) && json_integer_value(value))

@@ -11,6 +11,7 @@
 
 #include "core/buf.h"
 #include "core/mem.h"
+#include "ctl/accounts.h"
 #include "io/net.h"
 
 enum { FINDING_MAX = 2048 };
@@ -178,6 +179,11 @@ static void check_tls_out(struct check *c)
                   config->smtp_tls_CAfile);
 }
 
+static void on_missing_plan(const char *sentence, void *arg)
+{
+    check_say(arg, CHECK_ERROR, "%s", sentence);
+}
+
 static void check_configuration(struct check *c)
 {
     const struct config *config = c->config;
@@ -194,6 +200,8 @@ static void check_configuration(struct check *c)
     check_overrides(c);
     if (c->errors == 0)
         ask_master(c);
+    if (c->errors == 0 && c->pid)
+        (void)plans_used_check(c->ctl, config, on_missing_plan, c);
     if (c->errors == 0)
         check_sources(c);
     if (c->errors == 0)

@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "ctl/accounts.h"
 #include "ctl/check.h"
 
 enum { POLL_MILLISECONDS = 20, START_SECONDS = 60, STOP_MARGIN_SECONDS = 30, FINDING_MAX = 2048 };
@@ -133,6 +134,12 @@ int cmd_stop(struct ctl *ctl, const struct ctl_command *self, int argc, char **a
     return status;
 }
 
+static void on_missing_plan(const char *sentence, void *arg)
+{
+    (void)arg;
+    (void)ctl_error(CTL_FAILED, "%s", sentence);
+}
+
 /* The signal is sent in any case: log files are opened anew, whatever main.cf says now. */
 int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
@@ -151,9 +158,10 @@ int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char *
     int status = send_signal(pid, SIGHUP);
     if (status == CTL_OK && !good)
         return ctl_error(CTL_FAILED, "%s; the old configuration stays in use", finding);
-    if (status == CTL_OK)
-        puts("Postern reads its configuration again; the log tells when it is in effect.");
-    return status;
+    if (status != CTL_OK)
+        return status;
+    puts("Postern reads its configuration again; the log tells when it is in effect.");
+    return plans_used_check(ctl, c, on_missing_plan, NULL) ? CTL_FAILED : CTL_OK;
 }
 
 /* ---- status ------------------------------------------------------------------------ */
@@ -251,11 +259,28 @@ static int status_line(json_t *line, void *arg)
     return 0;
 }
 
+/* What keeps accounts from sending at all. */
+static void print_accounts(struct ctl *ctl)
+{
+    json_t *last = NULL;
+    if (accounts_ask(ctl, json_pack("{s:s}", "request", "status"), status_line, ctl, &last) ==
+            CTL_OK &&
+        integer(last, "accounts_without_plan"))
+        printf("%-12s %s%lld with a plan that is not in plans_file: their mail gets 451%s; "
+               "'postern account list' marks them\n",
+               "accounts:", colour(ctl, COLOUR_RED), integer(last, "accounts_without_plan"),
+               colour(ctl, COLOUR_OFF));
+    json_decref(last);
+}
+
 int cmd_status(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     (void)argc;
     int n = no_arguments(ctl, self, argv);
     if (n != 0)
         return args_status(n);
-    return client_ask(ctl, json_pack("{s:s}", "request", "status"), status_line, ctl, NULL);
+    int status = client_ask(ctl, json_pack("{s:s}", "request", "status"), status_line, ctl, NULL);
+    if (status == CTL_OK && !ctl->json && ctl_config(ctl)->accounts_enable)
+        print_accounts(ctl);
+    return status;
 }

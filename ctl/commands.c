@@ -52,7 +52,8 @@ const struct ctl_command ctl_commands[] = {
      "  postern stop\n"},
     {NULL, "reload", cmd_reload, "", "Makes Postern read its configuration again",
      "Sessions under way go on with the old configuration. If the new one is not usable\n"
-     "the old one stays, and the log says why.\n\n"
+     "the old one stays, and the log says why. Exit status 1 then, and also if accounts have\n"
+     "a plan that is not in plans_file any more: their mail gets 451.\n\n"
      "Example:\n"
      "  postern check && postern reload\n"},
     {NULL, "status", cmd_status, "[--json]", "Shows processes, queue figures and the spool's state",
@@ -208,7 +209,8 @@ const struct ctl_command ctl_commands[] = {
      "Since it started: messages charged, recipients delivered and refunded, and repeated\n"
      "charges, which count once. strangers: charges of accounts that do not exist.\n"
      "reservations: messages being received. qmgr: whether its channel is there. disk_full:\n"
-     "less than accounts_minfree is left, no mail of accounts is taken.\n\n"
+     "less than accounts_minfree is left, no mail of accounts is taken.\n"
+     "accounts_without_plan: their plan is not in plans_file, and their mail gets 451.\n\n"
      "Example:\n"
      "  postern account status\n"},
     {"user", "add", cmd_accounts,

@@ -150,7 +150,7 @@ static void end_grants(struct quota *q, struct account *a)
     bool any = false;
     for (size_t i = 0; i < a->grant_count; i++)
         any = any || a->grants[i].until <= now;
-    if (!any)
+    if (!any || a->plan_missing) /* whose plan says whether what is left is credited */
         return;
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     book_apply(q);
@@ -175,6 +175,8 @@ static void use_plan(struct quota *q, struct account *a)
 {
     a->plan = *a->plan_name ? plans_find(&q->plans, slice_str(a->plan_name)) : &plan_unlimited;
     a->plan_missing = !a->plan;
+    if (!a->plan) /* no mail is taken; what was taken before goes on by what was known */
+        a->plan = plans_find(&q->missing.known, slice_str(a->plan_name));
     if (!a->plan)
         a->plan = &plan_unlimited;
 }
@@ -298,6 +300,16 @@ const struct account *account_stopped(struct quota *q, struct account *a, const 
             continue;
         return chain[i];
     }
+    return NULL;
+}
+
+const struct account *account_without_plan(struct quota *q, struct account *a)
+{
+    struct account *chain[CHARGE_LEVELS_MAX];
+    unsigned n = account_chain(q, a, chain);
+    for (unsigned i = 0; i < n; i++)
+        if (chain[i]->plan_missing)
+            return chain[i];
     return NULL;
 }
 

@@ -60,6 +60,13 @@ bool gate_identify(struct asking *x, struct quota *q, struct slice ticket, struc
         gate_refuse(no, 550, "5.7.1", "Error: %s", why);
         return false;
     }
+    const struct account *planless = account_without_plan(q, a);
+    if (planless) {
+        gate_refuse(no, 451, "4.3.5",
+                    "Error: the plan of account %s is not known at present, try again later",
+                    planless->name);
+        return false;
+    }
     if (t.epoch != ticket_epoch(q, a, known ? &u : NULL)) {
         login_over(no);
         return false;

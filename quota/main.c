@@ -22,6 +22,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "quota/missing.h"
 #include "quota/owners.h"
 #include "quota/pools.h"
 #include "quota/quota.h"
@@ -111,6 +112,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     gate_tick(q);
     letters_tick(q);
     book_tick(q);
+    missing_tick(q);
     accounts_trim(q);
     if (kv_failed(q->kv)) {
         log_error("the accounts' database has failed; quota ends and starts anew");
@@ -250,11 +252,12 @@ static void take_plans(struct quota *q, struct slice text, const char *path)
     }
     struct plans old = q->plans;
     q->plans = fresh;
-    accounts_reload(q);
+    missing_keep(q, &old);
     gate_changed(q);
     plans_free(&old);
     book_pools_changed(q);
     log_info("%zu plans read from %s", q->plans.count, path);
+    missing_count(q, true);
     if (q->sources || !*q->s->config->source_config_file)
         pools_check_plans(q);
 }
@@ -326,5 +329,6 @@ int main(int argc, char **argv)
     kv_close(q->kv);
     lookups_free(&q->lookups);
     sources_conf_free(q->sources);
+    missing_free(q);
     return status;
 }

@@ -99,9 +99,25 @@ static bool is_used(const struct plan_usage *u)
     return u->charged.messages || u->delivered.messages || u->refunded.messages;
 }
 
+/* Where the plan is not known any longer, what is still to be counted belongs to the period
+ * that was counted last, by the terms that it had: that is the one that is billed when the plan
+ * is back. False: nothing was counted yet. */
+static bool find_last_period(struct quota *q, struct party *p, int64_t now)
+{
+    struct plan_usage last;
+    if (p->usage.period.start >= 0)
+        return true;
+    if (!party_last_usage(q, p->owner, now, &last))
+        return false;
+    p->usage = last;
+    return true;
+}
+
 /* The account's. What changes is written: the period would end as it was planned otherwise. */
 static void find_period(struct quota *q, const struct account *a, struct party *p, int64_t now)
 {
+    if (a->plan_missing && a->plan == &plan_unlimited && find_last_period(q, p, now))
+        return;
     struct period planned = plan_period_at(a->plan, a->began, now), was = p->usage.period;
     if (was.start != planned.start && !(is_used(&p->usage) && goes_on(was, planned, now))) {
         if (p->usage_dirty) /* of the period that is over */

@@ -18,6 +18,7 @@
  *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
  *   control    the socket of `postern account`, requests_*: what it serves
  *   owners     which accounts own a domain; pools: names of source pools
+ *   missing    accounts whose plan is not in plans_file
  *   frozen     tables as they were at one moment, for export
  *
  * One thread runs all of it and alone changes the database; what it changes is
@@ -78,12 +79,14 @@ struct account {
     char source[PLAN_NAME_MAX + 1];
     uint32_t destination_connections; /* its own; 0: its plan's */
     struct plan_rate destination_rate;
-    const struct plan *plan; /* never NULL; an unknown name is `plan_unlimited` and told */
+    const struct plan *plan; /* never NULL; see plan_missing */
     int64_t began, ends;     /* of the plan, seconds; ends 0: never */
     int64_t epoch;           /* changes when its users' sessions shall end (tickets.c) */
     int64_t since;           /* it was added; charges before that were of another of its name */
     uint8_t status;          /* enum account_status */
-    bool any_sender, plan_missing;
+    bool any_sender;
+    bool plan_missing; /* plans_file has no plan_name: `plan` is what it was, or unlimited, and
+                          the account's mail gets 451 */
     uint8_t mail_class;
     uint8_t class_most;   /* the highest that a message's header may ask for */
     struct grant *grants; /* those that are not over, in the order of use */
@@ -137,6 +140,8 @@ void account_at_destination(struct quota *q, struct account *a, uint32_t *connec
 bool account_usable(struct quota *q, struct account *a, const char **why);
 /* The one of them for which that does not hold, or NULL. */
 const struct account *account_stopped(struct quota *q, struct account *a, const char **why);
+/* The one of them whose plan is not in plans_file, or NULL: what it may send is not known. */
+const struct account *account_without_plan(struct quota *q, struct account *a);
 
 /* ---- parties.c ------------------------------------------------------------------------ */
 
@@ -361,11 +366,20 @@ struct letters {
     int64_t next_failures; /* monotonic: when old ones are looked for */
 };
 
+/* Plans that accounts name and plans_file does not have: missing.h. */
+struct missing {
+    struct plans known; /* as they were before they went */
+    json_t *census;     /* of accounts by their plan's name, under way; or NULL */
+    struct key at;      /* where it goes on */
+    bool begun, tell;
+    uint64_t accounts; /* whose plan is missing, by the last census */
+};
+
 struct quota {
     struct service *s;
     struct kv *kv;
     struct plans plans;
-    bool plans_known;             /* the file came, or there is none */
+    struct missing missing;
     struct sources_conf *sources; /* sources.conf; NULL: it has not come, or there is none */
     struct zones *zones;
     struct sync *sync;

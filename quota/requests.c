@@ -32,6 +32,7 @@ static const struct {
     {"domain.list", domain_list},
     {"plan.list", plan_list},
     {"plan.show", plan_show},
+    {"plan.used", plan_used},
     {"grant.add", grant_add},
     {"grant.list", grant_list},
     {"grant.delete", grant_delete},

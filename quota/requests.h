@@ -64,7 +64,7 @@ control_serve account_add, account_set, account_show, account_list, account_dele
 control_serve user_add, user_set, user_show, user_list, user_delete;
 control_serve user_certificate_add, user_certificate_delete, user_certificate_list;
 control_serve domain_add, domain_delete, domain_list;
-control_serve plan_list, plan_show;
+control_serve plan_list, plan_show, plan_used;
 control_serve grant_add, grant_list, grant_delete;
 control_serve usage_show, usage_list, usage_report, usage_failures;
 control_serve transfer_export, transfer_import, audit_list, accounts_status, accounts_snapshot;

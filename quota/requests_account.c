@@ -1,6 +1,7 @@
 /* Accounts, their sending domains and addresses. */
 #include "conf/sender_class.h"
 #include "core/mem.h"
+#include "quota/missing.h"
 #include "quota/owners.h"
 #include "quota/pools.h"
 #include "quota/rates.h"
@@ -104,9 +105,12 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     char *before = xstrdup(json_text(record, "parent"));
     json_t *fields = json_copy((json_t *)(uintptr_t)control_request(c));
-    if (!json_object_get(fields, "plan"))
+    bool keeps_plan = !json_object_get(fields, "plan");
+    if (keeps_plan)
         json_object_set(fields, "plan", json_object_get(record, "plan"));
     bool good = take_times(c, fields);
+    if (keeps_plan) /* one that is missing hinders no other change */
+        json_object_del(fields, "plan");
     if (good && record_set_account(q, record, fields, &e) < 0) {
         control_fail(c, "%s", e.text);
         good = false;
@@ -125,6 +129,7 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         if (json_object_get(control_request(c), "source"))
             record_warn_pool(c, name, record);
         control_change(c, &batch, what);
+        missing_changed(q);
         if (added)
             parties_again(q, name);
         struct account *a = account_find(q, slice_str(name));
@@ -208,10 +213,18 @@ static json_t *with_name(const char *member, struct slice name, json_t *record)
     return out;
 }
 
+static void mark_missing(struct quota *q, json_t *account)
+{
+    const char *plan = json_text(account, "plan");
+    if (*plan && !plans_find(&q->plans, slice_str(plan)))
+        json_object_set_new(account, "plan_missing", json_true());
+}
+
 static json_t *show_account(struct client *c, struct slice key, struct slice value)
 {
-    (void)c;
-    return with_name("account", key, json_loadb(value.ptr, value.len, 0, NULL));
+    json_t *out = with_name("account", key, json_loadb(value.ptr, value.len, 0, NULL));
+    mark_missing(control_quota(c), out);
+    return out;
 }
 
 struct names {
@@ -271,10 +284,18 @@ void account_show(struct client *c)
     json_object_set_new(out, "accounts", names_behind(q, T_MEMBER, &k));
     key_begin(&k, slice_str(name));
     json_object_set_new(out, "domains", names_behind(q, T_IDENTITY, &k));
+    mark_missing(q, out);
     struct account *a = account_find(q, slice_str(name));
+    const struct account *planless = a ? account_without_plan(q, a) : NULL;
     const char *why;
     if (a && !account_usable(q, a, &why)) /* by its own status, or an account's above it */
         json_object_set_new(out, "refused", json_string(why));
+    else if (planless)
+        json_object_set_new(out, "refused",
+                            json_sprintf("plan %s of account %s is not in %s: mail gets 451 until "
+                                         "it is, or the account has another plan",
+                                         planless->plan_name, planless->name,
+                                         q->s->config->plans_file));
     control_result(c, out);
     control_done(c, NULL);
 }

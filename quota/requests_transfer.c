@@ -7,6 +7,7 @@
  */
 #include "conf/sender_class.h"
 #include "core/mem.h"
+#include "quota/missing.h"
 #include "quota/owners.h"
 #include "quota/prepare.h"
 #include "quota/requests.h"
@@ -367,6 +368,7 @@ void transfer_import(struct client *c)
         audit_changes(c, &i, &batch);
         control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
         counts_changed(&i);
+        missing_changed(q);
         warn_owners(&i); /* all of the request is there now; it is answered later */
     }
     json_decref(i.fresh);
@@ -407,13 +409,14 @@ void accounts_status(struct client *c)
 {
     struct quota *q = control_quota(c);
     control_done(c,
-                 json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I}", "charged",
+                 json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I}", "charged",
                            (json_int_t)q->book.charged, "delivered", (json_int_t)q->book.delivered,
                            "refunded", (json_int_t)q->book.refunded, "repeated",
                            (json_int_t)q->book.repeated, "strangers", (json_int_t)q->book.strangers,
                            "reservations", (json_int_t)q->reservations.count, "plans",
                            (json_int_t)q->plans.count, "qmgr", q->book.channel != NULL, "disk_full",
-                           q->disk_full, "log_bytes", (json_int_t)kv_log_bytes(q->kv)));
+                           q->disk_full, "log_bytes", (json_int_t)kv_log_bytes(q->kv),
+                           "accounts_without_plan", (json_int_t)q->missing.accounts));
 }
 
 static void on_snapshot(const char *error, void *arg)

@@ -249,6 +249,13 @@ static void set_spike(json_t *j, const struct party *p, const struct plan *plan)
     }
 }
 
+static void set_plan(json_t *j, const struct account *a)
+{
+    json_object_set_new(j, "plan", json_string(a->plan_missing ? a->plan_name : a->plan->name));
+    if (a->plan_missing)
+        json_object_set_new(j, "plan_missing", json_true());
+}
+
 /* An account's running period beside what its plan and grants give it. */
 static json_t *show_account_usage(struct account *a, const struct party *p)
 {
@@ -257,7 +264,7 @@ static json_t *show_account_usage(struct account *a, const struct party *p)
     struct buf reset = BUF_INIT(200);
     int64_t now = quota_now();
     json_t *j = show_usage(p->owner, &p->usage);
-    json_object_set_new(j, "plan", json_string(a->plan->name));
+    set_plan(j, a);
     set_number(j, "reserved", p->pending.messages);
     set_number(j, "percent", plan_percent(a->plan, &p->usage, a->grants, a->grant_count, now));
     set_number(j, "limit", a->plan->messages);
@@ -302,7 +309,7 @@ void usage_show(struct client *c)
     json_t *j;
     if (*user) {
         j = show_usage(p->owner, &p->usage);
-        json_object_set_new(j, "plan", json_string(a->plan->name));
+        set_plan(j, a);
         set_number(j, "reserved", p->pending.messages);
     } else {
         j = show_account_usage(a, p);

@@ -134,6 +134,27 @@ def test_B84_B85_bad_plans_keep_the_old_configuration(relay):
         relay.wait_log(r"reload: .*plans.conf.*writ")
 
 
+def test_a_plan_that_accounts_have_is_taken_out(relay):
+    """Told by check before, and by reload, status and the lists after."""
+    relay.ctl("account", "add", "acme", "--plan", "small")
+    relay.ctl("account", "add", "other")
+    with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
+        f.write("plan renamed { messages = 100 }\n")
+    told = "1 account (acme) has plan small, which is not in"
+    checked = relay.ctl("check", check=False)
+    assert checked.returncode == 1 and told in checked.stdout
+    reloaded = relay.ctl("reload", check=False)
+    assert reloaded.returncode == 1 and told in reloaded.stderr
+    relay.wait_log("account acme has plan small, which is not in .*its mail gets 451")
+    assert "1 with a plan that is not in plans_file" in relay.ctl("status")
+    assert "small (missing)" in relay.ctl("account", "list")
+    assert "is not in" in relay.ctl("account", "show", "acme")
+    relay.ctl("account", "set", "acme", "--plan", "renamed")
+    assert "not in plans_file" not in relay.ctl("status")
+    assert told not in relay.ctl("check", check=False).stdout
+    relay.ctl("reload")
+
+
 def test_accounts_off(tmp_path):
     with Postern(tmp_path) as p:
         assert p.pids("quota") == []

@@ -6,6 +6,8 @@ import time
 import pytest
 import faults as fault_points
 from accounts_rig import OK, Quota
+from postern import wait_until
+from qmgr_peers import new_id
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PLANS = """
@@ -216,3 +218,74 @@ def test_reload_with_another_plan(quota):
     quota.master.table("plans_file", 0, "plans.conf", "plan mailbox { recipients = x }\n")
     quota.master.wait_log("plans.conf:1: recipients = x")
     assert quota.mail(ticket).recipients == 7
+
+
+def plans(quota, text):
+    quota.master.table("plans_file", 0, "plans.conf", text)
+    quota.master.wait_log(f"{text.count('plan ')} plans read from")
+
+
+def test_a_plan_that_is_not_there_any_more_stops_its_mail(quota):
+    """Never: without limit. What was taken before is counted where it belongs."""
+    quota.account(plan="bigger", reference="owner@acme.test")
+    quota.account("sub", "other", domain="sub.test", parent="acme")
+    quota.account("free", "third", domain="free.test")
+    tickets = {user: quota.login(user).ticket for user in ("web", "other", "third")}
+    taken = quota.reserve(tickets["web"])
+    start = quota.usage()["start"]
+    assert start > 0
+    plans(quota, "plan mailbox { }\n")
+    quota.master.wait_log("account acme has plan bigger, which is not in")
+    for user, domain in (("web", "acme"), ("other", "sub")):
+        answer = quota.mail(tickets[user], f"a@{domain}.test")
+        assert answer.code == 451 and b"the plan of account acme" in answer.text
+        answer = quota.reserve(tickets[user], sender=f"a@{domain}.test",
+                               authors=[f"a@{domain}.test"])
+        assert answer.code == 451
+    assert quota.mail(tickets["third"], "a@free.test").code == 0
+    quota.charge(taken.id, owner=taken.owner)  # was on its way
+    quota.settle(taken.id)
+    usage = quota.usage()
+    assert (usage["start"], usage["messages"], usage["plan"]) == (start, 1, "bigger")
+    assert usage["plan_missing"] is True
+    shown = quota.one("account.show", account="sub")
+    assert "plan bigger of account acme is not in" in shown["refused"]
+    listed = {a["account"]: a.get("plan_missing", False) for a in quota.ask("account.list")[0]}
+    assert listed == {"acme": True, "sub": False, "free": False}
+    assert quota.ask("status")[1]["accounts_without_plan"] == 1
+    used, _ = quota.ask("plan.used")
+    assert used == [{"plan": "bigger", "accounts": 1, "names": ["acme"]}]
+    quota.ask("account.set", account="acme", note="all else can be changed")
+    # no word of the old limits is left after a restart: what is counted still has its place
+    quota.kill()
+    quota.__dict__.update(quota.again("plan mailbox { }\n").__dict__)
+    ticket = quota.login().ticket
+    assert quota.mail(ticket).code == 451
+    late = new_id()
+    quota.charge(late, owner="acme/web")
+    assert quota.usage()["start"] == start and quota.usage()["messages"] == 2
+    plans(quota, PLANS)
+    quota.master.wait_log("the plans of all accounts are in")
+    assert quota.usage()["messages"] == 2 and "plan_missing" not in quota.usage()
+    assert quota.mail(ticket).recipients == 1
+    plans(quota, "plan mailbox { }\n")
+    assert quota.mail(ticket).code == 451
+    quota.ask("account.set", account="acme", plan="mailbox")
+    assert quota.ask("status")[1]["accounts_without_plan"] == 0
+    assert quota.mail(ticket).code == 0
+
+
+def test_bought_volume_waits_for_the_plan_that_credits_it(quota):
+    """A grant does not end, without its credit, while the plan is missing."""
+    quota.account(plan="credited")
+    end = int(time.time()) + 2
+    quota.ask("grant.add", account="acme", amount="5GB", bought=True, until=end)
+    plans(quota, "plan mailbox { }\n")
+    ticket = quota.login().ticket
+    wait_until(lambda: time.time() > end + 1, 10, "the grant's end")
+    assert quota.mail(ticket).code == 451
+    assert [g.get("over") for g in quota.ask("grant.list", account="acme")[0]] == [None]
+    plans(quota, PLANS)
+    assert quota.mail(ticket).code == 0
+    grants, _ = quota.ask("grant.list", account="acme")
+    assert [g["amount"] for g in grants if not g.get("over")] == [5000000000]

@@ -147,7 +147,7 @@ static void world_plans(const char *text)
     if (fd < 0 || write(fd, text, strlen(text)) < 0 || lseek(fd, 0, SEEK_SET) < 0)
         panic("%s: %s", path, strerror(errno));
     table(&world.service, SLICE("plans_file"), 0, slice_str(path), fd);
-    if (!quota.plans_known && quota.plans.count == 0)
+    if (quota.plans.count == 0)
         panic("the plans are not read");
 }
 
