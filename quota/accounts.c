@@ -252,6 +252,21 @@ unsigned account_chain(struct quota *q, struct account *a,
     return n;
 }
 
+static uint64_t smaller_limit(uint64_t a, uint64_t b)
+{
+    return a && (!b || a < b) ? a : b;
+}
+
+struct message_limits account_message_limits(struct account *const *chain, unsigned levels)
+{
+    struct message_limits l = {0, 0};
+    for (unsigned i = 0; i < levels; i++) {
+        l.size = smaller_limit(chain[i]->plan->size_limit, l.size);
+        l.recipients = smaller_limit(chain[i]->plan->recipient_limit, l.recipients);
+    }
+    return l;
+}
+
 const char *account_pool(struct quota *q, struct account *a)
 {
     struct account *chain[CHARGE_LEVELS_MAX];

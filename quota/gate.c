@@ -136,15 +136,16 @@ static void plan_room(const struct asking *x, unsigned level, uint64_t size, str
 }
 
 /* spike_action = slow: what the guard leaves of this hour. */
-static void spike_room_now(const struct asking *x, struct room *r)
+static void spike_room_now(const struct asking *x, unsigned level, struct room *r)
 {
-    const struct account *a = x->chain[0];
-    const struct party *p = x->parties[0];
+    const struct account *a = x->chain[level];
+    const struct party *p = x->parties[level];
     struct buf when = BUF_INIT(200);
     if (a->plan->spike_action != SPIKE_SLOW ||
         !room_shrinks(r, spike_room(&p->tally, a->plan, p->pending.messages)))
         return;
     r->spike = true;
+    r->spike_level = level;
     plan_print_time(&when, a->plan, p->tally.hour + 3600);
     gate_refuse(r->no, 450, "4.7.1",
                 "Error: account %s sends far more than its usual, more is taken from %.*s on",
@@ -155,11 +156,12 @@ static void spike_room_now(const struct asking *x, struct room *r)
 struct room gate_room(const struct asking *x, uint64_t size, uint64_t wanted, struct answer *no)
 {
     const struct plan *own = x->chain[0]->plan;
-    struct room r = {wanted, GOOD_ROOM, no, false};
-    if (own->recipient_limit && own->recipient_limit < r.messages) {
-        r.messages = own->recipient_limit;
+    const struct message_limits most = account_message_limits(x->chain, x->levels);
+    struct room r = {.messages = wanted, .volume = GOOD_ROOM, .no = no};
+    if (most.recipients && most.recipients < r.messages) {
+        r.messages = most.recipients;
         gate_refuse(no, 452, "4.5.3", "Error: a message may have %llu recipients",
-                    (unsigned long long)own->recipient_limit);
+                    (unsigned long long)most.recipients);
     }
     if (x->user)
         rate_room(x, own, own->user_rates, x->user, "user", &r);
@@ -168,14 +170,15 @@ struct room gate_room(const struct asking *x, uint64_t size, uint64_t wanted, st
                   &r);
         plan_room(x, i, size, &r);
     }
-    spike_room_now(x, &r);
+    for (unsigned i = 0; i < x->levels; i++)
+        spike_room_now(x, i, &r);
     return r;
 }
 
 /* What MAIL and the end of data check alike. */
 bool gate_may_send(const struct asking *x, struct slice sender, uint64_t size, struct answer *no)
 {
-    uint64_t limit = x->chain[0]->plan->size_limit;
+    uint64_t limit = account_message_limits(x->chain, x->levels).size;
     if (x->q->disk_full)
         gate_refuse(no, 452, "4.3.1", "Error: insufficient system storage");
     else if (sender.len && !account_owns(x->q, x->chain[0], sender))
@@ -194,7 +197,7 @@ bool gate_may_send(const struct asking *x, struct slice sender, uint64_t size, s
 static struct room room_at_mail(struct smtpd *s, const struct asking *x, uint64_t size,
                                 struct answer *no, struct ipc_mail_answer *out)
 {
-    uint64_t limit = x->chain[0]->plan->size_limit;
+    uint64_t limit = account_message_limits(x->chain, x->levels).size;
     uint64_t most = limit && limit < GOOD_SIZE ? limit : GOOD_SIZE;
     if (size <= most) {
         struct room r = gate_room(x, most, ENOUGH, no);
@@ -221,7 +224,7 @@ int gate_mail(struct smtpd *s, struct slice body, struct err *e)
     if (gate_identify(&x, s->q, in.ticket, &no) && gate_may_send(&x, in.sender, in.size, &no)) {
         struct room r = room_at_mail(s, &x, in.size, &more, &out);
         if (r.spike && r.messages == 0)
-            (void)guard_acts(&x, 1);
+            (void)guard_acts(&x, r.spike_level, 1);
         out.recipients = (uint32_t)r.messages;
         if (r.messages == 0) {
             out.code = more.code;

@@ -29,7 +29,8 @@ struct room {
     uint64_t messages; /* of what is wanted */
     uint64_t volume;   /* that rates and plans have, at most what is asked for */
     struct answer *no;
-    bool spike; /* it is the spike guard that leaves no more */
+    bool spike;           /* it is the spike guard that leaves no more: */
+    unsigned spike_level; /* that of this account of the chain */
 };
 
 /* ---- gate.c ---- */
@@ -53,8 +54,10 @@ void classes_of(const struct asking *x, struct slice sender, uint8_t *mail_class
 
 /* ---- guard.c ---- */
 
-/* Whether the spike guard acts on so many messages more; operator and owner are told when it
- * begins to, and once a day while it goes on. */
-bool guard_acts(const struct asking *x, uint64_t messages);
+/* Whether the spike guard of one account of the chain acts on so many messages more; operator
+ * and owner are told when it begins to, and once a day while it goes on. */
+bool guard_acts(const struct asking *x, unsigned level, uint64_t messages);
+/* The same for all of the chain whose plan has spike_action = hold: the message is held. */
+bool guard_holds(const struct asking *x, uint64_t messages);
 
 #endif

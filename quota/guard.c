@@ -3,10 +3,10 @@
 #include "quota/gate.h"
 #include "quota/spike.h"
 
-bool guard_acts(const struct asking *x, uint64_t messages)
+bool guard_acts(const struct asking *x, unsigned level, uint64_t messages)
 {
-    struct account *a = x->chain[0];
-    struct party *p = x->parties[0];
+    struct account *a = x->chain[level];
+    struct party *p = x->parties[level];
     bool tell, hold = a->plan->spike_action == SPIKE_HOLD;
     if (!spike_acts(&p->tally, a->plan, p->pending.messages, messages, x->now, &tell))
         return false;
@@ -23,4 +23,13 @@ bool guard_acts(const struct asking *x, uint64_t messages)
     }
     party_touched(x->q, p);
     return true;
+}
+
+bool guard_holds(const struct asking *x, uint64_t messages)
+{
+    bool held = false;
+    for (unsigned i = 0; i < x->levels; i++)
+        if (x->chain[i]->plan->spike_action == SPIKE_HOLD && guard_acts(x, i, messages))
+            held = true;
+    return held;
 }

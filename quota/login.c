@@ -143,6 +143,8 @@ static void grant(struct quota *q, struct smtpd *s, uint64_t tag, struct account
     struct buf ticket = BUF_INIT(TICKET_MAX);
     struct ticket t = {.epoch = ticket_epoch(q, a, u)};
     const char *user = u ? u->login : "";
+    struct account *chain[CHARGE_LEVELS_MAX];
+    struct message_limits most = account_message_limits(chain, account_chain(q, a, chain));
     snprintf(t.account, sizeof t.account, "%s", a->name);
     snprintf(t.user, sizeof t.user, "%s", user);
     ticket_make(q, &t, &ticket);
@@ -154,8 +156,8 @@ static void grant(struct quota *q, struct smtpd *s, uint64_t tag, struct account
         .account = slice_str(a->name),
         .user = slice_str(user),
         .permissions = a->any_sender ? PERMIT_ANY_SENDER : 0,
-        .size_limit = a->plan->size_limit,
-        .recipient_limit = (uint32_t)a->plan->recipient_limit,
+        .size_limit = most.size,
+        .recipient_limit = most.recipients < UINT32_MAX ? (uint32_t)most.recipients : UINT32_MAX,
     };
     send_result(s, &r);
     buf_free(&ticket);

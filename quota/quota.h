@@ -129,6 +129,11 @@ int account_sender_class(struct quota *q, struct account *a, struct slice sender
 /* The chain of accounts that a message is counted in, the account first. */
 unsigned account_chain(struct quota *q, struct account *a,
                        struct account *chain[static CHARGE_LEVELS_MAX]);
+/* What one message of such a chain may have: the smallest that a plan of it says; 0: no limit. */
+struct message_limits {
+    uint64_t size, recipients;
+};
+struct message_limits account_message_limits(struct account *const *chain, unsigned levels);
 /* The source pool of its mail: its own, its plan's, or those of an account above it;
  * "": the default one. */
 const char *account_pool(struct quota *q, struct account *a);

@@ -142,7 +142,7 @@ static bool has_room(const struct asking *x, const struct ipc_reserve *in, struc
     struct room r = gate_room(x, in->size, in->recipients, &more);
     bool enough = in->recipients <= r.messages;
     if (!enough && r.spike)
-        (void)guard_acts(x, in->recipients);
+        (void)guard_acts(x, r.spike_level, in->recipients);
     if (!enough)
         gate_refuse(no, more.code, more.enhanced, "%.*s", SLICE_ARG(buf_slice(&more.text)));
     buf_free(&more.text);
@@ -193,7 +193,7 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
         gate_may_send(&x, in.sender, in.size, &no) && authors_owned(&x, in.authors, &no) &&
         has_room(&x, &in, &no)) {
         int64_t turn = rate_turn(&x, &in); /* before this message takes part in it */
-        if (x.chain[0]->plan->spike_action == SPIKE_HOLD && guard_acts(&x, in.recipients))
+        if (guard_holds(&x, in.recipients))
             out.flags |= MESSAGE_HOLD;
         struct reservation *r = reserve(s, &x, &in);
         r->held = out.flags != 0;

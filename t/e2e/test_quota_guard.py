@@ -171,6 +171,54 @@ def test_spike_against_a_history(place, plan):
     quota.stop()
 
 
+def below(quota, plan):
+    """A login of a sub-account whose own plan limits nothing."""
+    quota.account("top", None, domain=None, plan=plan, reference="owner@acme.test")
+    quota.account(parent="top")
+    return quota.login()
+
+
+def test_guard_of_an_account_above_holds(quota):
+    ticket = below(quota, "guarded").ticket
+    assert quota.sent(ticket, recipients=50).flags == 0
+    assert quota.sent(ticket, state=None).flags == HOLD
+    assert quota.usage("top")["spike"] is True and quota.usage()["spike"] is False
+    assert b"Account top at" in letter(quota, b"Unusual volume of account top")
+    assert "postern account unguard top" in quota.master.log()
+    quota.ask("account.unguard", account="top")
+    assert quota.sent(ticket).flags == 0
+
+
+def test_guard_of_an_account_above_slows(quota):
+    ticket = below(quota, "slowed").ticket
+    quota.sent(ticket, recipients=45)
+    assert quota.mail(ticket).recipients == 5
+    assert quota.reserve(ticket, recipients=6).code == 450
+    quota.sent(ticket, recipients=5)
+    answer = quota.mail(ticket)
+    assert answer.code == 450 and b"account top sends far more" in answer.text
+    assert quota.usage("top")["spike"] is True
+    letter(quota, b"Unusual volume of account top")
+
+
+def test_size_and_recipients_of_an_account_above():
+    quota = Quota("plan wide { size = 9KB\n recipients = 3 }\n"
+                  "plan narrow { size = 5KB\n recipients = 4 }\n")
+    login = below(quota, "wide")
+    assert (login.size_limit, login.recipient_limit) == (9000, 3)
+    quota.ask("account.set", account="acme", plan="narrow")
+    login = quota.login()
+    assert (login.size_limit, login.recipient_limit) == (5000, 3)  # announced at EHLO
+    assert quota.mail(login.ticket, size=5001).code == 552
+    assert quota.mail(login.ticket, size=5000).recipients == 3
+    assert quota.reserve(login.ticket, size=5001).code == 552
+    assert quota.reserve(login.ticket, recipients=4).code == 452
+    assert quota.reserve(login.ticket, recipients=3, size=5000).code == 0
+    quota.ask("account.set", account="acme", plan="")
+    assert quota.mail(login.ticket, size=9001).code == 552
+    quota.stop()
+
+
 def test_operator_says_what_is_usual(quota):
     quota.account(plan="guarded")
     quota.ask("account.unguard", account="acme", usual="700")
