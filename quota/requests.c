@@ -209,6 +209,13 @@ static int check_text(const json_t *value)
     return 0;
 }
 
+int record_check_text(const char *name, const json_t *value, struct err *e)
+{
+    return json_is_string(value) && check_text(value) == 0
+               ? 0
+               : err_set(e, "%s: give up to 200 printable characters.", name);
+}
+
 static int check_member(struct quota *q, const char *name, const json_t *value, struct err *e)
 {
     static const char *const states[] = {"active", "suspended", "closed", NULL};
@@ -255,8 +262,7 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
         return name_account(slice_str(s), account) == 0
                    ? 0
                    : err_set(e, "parent: give an account's name.");
-    return check_text(value) == 0 ? 0
-                                  : err_set(e, "%s: give up to 200 printable characters.", name);
+    return record_check_text(name, value, e);
 }
 
 static const char *const account_members[] = {"plan",

@@ -26,6 +26,8 @@ int record_set_account(struct quota *q, json_t *record, const json_t *from, stru
  * account's, too. */
 void record_warn_pool(struct client *c, const char *account, const json_t *record);
 void record_warn_owner(struct client *c, const char *account, const char *identity);
+/* A text for people, such as a note. 0 or -1. */
+int record_check_text(const char *name, const json_t *value, struct err *e);
 /* What a user's record may have from an import. */
 int record_set_user(json_t *record, const json_t *from, struct err *e);
 /* Certificates of users: their records have a list of them ("certificates"), and each

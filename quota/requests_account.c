@@ -7,6 +7,7 @@
 #include "quota/rates.h"
 #include "quota/requests.h"
 #include "quota/spike.h"
+#include "quota/tree.h"
 
 /* Before the database is changed: what was counted is written, and what is in
  * memory of the account is read again when it is needed. */
@@ -17,16 +18,6 @@ static void before_change(struct quota *q, const char *name)
     periods_again(q);
     book_pools_changed(q);
     book_look_at(q, name, "");
-}
-
-static bool too_deep(struct quota *q, const char *name, const char *parent)
-{
-    struct account *chain[CHARGE_LEVELS_MAX];
-    unsigned n = account_chain(q, account_find(q, slice_str(parent)), chain);
-    for (unsigned i = 0; i < n; i++)
-        if (strcmp(chain[i]->name, name) == 0)
-            return true;
-    return n >= CHARGE_LEVELS_MAX - 1;
 }
 
 /* Times may be dates in the plan's zone: seconds in a copy of the request. */
@@ -53,32 +44,25 @@ static bool take_times(struct client *c, json_t *fields)
     return true;
 }
 
-static bool check_parent(struct client *c, const char *name, const char *parent)
+static bool check_parent(struct client *c, const char *name, json_t *record)
 {
     struct quota *q = control_quota(c);
+    struct err e;
+    const char *parent = json_text(record, "parent");
+    char known[ACCOUNT_NAME_MAX + 1];
     if (!*parent)
         return true;
-    if (!account_find(q, slice_str(parent)))
-        control_fail(c, "There is no account %s to be the parent.", parent);
-    else if (too_deep(q, name, parent))
-        control_fail(c, "Accounts can be %d deep, and none can be below itself.",
-                     CHARGE_LEVELS_MAX);
-    else
-        return true;
-    return false;
-}
-
-static void set_parent(struct buf *batch, const char *name, const char *before, const char *after)
-{
-    struct key k;
-    if (*before) {
-        member_key(&k, before, 'a', name);
-        kv_remove(batch, T_MEMBER, key_slice(&k));
+    if (name_account(slice_str(parent), known) < 0 || !account_find(q, slice_str(known))) {
+        control_fail(c, "There is no account %.64s to be the parent.", parent);
+        return false;
     }
-    if (*after) {
-        member_key(&k, after, 'a', name);
-        kv_put(batch, T_MEMBER, key_slice(&k), SLICE(""));
-    }
+    json_object_set_new(record, "parent", json_string(known));
+    json_t *parents = json_pack("{s:s}", name, known);
+    bool fits = tree_check(q, parents, &e) == 0;
+    if (!fits)
+        control_fail(c, "%s", e.text);
+    json_decref(parents);
+    return fits;
 }
 
 static void remove_behind(struct quota *q, struct buf *batch, enum table t, const struct key *k);
@@ -115,7 +99,7 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         control_fail(c, "%s", e.text);
         good = false;
     }
-    if (good && check_parent(c, name, json_text(record, "parent"))) {
+    if (good && check_parent(c, name, record)) {
         char what[ACCOUNT_NAME_MAX + 16];
         snprintf(what, sizeof what, "account %s", name);
         json_t *old = quota_get_json(q, T_ACCOUNT, slice_str(name));
@@ -124,7 +108,7 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         before_change(q, name);
         if (added)
             remove_counts(q, &batch, name);
-        set_parent(&batch, name, before, json_text(record, "parent"));
+        tree_index(&batch, name, before, json_text(record, "parent"));
         quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
         if (json_object_get(control_request(c), "source"))
             record_warn_pool(c, name, record);
@@ -370,7 +354,7 @@ void account_delete(struct client *c)
         struct buf batch = BUF_INIT(KV_BATCH_MAX);
         snprintf(what, sizeof what, "account %s", name);
         before_change(q, name);
-        set_parent(&batch, name, json_text(record, "parent"), "");
+        tree_index(&batch, name, json_text(record, "parent"), "");
         kv_remove(&batch, T_ACCOUNT, slice_str(name));
         key_begin(&k, slice_str(name));
         remove_owned(q, &batch, name);

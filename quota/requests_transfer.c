@@ -12,6 +12,7 @@
 #include "quota/prepare.h"
 #include "quota/requests.h"
 #include "quota/transfer_counts.h"
+#include "quota/tree.h"
 
 static const struct {
     enum table table;
@@ -24,7 +25,8 @@ struct importing {
     struct quota *q;
     struct client *c;
     struct buf *batch;
-    json_t *fresh;        /* accounts of this request: they are not in the database yet */
+    json_t *fresh;        /* accounts of this request, with the one above it: they are not in the
+                             database yet */
     json_t *users;        /* login names of this request */
     json_t *certificates; /* fingerprints of this request, with the user's login */
     struct buf index;     /* changes, after all that the batch removes */
@@ -94,32 +96,40 @@ static bool has_account(const struct importing *i, const char *name)
     return json_object_get(i->fresh, name) || quota_get(i->q, T_ACCOUNT, slice_str(name));
 }
 
+/* "" in *out: none. It stands as its record is named. */
+static int import_parent(const struct importing *i, const char *name, json_t *record,
+                         char out[static ACCOUNT_NAME_MAX + 1], struct err *e)
+{
+    const char *above = json_text(record, "parent");
+    out[0] = '\0';
+    if (!*above)
+        return 0;
+    if (name_account(slice_str(above), out) < 0 || !has_account(i, out) || strcmp(out, name) == 0)
+        return err_set(e, "parent: there is no account %.64s before this record.", above);
+    json_object_set_new(record, "parent", json_string(out));
+    return 0;
+}
+
 static int import_account(struct importing *i, const json_t *in, struct err *e)
 {
     char name[ACCOUNT_NAME_MAX + 1], parent[ACCOUNT_NAME_MAX + 1];
-    struct key k;
     if (name_account(slice_str(json_text(in, "account")), name) < 0)
         return err_set(e, "account: is no name of one.");
     json_t *record = json_pack("{s:s,s:I,s:I}", "status", "active", "created",
                                (json_int_t)quota_now(), "began", (json_int_t)quota_now());
     int rc = record_set_account(i->q, record, in, e);
-    const char *above = json_text(record, "parent");
-    if (rc == 0 && *above) {
-        if (name_account(slice_str(above), parent) < 0 || !has_account(i, parent) ||
-            strcmp(parent, name) == 0)
-            rc = err_set(e, "parent: there is no account %.64s before this record.", above);
-        else
-            member_key(&k, parent, 'a', name);
-        if (rc == 0)
-            kv_put(i->batch, T_MEMBER, key_slice(&k), SLICE(""));
-    }
+    if (rc == 0)
+        rc = import_parent(i, name, record, parent, e);
     if (rc == 0) {
         json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
+        const json_t *before = json_object_get(i->fresh, name); /* in this request already */
+        tree_index(i->batch, name, before ? json_string_value(before) : json_text(old, "parent"),
+                   parent);
         record_sessions(record, old);
         note_change(i, "account", name, old, record);
         record_warn_pool(i->c, name, record);
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
-        json_object_set_new(i->fresh, name, json_true());
+        json_object_set_new(i->fresh, name, json_string(parent));
         account_forget(i->q, slice_str(name));
         book_look_at(i->q, name, "");
     }
@@ -218,25 +228,65 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
     return 0;
 }
 
+/* A grant as 'grant add' makes them, and what became of it. */
+static json_t *grant_record(const json_t *in, struct err *e)
+{
+    static const char *const numbers[] = {"amount", "used", "from", "until"};
+    static const char *const flags[] = {"bought", "over"};
+    const char *unit = json_text(in, "unit");
+    json_int_t n[4];
+    json_t *record = json_object(), *value;
+    for (int i = 0; i < 4; i++) { /* none of it is used, from the beginning */
+        bool may_lack = i == 1 || i == 2;
+        value = json_object_get(in, numbers[i]);
+        n[i] = json_integer_value(value);
+        err_set(e, "grant: %s: give a number.", numbers[i]);
+        if (value ? !json_is_integer(value) || n[i] < 0 : !may_lack)
+            goto wrong;
+        json_object_set_new(record, numbers[i], json_integer(n[i]));
+    }
+    err_set(e, "grant: amount, used, from and until do not fit.");
+    if (n[0] == 0 || n[1] > n[0] || n[3] <= n[2])
+        goto wrong;
+    err_set(e, "grant: unit: give messages or bytes.");
+    if (strcmp(unit, "messages") != 0 && strcmp(unit, "bytes") != 0)
+        goto wrong;
+    json_object_set_new(record, "unit", json_string(unit));
+    for (int i = 0; i < 2; i++) {
+        err_set(e, "grant: %s: give true or false.", flags[i]);
+        if (!(value = json_object_get(in, flags[i])))
+            continue;
+        if (!json_is_boolean(value))
+            goto wrong;
+        json_object_set(record, flags[i], value);
+    }
+    if (!(value = json_object_get(in, "note")))
+        return record;
+    if (record_check_text("note", value, e) < 0)
+        goto wrong;
+    json_object_set(record, "note", value);
+    return record;
+wrong:
+    json_decref(record);
+    return NULL;
+}
+
 static int import_grant(struct importing *i, const json_t *in, struct err *e)
 {
-    char account[ACCOUNT_NAME_MAX + 1];
+    char account[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 40];
     struct key k;
-    json_int_t amount = json_integer_value(json_object_get(in, "amount"));
-    json_int_t used = json_integer_value(json_object_get(in, "used"));
+    const json_t *id = json_object_get(in, "grant");
     if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
         return err_set(e, "account: there is none of that name before this record.");
-    if (amount <= 0 || used < 0 || used > amount || !json_object_get(in, "until"))
-        return err_set(e, "grant: amount, used and until do not fit.");
-    json_t *record = json_copy((json_t *)(uintptr_t)in);
-    json_object_del(record, "type");
-    json_object_del(record, "account");
-    json_object_del(record, "grant");
+    if (!json_is_integer(id) || json_integer_value(id) <= 0)
+        return err_set(e, "grant: give its number.");
+    json_t *record = grant_record(in, e);
+    if (!record)
+        return -1;
     key_begin(&k, slice_str(account));
-    key_number(&k, (uint64_t)json_integer_value(json_object_get(in, "grant")));
-    char what[ACCOUNT_NAME_MAX + 40];
-    snprintf(what, sizeof what, "%llu of account %s",
-             (unsigned long long)key_last_number(key_slice(&k)), account);
+    key_number(&k, (uint64_t)json_integer_value(id));
+    snprintf(what, sizeof what, "%llu of account %s", (unsigned long long)json_integer_value(id),
+             account);
     note_change(i, "grant", what, quota_get_json(i->q, T_GRANT, key_slice(&k)), record);
     quota_put_json(i->batch, T_GRANT, key_slice(&k), record);
     account_forget(i->q, slice_str(account));
@@ -354,6 +404,8 @@ void transfer_import(struct client *c)
         n++;
     if (n < count) {
         control_fail(c, "record %zu: %s", n + 1, e.text);
+    } else if (tree_check(q, i.fresh, &e) < 0) {
+        control_fail(c, "%s", e.text);
     } else if (check_certificates(&i, &e) < 0 || buf_adds(&batch, buf_slice(&i.index)) < 0) {
         control_fail(c, "%s.", e.text);
     } else if (count == 0) {

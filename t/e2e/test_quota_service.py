@@ -576,7 +576,8 @@ def test_a_new_account_of_an_old_name_begins_at_zero(quota):
     opened = quota.sent(ticket, state=None)
     quota.ask("user.delete", login="web")
     quota.ask("account.delete", account="acme")
-    wait_until(lambda: time.time() % 1 < 0.1, 3, "the next second")
+    second = int(time.time())
+    wait_until(lambda: time.time() >= second + 1, 3, "the next second")
     quota.account(plan="month")
     assert quota.usage()["messages"] == quota.usage(user="web")["messages"] == 0
     quota.settle(opened.id)  # the old one's
@@ -675,6 +676,68 @@ def test_export_and_import(quota):
         assert "new" not in [a["account"] for a in other.ask("account.list")[0]]
     finally:
         other.stop()
+
+
+def below(quota, name):
+    return quota.one("account.show", account=name)["accounts"]
+
+
+def test_an_import_moves_accounts_as_set_does(quota):
+    for name, parent in (("top", ""), ("other", ""), ("kid", "top")):
+        quota.ask("account.add", account=name, parent=parent)
+    record = {"type": "account", "account": "kid"}
+    quota.ask("import", records=[record | {"parent": "OTHER"}])
+    assert (below(quota, "top"), below(quota, "other")) == ([], ["kid"])
+    assert quota.one("account.show", account="kid")["parent"] == "other"
+    # twice in one import: the last counts
+    quota.ask("import", records=[record | {"parent": "top"}, record])
+    assert (below(quota, "top"), below(quota, "other")) == ([], [])
+    quota.ask("account.delete", account="top")
+    quota.ask("import", records=[record | {"parent": "other"}])
+    assert below(quota, "other") == ["kid"]
+
+
+def test_an_import_makes_no_circle_and_no_deep_tree(quota):
+    def tree(*pairs):
+        return [{"type": "account", "account": name, "parent": parent} for name, parent in pairs]
+    circle = tree(("a", ""), ("b", "a"), ("a", "b"))
+    with pytest.raises(Refused, match="none can be below itself"):
+        quota.ask("import", records=circle)
+    five = tree(("a", ""), ("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"))
+    with pytest.raises(Refused, match="can be 4 deep"):
+        quota.ask("import", records=five)
+    quota.ask("import", records=five[:4])
+    with pytest.raises(Refused, match="can be 4 deep"):
+        quota.ask("import", records=five[4:])
+    with pytest.raises(Refused, match="none can be below itself"):
+        quota.ask("import", records=tree(("a", "d")))
+    # what is below one that moves goes with it
+    quota.ask("import", records=tree(("top", "")))
+    for request, members in (("import", {"records": tree(("a", "top"))}),
+                             ("account.set", {"account": "a", "parent": "top"})):
+        with pytest.raises(Refused, match="can be 4 deep"):
+            quota.ask(request, **members)
+    # unless it moves at the same time
+    quota.ask("import", records=tree(("a", "top"), ("b", "")))
+    assert (below(quota, "top"), below(quota, "a"), below(quota, "b")) == (["a"], [], ["c"])
+
+
+def test_an_import_takes_no_grant_that_cannot_be(quota):
+    quota.ask("account.add", account="acme")
+    good = {"type": "grant", "account": "acme", "grant": 4, "amount": 10, "used": 3,
+            "unit": "messages", "from": 0, "until": int(time.time()) + 1000}
+    for wrong in ({"unit": "bananas"}, {"until": "never"}, {"grant": -4}, {"grant": "4"},
+                  {"amount": "10"}, {"used": 11}, {"from": -1}, {"until": 0}, {"bought": "yes"},
+                  {"note": "x" * 201}, {"note": 5}):
+        with pytest.raises(Refused, match="record 1: (grant|note): "):
+            quota.ask("import", records=[good | wrong])
+    for lacking in ("unit", "until", "amount", "grant"):
+        with pytest.raises(Refused, match="record 1: grant: "):
+            quota.ask("import", records=[{k: v for k, v in good.items() if k != lacking}])
+    assert quota.ask("grant.list", account="acme")[0] == []
+    quota.ask("import", records=[good | {"mystery": 1}])
+    (grant,) = quota.ask("grant.list", account="acme")[0]
+    assert (grant["used"], grant["unit"], "mystery" in grant) == (3, "messages", False)
 
 
 def test_export_has_all_that_is_counted(quota):
