@@ -64,9 +64,25 @@ static struct volume volume_of(const struct charge *c, unsigned level, uint64_t 
     return v;
 }
 
+/* Where nothing is known of the account's plan any more, the period stays billed as it was. */
+static const struct plan *billing_plan(const struct account *a, const struct plan_usage *u,
+                                       struct plan *as_it_was)
+{
+    if (!a->plan_missing || a->plan != &plan_unlimited || !*u->terms.plan)
+        return a->plan;
+    *as_it_was = plan_unlimited;
+    memcpy(as_it_was->name, u->terms.plan, sizeof as_it_was->name);
+    as_it_was->messages = u->terms.messages;
+    as_it_was->bytes = u->terms.bytes;
+    as_it_was->overage_block = u->terms.overage_block;
+    as_it_was->overage_bytes = u->terms.overage_bytes;
+    return as_it_was;
+}
+
 static void count_charge(struct quota *q, struct entry *x)
 {
     struct counted k;
+    struct plan as_it_was;
     const struct charge *c = &x->c;
     int64_t now = quota_now();
     book_find_counted(q, c, &k);
@@ -77,8 +93,9 @@ static void count_charge(struct quota *q, struct entry *x)
         rates_roll(&k.parties[i]->tally, a->plan, a->plan->account_rates, now);
         rates_add(&k.parties[i]->tally, c->recipients, now);
         struct plan_usage *u = book_usage(q, k.parties[i], c->levels[i].period);
-        plan_told_anew(a->plan, u, a->grants, a->grant_count, now);
-        plan_charge(a->plan, u, a->grants, a->grant_count, volume_of(c, i, c->recipients), now);
+        const struct plan *plan = billing_plan(a, u, &as_it_was);
+        plan_told_anew(plan, u, a->grants, a->grant_count, now);
+        plan_charge(plan, u, a->grants, a->grant_count, volume_of(c, i, c->recipients), now);
         if (a->grant_count)
             account_touched(q, a);
     }

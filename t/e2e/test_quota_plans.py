@@ -264,6 +264,8 @@ def test_a_plan_that_is_not_there_any_more_stops_its_mail(quota):
     late = new_id()
     quota.charge(late, owner="acme/web")
     assert quota.usage()["start"] == start and quota.usage()["messages"] == 2
+    (period,) = [p for p in quota.ask("usage.report", account="acme")[0] if p["owner"] == "acme"]
+    assert (period["plan"], period["limit"], period["messages"]) == ("bigger", 3, 2)
     plans(quota, PLANS)
     quota.master.wait_log("the plans of all accounts are in")
     assert quota.usage()["messages"] == 2 and "plan_missing" not in quota.usage()
