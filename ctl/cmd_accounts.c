@@ -555,7 +555,7 @@ static void print_imported(const struct import *i)
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const struct arg none[] = {{NULL, NULL, NULL}};
-    struct import i = {ctl, NULL, json_array(), 0, 0};
+    struct import i = {ctl, NULL, NULL, 0, 0};
     char *text = NULL;
     size_t size = 0;
     ssize_t len;
@@ -569,6 +569,7 @@ int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int arg
     if (!in)
         return ctl_error(CTL_FAILED, "%s: cannot be read: %s", argv[0], strerror(errno));
     i.records = json_array();
+    i.warnings = json_array();
     while (status == CTL_OK && (len = getline(&text, &size, in)) > 0)
         status = import_line(&i, text, (size_t)len);
     if (status == CTL_OK)
