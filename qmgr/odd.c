@@ -64,9 +64,14 @@ static bool of_connection(struct odd *o, uint32_t place)
     return true;
 }
 
+bool odd_takes_strangers(const struct odd *o)
+{
+    return o->first_taken >= STRANGERS;
+}
+
 bool odd_is_greylisting(const struct odd *o)
 {
-    return o->passed >= PASSED_ENOUGH && o->first_taken < STRANGERS && o->of_rate <= 0;
+    return o->passed >= PASSED_ENOUGH && !odd_takes_strangers(o) && o->of_rate <= 0;
 }
 
 enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now)

@@ -60,6 +60,9 @@ static inline void odd_stop(struct odd *o)
 {
     o->tried = o->refused = 0;
 }
+/* Whether recipients that had not been tried before are taken: that is not greylisting, or not
+ * of everybody. */
+bool odd_takes_strangers(const struct odd *o);
 /* Whether a first attempt that is refused looks like greylisting. */
 bool odd_is_greylisting(const struct odd *o);
 

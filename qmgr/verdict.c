@@ -112,6 +112,13 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
                   r);
 }
 
+/* Words of greylisting, perhaps, from a place that takes recipients the first time: it is
+ * puzzled over as if no rule knew them. */
+static bool is_doubtful(const struct lane *l, const struct rule *rule)
+{
+    return rule && rule->greylist && rule->fallback && odd_takes_strangers(&l->odd);
+}
+
 /* A rule knows what it means: not one of the replies that are puzzled over. */
 static void by_known(struct qmgr *q, const struct job *j, struct verdict *v,
                      struct shaper_report *r)
@@ -157,7 +164,7 @@ static void judge(struct qmgr *q, struct job *j, const struct ipc_result *in, st
         return;
     }
     out->rule = verdict_find_rule(q, l, &out->worst);
-    if (out->rule)
+    if (out->rule && !is_doubtful(l, out->rule))
         by_known(q, j, out, r);
     else
         r->signal = by_stage(q, j, &out->worst, in, r);
@@ -263,9 +270,10 @@ void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict
         taken_after_all(j, o);
     if (o->status != OUTCOME_DEFERRED)
         return;
-    if (rule && rule->greylist) {
+    bool doubtful = is_doubtful(j->queue->lane, rule);
+    if (rule && rule->greylist && !doubtful) {
         refused_for_now(q, j, o, rule->retry_after / divisor, fate);
-    } else if (!rule && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
+    } else if ((!rule || doubtful) && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
         const struct odd *odd = &j->queue->lane->odd;
         if (odd_is_greylisting(odd))
             refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
