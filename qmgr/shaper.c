@@ -15,16 +15,17 @@
 /* ---- time: minutes, because providers answer in minutes ---------------------- */
 static const int64_t GROWTH = 60 * CLOCK_SECOND;     /* doubling; 20/s to 160/s in 3 minutes */
 static const int64_t HOLD = 360 * CLOCK_SECOND;      /* longer wastes what a raised limit offers, */
-static const int64_t KNOCK = 20 * CLOCK_SECOND;      /* shorter costs a refusal too often */
+static const int64_t KNOCK = 60 * CLOCK_SECOND;      /* shorter costs a refusal too often */
 static const int64_t KNOCK_MAX = 480 * CLOCK_SECOND; /* so long a reopened door stays unused */
 static const int64_t DAY = INT64_C(86400) * CLOCK_SECOND;
 static const int64_t DEFER = 600 * CLOCK_SECOND; /* worth a log line a message, and a place out
                                                   * of the line */
 
 /* ---- not divided for simulations: they follow the network, not the provider ---- */
-static const int64_t SLACK = CLOCK_SECOND / 10;  /* lateness that may be caught up on: timers
-                                                  * and a busy machine, not a burst */
-static const int64_t PROVEN = 30 * CLOCK_SECOND; /* a success says so long that the path works */
+static const int64_t SLACK = CLOCK_SECOND / 10;   /* lateness that may be caught up on: timers
+                                                   * and a busy machine, not a burst */
+static const int64_t SPACED = CLOCK_SECOND / 200; /* the least pace that timers keep */
+static const int64_t PROVEN = 30 * CLOCK_SECOND;  /* a success says so long that the path works */
 
 void shaper_times_init(struct shaper_times *t, unsigned divisor)
 {
@@ -116,7 +117,8 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
     }
     if (s->in_flight >= shaper_window(s)) {
         s->window_full = true;
-        return SHAPER_FULL;
+        if (!shaper_widen(s, now, when))
+            return *when ? SHAPER_LATER : SHAPER_FULL;
     }
     if (s->next_start > now) {
         s->held = true;
@@ -156,7 +158,12 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     }
     s->started_last = now;
     int64_t from = late < SLACK && s->next_start > 0 ? s->next_start : now;
-    s->next_start = from + pace_of(s, recipients);
+    int64_t pace = pace_of(s, recipients);
+    s->next_start = from + pace;
+    /* what is late is caught up on at twice the pace: of those that start together none knows
+     * yet that the first of them is refused */
+    if (pace >= SPACED && s->next_start < now + pace / 2)
+        s->next_start = now + pace / 2;
 }
 
 /* ---- connections in a time ------------------------------------------------------------ */
@@ -247,7 +254,7 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     }
     s->probing = s->unreachable = false;
     s->suspend_time = 0;
-    shaper_grow_window(s, now);
+    shaper_grow_window(s, r->latency + r->greeting, now);
     shaper_used_up(s, r->use_count);
     strain_note(&s->strain, 0, r->latency);
 }
@@ -259,6 +266,8 @@ static bool take_signal(struct shaper *s, const struct shaper_report *r, bool id
     case SHAPER_OK:
         if (!idle || r->started >= s->rate_cut)
             succeed(s, r, now);
+        if (r->put_off && !r->recipients && s->taken < 1)
+            shaper_measure_anew(s); /* nothing was taken yet: that time says nothing */
         if (r->put_off && s->next_start > now)
             shaper_give_back(s, r->put_off, now);
         break;

@@ -140,10 +140,12 @@ struct shaper {
     /* concurrency */
     double window;
     uint32_t in_flight, window_failed;
+    uint32_t window_due; /* growth that was earned, one connection after another */
     int64_t window_cut, window_grown, window_hold;
     bool periodic;      /* period was seen more than once */
     bool held, binding; /* the pace held a delivery back; the last one was such */
     bool window_full;   /* it was what held a delivery back since it grew last */
+    bool window_beyond; /* it is above what failed last, and nothing was refused since */
     bool blind;         /* failed_rate was not measured */
     bool beyond;        /* the rate is above what failed last */
     /* messages on one connection */
@@ -155,6 +157,8 @@ struct shaper {
     int64_t shut_since, shut_for;   /* the door that is shut; how long the last one was */
     int64_t suspend_time;           /* length of the last suspension, or pause */
     int64_t opened, period;         /* when a long shut door was found open last; how often it is */
+    int64_t opened_after;           /* it was still shut then */
+    int64_t period_least;           /* the period is between this and `period` */
     int64_t step, steps_until;      /* from knock to knock, until; 0: twice as long each time */
     float volume;                   /* recipients taken before the last cut, since the one before */
     float cut_from, cut_failed;     /* rate and failed_rate before the last cut */

@@ -10,46 +10,89 @@
 
 /* A door that was shut for so many first pauses had a reason other than the rate. */
 #define LONG_SHUT 4
-/* Openings so alike come by the clock. */
-#define PERIOD_TOLERANCE 0.25
+/* Openings so many periods apart may still be told to be of the same clock: a day whose volume
+ * was not used up has no end that is seen. */
+enum { PERIODS_APART = 4 };
+/* A period is known where it is to this part of itself; knocks are so far apart at least. */
+enum { PERIOD_KNOWN = 3, PERIOD_PARTS = 16 };
 
 /* ---- a door that opens again by the clock: a volume for each hour or day ---------- */
 
-/* It was found open after a long time. */
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* It was found open after a long time. When it opened is known from the last knock in vain on,
+ * and so is the period: what several openings have in common. */
 static void note_opening(struct shaper *s, int64_t now)
 {
-    int64_t after = now - s->opened;
-    if (s->opened) {
-        double share = s->period > 0 ? (double)after / (double)s->period : 0;
-        double periods = round(share);
-        bool fits = periods >= 1 && fabs(share - periods) < PERIOD_TOLERANCE;
-        s->periodic = fits && (periods < 2 || s->periodic);
-        /* several: a day whose volume is not used up has no end that is seen */
-        if (!fits || periods < 2)
-            s->period = after;
+    int64_t after = s->suspended_until - s->suspend_time, until = now;
+    int64_t least = after - s->opened, most = until - s->opened_after;
+    bool fits = false;
+    for (int k = 1; s->period > 0 && !fits && k <= PERIODS_APART; k++) {
+        int64_t low = later(least / k, s->period_least), high = earlier(most / k, s->period);
+        fits = low < high;
+        if (!fits)
+            continue;
+        s->periodic = k == 1 ? high - low < high / PERIOD_KNOWN : s->periodic;
+        s->period_least = low;
+        s->period = high;
+        after = later(after, s->opened_after + k * low);
+        until = earlier(until, s->opened + k * high);
     }
-    s->opened = now;
+    if (s->opened && !fits) {
+        s->periodic = false;
+        s->period_least = later(least, 0);
+        s->period = most;
+    }
+    s->opened_after = earlier(after, until);
+    s->opened = until;
+}
+
+/* When the door opens next, between *from and *until. Just after the time it may as well be a
+ * little late. */
+static void next_opening(const struct shaper *s, int64_t now, int64_t *from, int64_t *until)
+{
+    int64_t part = s->period / PERIOD_PARTS;
+    *from = s->opened_after + s->period_least;
+    *until = s->opened + s->period;
+    for (int k = 2; *until + part <= now && s->period > 0; k++) {
+        /* nothing was seen of those that are over */
+        *from = s->opened_after + k * s->period_least;
+        *until = s->opened + k * s->period;
+    }
+    *from = later(*from, now);
+    *until = later(*until, now);
+}
+
+/* In the middle of what is left, so that each knock tells; at its end where that is small. */
+static int64_t knock_at(const struct shaper *s, int64_t from, int64_t until)
+{
+    int64_t part = s->period / PERIOD_PARTS;
+    return until - from <= 2 * part ? until : from + (until - from) / 2;
 }
 
 /* How long to leave a shut door alone that has just been found shut: `knock` where nothing
  * is known. Sets the steps that follow. */
 static int64_t first_knock(struct shaper *s, int64_t knock, int64_t now)
 {
-    int64_t wait;
+    int64_t wait, from, until;
     s->step = 0;
     if (s->periodic) {
-        /* a little early, else it would be found open ever later */
-        wait = s->opened + s->period - s->period / 10 - now;
-        while (wait < knock)
-            wait += s->period;
-        s->step = s->period / 12;
-    } else if (s->shut_for > 2 * knock) { /* a door that was shut for long will be again */
-        wait = s->shut_for / 2;
-        s->step = s->shut_for / 4;
-    } else {
-        return knock;
+        next_opening(s, now, &from, &until);
+        s->steps_until = until;
+        return later(knock_at(s, from, until) - now, knock);
     }
-    s->step = s->step > knock ? s->step : knock;
+    if (s->shut_for <= 2 * knock)
+        return knock;
+    wait = s->shut_for / 2; /* a door that was shut for long will be again */
+    s->step = wait;
     s->steps_until = now + 2 * wait;
     return wait;
 }
@@ -57,6 +100,8 @@ static int64_t first_knock(struct shaper *s, int64_t knock, int64_t now)
 static int64_t next_knock(const struct shaper *s, int64_t now)
 {
     const struct shaper_times *t = &s->limits->times;
+    if (s->periodic && now < s->steps_until)
+        return later(knock_at(s, now, s->steps_until) - now, s->period / PERIOD_PARTS);
     if (s->step && now < s->steps_until)
         return s->step;
     int64_t next = SHAPER_KNOCK_GROWS * s->suspend_time;
@@ -109,6 +154,8 @@ static bool suspend(struct shaper *s, int64_t first, enum shaper_change change, 
 {
     bool dead = change == SHAPER_SUSPENDED_UNREACHABLE;
     int64_t max = dead ? s->limits->unreachable_max : s->limits->suspend_max;
+    if (!dead && !rule) /* nobody has said for how long */
+        max = s->limits->times.knock_max;
     max = max > first ? max : first;
     int64_t time = s->suspend_time ? 2 * s->suspend_time : first;
     time = time < first ? first : time < max ? time : max;

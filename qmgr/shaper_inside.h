@@ -9,7 +9,7 @@ enum { SHAPER_ENOUGH = 12 }; /* recipients taken between two refusals that make 
 enum { SHAPER_KNOCK_GROWS = 3 };
 
 /* Below a measured rate: what is left refills the other side's allowance. */
-#define SHAPER_UNDER_MEASURED 0.95
+#define SHAPER_UNDER_MEASURED 0.97
 /* What remains of a rate that was refused without a measurement, at most. */
 #define SHAPER_CUT_BLIND 0.6
 #define SHAPER_RATE_FREE 1e6   /* a rate that is none */
@@ -38,8 +38,11 @@ void shaper_measure_anew(struct shaper *s);
 /* shaper_window.c */
 /* Connections at a time were refused. */
 void shaper_too_many(struct shaper *s, const struct shaper_report *r, int64_t now);
-/* A delivery worked. */
-void shaper_grow_window(struct shaper *s, int64_t now);
+/* A delivery worked, and took so many microseconds: it may have earned one more at a time. */
+void shaper_grow_window(struct shaper *s, uint64_t latency, int64_t now);
+/* As many as are allowed are under way: true if it is one more now. Otherwise *when it will
+ * be; 0: when a delivery has worked. */
+bool shaper_widen(struct shaper *s, int64_t now, int64_t *when);
 /* Messages on one connection were refused; or it was closed without a word after so many;
  * or it carried so many and worked. */
 void shaper_too_long(struct shaper *s, const struct shaper_report *r, int64_t now);

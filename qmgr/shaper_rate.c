@@ -10,8 +10,14 @@
 /* So far above the measured rate it may as well have grown meanwhile: measured anew. */
 #define FAR_BEYOND 2.5
 /* The first refusal ever: the rate was doubling each minute, and what the other side had
- * in store for a minute hid when it passed the limit. */
-#define CUT_FIRST 0.4
+ * in store hid when it passed the limit. Where that was a minute's worth, as is usual, this
+ * share of the rate is just below it. */
+#define CUT_FIRST 0.36
+/* That is less sure than a measurement: more is tried after this part of the time. */
+enum { FIRST_HOLD_PARTS = 2 };
+/* This part of a minute nothing is sent after a cut: else what comes a little early, or is
+ * counted a little late, would find nothing in store. */
+enum { PAUSE_PARTS = 10 };
 /* A refusal too soon for a measurement: the limit is well below, by what the few that were
  * taken suggest, but not below this share (and not above SHAPER_CUT_BLIND). */
 #define CUT_MOST 0.35
@@ -22,8 +28,10 @@
  * refusal that measured nothing, for the limit may be anywhere below. */
 #define BEYOND_GROWTHS 3.0
 /* A limit that fails where it failed before is left alone longer, up to this. */
-#define HOLD_LONGER 1.3
+#define HOLD_LONGER 1.4
 #define HOLD_MOST 1.7
+/* So far apart two measurements are of one limit. */
+#define SAME_LIMIT 0.25
 /* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
 #define HOLD_MESSAGES 80.0
 #define HOLD_SLOW 2
@@ -116,6 +124,33 @@ static double few_taken(const struct shaper *s, double before)
     return share < CUT_MOST ? CUT_MOST : share < SHAPER_CUT_BLIND ? share : SHAPER_CUT_BLIND;
 }
 
+/* The same after the first refusal ever: what was taken was allowed in a minute more than it
+ * took, at least. */
+static double first_cut(const struct shaper *s, double before)
+{
+    double minute = (double)s->limits->times.growth,
+           allowed = s->taken * 1e6 / ((double)s->paced + minute), least = CUT_FIRST * before;
+    allowed = SHAPER_UNDER_MEASURED * (allowed < before ? allowed : before);
+    return allowed > least ? allowed : least;
+}
+
+/* How long nothing more is tried; failed_before: where it failed the last time, 0: never. */
+static void leave_alone(struct shaper *s, double failed_before)
+{
+    int64_t hold = s->limits->times.hold, few = (int64_t)(HOLD_MESSAGES / s->rate * 1e6);
+    if (few > hold)
+        hold = few < HOLD_SLOW * hold ? few : HOLD_SLOW * hold;
+    int64_t most = (int64_t)((double)s->limits->times.hold * HOLD_MOST),
+            longer = (int64_t)((double)s->rate_hold * HOLD_LONGER);
+    most = most > hold ? most : hold;
+    if (failed_before <= 0)
+        s->rate_hold = hold / FIRST_HOLD_PARTS;
+    else if (fabs(s->failed_rate - failed_before) >= SAME_LIMIT * failed_before || longer < hold)
+        s->rate_hold = hold;
+    else
+        s->rate_hold = longer < most ? longer : most;
+}
+
 void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
     if (r->started < s->rate_cut && !s->probing)
@@ -136,9 +171,9 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     s->cut_from = s->rate < SHAPER_RATE_FREE ? (float)s->rate : 0;
     s->cut_failed = (float)s->failed_rate;
     s->volume = (float)s->taken;
-    double before = s->rate, measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
-    bool blind = true,
-         again = s->failed_rate > 0 && fabs(s->rate - s->failed_rate) < 0.5 * s->failed_rate;
+    double failed_before = s->failed_rate, before = s->rate;
+    double measured = s->paced > 0 ? s->taken * 1e6 / (double)s->paced : 0;
+    bool blind = true, first = failed_before <= 0;
     if (r->value > 0) {
         /* never above what is in use, or configured */
         s->rate = s->failed_rate = fmin(r->value, fmin(before, shaper_rate_bound(s)));
@@ -148,29 +183,27 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     } else if (free) {
         s->failed_rate = free_rate(s, now);
         s->rate = SHAPER_CUT_BLIND * s->failed_rate;
+    } else if (first && s->taken >= SHAPER_ENOUGH) {
+        s->rate = first_cut(s, before);
+        s->failed_rate = s->rate / SHAPER_UNDER_MEASURED;
     } else if (s->taken >= SHAPER_ENOUGH && measured < before && before < FAR_BEYOND * measured) {
         s->failed_rate = measured;
         s->rate = SHAPER_UNDER_MEASURED * measured;
         blind = false;
     } else {
-        bool first = s->failed_rate <= 0;
         s->failed_rate = before;
         s->rate = (first ? CUT_FIRST : few_taken(s, before)) * before;
     }
     if (s->rate < SHAPER_RATE_LEAST)
         s->rate = SHAPER_RATE_LEAST;
-    int64_t hold = s->limits->times.hold, few = (int64_t)(HOLD_MESSAGES / s->rate * 1e6);
-    if (few > hold)
-        hold = few < HOLD_SLOW * hold ? few : HOLD_SLOW * hold;
-    s->rate_hold = again ? (int64_t)((double)s->rate_hold * HOLD_LONGER) : hold;
-    int64_t most = (int64_t)((double)hold * HOLD_MOST);
-    if (s->rate_hold > most)
-        s->rate_hold = most;
+    leave_alone(s, failed_before);
     s->rate_held = 0;
     s->rate_cut = now;
     s->beyond = false;
     s->blind = blind;
-    s->next_start = now + (int64_t)((double)CLOCK_SECOND / s->rate);
+    int64_t pause = s->limits->times.growth / PAUSE_PARTS,
+            step = (int64_t)((double)CLOCK_SECOND / s->rate);
+    s->next_start = now + (step > pause ? step : pause);
     shaper_measure_anew(s);
     shaper_note(s, SHAPER_RATE_CUT, before, s->rate, r->rule, now);
 }

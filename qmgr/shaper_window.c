@@ -14,6 +14,11 @@ enum { TAKEN_TELLS = 5 };
 /* Where a limit of connections is hit though few deliveries are under way (idle ones
  * count, too), this remains. */
 #define CONNECTIONS_LEFT 0.7
+/* A number of connections that is refused again is left alone twice as long, up to this. */
+enum { WINDOW_HOLD_MOST = 4 };
+/* So many connections must have been used up for each four messages that one carries, until
+ * more are tried: a refusal costs more than the greetings that a higher limit would save. */
+enum { MESSAGES_EACH = 4 };
 
 /* ---- concurrency ------------------------------------------------------------------ */
 
@@ -44,37 +49,79 @@ void shaper_too_many(struct shaper *s, const struct shaper_report *r, int64_t no
     if (others < s->window)
         s->window = others;
     s->window = s->window < 1 ? 1 : s->window;
-    bool again = s->window_failed == (uint32_t)s->window + 1;
+    /* window_failed is one more where a step beyond it had been made */
+    bool again = s->window_failed && (uint32_t)s->window + 2 >= s->window_failed;
     s->window_hold = again ? s->window_hold * 2 : s->limits->times.hold;
-    if (s->window_hold > 8 * s->limits->times.hold)
-        s->window_hold = 8 * s->limits->times.hold;
+    if (s->window_hold > WINDOW_HOLD_MOST * s->limits->times.hold)
+        s->window_hold = WINDOW_HOLD_MOST * s->limits->times.hold;
     s->window_failed = (uint32_t)s->window + 1;
+    s->window_beyond = false;
+    s->window_due = 0;
     s->window_cut = s->window_grown = now;
     s->window_full = false;
     shaper_note(s, SHAPER_CONCURRENCY_CUT, before, s->window, r->rule, now);
 }
 
-void shaper_grow_window(struct shaper *s, int64_t now)
+/* Where it failed last, or would by one more. */
+static bool near_failed(const struct shaper *s)
 {
-    bool near = s->window_failed && (uint32_t)s->window + 1 >= s->window_failed;
-    if (!s->window_full || strain_is(&s->strain) || (uint32_t)s->window >= s->limits->concurrency ||
-        now - s->window_grown < STAGGER || (near && now - s->window_cut < s->window_hold))
-        return;
+    return s->window_failed && (uint32_t)s->window + 1 >= s->window_failed;
+}
+
+static bool may_grow(const struct shaper *s, int64_t now)
+{
+    return !strain_is(&s->strain) && (uint32_t)s->window < s->limits->concurrency &&
+           !(near_failed(s) && now - s->window_cut < s->window_hold);
+}
+
+/* Each delivery that worked earns one more. Where a server takes seconds to answer they come in
+ * bunches, all that were started together; else it is known at once whether one more works. */
+void shaper_grow_window(struct shaper *s, uint64_t latency, int64_t now)
+{
+    uint32_t most = latency > (uint64_t)STAGGER ? (uint32_t)s->window : 1;
+    if (!may_grow(s, now))
+        s->window_due = 0;
+    else if (s->window_full && s->window_due < most)
+        s->window_due++;
+}
+
+bool shaper_widen(struct shaper *s, int64_t now, int64_t *when)
+{
+    *when = 0;
+    if (s->window_due == 0 || s->probing || !may_grow(s, now))
+        return false;
+    *when = s->window_grown + STAGGER;
+    if (now < *when)
+        return false;
+    bool near = near_failed(s);
     s->window += 1;
+    s->window_due--;
     s->window_grown = now;
     s->window_full = false;
     if (near) {
+        /* the step before was right: those that follow need not wait for longer */
+        if (s->window_beyond)
+            s->window_hold = s->limits->times.hold;
+        s->window_beyond = true;
         s->window_failed = (uint32_t)s->window + 1; /* the next step waits again */
         s->window_cut = now - s->window_hold / 2;
+        s->window_due = 0;
     }
+    return true;
 }
 
 /* ---- messages on one connection ------------------------------------------------------ */
 
+/* What is tried next. */
+static uint32_t beyond(uint32_t limit)
+{
+    return limit + 1 + limit / 8;
+}
+
 static void set_messages(struct shaper *s, uint32_t limit, uint16_t rule, int64_t now)
 {
     uint32_t before = shaper_messages(s);
-    if (s->messages && s->messages <= limit)
+    if (s->messages > limit && s->messages <= beyond(limit))
         s->messages_patience *= 2; /* it was tried beyond, in vain */
     if (s->messages_patience > 4096)
         s->messages_patience = 4096;
@@ -112,8 +159,9 @@ void shaper_closes_silently(struct shaper *s, uint32_t after, int64_t now)
 /* Connections that carried as many as are allowed, and worked: one day one more. */
 void shaper_used_up(struct shaper *s, uint32_t use_count)
 {
-    if (!s->messages || use_count < s->messages || ++s->messages_good < s->messages_patience)
+    uint32_t each = s->messages > MESSAGES_EACH ? s->messages / MESSAGES_EACH : 1;
+    if (!s->messages || use_count < s->messages || ++s->messages_good / each < s->messages_patience)
         return;
     s->messages_good = 0;
-    s->messages += 1 + s->messages / 8;
+    s->messages = beyond(s->messages);
 }

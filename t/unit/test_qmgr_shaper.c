@@ -203,6 +203,74 @@ static void test_too_many_connections_cuts_concurrency_alone(void **state)
     assert_int_equal(shaper_window(&s), 8); /* but later, one more */
 }
 
+/* Seconds in which a server with so many places has all of them busy; each
+ * delivery takes one second, refusals come at once. */
+static unsigned play_places(struct shaper *s, uint32_t places, unsigned from, unsigned until,
+                            unsigned *refused)
+{
+    unsigned busy = 0;
+    *refused = 0;
+    for (int64_t now = from * SECOND; now < until * SECOND; now += SECOND) {
+        uint32_t open = 0;
+        int64_t when = now, at = now;
+        while (at < now + SECOND) {
+            if (shaper_room(s, at, &when) != SHAPER_GO) {
+                if (when <= at || when >= now + SECOND)
+                    break;
+                at = when;
+                continue;
+            }
+            shaper_started(s, 1, at);
+            if (open++ < places)
+                continue;
+            open--;
+            (*refused)++;
+            tell(s, SHAPER_TOO_MANY, at, at + 1);
+        }
+        busy += open >= places;
+        while (s->in_flight) {
+            struct shaper_report r = {.signal = SHAPER_OK,
+                                      .started = at,
+                                      .recipients = 1,
+                                      .use_count = 1,
+                                      .latency = (uint64_t)SECOND};
+            shaper_finished(s, &r, now + SECOND);
+        }
+    }
+    return busy;
+}
+
+static void test_a_slow_server_gets_its_connections_soon(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    unsigned refused;
+    (void)state;
+    l.concurrency = 100;
+    l.initial = 5;
+    shaper_init(&s, &l);
+    /* twice as many each second: not one more with all that come back together */
+    assert_true(play_places(&s, 20, 1, 11, &refused) >= 6);
+    assert_int_equal(refused, 1);
+}
+
+static void test_a_limit_of_connections_is_tried_ever_more_rarely(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    unsigned first, later;
+    (void)state;
+    l.concurrency = 100;
+    shaper_init(&s, &l);
+    (void)play_places(&s, 10, 1, 61, &first);
+    assert_true(first <= 5);
+    assert_int_equal(s.window_hold, 4 * l.times.hold);
+    (void)play_places(&s, 10, 61, 121, &later);
+    assert_true(later <= 3);
+    (void)play_places(&s, 16, 121, 181, &later); /* a raised one is found all the same */
+    assert_true(shaper_window(&s) >= 15);
+}
+
 /* ---- rate ---------------------------------------------------------------------------- */
 
 static void test_deliveries_are_paced(void **state)
@@ -423,28 +491,49 @@ static void test_a_volume_a_day_is_used_and_the_door_left_alone(void **state)
     double rate = s.rate;
     play_volume(&s, 200, 30 * SECOND, 10, &taken, &refused);
     assert_true(taken > 9 * 200); /* each period's, or all but one */
-    assert_true(refused < 60);    /* a few knocks a period, not one a second */
+    assert_true(refused < 40);    /* a knock or two a period, not one a second */
     assert_true(s.rate >= rate);  /* it says nothing about the rate */
     assert_true(s.periodic && llabs(s.period - 30 * SECOND) < 5 * SECOND);
+}
+
+/* Told to go when it is tried again at the first time that is allowed. */
+static bool told_to_go(struct shaper *s, uint16_t rule, int64_t *now)
+{
+    struct shaper_report r = {.signal = SHAPER_GO_AWAY, .time = 3 * SECOND, .rule = rule};
+    int64_t when;
+    while (shaper_room(s, *now, &when) != SHAPER_GO)
+        *now = when;
+    r.started = *now;
+    shaper_started(s, 1, *now);
+    return shaper_finished(s, &r, *now);
 }
 
 static void test_told_to_stay_away(void **state)
 {
     struct shaper_limits l = limits_of(100);
     struct shaper s;
-    int64_t when;
+    int64_t now = SECOND, when;
     (void)state;
     shaper_init(&s, &l);
-    shaper_started(&s, 1, SECOND);
-    assert_false(tell(&s, SHAPER_GO_AWAY, SECOND, SECOND)); /* short: messages stay in line */
-    assert_int_equal(shaper_room(&s, SECOND + 1, &when), SHAPER_LATER);
+    assert_false(told_to_go(&s, 1, &now)); /* short: messages stay in line */
+    assert_int_equal(shaper_room(&s, now + 1, &when), SHAPER_LATER);
     assert_int_equal(when, 4 * SECOND);
-    shaper_started(&s, 1, when);
-    assert_false(tell(&s, SHAPER_GO_AWAY, when, when));
-    assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_LATER);
-    shaper_started(&s, 1, when);
-    assert_true(tell(&s, SHAPER_GO_AWAY, when, when)); /* four times as long: they wait outside */
-    assert_int_equal(shaper_room(&s, when + 1, &when), SHAPER_SUSPENDED);
+    assert_false(told_to_go(&s, 1, &now));
+    assert_int_equal(shaper_room(&s, now + 1, &when), SHAPER_LATER);
+    assert_true(told_to_go(&s, 1, &now)); /* four times as long: they wait outside */
+    assert_int_equal(shaper_room(&s, now + 1, &when), SHAPER_SUSPENDED);
+}
+
+static void test_told_to_stay_away_in_unknown_words(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    int64_t now = SECOND;
+    (void)state;
+    shaper_init(&s, &l);
+    for (int i = 0; i < 10; i++)
+        assert_false(told_to_go(&s, 0, &now)); /* it may be a restart: one knocks */
+    assert_int_equal(s.suspend_time, l.times.knock_max);
 }
 
 static void test_a_round_of_failures_suspends(void **state)
@@ -549,6 +638,35 @@ static void test_messages_per_connection_are_learned(void **state)
     r.use_count = 25; /* one that was under way with the old limit */
     shaper_finished(&s, &r, SECOND);
     assert_int_equal(shaper_messages(&s), 18);
+}
+
+/* So many connections of a server that takes `limit` messages on each, until one is refused. */
+static unsigned connections_until_refused(struct shaper *s, uint32_t limit)
+{
+    for (unsigned n = 1; n < 100000; n++) {
+        uint32_t use = shaper_messages(s) <= limit ? shaper_messages(s) : limit + 1;
+        struct shaper_report r = {
+            .signal = use > limit ? SHAPER_TOO_LONG : SHAPER_OK, .recipients = 1, .use_count = use};
+        shaper_finished(s, &r, SECOND);
+        if (r.signal == SHAPER_TOO_LONG)
+            return n;
+    }
+    return 0;
+}
+
+static void test_more_messages_are_tried_ever_more_rarely(void **state)
+{
+    struct shaper_limits l = limits_of(100);
+    struct shaper s;
+    (void)state;
+    l.messages = 100;
+    shaper_init(&s, &l);
+    assert_int_equal(connections_until_refused(&s, 20), 1);
+    unsigned first = connections_until_refused(&s, 20), second = connections_until_refused(&s, 20),
+             third = connections_until_refused(&s, 20);
+    assert_true(first * 20 > 2000); /* one refusal in so many messages */
+    assert_true(second > 3 * first / 2 && third > 3 * second / 2);
+    assert_int_equal(shaper_messages(&s), 20);
 }
 
 static void test_silent_closes_count_when_they_repeat(void **state)
@@ -774,6 +892,8 @@ int main(void)
         cmocka_unit_test(test_concurrency_grows_while_it_is_the_limit),
         cmocka_unit_test(test_concurrency_does_not_grow_unused),
         cmocka_unit_test(test_too_many_connections_cuts_concurrency_alone),
+        cmocka_unit_test(test_a_slow_server_gets_its_connections_soon),
+        cmocka_unit_test(test_a_limit_of_connections_is_tried_ever_more_rarely),
         cmocka_unit_test(test_deliveries_are_paced),
         cmocka_unit_test(test_the_rate_grows_only_while_it_binds),
         cmocka_unit_test(test_one_cut_for_what_was_under_way_together),
@@ -783,12 +903,14 @@ int main(void)
         cmocka_unit_test(test_a_shut_door_is_knocked_at_alone_and_ever_more_rarely),
         cmocka_unit_test(test_a_volume_a_day_is_used_and_the_door_left_alone),
         cmocka_unit_test(test_told_to_stay_away),
+        cmocka_unit_test(test_told_to_stay_away_in_unknown_words),
         cmocka_unit_test(test_a_round_of_failures_suspends),
         cmocka_unit_test(test_probe_alone_after_a_suspension),
         cmocka_unit_test(test_suspensions_double_up_to_the_longest),
         cmocka_unit_test(test_stragglers_do_not_prolong_a_suspension),
         cmocka_unit_test(test_neutral_changes_nothing),
         cmocka_unit_test(test_messages_per_connection_are_learned),
+        cmocka_unit_test(test_more_messages_are_tried_ever_more_rarely),
         cmocka_unit_test(test_silent_closes_count_when_they_repeat),
         cmocka_unit_test(test_rate_delay_and_daily_cap),
         cmocka_unit_test(test_by_hand),
