@@ -841,8 +841,8 @@ static void test_a_door_shut_for_hours_is_a_suspension(void **state)
     int64_t now = 100000 * CLOCK_SECOND, when = 0;
     shaper_init(&s, &l);
     s.periodic = true;
-    s.period = INT64_C(86400) * CLOCK_SECOND;
-    s.opened = now;
+    s.period = s.period_least = INT64_C(86400) * CLOCK_SECOND;
+    s.opened = s.opened_after = now;
     shaper_started(&s, 1, now);
     assert_true(tell(&s, SHAPER_TOO_MUCH, now, now + 1));
     assert_int_equal(shaper_room(&s, now + 2, &when), SHAPER_SUSPENDED);
