@@ -46,8 +46,8 @@ int compat_flush(struct ctl *ctl)
 int compat_flush_id(struct ctl *ctl, const char *id)
 {
     if (!id_valid(slice_str(id)))
-        return compat_fatal(EX_UNAVAILABLE, "Cannot flush queue ID - invalid name: \"%.100s%s\"", id,
-                            strlen(id) > 100 ? "..." : "");
+        return compat_fatal(EX_UNAVAILABLE, "Cannot flush queue ID - invalid name: \"%.100s%s\"",
+                            id, strlen(id) > 100 ? "..." : "");
     return flush(ctl, json_pack("{s:[s]}", "ids", id));
 }
 
@@ -73,8 +73,9 @@ static bool is_site(struct slice site)
 int compat_flush_site(struct ctl *ctl, const char *site)
 {
     if (!is_site(slice_str(site)))
-        return compat_fatal(EX_UNAVAILABLE, "Cannot flush mail queue - invalid destination: \"%.100s%s\"",
-                            site, strlen(site) > 100 ? "..." : "");
+        return compat_fatal(EX_UNAVAILABLE,
+                            "Cannot flush mail queue - invalid destination: \"%.100s%s\"", site,
+                            strlen(site) > 100 ? "..." : "");
     return flush(ctl, json_pack("{s:s}", "site", site));
 }
 

@@ -5,8 +5,8 @@
 
 #include "core/err.h"
 #include "relay/job.h"
-#include "tls/result.h"
 #include "tls/level.h"
+#include "tls/result.h"
 
 /* Slices borrow from the job. */
 struct tls_need {

@@ -214,8 +214,7 @@ static int check_socket_name(struct slice name, struct err *e)
                        log_esc_n(name, 60));
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (slice_eq(name, slice_str(taken[i])))
-            return err_set(e, "Postern has a socket %s of its own; choose another name",
-                           taken[i]);
+            return err_set(e, "Postern has a socket %s of its own; choose another name", taken[i]);
     return 0;
 }
 

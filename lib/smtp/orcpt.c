@@ -1,5 +1,5 @@
-#include "smtp/address.h"
 #include "core/hex.h"
+#include "smtp/address.h"
 #include "smtp/params.h"
 
 static const struct slice utf8_type = {"utf-8", 5};
