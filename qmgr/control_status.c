@@ -2,7 +2,6 @@
 #include "core/clock.h"
 #include "core/json.h"
 #include "qmgr/control_client.h"
-#include "qmgr/sources.h"
 
 static void counters(struct buf *b, const char *name, const struct queue_counters *k)
 {
@@ -27,17 +26,6 @@ static const char *spool_name(int state)
     return state >= 0 && state < 4 ? names[state] : "unknown";
 }
 
-static unsigned sources_listed(const struct qmgr *q)
-{
-    unsigned listed = 0;
-    list_each(&q->from->all, n)
-    {
-        const struct source *s = container_of(n, struct source, all);
-        listed += s->conf && s->listed;
-    }
-    return listed;
-}
-
 static void queue_line(struct control_client *c)
 {
     struct queue_figures f;
@@ -57,7 +45,7 @@ static void queue_line(struct control_client *c)
     json_int(b, "jobs_in_flight", (int64_t)f.jobs_in_flight);
     json_int(b, "body_bytes", (int64_t)f.body_bytes);
     json_int(b, "sites", (int64_t)f.sites);
-    json_int(b, "sources_listed", sources_listed(c->control->queue));
+    json_int(b, "sources_listed", f.sources_listed);
     json_int(b, "relays", f.relays);
     json_int(b, "smtpds", f.smtpds);
     json_bool(b, "resolve", f.resolve);

@@ -1,8 +1,8 @@
-/* Figures for `postern status`, what ends a channel, and the chores of every minute. */
+/* Figures for `postern status`, and the chores of every minute. */
 #include <malloc.h>
 
 #include "core/log.h"
-#include "qmgr/qmgr.h"
+#include "qmgr/sources.h"
 
 enum { SWEEP_SECONDS = 60 };
 
@@ -22,6 +22,17 @@ static struct queue_counters lately(const struct qmgr *q)
     };
 }
 
+static unsigned sources_listed(const struct qmgr *q)
+{
+    unsigned listed = 0;
+    list_each(&q->from->all, n)
+    {
+        const struct source *s = container_of(n, struct source, all);
+        listed += s->conf && s->listed;
+    }
+    return listed;
+}
+
 void queue_figures(struct qmgr *q, struct queue_figures *out)
 {
     const struct mallinfo2 heap = mallinfo2();
@@ -38,6 +49,7 @@ void queue_figures(struct qmgr *q, struct queue_figures *out)
         .body_bytes = q->body_bytes,
         .sites = q->sites.sites.count,
         .routes = q->sites.routes.count,
+        .sources_listed = sources_listed(q),
         .relays = q->relays.count,
         .smtpds = q->smtpd_count,
         .resolve = q->sites.peer.channel != NULL,

@@ -27,7 +27,7 @@ struct queue_figures {
     uint64_t messages;              /* in the queue, without the deleted ones */
     uint64_t deleted, deleted_bytes;
     uint64_t active, held, jobs_queued, jobs_in_flight, body_bytes, sites, routes;
-    unsigned relays, smtpds;
+    unsigned relays, smtpds, sources_listed; /* sources: those in a block list */
     bool resolve, bounce, scanning;
     int spool_state; /* enum spool_state, SPOOL_BUSY included */
     struct store_stats store;
