@@ -35,25 +35,38 @@ def _relay(tmp_path_factory):
         yield p
 
 
+# on a busy machine its own connections come to nothing now and then: it has not looked then
+NOT_LOOKED = "check failed because of connect problem"
+TRIES = 3
+
+
+def findings_of(relay, name, immediate, report):
+    where = [f"{name}:{relay.tls_port}"] if immediate else \
+        ["--starttls", "smtp", f"{name}:{relay.port}"]
+    for _ in range(TRIES):
+        report.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["testssl", "--quiet", "--color", "0", "--warnings", "off", "--fast", "--sneaky",
+             "--protocols", "--std", "--pfs", "--server-defaults", "--vulnerable", "--ip", "127.0.0.1",
+             "--add-ca", relay.authority.certificate, "--jsonfile", str(report), *where],
+            capture_output=True, text=True, timeout=290, check=False)
+        findings = [f for f in json.loads(report.read_text(encoding="utf-8"))
+                    if f["id"].split()[0] not in (*OWN, *OURS)]
+        if not any(f["finding"].startswith(NOT_LOOKED) for f in findings):
+            break
+    return findings, done.stdout
+
+
 @pytest.mark.parametrize("immediate", [False, True], ids=["starttls", "tls"])
 @pytest.mark.parametrize("name, keys", [("localhost", {"EC 256", "RSA 2048"}),
                                         ("other.test", {"RSA 2048"})])
 def test_testssl_finds_no_weakness(relay, tmp_path, name, keys, immediate):
-    report = tmp_path / "report.json"
-    where = [f"{name}:{relay.tls_port}"] if immediate else \
-        ["--starttls", "smtp", f"{name}:{relay.port}"]
-    done = subprocess.run(
-        ["testssl", "--quiet", "--color", "0", "--warnings", "off", "--fast", "--sneaky",
-         "--protocols", "--std", "--pfs", "--server-defaults", "--vulnerable", "--ip", "127.0.0.1",
-         "--add-ca", relay.authority.certificate, "--jsonfile", str(report), *where],
-        capture_output=True, text=True, timeout=290, check=False)
-    findings = [f for f in json.loads(report.read_text(encoding="utf-8"))
-                if f["id"].split()[0] not in (*OWN, *OURS)]
+    findings, output = findings_of(relay, name, immediate, tmp_path / "report.json")
     by_name = {f["id"]: f["finding"] for f in findings}
-    assert by_name["TLS1_3"].startswith("offered") and by_name["TLS1_1"] == "not offered", done.stdout
+    assert by_name["TLS1_3"].startswith("offered") and by_name["TLS1_1"] == "not offered", output
     # it has seen the certificates that it is to judge, and trusts them
     assert {f["finding"].split(" bits")[0] for f in findings
-            if f["id"].startswith("cert_keySize")} == keys, done.stdout
+            if f["id"].startswith("cert_keySize")} == keys, output
     assert all(f["finding"] == "passed." for f in findings
                if f["id"].startswith("cert_chain_of_trust"))
     bad = [f for f in findings if f["severity"] in BAD]
