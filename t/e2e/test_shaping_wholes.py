@@ -171,8 +171,10 @@ def test_new_connections_over_all_sources(started):
     assert not any(job.reuse_only for job in jobs) and c.q.relay.receive(0.2) is None
     for job in jobs:
         c.q.result(job, connections=1, opened=1)
-    jobs = [c.q.job() for _ in range(2)]
-    assert all(job.reuse_only for job in jobs) and c.q.relay.receive(0.2) is None
+    job = c.q.job()
+    while job is not None:
+        assert job.reuse_only
+        job = c.q.relay.receive(0.2)
 
 
 def test_a_rule_about_the_provider_slows_all_sources(started):
@@ -201,8 +203,7 @@ def test_all_sources_are_told_to_stay_away(started):
         q.result(job)
     id = q.commit(["late@d.test"])
     q.wait_log(rf"{id}: to=<late@d.test>, .*status=deferred \(delivery temporarily suspended")
-    c.ask(request="shaping.act", action="resume", destination="big")
-    c.act("flush", id)
+    c.ask(request="shaping.act", action="resume", destination="big")  # which sends what waited
     job = q.job()
     while job.id != id.encode():
         q.result(job)
