@@ -217,8 +217,8 @@ enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t 
     stand_in_line(w, l);
     if (room == SHAPER_GO || !connections_room_of_all(l))
         look_again(q, w); /* in the latter case a place is asked for, if it is the first */
-    else if (room != SHAPER_FULL)
-        heap_set(&q->dispatch.whole_wakes, &w->wake, later);
+    else if (room != SHAPER_FULL && (!heap_has(&w->wake) || later < w->wake.key))
+        heap_set(&q->dispatch.whole_wakes, &w->wake, later); /* another one's time may be sooner */
     return SHAPER_FULL;
 }
 
