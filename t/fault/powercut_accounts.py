@@ -147,6 +147,8 @@ class MoneyJudge:
 
     def judge_charge(self, position, spool, id, charge):
         m = self.message_of(spool, id, charge)
+        if m is None and self.may_be_unknown(charge):
+            return []
         if m is None:
             return [f"there is a charge of {id}, which was never submitted"]
         wrong = []
@@ -167,6 +169,13 @@ class MoneyJudge:
         if m is None:
             m = self.ids_taken().get(id)
         return m if m and len(charge["states"]) == len(m.recipients) else None
+
+    def may_be_unknown(self, charge):
+        """Of a message whose 250 was lost and whose recipients were all refused nobody was
+        told the ID."""
+        return any(m.state == MAYBE and not m.id and
+                   len(m.recipients) == len(charge["states"]) and all(map(is_refused, m.recipients))
+                   for m in self.rec.messages.values())
 
     def ids_taken(self):
         if not hasattr(self, "taken"):
