@@ -32,7 +32,6 @@ void brakes_init(struct qmgr *q)
     map_init(&q->brakes->by_key, key_of);
     map_init(&q->brakes->by_alias, alias_of);
     list_init(&q->brakes->all);
-    q->brakes->file.name = "shaping.brakes";
 }
 
 const char *brake_kind_name(uint8_t kind)
@@ -149,7 +148,7 @@ static void unlink_brake(struct brakes *all, struct brake *b)
 /* Its line is empty, and no probe of it is under way. */
 static void drop(struct brakes *all, struct brake *b)
 {
-    all->dirty = all->dirty || b->until;
+    all->file.dirty = all->file.dirty || b->until;
     all->everywhere -= !*b->place;
     all->of_rules -= !b->by_hand;
     unlink_brake(all, b);
@@ -254,7 +253,7 @@ static void copy_to(struct qmgr *q, const struct brake *b, const struct group *g
     c->time = b->time;
     c->cut = b->cut;
     brake_set_reason(c, slice_str(b->reason));
-    q->brakes->dirty = true;
+    q->brakes->file.dirty = true;
     log_info("shaping %s: the suspension of %s %s at %s holds here, too",
              log_esc(slice_str(g->name)), brake_kind_name(b->kind), log_esc(slice_str(b->who)),
              log_esc(slice_str(b->name)));
@@ -339,7 +338,7 @@ static void suspend(struct qmgr *q, struct brake *b, const struct job *j, const 
     b->time = again ? longer : time;
     b->until = q->now + b->time;
     b->probing = true;
-    q->brakes->dirty = true;
+    q->brakes->file.dirty = true;
 }
 
 static void say_rule(const struct group *g, struct brake *b, const struct rule *rule,
@@ -390,7 +389,7 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
 
 static void take_off(struct qmgr *q, struct brake *b)
 {
-    q->brakes->dirty = true;
+    q->brakes->file.dirty = true;
     b->until = 0;
     b->rate = 0;
     b->probing = false;
@@ -420,7 +419,7 @@ unsigned brakes_set(struct qmgr *q, struct group *g, enum brake_kind kind, struc
     b->cut = q->now;
     b->probing = false;
     brake_set_reason(b, reason);
-    q->brakes->dirty = true;
+    q->brakes->file.dirty = true;
     brake_changed(q, b);
     return 1;
 }

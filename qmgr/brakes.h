@@ -65,9 +65,7 @@ struct brakes {
     struct kept_file file;
     uint32_t everywhere, of_rules, probes; /* at all places; not by hand; jobs that are probes */
     uint64_t held;                         /* jobs in their lines */
-    bool dirty;
-    int64_t save_at;   /* not before */
-    int64_t told_full; /* when it was said that there are too many */
+    int64_t told_full;                     /* when it was said that there are too many */
 };
 
 void brakes_init(struct qmgr *q);
@@ -75,13 +73,8 @@ void brakes_init(struct qmgr *q);
 void brakes_load(struct qmgr *q);
 /* Lets those go whose token is due; each turn. */
 void brakes_turn(struct qmgr *q);
-/* brakes_file.c: the same; a writing that failed is repeated after a while. */
-void brakes_save(struct qmgr *q);
-int64_t brakes_save_due(const struct qmgr *q);
-/* When brakes_turn or brakes_save has something to do again; INT64_MAX: nothing. */
+/* When brakes_turn has something to do again; INT64_MAX: nothing. */
 int64_t brakes_next_due(struct qmgr *q);
-/* Writes it and waits. */
-void brakes_stop(struct qmgr *q);
 
 /* ---- brakes.c: putting them on and taking them off ------------------------------------- */
 

@@ -235,8 +235,7 @@ void brakes_turn(struct qmgr *q)
 int64_t brakes_next_due(struct qmgr *q)
 {
     const struct heap_node *n = q->draining ? NULL : heap_min(&q->brakes->wakes);
-    int64_t due = n ? n->key : INT64_MAX, saves = brakes_save_due(q);
-    return saves < due ? saves : due;
+    return n ? n->key : INT64_MAX;
 }
 
 /* ---- now and then ------------------------------------------------------------------------ */

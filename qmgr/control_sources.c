@@ -250,8 +250,8 @@ void control_source_act(struct control_client *c)
         return;
     }
     log_info("source %s: %s by %s: %s", s->name, log_esc(action), c->by, log_esc(reason));
-    q->from->dirty = true;
-    sources_save(q, true);
+    q->from->file.dirty = true;
+    sources_save_soon(q);
     put_source(c, s);
     control_done(c, NULL);
 }

@@ -13,7 +13,6 @@ void halts_init(struct qmgr *q)
 {
     q->halts = xcalloc(1, sizeof *q->halts);
     list_init(&q->halts->all);
-    q->halts->file.name = "shaping.suspensions";
 }
 
 bool halt_is_on(const struct qmgr *q, const struct halt *h)
@@ -185,7 +184,7 @@ static void drop(struct halts *all, struct halt *h)
 {
     list_remove(&h->link);
     all->count--;
-    all->dirty = true;
+    all->file.dirty = true;
     free(h->name);
     free(h->source);
     free(h->reason);
@@ -234,7 +233,7 @@ struct halt *halts_set(struct qmgr *q, struct slice name, struct slice source, i
     h->reason = reason_of(reason);
     h->since = q->now;
     h->until = time > most ? INT64_MAX : q->now + time;
-    q->halts->dirty = true;
+    q->halts->file.dirty = true;
     take_effect(q, h);
     return h;
 }

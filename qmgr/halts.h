@@ -38,8 +38,6 @@ struct halts {
     struct list all; /* oldest first */
     size_t count;
     struct kept_file file;
-    bool dirty;
-    int64_t save_at; /* not before */
 };
 
 /* ---- halts.c ----------------------------------------------------------------------------- */
@@ -80,11 +78,5 @@ void halt_put(const struct qmgr *q, const struct halt *h, struct buf *out);
 
 /* Reads the file; in the spool's directory. */
 void halts_load(struct qmgr *q);
-/* Writes it if it is behind; a writing that failed is repeated after a while. */
-void halts_save(struct qmgr *q);
-/* When halts_save has something to do; INT64_MAX: nothing. */
-int64_t halts_next_due(const struct qmgr *q);
-/* Writes it and waits. */
-void halts_stop(struct qmgr *q);
 
 #endif

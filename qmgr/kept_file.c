@@ -1,16 +1,19 @@
 #include "qmgr/kept_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <stdlib.h>
 #include <xxhash.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/qmgr.h"
 
-enum { SUM_LINE = 21 }; /* "sum " and 16 digits and the end of the line */
+enum {
+    SUM_LINE = 21, /* "sum " and 16 digits and the end of the line */
+    RETRY_SECONDS = 10
+};
+static const double TIME_MAX = 1e12; /* seconds; no clock gets there */
 
 static void sum_line(struct slice text, char out[static SUM_LINE + 1])
 {
@@ -18,35 +21,20 @@ static void sum_line(struct slice text, char out[static SUM_LINE + 1])
              (unsigned long long)XXH3_64bits(text.ptr ? text.ptr : "", text.len));
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
-
-int file_read_whole(const char *name, struct buf *text, struct err *e)
+void kept_file_add_sum(struct buf *text)
 {
-    int fd = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat st;
-    ssize_t n = 1;
-    if (fd < 0 && errno == ENOENT)
-        return 1;
-    if (fd < 0)
-        return err_sys(e, "%s", name);
-    int rc =
-        fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? 0 : err_set(e, "%s: not a regular file", name);
-    while (rc == 0 && n > 0) {
-        if (buf_reserve(text, 65536) < 0)
-            rc = err_set(e, "%s: longer than %zu bytes", name, text->max);
-        else if ((n = read(fd, text->data + text->len, text->cap - text->len)) < 0)
-            rc = err_sys(e, "%s", name);
-        else
-            text->len += (size_t)n;
-    }
-    close(fd);
-    return rc;
+    char sum[SUM_LINE + 1];
+    sum_line(buf_slice(text), sum);
+    buf_addstr(text, sum);
 }
 
-int kept_file_read(const char *name, struct buf *out, struct err *e)
+/* ---- reading --------------------------------------------------------------------------- */
+
+/* Appends the file's lines to *out. 0; 1: there is none; -1 with *e: it cannot be read, or
+ * is damaged and was kept aside as NAME.damaged. */
+static int read_lines(const char *name, struct buf *out, struct err *e)
 {
     char expected[SUM_LINE + 1];
-    out->max = KEPT_FILE_MAX;
     int rc = file_read_whole(name, out, e);
     if (rc != 0)
         return rc;
@@ -63,80 +51,88 @@ int kept_file_read(const char *name, struct buf *out, struct err *e)
     return rc;
 }
 
+void kept_file_load(struct kept_file *k, struct qmgr *q,
+                    int (*take)(struct qmgr *q, const json_t *o), const char *lost)
+{
+    struct buf text = BUF_INIT(KEPT_FILE_MAX);
+    struct err e;
+    queue_tick(q);
+    int rc = read_lines(k->writing.name, &text, &e);
+    if (rc < 0)
+        log_error("%s: %s", lost, e.text);
+    struct slice rest = rc == 0 ? buf_slice(&text) : SLICE("");
+    while (rest.len) {
+        struct slice line = slice_cut(&rest, '\n');
+        json_t *o = json_loadb(line.ptr, line.len, JSON_REJECT_DUPLICATES, NULL);
+        if (!json_is_object(o) || take(q, o) < 0)
+            log_warning("%s: an entry is skipped: it is not understood", k->writing.name);
+        json_decref(o);
+    }
+    buf_free(&text);
+    k->dirty = false;
+}
+
+const char *kept_text(const json_t *o, const char *name, size_t max)
+{
+    const json_t *v = json_object_get(o, name);
+    bool fits = json_is_string(v) && json_string_length(v) <= max;
+    return fits ? json_string_value(v) : NULL;
+}
+
+int kept_time(const json_t *o, const char *name, int64_t *out)
+{
+    double seconds = json_number_value(json_object_get(o, name));
+    if (!(seconds >= 0 && seconds < TIME_MAX))
+        return -1;
+    *out = (int64_t)llround(seconds * (double)CLOCK_SECOND);
+    return 0;
+}
+
 /* ---- writing --------------------------------------------------------------------------- */
 
-static int write_whole(int fd, struct slice text)
+static void save(struct kept_file *k, struct qmgr *q)
 {
-    while (text.len) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno != EINTR)
-            return -1;
-        text = slice_from(text, n > 0 ? (size_t)n : 0);
+    struct buf *out = writing_begin(&k->writing, KEPT_FILE_MAX);
+    k->put(q, out);
+    kept_file_add_sum(out);
+    writing_start(&k->writing);
+    k->dirty = false;
+    k->save_at = q->now + k->pause;
+}
+
+/* Whether none is under way; one that failed is done again after a while. */
+static bool is_idle(struct kept_file *k, const struct qmgr *q, bool wait)
+{
+    if (writing_runs(&k->writing, wait))
+        return false;
+    if (k->writing.failed) {
+        k->writing.failed = false;
+        k->dirty = true;
+        k->save_at = q->now + RETRY_SECONDS * CLOCK_SECOND;
     }
-    return fsync(fd);
+    return true;
 }
 
-static int sync_directory(void)
+void kept_file_turn(struct kept_file *k, struct qmgr *q)
 {
-    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 ? -1 : fsync(fd);
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    if (is_idle(k, q, false) && k->dirty && q->now >= k->save_at)
+        save(k, q);
 }
 
-int file_replace(const char *name, struct slice text, struct err *e)
+int64_t kept_file_due(const struct kept_file *k, const struct qmgr *q)
 {
-    char *fresh = xasprintf("%s.new", name);
-    int rc = 0, fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || write_whole(fd, text) < 0)
-        rc = err_sys(e, "%s", fresh);
-    if (fd >= 0)
-        close(fd);
-    if (rc == 0 && (rename(fresh, name) < 0 || sync_directory() < 0))
-        rc = err_sys(e, "%s", name);
-    if (rc < 0)
-        (void)unlink(fresh);
-    free(fresh);
-    return rc;
+    enum { POLL_MS = 100 }; /* the thread wakes nobody */
+    if (k->writing.running)
+        return q->now + POLL_MS * (CLOCK_SECOND / 1000);
+    return k->dirty ? k->save_at : INT64_MAX;
 }
 
-static void *run(void *arg)
+void kept_file_stop(struct kept_file *k, struct qmgr *q)
 {
-    struct kept_file *k = arg;
-    k->failed = file_replace(k->name, buf_slice(&k->text), &k->error) < 0;
-    atomic_store(&k->finished, true);
-    return NULL;
-}
-
-struct buf *kept_file_begin(struct kept_file *k)
-{
-    buf_clear(&k->text);
-    k->text.max = KEPT_FILE_MAX;
-    return &k->text;
-}
-
-void kept_file_save(struct kept_file *k)
-{
-    char sum[SUM_LINE + 1];
-    sum_line(buf_slice(&k->text), sum);
-    buf_addstr(&k->text, sum);
-    atomic_store(&k->finished, false);
-    k->running = pthread_create(&k->thread, NULL, run, k) == 0;
-    k->failed = !k->running;
-    if (!k->running)
-        log_warning("%s: cannot be written: no thread can be made", k->name);
-}
-
-bool kept_file_busy(struct kept_file *k, bool wait)
-{
-    if (!k->running || (!wait && !atomic_load(&k->finished)))
-        return k->running;
-    pthread_join(k->thread, NULL);
-    k->running = false;
-    buf_free(&k->text);
-    if (k->failed && !k->complained)
-        log_error("%s: cannot be written, and is behind: %s", k->name, k->error.text);
-    k->complained = k->failed;
-    return false;
+    queue_tick(q);
+    (void)is_idle(k, q, true);
+    if (!k->dirty)
+        return;
+    save(k, q);
+    (void)writing_runs(&k->writing, true);
 }

@@ -1,43 +1,47 @@
 /*
- * A file in the spool's directory that is written anew as a whole, by a thread: the loop
- * never waits for the disk. It is replaced by renaming, after an fsync, and ends with a
- * checksum, so that what is read is whole.
+ * A file in the spool's directory that keeps what must outlive a restart: a JSON object a line,
+ * and a checksum as the last line, so that what is read is whole. It is written as a whole and
+ * by a thread (writing.h) when it is behind; a writing that failed is done again after a while.
  */
 #ifndef POSTERN_QMGR_KEPT_FILE_H
 #define POSTERN_QMGR_KEPT_FILE_H
 
-#include <pthread.h>
-#include <stdatomic.h>
+#include <jansson.h>
 
-#include "core/buf.h"
-#include "core/err.h"
+#include "qmgr/writing.h"
+
+struct qmgr;
 
 enum { KEPT_FILE_MAX = 64 * 1024 * 1024 };
 
+/* All zero at first but for the name and `put`. */
 struct kept_file {
-    const char *name; /* of the file */
-    struct buf text;
-    pthread_t thread;
-    bool running, complained;
-    bool failed; /* the last writing: the file is behind */
-    atomic_bool finished;
-    struct err error;
+    struct writing writing;
+    /* Appends all the lines. */
+    void (*put)(struct qmgr *q, struct buf *out);
+    bool dirty;      /* the file is behind; set by who keeps something in it */
+    int64_t save_at; /* monotonic: not before */
+    int64_t pause;   /* microseconds between the beginnings of two writings, at least */
 };
 
-/* Appends all of a file to *out, as far as its max. 0; 1: there is none; -1 with *e. */
-int file_read_whole(const char *name, struct buf *out, struct err *e);
-/* Replaces a file, by way of NAME.new, and syncs it. 0, or -1 with *e. Takes its time. */
-int file_replace(const char *name, struct slice text, struct err *e);
+/* Reads the file, in the spool's directory, and has each object taken; those for which `take`
+ * returns -1 are skipped, with a warning. A file that cannot be read, or is damaged and was kept
+ * aside as NAME.damaged, is logged after `lost`, which says what is not known then. */
+void kept_file_load(struct kept_file *k, struct qmgr *q,
+                    int (*take)(struct qmgr *q, const json_t *o), const char *lost);
+/* Writes it if it is behind and its time has come; each turn. */
+void kept_file_turn(struct kept_file *k, struct qmgr *q);
+/* When kept_file_turn has something to do, monotonic; INT64_MAX: nothing. */
+int64_t kept_file_due(const struct kept_file *k, const struct qmgr *q);
+/* Writes it if it is behind, whatever its time, and waits. */
+void kept_file_stop(struct kept_file *k, struct qmgr *q);
+/* Appends the last line. */
+void kept_file_add_sum(struct buf *text);
 
-/* Appends the file's lines to *out. 0; 1: there is none; -1 with *e: it cannot be read, or
- * is damaged and was kept aside as NAME.damaged. */
-int kept_file_read(const char *name, struct buf *out, struct err *e);
-/* An empty buffer for the lines. Nothing may be running. */
-struct buf *kept_file_begin(struct kept_file *k);
-/* Starts to write them. */
-void kept_file_save(struct kept_file *k);
-/* Whether a writing is under way. One that has ended is looked after: a failure is logged
- * once. With `wait`: only when it has ended. */
-bool kept_file_busy(struct kept_file *k, bool wait);
+/* A member of an object: a text of at most `max` bytes, borrowed from it; NULL: there is none, or
+ * it is longer. */
+const char *kept_text(const json_t *o, const char *name, size_t max);
+/* A member that json_seconds wrote, in microseconds; 0 if it is not there. -1: no clock says so. */
+int kept_time(const json_t *o, const char *name, int64_t *out);
 
 #endif

@@ -199,28 +199,22 @@ static void drain(struct service *s, unsigned seconds)
 
 static void arm_timer(struct qmgr *q)
 {
-    int64_t due = queue_next_due(q), lanes = dispatch_next_due(q);
-    if (lanes < due)
-        due = lanes;
-    int64_t sources = sources_next_due(q);
-    if (sources < due)
-        due = sources;
-    int64_t pools = pools_next_due(q);
-    if (pools < due)
-        due = pools;
-    int64_t alerts = alerts_next_due(q);
-    if (alerts < due)
-        due = alerts;
-    int64_t brakes = brakes_next_due(q);
-    if (brakes < due)
-        due = brakes;
-    int64_t halts = halts_next_due(q);
-    if (halts < due)
-        due = halts;
-    if (q->next_sweep < due)
-        due = q->next_sweep;
-    if (walks_ready(q))
-        due = q->now;
+    const int64_t all[] = {
+        queue_next_due(q),
+        dispatch_next_due(q),
+        sources_next_due(q),
+        pools_next_due(q),
+        alerts_next_due(q),
+        brakes_next_due(q),
+        kept_file_due(&q->from->file, q),
+        kept_file_due(&q->brakes->file, q),
+        kept_file_due(&q->halts->file, q),
+        q->next_sweep,
+        walks_ready(q) ? q->now : INT64_MAX,
+    };
+    int64_t due = INT64_MAX;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        due = all[i] < due ? all[i] : due;
     if (q->timer_at && q->timer_at <= due)
         return;
     int64_t wait = due > q->now ? due - q->now : 0;
@@ -233,10 +227,10 @@ static void turn(struct service *s)
 {
     struct qmgr *q = s->state;
     qmgr_turn(q);
-    sources_save(q, false);
     memory_turn(q);
-    brakes_save(q);
-    halts_save(q);
+    kept_file_turn(&q->from->file, q);
+    kept_file_turn(&q->brakes->file, q);
+    kept_file_turn(&q->halts->file, q);
     events_flush(q);
     arm_timer(q);
     if (q->draining && q->open_commits == 0 && q->open_records == 0 && q->dispatch.in_flight == 0 &&
@@ -273,10 +267,10 @@ int main(int argc, char **argv)
     showq_free(showq);
     control_free(control);
     if (qmgr.store) { /* else the spool was not ours */
-        sources_stop(&qmgr);
         memory_stop(&qmgr);
-        brakes_stop(&qmgr);
-        halts_stop(&qmgr);
+        kept_file_stop(&qmgr.from->file, &qmgr);
+        kept_file_stop(&qmgr.brakes->file, &qmgr);
+        kept_file_stop(&qmgr.halts->file, &qmgr);
         store_close(qmgr.store); /* completes what is on its way to the disk */
     }
     return status;

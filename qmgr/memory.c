@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <math.h>
-#include <stdatomic.h>
 
 #include "core/log.h"
 #include "core/mem.h"
@@ -11,6 +10,7 @@
 #include "qmgr/memory_file.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/whole.h"
+#include "qmgr/writing.h"
 #include "rules/rules.h"
 
 /* What was learned long ago counts for less: what lies above the starting point halves in
@@ -29,7 +29,7 @@ struct remembered {
 
 struct memory {
     struct map by_id, by_alias;
-    struct saving saving;
+    struct writing writing;
     int64_t next_save, next_sweep; /* monotonic */
 };
 
@@ -54,6 +54,7 @@ void memory_init(struct qmgr *q)
     struct memory *m = xcalloc(1, sizeof *m);
     map_init(&m->by_id, id_of);
     map_init(&m->by_alias, alias_of);
+    m->writing.name = MEMORY_FILE;
     q->shaping.memory = m;
 }
 
@@ -491,16 +492,16 @@ static void sweep(struct memory *m)
 void memory_turn(struct qmgr *q)
 {
     struct memory *m = q->shaping.memory;
-    saving_done(&m->saving, false);
+    bool writes = writing_runs(&m->writing, false);
     if (q->now >= m->next_sweep) {
         sweep(m);
         m->next_sweep = q->now + SWEEP_SECONDS * CLOCK_SECOND;
     }
-    if (m->next_save == 0 || q->now < m->next_save || m->saving.running)
+    if (m->next_save == 0 || q->now < m->next_save || writes)
         return;
     m->next_save = q->now + MEMORY_SAVE_SECONDS * CLOCK_SECOND;
-    put_all(q, saving_buffer(&m->saving));
-    saving_start(&m->saving);
+    put_all(q, writing_begin(&m->writing, MEMORY_FILE_MAX));
+    writing_start(&m->writing);
 }
 
 void memory_stop(struct qmgr *q)
@@ -508,9 +509,9 @@ void memory_stop(struct qmgr *q)
     struct memory *m = q->shaping.memory;
     if (!m || m->next_save == 0)
         return;
-    saving_done(&m->saving, true);
+    (void)writing_runs(&m->writing, true);
     queue_tick(q);
-    put_all(q, saving_buffer(&m->saving));
-    saving_start(&m->saving);
-    saving_done(&m->saving, true);
+    put_all(q, writing_begin(&m->writing, MEMORY_FILE_MAX));
+    writing_start(&m->writing);
+    (void)writing_runs(&m->writing, true);
 }

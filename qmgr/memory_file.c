@@ -4,10 +4,9 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "core/log.h"
 #include "core/mem.h"
-#include "qmgr/kept_file.h"
 #include "qmgr/memory.h"
+#include "qmgr/writing.h"
 
 #define DAMAGED_FILE MEMORY_FILE ".damaged"
 static const char first_line[] = "{\"postern_shaping\":1}\n";
@@ -67,41 +66,4 @@ int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, s
         entry(slice_cut(&entries, '\n'), arg);
     buf_free(&text);
     return rc;
-}
-
-/* ---- writing ---------------------------------------------------------------------------- */
-
-static void *run(void *arg)
-{
-    struct saving *s = arg;
-    s->failed = file_replace(MEMORY_FILE, buf_slice(&s->text), &s->error) < 0;
-    atomic_store(&s->finished, true);
-    return NULL;
-}
-
-struct buf *saving_buffer(struct saving *s)
-{
-    buf_clear(&s->text);
-    s->text.max = MEMORY_FILE_MAX;
-    return &s->text;
-}
-
-void saving_start(struct saving *s)
-{
-    atomic_store(&s->finished, false);
-    s->running = pthread_create(&s->thread, NULL, run, s) == 0;
-    if (!s->running)
-        log_warning("%s: cannot be saved: no thread can be made", MEMORY_FILE);
-}
-
-void saving_done(struct saving *s, bool wait)
-{
-    if (!s->running || (!wait && !atomic_load(&s->finished)))
-        return;
-    pthread_join(s->thread, NULL);
-    s->running = false;
-    buf_free(&s->text);
-    if (s->failed && !s->complained)
-        log_warning("what was learned about destinations cannot be saved: %s", s->error.text);
-    s->complained = s->failed;
 }

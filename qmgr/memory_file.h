@@ -1,9 +1,6 @@
-/* The file of memory.h: its format, reading, and a thread that writes it. */
+/* The file of memory.h: its format, and reading. */
 #ifndef POSTERN_QMGR_MEMORY_FILE_H
 #define POSTERN_QMGR_MEMORY_FILE_H
-
-#include <pthread.h>
-#include <stdatomic.h>
 
 #include "core/buf.h"
 #include "core/err.h"
@@ -16,21 +13,5 @@ int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, s
 /* What comes before the entries and after them. */
 void memory_file_begin(struct buf *out);
 void memory_file_end(struct buf *out, size_t entries);
-
-/* One writing of the file at a time. All zero at first. */
-struct saving {
-    struct buf text;
-    pthread_t thread;
-    bool running;
-    atomic_bool finished;
-    struct err error;
-    bool failed, complained;
-};
-/* An empty buffer for the whole file; nothing may be running. */
-struct buf *saving_buffer(struct saving *s);
-/* Writes what is in it. */
-void saving_start(struct saving *s);
-/* Ends what has finished, and says if it failed; with `wait` waits for it. */
-void saving_done(struct saving *s, bool wait);
 
 #endif

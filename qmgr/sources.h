@@ -89,8 +89,6 @@ struct sources {
     struct source **by_position; /* of conf */
     struct source *numbers[UINT16_MAX];
     struct kept_file file;
-    bool dirty;       /* it is behind */
-    int64_t saved;    /* monotonic */
     int64_t list_due; /* monotonic: the next round of look-ups */
     size_t list_next; /* source of the round, list_next_list: list */
     size_t list_next_list;
@@ -154,12 +152,8 @@ void sources_forgive(struct qmgr *q, struct source *s);
 
 /* Reads what was known of sources before the restart; before sources_set. */
 void sources_load(struct qmgr *q);
-/* Writes the file if it is behind for a while, or `now`. */
-void sources_save(struct qmgr *q, bool now);
-/* When it should be written, if it is behind; monotonic. */
-int64_t sources_save_due(const struct qmgr *q);
-/* Writes it and waits for that. */
-void sources_stop(struct qmgr *q);
+/* What must not wait: writes it at the next turn. */
+void sources_save_soon(struct qmgr *q);
 
 /* ---- sources_lists.c ----------------------------------------------------------------- */
 

@@ -106,7 +106,7 @@ static void set_zones(struct qmgr *q, struct source *s)
     free(s->forgiven_zones);
     s->listed_zones = zones_of(q->from->conf, s->listed);
     s->forgiven_zones = zones_of(q->from->conf, s->forgiven);
-    q->from->dirty = true;
+    q->from->file.dirty = true;
 }
 
 static void note_listed(struct qmgr *q, struct source *s, uint32_t list, struct slice text)
@@ -397,10 +397,9 @@ void sources_lists_turn(struct qmgr *q)
 int64_t sources_next_due(const struct qmgr *q)
 {
     const struct sources *all = q->from;
-    int64_t save = all->dirty ? sources_save_due(q) : INT64_MAX;
     bool waits = all->conf && all->conf->list_count && all->conf->count && q->sites.peer.channel &&
                  q->scanned && !q->draining && !all->open;
-    return waits && all->list_due < save ? all->list_due : save;
+    return waits ? all->list_due : INT64_MAX;
 }
 
 int sources_listing(struct qmgr *q, struct slice body, struct err *e)

@@ -183,7 +183,7 @@ static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bo
               add.rejected + add.blocked);
     if (!l->from->began)
         l->from->began = clock_wall() / CLOCK_SECOND;
-    q->from->dirty = true;
+    q->from->file.dirty = true;
 }
 
 static void cannot_be_used(struct qmgr *q, struct source *s)

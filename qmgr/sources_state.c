@@ -71,45 +71,18 @@ static void put_source(struct buf *b, const struct source *s, int64_t day_length
     buf_addc(b, '\n');
 }
 
-static void save(struct qmgr *q)
+static void put(struct qmgr *q, struct buf *b)
 {
     struct sources *all = q->from;
-    struct buf *b = kept_file_begin(&all->file);
+    bool many = all->conf && all->conf->count > MANY;
+    all->file.pause = (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
     list_each(&all->all, n)
         put_source(b, container_of(n, struct source, all), sources_day_length(q));
-    all->dirty = false;
-    all->saved = q->now;
-    kept_file_save(&all->file);
 }
 
-static int64_t pause(const struct sources *all)
+void sources_save_soon(struct qmgr *q)
 {
-    bool many = all->conf && all->conf->count > MANY;
-    return (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
-}
-
-void sources_save(struct qmgr *q, bool now)
-{
-    struct sources *all = q->from;
-    bool due = all->dirty && (now || q->now >= sources_save_due(q));
-    if (!kept_file_busy(&all->file, false) && due)
-        save(q);
-}
-
-int64_t sources_save_due(const struct qmgr *q)
-{
-    enum { STILL_WRITING = 5 }; /* times a second that its end is looked for */
-    if (q->from->file.running)
-        return q->now + CLOCK_SECOND / STILL_WRITING;
-    return q->from->saved + pause(q->from);
-}
-
-void sources_stop(struct qmgr *q)
-{
-    (void)kept_file_busy(&q->from->file, true);
-    if (q->from->dirty)
-        save(q);
-    (void)kept_file_busy(&q->from->file, true);
+    q->from->file.save_at = q->now;
 }
 
 /* ---- loading ------------------------------------------------------------------------------- */
@@ -123,6 +96,12 @@ static char *text_of(const json_t *o, const char *name, size_t max)
 {
     const char *text = json_string_value(json_object_get(o, name));
     return slice_dup(slice_first(slice_str(text), max));
+}
+
+static void take_text(const json_t *o, const char *name, size_t max, char **out)
+{
+    free(*out);
+    *out = text_of(o, name, max);
 }
 
 static uint32_t count_of(const json_t *list, size_t at)
@@ -180,46 +159,37 @@ static int take_addresses(const char *text, struct source_conf *out)
     return out->has_v4 || out->has_v6 ? 0 : -1;
 }
 
-static void take_source(struct qmgr *q, const json_t *o)
+static int take(struct qmgr *q, const json_t *o)
 {
+    if (number(json_object_get(o, "day")) != sources_day_length(q))
+        return 0; /* its counts are of other days */
     const char *addresses = json_string_value(json_object_get(o, "addresses"));
     struct source_conf c = {.name = text_of(o, "name", SOURCES_NAME_MAX)};
     size_t i;
     json_t *one;
     if (!*c.name || !addresses || take_addresses(addresses, &c) < 0 ||
-        number(json_object_get(o, "day")) != sources_day_length(q)) {
+        q->from->numbers[SOURCES_MAX - 1]) {
         free(c.name);
-        return;
+        return -1;
     }
     struct source *s = source_new(q->from, &c);
     free(c.name);
     s->began = number(json_object_get(o, "began"));
     s->suspended_until = number(json_object_get(o, "suspended_until"));
-    s->reason = text_of(o, "reason", SOURCE_REASON_MAX);
-    s->listed_zones = text_of(o, "listed", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1));
-    s->forgiven_zones = text_of(o, "forgiven", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1));
-    s->listed_text = text_of(o, "listed_text", SOURCE_REASON_MAX);
+    take_text(o, "reason", SOURCE_REASON_MAX, &s->reason);
+    take_text(o, "listed", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1), &s->listed_zones);
+    take_text(o, "forgiven", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1), &s->forgiven_zones);
+    take_text(o, "listed_text", SOURCE_REASON_MAX, &s->listed_text);
     s->listed_since = number(json_object_get(o, "listed_since"));
     s->shares_day = number(json_object_get(o, "senders_day"));
     take_shares(s, json_object_get(o, "senders"));
     json_array_foreach(json_object_get(o, "providers"), i, one) take_counts(s, one);
+    return 0;
 }
 
 void sources_load(struct qmgr *q)
 {
-    struct buf text = BUF_INIT(0);
-    struct err e = {0, ""};
-    q->from->file.name = STATE_FILE;
-    int rc = kept_file_read(STATE_FILE, &text, &e);
-    struct slice rest = buf_slice(&text);
-    for (int n = 0; rc == 0 && rest.len && n < SOURCES_MAX; n++) {
-        struct slice line = slice_cut(&rest, '\n');
-        json_t *o = json_loadb(line.ptr, line.len, JSON_REJECT_DUPLICATES, NULL);
-        if (o)
-            take_source(q, o);
-        json_decref(o);
-    }
-    if (rc < 0)
-        log_error("%s: what sources have sent is counted anew, warm-ups included", e.text);
-    buf_free(&text);
+    q->from->file = (struct kept_file){.writing.name = STATE_FILE, .put = put};
+    kept_file_load(&q->from->file, q, take,
+                   "what sources have sent is counted anew, warm-ups included");
 }

@@ -407,7 +407,7 @@ def test_a_damaged_state_file_is_kept_aside(tmp_path):
             f.seek(10)
             f.write(b"\xff")
         p.start()
-        p.wait_log(r"sources.state is damaged, kept as sources.state.damaged: .*counted anew")
+        p.wait_log(r"counted anew.*: sources.state is damaged, kept as sources.state.damaged")
         assert os.path.exists(path + ".damaged")
         assert listed(p, "list")[0]["days7"]["accepted"] == 0
 
