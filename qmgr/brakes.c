@@ -341,6 +341,13 @@ static void suspend(struct qmgr *q, struct brake *b, const struct job *j, const 
     q->brakes->file.dirty = true;
 }
 
+void brakes_taken(struct qmgr *q, const struct job *j, uint32_t recipients)
+{
+    struct brake *b = brakes_of(q, j->queue->lane->group, j->m).slows;
+    if (b && j->sent_at >= b->cut)
+        brake_rate_taken(b, recipients);
+}
+
 static void say_rule(const struct group *g, struct brake *b, const struct rule *rule,
                      const struct ipc_outcome *o)
 {
@@ -358,6 +365,13 @@ static void say_rule(const struct group *g, struct brake *b, const struct rule *
     buf_free(&text);
 }
 
+/* At the last cut; or it had its token then, and waited for its lane. */
+static bool was_under_way(const struct brake *b, const struct job *j, const struct rule *rule)
+{
+    int64_t until = b->cut + (rule->action < RULES_SUSPEND ? b->pause : 0);
+    return b->cut && j->sent_at < until;
+}
+
 bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule,
                     const struct ipc_outcome *o)
 {
@@ -372,8 +386,8 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
     g->braked = true;
     if (b->by_hand && brake_suspends(q, b))
         return true; /* the operator's suspension is the stronger */
-    if (b->cut && j->sent_at < b->cut)
-        return true; /* was under way */
+    if (was_under_way(b, j, rule))
+        return true;
     if (b->by_hand)
         set_by_hand(q, b, false);
     if (rule->action >= RULES_SUSPEND)

@@ -48,6 +48,9 @@ struct brake {
     double failed;             /* the rate at which it was refused last; 0: never */
     double tokens;             /* as of `filled` */
     int64_t filled, cut;       /* tokens; refused last, or put on */
+    uint32_t taken;            /* recipients since the last cut */
+    int64_t paced, pause;      /* time since then in which tokens were waited for; what the cut
+                                * was followed by, without any */
     int64_t hold, grown;       /* after a refusal the rate does not grow for so long; grown last, or
                                 * when that is over */
     struct shaper_times times; /* of the lane that was refused something */
@@ -85,6 +88,8 @@ struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place
  * no domain answers for m it is the account. */
 struct slice brakes_who(const struct message *m, enum brake_kind kind,
                         char buffer[static ACCOUNT_MAX + 1]);
+/* Recipients of the job were taken. */
+void brakes_taken(struct qmgr *q, const struct job *j, uint32_t recipients);
 /* A rule speaks of the job's sender alone. False: it has no such name, or there are too many
  * brakes; then the rule is about the source. */
 bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule,
@@ -115,13 +120,16 @@ const char *brake_kind_name(uint8_t kind);
 
 /* ---- brake_rate.c: how fast a slowed sender goes ---------------------------------------- */
 
-/* Refused at `from` recipients a second: to `set`, or (0) to `factor` of that (0: the usual
- * part). b->times are set. */
+/* Refused at `from` recipients a second: to `set`, or (0) to `factor` of that, or (0) by what was
+ * taken since the last cut. Where nothing was, it only waits longer, unless `set`. The caller has
+ * seen that it was not under way at the last cut. b->times are set. */
 void brake_rate_cut(struct brake *b, double from, double set, double factor, int64_t now);
 /* Faster again where nothing is refused, a step a `growth`. True: it is off now. */
 bool brake_rate_grow(struct brake *b, int64_t now);
 /* Whether the next recipient may go; the caller takes what it uses off b->tokens. */
 bool brake_rate_has_token(struct brake *b, int64_t now);
+/* So many recipients of the sender were taken. */
+void brake_rate_taken(struct brake *b, uint32_t recipients);
 
 /* ---- brakes_line.c: what they do to jobs ------------------------------------------------ */
 

@@ -42,6 +42,8 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     if (j->probe)
         brakes_probed(q, j, report->recipients > 0);
     j->probe = false;
+    if (report->recipients)
+        brakes_taken(q, j, report->recipients);
     if (why) {
         answer_unref(l->last);
         l->last = answer_ref(why);

@@ -3,7 +3,12 @@
 enum {
     GAIN = 16,         /* a share follows a sixteenth of each attempt */
     MANY = 64,         /* of 255: a quarter of the attempts; chance alone is rarer */
+    USUAL_GAIN = 128,  /* the usual share follows so much more slowly */
+    FEW = 2048,        /* of 65536: a usual share below this is none */
+    CLUSTER = 32,      /* of 255: so much more than usual is two in a row, hardly chance */
     EXPERIMENT = 30,   /* attempts after which a cut has shown what it does */
+    NEARLY_ALL = 223,  /* of 255: a rate that was cut would let more through */
+    ROUNDS = 4,        /* so many experiments in a row before it is given up */
     UNDER_WAY = 6,     /* the first of them may have been started before it */
     OF_RATE_MOST = 3,  /* so many experiments must fail until one that helped is forgotten */
     STRANGERS = 64,    /* of 255: so few first attempts are taken where all are greylisted */
@@ -20,6 +25,19 @@ static uint8_t follow(uint8_t share, bool more)
     return (uint8_t)(share + step);
 }
 
+static void count(struct odd *o, bool refused)
+{
+    int target = refused ? UINT16_MAX : 0;
+    o->usual = (uint16_t)(o->usual + (target - o->usual) / USUAL_GAIN);
+    o->share = follow(o->share, refused);
+}
+
+/* Whether so large a share after the cut (of 255) shows that it was the rate. */
+static bool has_helped(const struct odd *o, int share)
+{
+    return 4 * share <= o->before;
+}
+
 /* What the experiment has shown, once it has run. */
 static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
 {
@@ -31,12 +49,20 @@ static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
         return ODD_NOTHING;
     int share = o->refused * UINT8_MAX / (EXPERIMENT + 1 - UNDER_WAY);
     o->tried = o->refused = 0;
-    if (4 * share <= 3 * o->before || share == 0) {
+    if (has_helped(o, share)) {
+        o->rounds = 0;
+        if (o->usual > share * (UINT16_MAX / UINT8_MAX)) /* the others were of the rate */
+            o->usual = (uint16_t)(share * (UINT16_MAX / UINT8_MAX));
         o->of_rate = (int8_t)(o->of_rate < 0              ? 1
                               : o->of_rate < OF_RATE_MOST ? o->of_rate + 1
                                                           : OF_RATE_MOST);
         return ODD_NOTHING;
     }
+    if (share > MANY && share < NEARLY_ALL && ++o->rounds < ROUNDS) {
+        o->tried = 1; /* some are taken, and many are not: it may not have been cut enough */
+        return ODD_NOTHING;
+    }
+    o->rounds = 0;
     o->of_rate = (int8_t)(o->of_rate > 0 ? o->of_rate - 1 : -1);
     if (o->of_rate > 0)
         return ODD_NOTHING;
@@ -46,7 +72,7 @@ static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
 
 enum odd_says odd_other(struct odd *o, bool first, int64_t now)
 {
-    o->share = follow(o->share, false);
+    count(o, false);
     if (first)
         o->first_taken = follow(o->first_taken, true);
     return experiment(o, false, now);
@@ -74,6 +100,13 @@ bool odd_is_greylisting(const struct odd *o)
     return o->passed >= PASSED_ENOUGH && !odd_takes_strangers(o) && o->of_rate <= 0;
 }
 
+/* So large a share makes the rate suspect. */
+static int enough(const struct odd *o)
+{
+    int more = o->usual / 256 + CLUSTER;
+    return o->of_rate > 0 && o->usual < FEW ? 0 : more > MANY ? more : MANY;
+}
+
 enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now)
 {
     if (first)
@@ -82,14 +115,16 @@ enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t for
         return ODD_CONNECTION;
     if (first && odd_is_greylisting(o))
         return ODD_STRANGER;
-    o->share = follow(o->share, true);
+    count(o, true);
     enum odd_says says = experiment(o, true, now);
     if (says != ODD_NOTHING)
         return says;
-    if (o->of_rate < 0 && now - o->given_up > forgets)
+    if (o->of_rate < 0 && (now - o->given_up > forgets || o->share > o->before + CLUSTER))
         o->of_rate = 0;
-    if (o->of_rate < 0 || (o->of_rate == 0 && o->share <= MANY))
+    if (o->of_rate < 0 || o->share <= enough(o))
         return ODD_NOTHING;
+    if (o->tried > UNDER_WAY && o->share <= MANY)
+        return ODD_NOTHING; /* what a cut of one has left may be chance: it is being found out */
     if (o->tried == 0) {
         o->before = o->share;
         o->tried = 1;

@@ -2,9 +2,10 @@
  * Temporary refusals that no rule knows, at RCPT or later. They may speak of the rate, of
  * the connection, of recipients (greylisting), or be chance. What they mean is found out:
  *
- *   rate        many of them: the rate is cut, as an experiment. If they become fewer, it
+ *   rate        many of them: the rate is cut, as an experiment. If they all but end, it
  *               was the rate, and the next one is believed at once. If they do not, the
- *               cut is undone, and no other is tried for a while.
+ *               cut is undone, and no other is tried for a while. That they become as few
+ *               as is usual shows nothing: it was tried when they were many by chance.
  *   connection  they come again and again after the same number of messages on one.
  *   recipients  first attempts are mostly refused, and second ones taken.
  *
@@ -21,8 +22,10 @@
 struct odd {
     uint8_t share;       /* of recent attempts that got one: 0 to 255 */
     uint8_t before;      /* the same when the rate was cut for it */
+    uint16_t usual;      /* the same over many attempts: 0 to 65535 */
     uint8_t tried;       /* attempts since then + 1, until it is known what it did; 0: it is */
     uint8_t refused;     /* of these */
+    uint8_t rounds;      /* experiments in a row that were not enough */
     int8_t of_rate;      /* above 0: the last cut helped; below: it did not */
     uint8_t first_taken; /* of recent recipients that were tried for the first time, the share
                           * that was taken */
@@ -58,7 +61,7 @@ static inline bool odd_is_trying(const struct odd *o)
 /* The cut was not made, or something else has moved the rate since: it would show nothing. */
 static inline void odd_stop(struct odd *o)
 {
-    o->tried = o->refused = 0;
+    o->tried = o->refused = o->rounds = 0;
 }
 /* Whether recipients that had not been tried before are taken: that is not greylisting, or not
  * of everybody. */

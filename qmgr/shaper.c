@@ -234,6 +234,8 @@ static void look_for_strain(struct shaper *s, const struct shaper_report *r, int
 
 static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now)
 {
+    if (s->failed_cohorts > 0 && !s->probing)
+        shaper_dropped_others(s, now);
     s->failed_cohorts = 0;
     s->proven = now;
     s->taken += r->recipients;

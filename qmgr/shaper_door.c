@@ -177,6 +177,10 @@ bool shaper_unreachable(struct shaper *s, int64_t now)
     /* a little less than the limit: fractions do not sum up exactly */
     if (!s->probing && s->failed_cohorts < s->limits->cohorts - 0.001)
         return false;
+    /* Others are under way, and may be let in: some servers let in so many and drop the rest
+     * without a word. None is begun meanwhile, for with each that fails the window is one less. */
+    if (!s->probing && s->in_flight)
+        return false;
     return suspend(s, s->limits->suspend, SHAPER_SUSPENDED_UNREACHABLE, 0, now);
 }
 

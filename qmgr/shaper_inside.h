@@ -12,6 +12,16 @@ enum { SHAPER_KNOCK_GROWS = 3 };
 #define SHAPER_UNDER_MEASURED 0.97
 /* What remains of a rate that was refused without a measurement, at most. */
 #define SHAPER_CUT_BLIND 0.6
+/* So far above the measured rate it may as well have grown meanwhile: measured anew. */
+#define SHAPER_FAR_BEYOND 2.5
+/* A refusal too soon for a measurement: the limit is well below, by what the few that were
+ * taken suggest, but not below this share (and not above SHAPER_CUT_BLIND). */
+#define SHAPER_CUT_MOST 0.35
+/* So far apart two measurements are of one limit. */
+#define SHAPER_SAME_LIMIT 0.25
+/* This part of a minute nothing is sent after a cut: else what comes a little early, or is
+ * counted a little late, would find nothing in store. */
+enum { SHAPER_PAUSE_PARTS = 10 };
 #define SHAPER_RATE_FREE 1e6   /* a rate that is none */
 #define SHAPER_RATE_LEAST 0.02 /* recipients a second: one a minute */
 
@@ -38,6 +48,9 @@ void shaper_measure_anew(struct shaper *s);
 /* shaper_window.c */
 /* Connections at a time were refused. */
 void shaper_too_many(struct shaper *s, const struct shaper_report *r, int64_t now);
+/* A delivery worked, and others that were begun with it got no connection: those that are
+ * under way are as many as it allows. */
+void shaper_dropped_others(struct shaper *s, int64_t now);
 /* A delivery worked, and took so many microseconds: it may have earned one more at a time. */
 void shaper_grow_window(struct shaper *s, uint64_t latency, int64_t now);
 /* As many as are allowed are under way: true if it is one more now. Otherwise *when it will

@@ -7,20 +7,12 @@
 #include "core/clock.h"
 #include "qmgr/shaper_inside.h"
 
-/* So far above the measured rate it may as well have grown meanwhile: measured anew. */
-#define FAR_BEYOND 2.5
 /* The first refusal ever: the rate was doubling each minute, and what the other side had
  * in store hid when it passed the limit. Where that was a minute's worth, as is usual, this
  * share of the rate is just below it. */
 #define CUT_FIRST 0.36
 /* That is less sure than a measurement: more is tried after this part of the time. */
 enum { FIRST_HOLD_PARTS = 2 };
-/* This part of a minute nothing is sent after a cut: else what comes a little early, or is
- * counted a little late, would find nothing in store. */
-enum { PAUSE_PARTS = 10 };
-/* A refusal too soon for a measurement: the limit is well below, by what the few that were
- * taken suggest, but not below this share (and not above SHAPER_CUT_BLIND). */
-#define CUT_MOST 0.35
 /* Fast recovery ends here, relative to where it failed. */
 #define NEAR_FAILED 0.9
 #define NEAR_BLIND 0.8
@@ -30,8 +22,6 @@ enum { PAUSE_PARTS = 10 };
 /* A limit that fails where it failed before is left alone longer, up to this. */
 #define HOLD_LONGER 1.4
 #define HOLD_MOST 1.7
-/* So far apart two measurements are of one limit. */
-#define SAME_LIMIT 0.25
 /* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
 #define HOLD_MESSAGES 80.0
 #define HOLD_SLOW 2
@@ -120,8 +110,11 @@ void shaper_measure_anew(struct shaper *s)
 /* What shall remain of the rate, where it was refused after a few had been taken. */
 static double few_taken(const struct shaper *s, double before)
 {
-    double share = s->paced > 0 ? (s->taken + 0.5) * 1e6 / (double)s->paced / before : CUT_MOST;
-    return share < CUT_MOST ? CUT_MOST : share < SHAPER_CUT_BLIND ? share : SHAPER_CUT_BLIND;
+    double share =
+        s->paced > 0 ? (s->taken + 0.5) * 1e6 / (double)s->paced / before : SHAPER_CUT_MOST;
+    return share < SHAPER_CUT_MOST    ? SHAPER_CUT_MOST
+           : share < SHAPER_CUT_BLIND ? share
+                                      : SHAPER_CUT_BLIND;
 }
 
 /* The same after the first refusal ever: what was taken was allowed in a minute more than it
@@ -145,7 +138,8 @@ static void leave_alone(struct shaper *s, double failed_before)
     most = most > hold ? most : hold;
     if (failed_before <= 0)
         s->rate_hold = hold / FIRST_HOLD_PARTS;
-    else if (fabs(s->failed_rate - failed_before) >= SAME_LIMIT * failed_before || longer < hold)
+    else if (fabs(s->failed_rate - failed_before) >= SHAPER_SAME_LIMIT * failed_before ||
+             longer < hold)
         s->rate_hold = hold;
     else
         s->rate_hold = longer < most ? longer : most;
@@ -186,7 +180,8 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     } else if (first && s->taken >= SHAPER_ENOUGH) {
         s->rate = first_cut(s, before);
         s->failed_rate = s->rate / SHAPER_UNDER_MEASURED;
-    } else if (s->taken >= SHAPER_ENOUGH && measured < before && before < FAR_BEYOND * measured) {
+    } else if (s->taken >= SHAPER_ENOUGH && measured < before &&
+               before < SHAPER_FAR_BEYOND * measured) {
         s->failed_rate = measured;
         s->rate = SHAPER_UNDER_MEASURED * measured;
         blind = false;
@@ -201,7 +196,7 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     s->rate_cut = now;
     s->beyond = false;
     s->blind = blind;
-    int64_t pause = s->limits->times.growth / PAUSE_PARTS,
+    int64_t pause = s->limits->times.growth / SHAPER_PAUSE_PARTS,
             step = (int64_t)((double)CLOCK_SECOND / s->rate);
     s->next_start = now + (step > pause ? step : pause);
     shaper_measure_anew(s);

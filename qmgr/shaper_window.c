@@ -62,6 +62,22 @@ void shaper_too_many(struct shaper *s, const struct shaper_report *r, int64_t no
     shaper_note(s, SHAPER_CONCURRENCY_CUT, before, s->window, r->rule, now);
 }
 
+void shaper_dropped_others(struct shaper *s, int64_t now)
+{
+    double before = s->window_failed ? (double)s->window_failed - 1 : s->limits->initial;
+    double under_way = s->in_flight + 1.0; /* with the one that worked */
+    if (s->window < under_way)
+        s->window = under_way < s->limits->concurrency ? under_way : s->limits->concurrency;
+    s->window_hold = s->limits->times.hold;
+    s->window_failed = (uint32_t)s->window + 1;
+    s->window_beyond = false;
+    s->window_due = 0;
+    s->window_cut = s->window_grown = now;
+    s->window_full = false;
+    if (s->window < before)
+        shaper_note(s, SHAPER_CONCURRENCY_CUT, before, s->window, 0, now);
+}
+
 /* Where it failed last, or would by one more. */
 static bool near_failed(const struct shaper *s)
 {

@@ -44,7 +44,7 @@ static enum shaper_signal closed_on_us(struct lane *l, uint32_t use_count)
 {
     uint32_t before = l->odd.close;
     l->odd.close = use_count;
-    if (use_count > 2 && (before == 0 || before == use_count))
+    if ((use_count > 2 && before == 0) || (use_count > 1 && before == use_count))
         return SHAPER_TOO_LONG;
     if (l->shaper.messages + 1 == before)
         l->shaper.messages = 0;
@@ -255,6 +255,15 @@ static bool speaks_of_lane(const struct verdict *v, const struct rule *rule,
            (rule == v->rule ? v->acts : !tallies_counts(rule));
 }
 
+/* No connection, while others have one or may still get one: either there are too many, or the
+ * destination is suspended when the last of them has failed. */
+static bool not_let_in(const struct job *j, const struct verdict *v, const struct ipc_outcome *o)
+{
+    const struct lane *l = j->queue->lane;
+    bool many = v->report.signal == SHAPER_TOO_MANY || v->report.signal == SHAPER_UNREACHABLE;
+    return many && o->stage <= STAGE_EHLO && l->in_flight > 0 && !l->suspended;
+}
+
 void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict *v,
                        struct ipc_outcome *o, struct fate *fate)
 {
@@ -283,7 +292,7 @@ void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict
             fate->after = -1; /* it is the rate: in line again */
     } else if (rule && rule->retry_after) {
         fate->after = rule->retry_after / divisor;
-    } else if (speaks_of_lane(v, rule, o) && attempts < PATIENCE) {
+    } else if ((speaks_of_lane(v, rule, o) || not_let_in(j, v, o)) && attempts < PATIENCE) {
         fate->after = -1;
     }
 }

@@ -20,6 +20,7 @@ void wire_open(struct wire *w, struct event_base *base, int fd, event_callback_f
     w->fd = fd;
     w->blocked = false;
     w->tls = NULL;
+    w->ended = false;
     buf_init(&w->out, WIRE_OUT_MAX);
     if (event_assign(&w->readable, base, fd, EV_READ | EV_PERSIST, on_readable, arg) < 0 ||
         event_assign(&w->writable, base, fd, EV_WRITE, on_writable, arg) < 0 ||
@@ -276,6 +277,13 @@ static enum wire_status receive(struct wire *w, struct slice *got)
     return WIRE_LOST;
 }
 
+/* The other side has said that nothing more comes. */
+static enum wire_status at_end(void)
+{
+    errno = 0;
+    return WIRE_LOST;
+}
+
 /* All that one receive says: its own bytes and the part of a record before them. */
 static enum wire_status decrypt(struct wire *w, struct slice in, struct slice *got)
 {
@@ -291,16 +299,22 @@ static enum wire_status decrypt(struct wire *w, struct slice in, struct slice *g
     /* a key update, an alert: with the next words, if the socket is full now */
     if (send_encrypted(w) == WIRE_LOST)
         return WIRE_LOST;
-    if (status == TLS_CLOSED && got->len == 0) {
-        errno = 0;
-        return WIRE_LOST; /* else the end of the connection, which follows, is seen */
-    }
+    if (status != TLS_CLOSED)
+        return WIRE_OK;
+    w->ended = true;
+    if (got->len == 0)
+        return at_end();
+    /* its last words first. The end of the connection need not follow: it may wait for our
+     * closing alert (RFC 8446 section 6.1) */
+    event_active(&w->readable, EV_READ, 0);
     return WIRE_OK;
 }
 
 enum wire_status wire_read(struct wire *w, struct slice *got)
 {
     struct slice in;
+    if (w->ended)
+        return at_end();
     enum wire_status status = receive(w, w->tls ? &in : got);
     if (!w->tls || status != WIRE_OK)
         return status;

@@ -22,6 +22,7 @@ enum {
 struct wire {
     int fd;       /* -1: closed */
     bool blocked; /* the writable event is waiting */
+    bool ended;   /* TLS: the other side has said that nothing more comes */
     struct event readable, writable;
     struct buf out;  /* plaintext; what TLS has encrypted waits in there */
     struct tls *tls; /* NULL: clear text */

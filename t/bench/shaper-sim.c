@@ -45,7 +45,8 @@ struct model {
     double content;   /* seconds that the content takes, in the second half of the time */
     double connects;  /* new connections a minute (of the divisor's); 0: any */
     unsigned sources; /* that share all of it: refused in the provider's name; 0: one */
-    bool sender;      /* the limit is of one sender: a brake's work, no lane's */
+    double sender;    /* the limit is of one sender: a brake's work, no lane's; without a brake it
+                       * has so much of the lane's rate; 0: no such limit */
 };
 
 static const struct model models[] = {
@@ -62,10 +63,14 @@ static const struct model models[] = {
     {"tarpit", BUCKET, 30, 60, 20, 100, 0.95, 3.0, 0, 0, 0, .sources = 1},
     {"huge", BUCKET, 800, 800, 50, 100, 0.02, 0.02, 0, 0, 0, .sources = 1},
     {"hidden", BUCKET, 200, 200, 3, 100, 0.05, 0.02, 0, 0, 0, .hidden = true, .sources = 1},
+    {"one", BUCKET, 40, 40, 1, 100, 0.05, 0.02, 0, 0, 0, .hidden = true, .sources = 1},
     {"overload", BUCKET, 200, 200, 30, 100, 0.1, 0.02, 0, 0, 0, .knee = 6, .sources = 1},
     {"large", BUCKET, 200, 200, 20, 100, 0.1, 0.02, 0, 0, 0, .content = 4, .sources = 1},
     {"connects", BUCKET, 40, 40, 5, 4, 0.02, 0.02, 0, 0, 0, .connects = 6, .sources = 1},
     {"flaky", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .flaky = 0.05, .sources = 1},
+    {"flakier", BUCKET, 140, 140, 7, 2, 0.004, 0.002, 0, 0, 0, .flaky = 0.08, .sources = 1},
+    {"flaky-unknown", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 40, 15, 0, .flaky = 0.05,
+     .unknown = true, .sources = 1},
     {"greylist", BUCKET, 20, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .grey = 5, .sources = 1},
     {"unknown", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .unknown = true, .sources = 1},
     {"two-sources", BUCKET, 40, 20, 8, 100, 0.02, 0.02, 0, 0, 0, .sources = 2},
@@ -74,9 +79,11 @@ static const struct model models[] = {
     {"quota", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 10, .sources = 1},
     {"hourly", WINDOW, 20, 0, 5, 100, 0.01, 0.02, 0, 0, 15, .sources = 1},
     {"box", BOX, 40, 20, 5, 20, 0.004, 0.002, 40, 10, 8, .sources = 1},
-    {"sender", BUCKET, 5, 5, 0, 0, 0, 0, 0, 0, 0, .sender = true},
-    {"sender-drop", BUCKET, 8, 4, 0, 0, 0, 0, 40, 2, 0, .sender = true},
-    {"sender-rise", BUCKET, 2, 2, 0, 0, 0, 0, 40, 8, 0, .sender = true},
+    {"sender", BUCKET, 5, 5, 0, 0, 0, 0, 0, 0, 0, .sender = 10},
+    {"sender-drop", BUCKET, 8, 4, 0, 0, 0.02, 0, 40, 2, 0, .sender = 10},
+    {"sender-rise", BUCKET, 2, 2, 0, 0, 0.02, 0, 40, 8, 0, .sender = 10},
+    {"sender-fast", BUCKET, 5, 10, 0, 0, 0.1, 0, 0, 0, 0, .sender = 100},
+    {"sender-least", BUCKET, 0.5, 2, 0, 0, 0.1, 0, 0, 0, 0, .sender = 100},
 };
 
 struct flight {
@@ -304,8 +311,9 @@ static void finish(struct world *w, struct flight *f, int64_t now)
         r.latency = (uint64_t)(now - f->started);
     f->ends = 0;
     w->in_flight--;
-    if (f->signal == SHAPER_TOO_MANY && w->m->hidden && from->s.in_flight <= 1)
-        r.signal = SHAPER_UNREACHABLE; /* the queue takes it for that where it is alone */
+    if (f->signal == SHAPER_TOO_MANY && w->m->hidden &&
+        (from->s.in_flight <= 1 || !shaper_works(&from->s, now)))
+        r.signal = SHAPER_UNREACHABLE; /* the queue takes it for that */
     if (w->m->unknown || w->m->flaky > 0)
         ask_odd(w, from, f, &r, now);
     if (ok && f->put_off)
@@ -443,11 +451,39 @@ static void run_lanes(struct world *w, double seconds, bool verbose)
     }
 }
 
-/* A sender's mail at a destination that has room for ten of it a second, and refuses above
- * the model's rate: the brake alone. */
-static void run_brake(struct world *w, double seconds)
+/* What became of a brake's messages that were under way until now. */
+static void finish_braked(struct world *w, struct brake *b, int64_t now)
 {
-    enum { FREE_RATE = 10, STEP = CLOCK_SECOND / 100 };
+    for (unsigned i = 0; i < FLIGHT_MAX; i++) {
+        struct flight *f = &w->flight[i];
+        if (!f->ends || f->ends > now)
+            continue;
+        f->ends = 0;
+        w->delivered += f->signal == SHAPER_OK;
+        if (f->signal == SHAPER_OK && f->started >= b->cut)
+            brake_rate_taken(b, 1);
+        else if (f->signal != SHAPER_OK && (b->cut == 0 || f->started >= b->cut + b->pause))
+            brake_rate_cut(b, b->rate > 0 ? b->rate : w->m->sender, 0, 0, now);
+    }
+}
+
+static void start_braked(struct world *w, int64_t now)
+{
+    unsigned i = 0;
+    while (i < FLIGHT_MAX && w->flight[i].ends)
+        i++;
+    if (i == FLIGHT_MAX)
+        abort();
+    w->flight[i] = (struct flight){.started = now,
+                                   .signal = judge_rate(w, now),
+                                   .ends = now + (int64_t)(w->m->latency * 1e6) + 1};
+}
+
+/* A sender's mail at a destination that has room for more of it, and refuses above the model's
+ * rate: the brake alone. */
+static void run_brake(struct world *w, double seconds, bool verbose)
+{
+    enum { STEP = CLOCK_SECOND / 200 };
     struct brake b = {.times = w->limits.times};
     int64_t began = 1000 * CLOCK_SECOND, now = began, end = now + (int64_t)(seconds * 1e6);
     int64_t last = now, second = now;
@@ -455,23 +491,26 @@ static void run_brake(struct world *w, double seconds)
     w->filled = now;
     for (; now < end; now += STEP) {
         (void)is_changed(w, began, now);
+        finish_braked(w, &b, now);
         (void)brake_rate_grow(&b, now);
-        bool goes =
-            b.rate > 0 ? brake_rate_has_token(&b, now) : now - last >= CLOCK_SECOND / FREE_RATE;
+        bool goes = b.rate > 0 ? brake_rate_has_token(&b, now)
+                               : now - last >= (int64_t)(1e6 / w->m->sender);
         if (goes) {
             last = now;
             b.tokens -= b.rate > 0;
-            if (judge_rate(w, now) == SHAPER_OK)
-                w->delivered++;
-            else
-                brake_rate_cut(&b, b.rate > 0 ? b.rate : FREE_RATE, 0, 0, now);
+            start_braked(w, now);
         }
         for (; second <= now; second += CLOCK_SECOND, at_second = w->delivered) {
             double most = w->rate;
-            w->allowed += most < FREE_RATE ? most : FREE_RATE;
+            w->allowed += most < w->m->sender ? most : w->m->sender;
             if (w->m->change_at > 0 && w->rate != w->m->rate && !w->settled &&
                 (double)(w->delivered - at_second) >= 0.8 * most)
                 w->settled = second - began - (int64_t)(w->m->change_at * 1e6);
+            if (verbose)
+                printf("%3lld s: %4.0f/s, rate %6.2f, failed %6.2f, refused %llu\n",
+                       (long long)((second - began) / CLOCK_SECOND),
+                       (double)(w->delivered - at_second), b.rate, b.failed,
+                       (unsigned long long)w->refused);
         }
     }
 }
@@ -490,8 +529,8 @@ static void run(const struct model *m, double seconds, unsigned divisor, bool ve
                        .period = -1,
                        .random = 88172645463325252ULL};
     set_limits(&w);
-    if (m->sender)
-        run_brake(&w, seconds);
+    if (m->sender > 0)
+        run_brake(&w, seconds, verbose);
     else
         run_lanes(&w, seconds, verbose);
     printf("{\"model\": \"%s\", \"used\": %.3f, \"refused_per_1000\": %.2f, \"delivered\": %llu, "

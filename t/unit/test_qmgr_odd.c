@@ -60,6 +60,24 @@ static void test_random_failures_do_not_slow_for_long(void **state)
     assert_true(undone >= 1 && o.of_rate <= 0);
 }
 
+/* Some in a hundred fail by chance, now and then many in a row. That they become fewer after a cut
+ * is no proof: single ones are not believed then. */
+static void test_chance_is_not_taken_for_a_proof(void **state)
+{
+    struct odd o = {0};
+    unsigned cuts = 0, seed = 1;
+    (void)state;
+    for (int i = 0; i < 100000; i++) {
+        int64_t now = (int64_t)i * SECOND / 100;
+        seed = seed * 1103515245u + 12345u;
+        bool fails = (seed >> 16) % 100 < 9;
+        enum odd_says says =
+            fails ? odd_refused(&o, true, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
+        cuts += says == ODD_RATE;
+    }
+    assert_in_range(cuts, 0, 60);
+}
+
 static void test_few_failures_are_left_alone(void **state)
 {
     struct odd o = {0};
@@ -137,6 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_limit_in_unknown_words_is_found),
         cmocka_unit_test(test_random_failures_do_not_slow_for_long),
+        cmocka_unit_test(test_chance_is_not_taken_for_a_proof),
         cmocka_unit_test(test_few_failures_are_left_alone),
         cmocka_unit_test(test_the_same_place_of_a_connection),
         cmocka_unit_test(test_strangers_are_not_a_matter_of_rate),

@@ -593,13 +593,54 @@ static void test_stragglers_do_not_prolong_a_suspension(void **state)
     l.initial = 4;
     shaper_init(&s, &l);
     start_all(&s, 1, SECOND);
-    while (!tell(&s, SHAPER_UNREACHABLE, 1, 2) && s.in_flight)
-        continue;
+    tell(&s, SHAPER_GO_AWAY, 1, 2);
     int64_t until = s.suspended_until;
-    assert_true(until > 2);
+    assert_true(until > 2 && s.in_flight == 3);
     while (s.in_flight)
         assert_false(tell(&s, SHAPER_UNREACHABLE, 1, 5));
     assert_int_equal(s.suspended_until, until);
+}
+
+/* A server that lets in three and drops whoever else comes, without a word, is met for the first
+ * time by ten: those that it serves are waited for. */
+static void test_a_few_that_are_let_in_keep_the_lane_open(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    int64_t when;
+    (void)state;
+    l.initial = l.concurrency = 10;
+    shaper_init(&s, &l);
+    assert_int_equal(start_all(&s, 1, SECOND), 10);
+    for (int i = 0; i < 7; i++) {
+        assert_false(tell(&s, SHAPER_UNREACHABLE, 1, 2 + i));
+        assert_int_not_equal(shaper_room(&s, SECOND, &when), SHAPER_GO);
+    }
+    assert_false(tell(&s, SHAPER_OK, 1, SECOND));
+    assert_int_equal(shaper_window(&s), 3);
+    assert_int_equal(start_all(&s, SECOND, SECOND + l.times.hold / 2), 1);
+    for (int i = 0; i < 3; i++)
+        assert_false(tell(&s, SHAPER_OK, SECOND, 2 * SECOND));
+    assert_int_equal(start_all(&s, 2 * SECOND, 2 * SECOND + l.times.hold / 2), 3);
+    int64_t late = 3 * SECOND + l.times.hold;
+    for (int i = 0; i < 3; i++)
+        tell(&s, SHAPER_OK, late, late);
+    assert_true(start_all(&s, late, late + l.times.hold) > 3); /* more are tried again */
+}
+
+static void test_nobody_let_in_suspends_when_the_last_one_has_failed(void **state)
+{
+    struct shaper_limits l = limits_of(1000);
+    struct shaper s;
+    (void)state;
+    l.initial = l.concurrency = 10;
+    shaper_init(&s, &l);
+    assert_int_equal(start_all(&s, 1, SECOND), 10);
+    for (int i = 0; i < 9; i++)
+        assert_false(tell(&s, SHAPER_UNREACHABLE, 1, 2 + i));
+    assert_int_equal(start_all(&s, SECOND, SECOND), 0); /* none is tried meanwhile */
+    assert_true(tell(&s, SHAPER_UNREACHABLE, 1, SECOND));
+    assert_int_equal(s.suspended_until, SECOND + l.suspend);
 }
 
 static void test_neutral_changes_nothing(void **state)
@@ -908,6 +949,8 @@ int main(void)
         cmocka_unit_test(test_probe_alone_after_a_suspension),
         cmocka_unit_test(test_suspensions_double_up_to_the_longest),
         cmocka_unit_test(test_stragglers_do_not_prolong_a_suspension),
+        cmocka_unit_test(test_a_few_that_are_let_in_keep_the_lane_open),
+        cmocka_unit_test(test_nobody_let_in_suspends_when_the_last_one_has_failed),
         cmocka_unit_test(test_neutral_changes_nothing),
         cmocka_unit_test(test_messages_per_connection_are_learned),
         cmocka_unit_test(test_more_messages_are_tried_ever_more_rarely),
