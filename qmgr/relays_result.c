@@ -189,7 +189,7 @@ int relays_result(struct relay *relay, struct slice body, struct err *e)
     struct message *m = j->m;
     struct result r = {.in = &in, .t = attempt_of(q, j, &in)};
     if (in.after_dot) {
-        r.not_before = q->now + LOST_RELAY_DELAY;
+        r.not_before = q->now + LOST_RELAY_DELAY / q->s->config->shaping_time_divisor;
         log_warning("%s: possible duplicate: the server may have taken the message, but its "
                     "answer did not come",
                     m->id.text);

@@ -80,6 +80,8 @@ void hello_on_greeting(struct session *s, const struct smtp_reply *r)
         refused(s, r, STAGE_GREETING);
     else {
         hosts_worked(s->address, s->port);
+        hosts_opened(s->address, s->port);
+        s->greeted = true;
         s->job->greeting = clock_mono() - s->opened;
         queue_hello(s, s->lmtp ? "LHLO " : "EHLO ", SESSION_EHLO);
     }

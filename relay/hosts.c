@@ -12,6 +12,7 @@ static struct host {
     uint16_t port;
     uint8_t failures;
     uint32_t closed_after;
+    uint32_t open;
     int64_t last_until;
 } table[HOSTS];
 
@@ -45,6 +46,30 @@ void hosts_worked(const char *address, uint16_t port)
         h->failures = 0;
         h->last_until = 0;
     }
+}
+
+/* What is remembered of an address that does not answer is worth more than this. */
+void hosts_opened(const char *address, uint16_t port)
+{
+    struct host *h = find(address, port, false);
+    const struct host *other = &table[map_hash(slice_str(address)) % HOSTS];
+    if (!h && other->last_until == 0 && other->open == 0 && other->closed_after == 0)
+        h = find(address, port, true);
+    if (h)
+        h->open++;
+}
+
+void hosts_left(const char *address, uint16_t port)
+{
+    struct host *h = find(address, port, false);
+    if (h && h->open)
+        h->open--;
+}
+
+bool hosts_serves(const char *address, uint16_t port)
+{
+    const struct host *h = find(address, port, false);
+    return h && h->open;
 }
 
 bool hosts_last(const char *address, uint16_t port, int64_t meanwhile, int64_t now)

@@ -15,6 +15,12 @@
 void hosts_failed(const char *address, uint16_t port, int64_t first, int64_t now);
 /* It greeted us. */
 void hosts_worked(const char *address, uint16_t port);
+/* A connection to it greeted us, and is open; it is closed. */
+void hosts_opened(const char *address, uint16_t port);
+void hosts_left(const char *address, uint16_t port);
+/* Whether such a connection is open: what drops another one before its greeting is then alive,
+ * and has enough of them. */
+bool hosts_serves(const char *address, uint16_t port);
 /* Whether it is to be tried last. When its time is over it says "no" to the first who
  * asks, who finds out, and "yes" to others for `meanwhile` microseconds more. */
 bool hosts_last(const char *address, uint16_t port, int64_t meanwhile, int64_t now);

@@ -95,6 +95,8 @@ void session_close(struct session *s)
     if (s->job)
         panic("a session is closed while it has a job");
     s->state = SESSION_CLOSED;
+    if (s->greeted)
+        hosts_left(s->address, s->port);
     slots_close(s);
     pool_leave(&s->relay->pool, s);
     deadline_clear(&s->relay->timers, &s->deadline);
@@ -210,7 +212,9 @@ void session_fail(struct session *s, const struct verdict *v, bool answered)
         session_close(s);
         return;
     }
-    if (state <= SESSION_GREETING)
+    if (s->dropped)
+        j->sessions_tried++; /* as good as a refusal in words */
+    else if (state <= SESSION_GREETING)
         connect_failed(relay, s->address, s->port);
     s->job = NULL;
     if (state < SESSION_RSET || stale)
@@ -265,6 +269,7 @@ static void lost(struct session *s, int error)
         starttls_lost(s, error ? strerror(error) : "the connection was closed");
         return;
     }
+    s->dropped = s->state == SESSION_GREETING && hosts_serves(s->address, s->port);
     if (s->state == SESSION_CONNECT)
         v = connect_verdict(s->host, s->address, s->port, strerror(error));
     else

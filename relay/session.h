@@ -68,6 +68,8 @@ struct session {
     bool lmtp;
     bool slot;    /* qmgr counts it (slots.c) */
     bool left;    /* and knows that it takes no more jobs */
+    bool greeted; /* hosts.c counts it */
+    bool dropped; /* session_fail: closed before its greeting, though others to the host are open */
     bool goodbye; /* the reply to QUIT is there; the server closes */
     uint64_t lane;
     bool queued;     /* commands wait to be sent: no reply to them can have come */

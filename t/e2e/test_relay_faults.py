@@ -1,6 +1,7 @@
 """relay: what goes wrong at the other end."""
 import os
 import socket
+import threading
 
 import pytest
 from postern import free_port, wait_until
@@ -46,6 +47,34 @@ def test_all_servers_refuse():
         outcome = result.outcomes[0]
         assert (outcome.code, outcome.enhanced, outcome.local) == (554, b"4.7.1", 0)
         assert (outcome.stage, outcome.text) == (GREETING, b"5.7.1 your address is listed")
+
+
+def test_a_server_that_serves_has_enough_when_it_drops_one_more():
+    """No other server is asked then, where qmgr knows that the destination works."""
+    busy, go = threading.Event(), threading.Event()
+
+    def slow(c):
+        c.hello()
+        c.expect("MAIL")
+        busy.set()
+        assert go.wait(20)
+        c.send("421 that is all")
+    with Script(slow, lambda c: None) as first, Script(plain()) as second, Relay() as relay:
+        relay.deliver(first, ["a@dst.test"])
+        assert busy.wait(20)
+        relay.deliver([first, second], ["b@dst.test"], greetings=1)
+        result = relay.result()
+        outcome = only(result)
+        assert (outcome.status, outcome.stage, outcome.local) == (DEFERRED, GREETING, 1)
+        assert result.scope == SITE and not second.connections
+        relay.deliver([first, second], ["c@dst.test"])  # it is not known
+        assert statuses(relay.result()) == [SENT]
+        assert len(first.connections) == 3  # nor is it tried last
+        go.set()
+        assert statuses(relay.result()) == [DEFERRED]
+        relay.deliver([first, second], ["d@dst.test"], greetings=1)  # it serves nobody now
+        assert statuses(relay.result()) == [SENT]
+        assert len(first.connections) == 4 and len(second.connections) == 2
 
 
 def test_nobody_answers():

@@ -5,6 +5,8 @@ import socket
 import ssl
 import struct
 import tempfile
+import threading
+import time
 
 import pytest
 
@@ -91,6 +93,39 @@ def test_may_uses_tls_where_it_is_offered(ca):
                               r":\d+: TLSv1\.3 with cipher \S+ \(256/256 bits\)")
     assert server.connections[0].secured
     assert server.connections[0].content == b"Subject: x\r\n\r\n.dots\r\n"
+
+
+def test_a_server_that_waits_for_our_last_word_gets_it_at_once(ca):
+    """Its own comes with the reply to QUIT, and its end of the connection stays open meanwhile."""
+    waited, done = [], threading.Semaphore(0)
+
+    def says_both(c):
+        context = ca.good.context(None)
+        c.hello("STARTTLS")
+        c.expect("STARTTLS")
+        c.send("220 go ahead")
+        c.sock = context.wrap_socket(c.sock, server_side=True)
+        c.expect("EHLO")
+        c.send("250 peer.test")
+        for verb, reply in (("MAIL", "250 Ok"), ("RCPT", "250 Ok"), ("DATA", "354 go ahead")):
+            c.expect(verb)
+            c.send(reply)
+        c.until_dot()
+        c.send("250 Ok")
+        c.expect("QUIT")
+        c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # one segment for both
+        began = time.monotonic()
+        c.send("221 bye")
+        with contextlib.suppress(OSError):
+            c.sock.unwrap()
+        waited.append(time.monotonic() - began)
+        done.release()
+
+    with Script(says_both) as server, relay_with(ca) as relay:
+        for _ in range(3):  # a busy machine may be late once
+            assert deliver(relay, server, rule(MAY))[1].status == SENT
+            assert done.acquire(timeout=20)
+        assert min(waited) < 0.9, waited
 
 
 def test_may_goes_without_tls_where_it_is_not_offered(ca):

@@ -19,7 +19,7 @@ rule too-fast { code = '^4' text = 'slow down' dimension = "rate" action = "slow
 rule blocked { code = '^5' text = 'blocked' stage = {"mail"} action = "suspend" for = "2h"
   outcome = "retry" matches = {"550 5.7.1 blocked"} }
 """
-MAIL, RCPT, DOT = 6, 7, 9
+GREETING, MAIL, RCPT, DOT = 2, 6, 7, 9
 
 
 def rules(c, text=RULES):
@@ -51,6 +51,43 @@ def test_a_refusal_slows_and_the_message_stays_in_line(c):
     assert lane["rate"] < 100 and lane["concurrency"] == 3
     assert lane["events"][-1]["rule"] == "too-fast" and lane["events"][-1]["where"] == "a.conf:3"
     assert "slow down" in lane["last_refusal"]
+
+
+def test_a_few_that_are_let_in_keep_the_destination_open(c):
+    """A server that serves one at a time and drops the others without a word, met for the first
+    time by three."""
+    q = c.q
+    for n in range(3):
+        q.commit([f"a{n}@d.test"])
+    q.resolved()
+    jobs = [q.job() for _ in range(3)]
+    for job in jobs[:2]:
+        q.result(job, outcomes=refusal(0, "lost connection while receiving the greeting", GREETING, local=1), scope=2,
+                 use_count=0)
+    wait_until(lambda: c.ask(request="shaping.show", destination="d.test")[0]["in_flight"] == 1, 10, "two results")
+    lane = c.ask(request="shaping.show", destination="d.test")[0]
+    assert lane["queued"] == 2, lane  # in line again, not put off
+    q.result(jobs[2])
+    dropped = {job.id for job in jobs[:2]}
+    for _ in range(2):  # at once, and one after the other
+        job = q.job()
+        dropped.remove(job.id)
+        lane = c.ask(request="shaping.show", destination="d.test")[0]
+        assert lane["concurrency"] == 1 and lane["in_flight"] == 1, lane
+        q.result(job)
+
+
+def test_nobody_let_in_suspends_the_destination(c):
+    q = c.q
+    for n in range(3):
+        q.commit([f"a{n}@d.test"])
+    q.resolved()
+    for job in [q.job() for _ in range(3)]:
+        q.result(job, outcomes=refusal(0, "lost connection while receiving the greeting", GREETING, local=1), scope=2,
+                 use_count=0)
+    wait_until(lambda: c.ask(request="shaping.show", destination="d.test")[0]["state"].endswith("cannot be reached"), 10,
+               "the suspension")
+    wait_until(lambda: c.ask(request="shaping.show", destination="d.test")[0]["queued"] == 0, 10, "all are deferred")
 
 
 def test_words_of_our_own_match_no_rule(c):
