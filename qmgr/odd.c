@@ -1,5 +1,7 @@
 #include "qmgr/odd.h"
 
+#include <xxhash.h>
+
 enum {
     GAIN = 16,         /* a share follows a sixteenth of each attempt */
     MANY = 64,         /* of 255: a quarter of the attempts; chance alone is rarer */
@@ -14,6 +16,7 @@ enum {
     STRANGERS = 64,    /* of 255: so few first attempts are taken where all are greylisted */
     PASSED_ENOUGH = 3, /* taken when tried again */
     PLACE_TELLS = 5,   /* messages before it; fewer may be chance */
+    WORDS_MAX = 512,   /* of a reply's text that are looked at */
     SAME_ENOUGH = 3    /* refusals in a row at one place of the connection */
 };
 
@@ -88,6 +91,48 @@ static bool of_connection(struct odd *o, uint32_t place)
         return false;
     o->same = 0;
     return true;
+}
+
+/* Its place; one that has not proved anything gives way. */
+static struct odd_words *words_of(struct odd *o, uint32_t hash, uint32_t use)
+{
+    for (int i = 0; i < ODD_WORDS; i++)
+        if (o->closed[i].hash == hash)
+            return &o->closed[i];
+    for (int i = 0; i < ODD_WORDS; i++) /* they differ each time, and mean the same */
+        if (o->closed[i].hash && o->closed[i].use == use && use > 1)
+            return &o->closed[i];
+    struct odd_words *w = &o->closed[o->closed[0].again];
+    if (o->closed[0].hash && !o->closed[1].hash)
+        w = &o->closed[1];
+    *w = (struct odd_words){.hash = hash};
+    return w;
+}
+
+bool odd_closed(struct odd *o, uint32_t hash, uint32_t use, bool guess, uint32_t *other)
+{
+    bool first = o->closed[0].hash == 0;
+    struct odd_words *w = words_of(o, hash, use);
+    uint32_t before = w->use;
+    w->use = use;
+    w->again = before == use && use > 1;
+    *other = before == use ? 0 : before;
+    return w->again || (first && guess && use > 2);
+}
+
+uint32_t odd_hash(struct slice text)
+{
+    uint32_t hash = 0;
+    text = slice_first(text, WORDS_MAX);
+    while (text.len) {
+        struct slice word = slice_cut(&text, ' ');
+        bool digits = false;
+        for (size_t i = 0; i < word.len; i++)
+            digits = digits || (word.ptr[i] >= '0' && word.ptr[i] <= '9');
+        if (!digits)
+            hash = XXH32(word.ptr, word.len, hash);
+    }
+    return hash ? hash : 1;
 }
 
 bool odd_takes_strangers(const struct odd *o)

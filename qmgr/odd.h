@@ -17,7 +17,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/slice.h"
 #include "qmgr/shaper.h"
+
+enum { ODD_WORDS = 2 /* one for the rate, one for the connection */ };
+
+/* Words in which connections are closed, or MAIL is refused, that no rule knows. */
+struct odd_words {
+    uint32_t hash; /* of the words; 0: free */
+    uint32_t use;  /* of the connection at the last one */
+    bool again;    /* at the one before, too: it is the connection */
+};
 
 struct odd {
     uint8_t share;       /* of recent attempts that got one: 0 to 255 */
@@ -32,8 +42,8 @@ struct odd {
     uint8_t passed;      /* recipients that were taken after such a refusal; stays at 255 */
     uint8_t same;        /* refusals in a row at the same place of a connection */
     uint32_t place;      /* messages taken on the connection before the last of them */
-    uint32_t close;      /* use of the connection at the last 421 that nobody understood */
-    int64_t given_up;    /* monotonic: when it turned out that the rate does not matter */
+    struct odd_words closed[ODD_WORDS];
+    int64_t given_up; /* monotonic: when it turned out that the rate does not matter */
 };
 
 enum odd_says {
@@ -50,6 +60,13 @@ enum odd_says odd_other(struct odd *o, bool first, int64_t now);
 /* One that did. `place`: messages of the connection before it, if all of them were taken;
  * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
 enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now);
+/* Such a refusal came in words of that hash (odd_hash) at the connection's use-th message. It may
+ * speak of the rate or of that number of messages, which a server says in two ways, or in one:
+ * true: of the messages, for it has come there twice running, or (`guess`) is the first of all.
+ * *other: the number at which these words came before, if that was another one; else 0. */
+bool odd_closed(struct odd *o, uint32_t hash, uint32_t use, bool guess, uint32_t *other);
+/* Of the words without digits in them: addresses, numbers and names of queues differ. */
+uint32_t odd_hash(struct slice text);
 /* What the controller is told then: the signal, and what goes with it in the report. */
 enum shaper_signal odd_signal(const struct odd *o, struct shaper *s, enum odd_says says,
                               struct shaper_report *r);

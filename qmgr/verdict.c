@@ -38,27 +38,28 @@ static enum shaper_signal at_the_door(const struct qmgr *q, const struct lane *l
     return SHAPER_UNREACHABLE;
 }
 
-/* "421" in the middle of a connection may mean its messages or the rate: the first time
- * it is taken for the former; when it comes again after another number, for the latter. */
-static enum shaper_signal closed_on_us(struct lane *l, uint32_t use_count)
+/* "421" in the middle of a connection may mean its messages or the rate: the first time it is
+ * taken for the former; when the same words come again after another number, for the latter. */
+static enum shaper_signal closed_on_us(struct lane *l, const struct ipc_outcome *o,
+                                       uint32_t use_count)
 {
-    uint32_t before = l->odd.close;
-    l->odd.close = use_count;
-    if ((use_count > 2 && before == 0) || (use_count > 1 && before == use_count))
+    uint32_t other;
+    if (odd_closed(&l->odd, odd_hash(o->text), use_count, true, &other))
         return SHAPER_TOO_LONG;
-    if (l->shaper.messages + 1 == before)
+    if (other && l->shaper.messages + 1 == other)
         l->shaper.messages = 0;
     return SHAPER_TOO_FAST;
 }
 
 /* MAIL is refused for now, and the connection stays open: the rate, or, where that comes
  * again after as many messages, the connection. What was under way at a cut says nothing. */
-static enum shaper_signal refused_at_mail(struct lane *l, const struct job *j, uint32_t use_count)
+static enum shaper_signal refused_at_mail(struct lane *l, const struct job *j,
+                                          const struct ipc_outcome *o, uint32_t use_count)
 {
-    bool counts = j->sent_at >= l->shaper.rate_cut, again = use_count == l->odd.close;
-    if (!counts)
+    uint32_t other;
+    if (j->sent_at < l->shaper.rate_cut)
         return SHAPER_TOO_FAST;
-    l->odd.close = use_count;
+    bool again = odd_closed(&l->odd, odd_hash(o->text), use_count, false, &other);
     return again && use_count > 2 ? SHAPER_TOO_LONG : SHAPER_TOO_FAST;
 }
 
@@ -98,9 +99,9 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
         return in->scope == SCOPE_SITE && !shaper_works(&l->shaper, q->now) ? SHAPER_UNREACHABLE
                                                                             : SHAPER_NEUTRAL;
     if (temporary && o->code == 421)
-        return closed_on_us(l, in->use_count);
+        return closed_on_us(l, o, in->use_count);
     if (temporary && o->stage == STAGE_MAIL)
-        return refused_at_mail(l, j, in->use_count);
+        return refused_at_mail(l, j, o, in->use_count);
     if ((in->scope == SCOPE_RECIPIENT && !temporary) || (temporary && of_recipient(o)))
         return SHAPER_OK;
     if (!temporary)

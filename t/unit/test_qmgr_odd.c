@@ -87,6 +87,47 @@ static void test_few_failures_are_left_alone(void **state)
                              ODD_RATE);
 }
 
+static void test_what_closes_connections_is_told_apart_by_its_words(void **state)
+{
+    struct odd o = {0};
+    uint32_t other, full = odd_hash(SLICE("4.7.0 that is all for 192.0.2.1")),
+                    fast = odd_hash(SLICE("4.7.0 not so hasty, 192.0.2.1"));
+    (void)state;
+    assert_int_not_equal(full, fast);
+    assert_int_equal(full, odd_hash(SLICE("4.7.9 that is all for 192.0.2.7 (AB12)")));
+    assert_true(odd_closed(&o, full, 22, true, &other)); /* the first is guessed */
+    for (uint32_t use = 3; use < 20; use += 4) {
+        assert_false(odd_closed(&o, fast, use, true, &other));
+        assert_int_equal(other, use > 3 ? use - 4 : 0);
+        assert_true(odd_closed(&o, full, 22, true, &other));
+        assert_int_equal(other, 0);
+    }
+}
+
+static void test_one_way_to_say_both(void **state)
+{
+    struct odd o = {0};
+    uint32_t other, words = odd_hash(SLICE("4.7.0 not now"));
+    (void)state;
+    assert_false(odd_closed(&o, words, 2, true, &other)); /* too few to be sure */
+    assert_true(odd_closed(&o, words, 2, true, &other));
+    assert_false(odd_closed(&o, words, 9, true, &other));
+    assert_int_equal(other, 2);
+    assert_false(odd_closed(&o, words, 2, true, &other));
+    assert_int_equal(other, 9);
+}
+
+/* Some put what changes into each reply. */
+static void test_words_that_differ_each_time(void **state)
+{
+    struct odd o = {0};
+    uint32_t other;
+    (void)state;
+    assert_false(odd_closed(&o, odd_hash(SLICE("ends, a")), 12, false, &other));
+    assert_true(odd_closed(&o, odd_hash(SLICE("ends, b")), 12, false, &other));
+    assert_true(odd_closed(&o, odd_hash(SLICE("ends, c")), 12, false, &other));
+}
+
 static void test_the_same_place_of_a_connection(void **state)
 {
     struct odd o = {0};
@@ -157,6 +198,9 @@ int main(void)
         cmocka_unit_test(test_random_failures_do_not_slow_for_long),
         cmocka_unit_test(test_chance_is_not_taken_for_a_proof),
         cmocka_unit_test(test_few_failures_are_left_alone),
+        cmocka_unit_test(test_what_closes_connections_is_told_apart_by_its_words),
+        cmocka_unit_test(test_one_way_to_say_both),
+        cmocka_unit_test(test_words_that_differ_each_time),
         cmocka_unit_test(test_the_same_place_of_a_connection),
         cmocka_unit_test(test_strangers_are_not_a_matter_of_rate),
         cmocka_unit_test(test_strain_is_measured_against_the_usual),
