@@ -475,6 +475,7 @@ void charges_peer(struct qmgr *q, int fd)
     static const struct peer_ops ops = {on_frame, on_gone};
     q->charges.generation++;
     peer_open(&q->charges.peer, q, fd, "quota", &ops);
+    tokens_connected(q);
     pools_connected(q);
 }
 

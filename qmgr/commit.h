@@ -5,6 +5,7 @@
 #ifndef POSTERN_QMGR_COMMIT_H
 #define POSTERN_QMGR_COMMIT_H
 
+#include "core/refusal.h"
 #include "qmgr/qmgr.h"
 
 enum commit_state {
@@ -37,11 +38,6 @@ struct commit {
 struct commit *commit_new(struct qmgr *q);
 /* Frees it (the struct is kept for reuse) and what it still owns, except m. */
 void commit_release(struct commit *c);
-
-struct refusal {
-    uint16_t code;
-    const char *enhanced, *text;
-};
 
 /* Why nothing can be taken in this state of the spool; NULL: it can. */
 const struct refusal *commit_state_refusal(int spool_state);

@@ -271,6 +271,8 @@ static int on_commit(struct smtpd *s, struct slice body, struct err *e)
     const struct refusal *no = commit_state_refusal(intake_current_state(s->peer.q));
     if (!no && !c->m && queue_find(s->peer.q, in.id))
         no = &refusal_id_in_use;
+    if (!no) /* last: it uses the token up */
+        no = tokens_refuse(s->peer.q, channel_name(s->peer.channel), &in);
     if (no) {
         refuse(s, in.tag, no);
         give_up(c);

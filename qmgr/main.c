@@ -6,7 +6,7 @@
  * Files     3 master, 4 configuration, 5 log, 6 event log; channels to smtpd,
  *           relay, resolve and bounce; the spool's files; listener 0 is the
  *           control socket, listener 1 the showq socket
- * Secrets   the mail itself
+ * Secrets   the mail itself; the key of tokens
  * Network   none
  *
  * smtpd commits messages (intake.c, commit.c) to the spool (store.h); queue.c
@@ -14,6 +14,7 @@
  * relays.c hands them out, outcome.c and retry.c deal with what came of it,
  * notices.c tells senders, events.c writes it all down.
  */
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -77,6 +78,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     q->timer_at = 0; /* the turn that follows does the work */
+}
+
+/* OpenSSL, for tokens: its configuration file is out of reach later. */
+static int before_jail(struct service *s, struct err *e)
+{
+    (void)s, (void)e;
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL);
+    return 0;
 }
 
 static int start(struct service *s, struct err *e)
@@ -255,6 +264,7 @@ int main(int argc, char **argv)
         .user = "_postern-queue",
         .jail = JAIL_SPOOL,
         .threads = true,
+        .open = before_jail,
         .start = start,
         .peer = peer,
         .table = table,

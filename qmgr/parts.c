@@ -21,6 +21,7 @@ void qmgr_init(struct qmgr *q, struct service *s)
     relays_init(q);
     notices_init(q);
     charges_init(q);
+    tokens_init(&q->tokens);
     pools_init(q);
     events_reload(q);
     deleted_reload(q);

@@ -18,6 +18,7 @@
  *   outcome    what a result means for a recipient; retry: when to try again
  *   notices    failure, delay and success notices; the bounce channel
  *   charges    what accounts pay for; the quota channel
+ *   tokens     which mail of accounts was reserved, and may be committed
  *   pools      from which source pool an account's mail goes
  *   events     log lines and the JSON event log
  */
@@ -31,6 +32,7 @@
 #include "qmgr/peer.h"
 #include "qmgr/queue.h"
 #include "qmgr/shaper.h"
+#include "qmgr/tokens.h"
 #include "service/service.h"
 
 enum {
@@ -314,6 +316,7 @@ struct qmgr {
     struct relays relays;
     struct notices notices;
     struct charges charges;
+    struct tokens tokens;
     struct pools pools;
     struct events events;
     uint64_t deliveries; /* whose results came: numbers of the event log */

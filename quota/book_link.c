@@ -1,4 +1,5 @@
 /* qmgr's channel: charges, letters that it took, source pools. */
+#include <openssl/crypto.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -12,6 +13,26 @@ static int on_noticed(struct quota *q, struct slice body, struct err *e)
         return err_set(e, "malformed ACCOUNT_NOTICED");
     letters_taken(q, in.tag, in.error.len == 0);
     return 0;
+}
+
+/* ---- tokens ------------------------------------------------------------------------ */
+
+static int on_token_key(struct quota *q, struct slice body, struct err *e)
+{
+    struct ipc_token_key in;
+    if (ipc_token_key_decode(body, &in) < 0 || in.key.len != sizeof q->token_key)
+        return err_set(e, "malformed TOKEN_KEY");
+    memcpy(q->token_key, in.key.ptr, sizeof q->token_key);
+    q->token_serial = in.first;
+    q->token_known = true;
+    return 0;
+}
+
+/* Nobody is there who would take what is reserved with it. */
+static void forget_token_key(struct quota *q)
+{
+    OPENSSL_cleanse(q->token_key, sizeof q->token_key);
+    q->token_known = false;
 }
 
 /* ---- source pools ------------------------------------------------------------------ */
@@ -63,6 +84,9 @@ static int on_frame(struct channel *channel, const struct ipc_frame *f, int fd, 
     case IPC_NUMBER_ipc_account_noticed:
         rc = on_noticed(q, f->body, e);
         break;
+    case IPC_NUMBER_ipc_token_key:
+        rc = on_token_key(q, f->body, e);
+        break;
     case IPC_NUMBER_ipc_account_ask:
         rc = on_ask(q, f->body, e);
         break;
@@ -80,6 +104,7 @@ static void on_closed(struct channel *channel, const char *why, void *arg)
     if (!q->s->draining)
         log_warning("the channel to qmgr is gone: %s", why);
     q->book.channel = NULL;
+    forget_token_key(q);
     q->book.query = 0;
     q->book.scanned = false;
     book_release_again(q);
@@ -115,6 +140,7 @@ void book_peer(struct quota *q, int fd)
     q->book.channel = NULL;
     if (old)
         channel_free(old);
+    forget_token_key(q);
     q->book.generation++;
     book_release_again(q);
     q->book.asked = false; /* a batch of the channel before: it is sent again */

@@ -37,6 +37,7 @@
 #include "quota/records.h"
 #include "service/service.h"
 #include "store/kv.h"
+#include "token/token.h"
 
 enum {
     SMTPDS_MAX = 256,
@@ -45,8 +46,9 @@ enum {
     ACCOUNTS_CACHED = 20000, /* accounts and parties in memory that are not in use */
     GRANTS_MAX = 1000,       /* of one account */
     AUTHORS_MAX = 50,        /* addresses of From: that are looked at */
-    RESERVE_SECONDS = 600,   /* a reservation without a charge ends */
-    CLOSED_SECONDS = 900,    /* a finished charge is kept, for what a power cut repeats */
+    /* a reservation without a charge ends, and not before a COMMIT of it can be charged */
+    RESERVE_SECONDS = TOKEN_SECONDS + 60,
+    CLOSED_SECONDS = 900, /* a finished charge is kept, for what a power cut repeats */
     TICKET_MAX = 512,
     IMPORT_SECONDS = 60,                    /* between two parts of an import that goes on */
     PENDING_MAX = 1000000,                  /* reservations in memory */
@@ -262,6 +264,7 @@ struct reservation {
     char owner[OWNER_MAX + 1];
     uint64_t size;
     uint32_t recipients;
+    uint64_t serial;    /* of its token */
     int64_t at;         /* monotonic */
     int64_t held_until; /* for its rate, seconds; 0: it is not */
     bool held;          /* by the spike guard */
@@ -403,6 +406,9 @@ struct quota {
     struct event *tick;
     struct buf value; /* for reading */
     unsigned char ticket_key[32];
+    unsigned char token_key[TOKEN_KEY]; /* qmgr's */
+    bool token_known;                   /* it has come on qmgr's channel */
+    uint64_t token_serial;              /* of the next token */
     uint64_t audit_number;
     bool empty;           /* nothing was ever changed in the database */
     int64_t import_until; /* monotonic: an import into it is under way until then, or 0 */

@@ -6,8 +6,8 @@
 #include "core/buf.h"
 #include "core/mem.h"
 #include "quota/hash.h"
-#include "quota/mac.h"
 #include "quota/records.h"
+#include "token/mac.h"
 
 struct remembered {
     struct list link;

@@ -40,6 +40,7 @@ static struct reservation *reserve(struct smtpd *s, const struct asking *x,
     r->recipients = in->recipients;
     r->at = clock_mono();
     r->s = s;
+    r->serial = s->q->token_serial++;
     s->reserved++;
     map_put(&x->q->reservations, r);
     list_push(&x->q->reserved, &r->link);
@@ -171,11 +172,29 @@ static int64_t rate_turn(const struct asking *x, const struct ipc_reserve *in)
 static bool too_many(const struct smtpd *s, struct slice id, struct answer *no)
 {
     const struct quota *q = s->q;
-    if (map_get(&q->reservations, id))
+    if (!q->token_known)
+        gate_refuse(no, 451, "4.3.0", "Error: the queue is not available, try again later");
+    else if (map_get(&q->reservations, id))
         gate_refuse(no, 451, "4.3.0", "Error: queue ID in use, try again");
     else if (s->reserved >= RESERVATIONS_OF_SMTPD || q->reservations.count >= PENDING_MAX)
         gate_refuse(no, 451, "4.3.2", "Error: too many messages at the same time");
     return no->code != 0;
+}
+
+/* By which qmgr sees what was reserved. */
+static void seal(const struct quota *q, const struct reservation *r, const struct ipc_reserve *in,
+                 uint32_t flags, char out[static TOKEN_BYTES])
+{
+    const struct token_claim claim = {.id = in->id,
+                                      .owner = slice_str(r->owner),
+                                      .sender = in->sender,
+                                      .recipients = in->recipients,
+                                      .size = in->size};
+    const struct token t = {.hold = (uint8_t)(flags & MESSAGE_HELD),
+                            .at = (uint32_t)(r->at / CLOCK_SECOND),
+                            .serial = r->serial};
+    if (token_make(q->token_key, &claim, &t, out) < 0)
+        panic("a reservation of an owner that is too long");
 }
 
 int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
@@ -185,8 +204,9 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
     struct asking x;
     struct answer no = {.text = BUF_INIT(1000)};
     struct id id;
+    char token[TOKEN_BYTES];
     if (ipc_reserve_decode(body, &in) < 0 || id_parse(in.id, &id) < 0 || in.recipients == 0 ||
-        in.recipients > CHARGE_RECIPIENTS_MAX)
+        in.recipients > CHARGE_RECIPIENTS_MAX || in.sender.len > TOKEN_SENDER_MAX)
         return err_set(e, "malformed RESERVE");
     struct ipc_reserved out = {.tag = in.tag};
     if (!too_many(s, in.id, &no) && gate_identify(&x, q, in.ticket, &no) &&
@@ -202,6 +222,8 @@ int gate_reserve(struct smtpd *s, struct slice body, struct err *e)
             out.flags |= MESSAGE_HOLD_RATE;
         }
         out.owner = slice_str(r->owner);
+        seal(q, r, &in, out.flags, token);
+        out.token = slice_make(token, sizeof token);
         classes_of(&x, in.sender, &out.mail_class, &out.class_most);
     } else if (!no.code) {
         buf_free(&no.text);

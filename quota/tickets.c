@@ -9,7 +9,7 @@
 #include <openssl/crypto.h>
 
 #include "quota/login.h"
-#include "quota/mac.h"
+#include "token/mac.h"
 
 enum {
     DIGEST = 32,

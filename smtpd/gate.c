@@ -290,7 +290,8 @@ void gate_message(struct session *s, void (*done)(struct session *s, const struc
 void gate_reserved(struct session *s, const struct ipc_reserved *r)
 {
     struct gate *g = s->tx.gate;
-    if (r->code || r->owner.len == 0 || r->owner.len > OWNER_BYTES || r->mail_class > CLASS_BULK ||
+    if (r->code || r->owner.len == 0 || r->owner.len > OWNER_BYTES ||
+        r->token.len > sizeof g->token || r->mail_class > CLASS_BULK ||
         r->class_most > CLASS_BULK) {
         struct refusal no = refusal_of(r->code, r->enhanced, r->text);
         g->reserved = r->code == 0;
@@ -298,6 +299,9 @@ void gate_reserved(struct session *s, const struct ipc_reserved *r)
         return;
     }
     g->owner = slice_dup(r->owner);
+    g->token_len = (uint8_t)r->token.len;
+    if (r->token.len)
+        memcpy(g->token, r->token.ptr, r->token.len);
     g->mail_class = r->mail_class;
     g->class_most = r->class_most;
     s->tx.flags |= r->flags & MESSAGE_HELD;

@@ -8,6 +8,7 @@
 #define POSTERN_SMTPD_GATE_H
 
 #include "core/refusal.h"
+#include "smtpd/limits.h"
 #include "smtpd/session.h"
 
 /* A transaction of an account: part of struct transaction. */
@@ -17,9 +18,11 @@ struct gate {
     uint16_t code;            /* the reply to RCPT beyond them */
     char enhanced[12], *text; /* its rest */
     bool reserved;            /* quota keeps room for it until COMMIT */
-    char *owner;              /* for COMMIT */
-    uint8_t mail_class;       /* enum mail_class */
-    uint8_t class_most;       /* the highest that its header may ask for */
+    char *owner;              /* for COMMIT, as what follows */
+    char token[TOKEN_ROOM];
+    uint8_t token_len;
+    uint8_t mail_class; /* enum mail_class */
+    uint8_t class_most; /* the highest that its header may ask for */
 };
 
 /* A transaction has begun. Calls `done` with the reply to MAIL, or with NULL if it is

@@ -42,6 +42,7 @@ enum {
     AUTHORS_TEXT = 16 * 1024,    /* bytes of these fields */
     AUTHORS_BYTES = 32 * 1024,   /* of the addresses in RESERVE */
     OWNER_BYTES = 255,           /* of whom a message is charged to */
+    TOKEN_ROOM = 64,             /* bytes by which qmgr knows that it was reserved */
     LISTENERS_WAIT_SECONDS = 3,  /* at a start, for qmgr and resolve */
     ACCEPT_PAUSE_SECONDS = 1,
     RATE_GRACE_SECONDS = 60 /* smtpd_min_data_rate counts from here on */

@@ -173,6 +173,7 @@ static void send_commit(struct link *l, struct session *s)
         .ret = tx->ret,
         .mail_class = class_of(s),
         .account = slice_str(tx->gate ? tx->gate->owner : NULL),
+        .token = slice_make(tx->gate ? tx->gate->token : NULL, tx->gate ? tx->gate->token_len : 0),
         .client = slice_str(s->local_user ? user : s->peer),
         .signer = header_signer_domain(&c->header.signer),
         .message_id = slice_make(c->header.message_id, c->header.message_id_len),

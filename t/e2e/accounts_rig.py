@@ -1,6 +1,7 @@
 """quota alone, with stand-ins for smtpd and qmgr, and its socket."""
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -44,6 +45,8 @@ class Quota:
         self.smtpd = self.master.peer("smtpd")
         self.smtpd.expect("ipc_quota_state")
         self.qmgr = self.master.peer("qmgr")
+        self.key, self.first = secrets.token_bytes(32), 1 << 40
+        self.qmgr.send("ipc_token_key", key=self.key, first=self.first)
         if self.ready:
             self.qmgr.expect("ipc_charges_ready")
         self.tag = self.batch = 0

@@ -1,15 +1,17 @@
 """qmgr alone, with stand-ins for smtpd, relay, resolve and bounce."""
 import ctypes
+import hmac
 import itertools
 import os
 import re
 import secrets
 import shutil
+import struct
 import tempfile
 import time
 import zlib
 
-from ipc import FakeMaster
+from ipc import Channel, FakeMaster, as_bytes, pair
 from postern import wait_until
 
 DIGITS = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
@@ -38,6 +40,37 @@ def new_id(counter=itertools.count(secrets.randbelow(51 ** 3))):
             digits(next(counter), 4, 51))
 
 
+HOLD, HOLD_RATE = 32, 128  # enum message_flag
+
+
+def charged_size(commit):
+    """Of a COMMIT's fields: what RESERVE says of the same message."""
+    return len(commit["prefix"]) + (commit.get("large_len") or len(commit["body"]))
+
+
+class Tokens:
+    """Makes the tokens that qmgr wants in COMMITs of accounts, as quota does (lib/token)."""
+
+    def __init__(self, message):
+        self.key, self.next = message.key, message.first
+
+    def make(self, id, owner, sender, recipients, size, hold=0, age=0, serial=None):
+        def text(s):
+            raw = as_bytes(s)
+            return struct.pack("<H", len(raw)) + raw
+        if serial is None:
+            serial, self.next = self.next, self.next + 1
+        head = struct.pack("<BIQ", hold, max(0, int(time.monotonic() - age)), serial)
+        claim = struct.pack("<IQ", recipients, size) + text(id) + text(owner) + text(sender)
+        return head + hmac.digest(self.key, head + claim, "sha256")[:16]
+
+    def of(self, commit, **more):
+        """For a COMMIT of these fields."""
+        return self.make(commit["id"], commit["account"], commit["sender"],
+                         commit["recipient_count"], charged_size(commit),
+                         **{"hold": commit.get("flags", 0) & (HOLD | HOLD_RATE), **more})
+
+
 class Qmgr:
     """qmgr and its peers. `sites` answers what resolve is asked: a function of
     the recipient that returns the fields of ipc_resolve_reply."""
@@ -63,12 +96,24 @@ class Qmgr:
         for slot in range(relays):
             self.add_relay(slot)
         self.tag = 0
+        self.tokens = None
+        if values.get("accounts_enable") == "yes":
+            quota = self.add_quota()  # what is committed here is reserved by nobody else
+            self.tokens = Tokens(quota.expect("ipc_token_key"))
+            quota.close()
 
     def add_relay(self, slot=0, jobs=100):
         relay = self.master.peer("relay", slot)
         relay.send("ipc_relay_ready", jobs=jobs)
         self.relays.append(relay)
         return relay
+
+    def add_quota(self):
+        """Our end of a channel to qmgr as its quota; its first message is the key of tokens."""
+        ours, theirs = pair()
+        self.master.master.send("ipc_peer", theirs.fileno(), service="quota", slot=0, pid=1)
+        theirs.close()
+        return Channel(ours)
 
     @property
     def relay(self):
@@ -86,6 +131,8 @@ class Qmgr:
                           r if isinstance(r, dict) else dict(address=r) for r in recipients],
                       prefix=b"Received: by test\r\n", body=body)
         values.update(fields)
+        if self.tokens and values.get("account"):
+            values.setdefault("token", self.tokens.of(values))
         smtpd.send("ipc_commit", **values)
         if answer:
             got = smtpd.expect(answer, skip=("ipc_spool_state",))

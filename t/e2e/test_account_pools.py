@@ -5,7 +5,6 @@ import signal
 
 import pytest
 from accounts_rig import Quota
-from ipc import Channel, pair
 from postern import wait_until
 from qmgr_peers import Qmgr
 
@@ -65,10 +64,8 @@ class Asking(Qmgr):
         self.join()
 
     def join(self, ready=True):
-        ours, theirs = pair()
-        self.master.master.send("ipc_peer", theirs.fileno(), service="quota", slot=0, pid=1)
-        theirs.close()
-        self.quota = Channel(ours)
+        self.quota = self.add_quota()
+        self.quota.expect("ipc_token_key")
         if ready:
             self.ready()
 

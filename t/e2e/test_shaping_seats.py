@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from ipc import Channel, pair
 from postern import wait_until
 from qmgr_peers import TARGET
 from test_qmgr_operator import Control
@@ -253,10 +252,8 @@ def test_not_one_too_many_and_none_forgotten_whatever_happens(c):
 @pytest.fixture
 def asking():
     c = Control(dict(accounts_enable="yes"))
-    ours, theirs = pair()
-    c.q.master.master.send("ipc_peer", theirs.fileno(), service="quota", slot=0, pid=1)
-    theirs.close()
-    c.quota = Channel(ours)
+    c.quota = c.q.add_quota()
+    c.quota.expect("ipc_token_key")
     c.quota.send("ipc_charges_ready", credit=64)
     yield c
     c.quota.close()

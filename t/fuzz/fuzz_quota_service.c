@@ -4,7 +4,8 @@
  * settlements, CHARGES_GONE, in any order, well formed or not, against the real quota with a
  * real database. Whatever was said: nobody but who breaks the rules loses its channel, usage is
  * the sum of the charges, and what is reserved is the sum of the reservations, so that a process
- * that was taken over cannot make money of it; and nothing is reserved once all is released.
+ * that was taken over cannot make money of it; nothing is reserved once all is released; and the
+ * token of a reservation is for what was reserved.
  *
  * Input: pieces: kind, a choice, length (1 byte), bytes.
  */
@@ -48,7 +49,8 @@ static struct {
     char ids[IDS][ID_MAX + 1];
     char ticket[TICKET_MAX];
     size_t ticket_len;
-    uint64_t tag, query;
+    uint64_t tag, query, reserve_tag;
+    struct token_claim claim; /* of the RESERVE with that tag, which is answered in its turn */
     uint32_t batch, charged;
 } fuzz;
 
@@ -72,8 +74,20 @@ static int attach(struct slice name, unsigned slot)
     return ends[0];
 }
 
+static void check_token(const struct ipc_reserved *r)
+{
+    struct token t;
+    if (r->tag != fuzz.reserve_tag || r->code)
+        return;
+    fuzz.claim.owner = SLICE("acme");
+    if (token_read(quota.token_key, &fuzz.claim, r->token, &t) < 0 ||
+        t.hold != (r->flags & MESSAGE_HELD))
+        panic("a token of something else");
+}
+
 static void take_frame(const struct ipc_frame *f)
 {
+    struct ipc_reserved reserved;
     struct ipc_auth_result r;
     struct ipc_charges_query query;
     struct ipc_charged charged;
@@ -86,6 +100,9 @@ static void take_frame(const struct ipc_frame *f)
         fuzz.query = query.tag;
     } else if (f->number == IPC_NUMBER_ipc_charged && ipc_charged_decode(f->body, &charged) == 0) {
         fuzz.charged = charged.batch;
+    } else if (f->number == IPC_NUMBER_ipc_reserved &&
+               ipc_reserved_decode(f->body, &reserved) == 0) {
+        check_token(&reserved);
     }
 }
 
@@ -121,6 +138,15 @@ static void say(struct peer_end *p, struct buf *frame)
     buf_free(frame);
 }
 
+static void say_key(void)
+{
+    struct buf frame = BUF_INIT(IPC_FRAME_MAX);
+    static char key[TOKEN_KEY];
+    ipc_token_key_encode(
+        &frame, &(struct ipc_token_key){.key = slice_make(key, sizeof key), .first = fuzz.tag});
+    say(&fuzz.qmgr, &frame);
+}
+
 /* Who broke the rules comes back as a new process. */
 static void reconnect(void)
 {
@@ -133,6 +159,7 @@ static void reconnect(void)
         close(fuzz.qmgr.fd);
         fuzz.qmgr = (struct peer_end){attach(SLICE("qmgr"), 0), false};
         fuzz.query = 0;
+        say_key();
     }
     turns();
 }
@@ -181,7 +208,8 @@ static void one_of_smtpd(struct peer_end *p, uint8_t choice, struct slice bytes)
 static void one_of_qmgr(uint8_t choice, struct slice bytes)
 {
     static const uint16_t numbers[] = {IPC_NUMBER_ipc_charges, IPC_NUMBER_ipc_charges_gone,
-                                       IPC_NUMBER_ipc_account_noticed, IPC_NUMBER_ipc_account_ask};
+                                       IPC_NUMBER_ipc_account_noticed, IPC_NUMBER_ipc_account_ask,
+                                       IPC_NUMBER_ipc_token_key};
     send_frame(&fuzz.qmgr, numbers[choice % (sizeof numbers / sizeof *numbers)], bytes);
 }
 
@@ -205,6 +233,11 @@ static void say_reserve(struct peer_end *p, struct slice id, struct slice bytes)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX), authors = BUF_INIT(4096);
     ipc_author_add(&authors, &(struct ipc_author){.address = SLICE("a@acme.test")});
+    fuzz.reserve_tag = fuzz.tag + 1;
+    fuzz.claim = (struct token_claim){.id = id,
+                                      .sender = SLICE("a@acme.test"),
+                                      .recipients = number_at(bytes, 0),
+                                      .size = number_at(bytes, 4)};
     ipc_reserve_encode(&frame, &(struct ipc_reserve){.tag = ++fuzz.tag,
                                                      .ticket = ticket(),
                                                      .id = id,

@@ -1,4 +1,4 @@
-#include "quota/mac.h"
+#include "token/mac.h"
 
 #include <openssl/core_names.h>
 #include <openssl/evp.h>

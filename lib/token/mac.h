@@ -1,6 +1,6 @@
 /* HMAC-SHA-256 (RFC 2104) for what every login and every message asks for. */
-#ifndef POSTERN_QUOTA_MAC_H
-#define POSTERN_QUOTA_MAC_H
+#ifndef POSTERN_TOKEN_MAC_H
+#define POSTERN_TOKEN_MAC_H
 
 #include "core/slice.h"
 

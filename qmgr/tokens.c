@@ -1,0 +1,137 @@
+#include "qmgr/tokens.h"
+
+#include <sys/random.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "qmgr/qmgr.h"
+
+enum {
+    CHANNEL_BITS = 40, /* of the numbers on one channel: more than there is time for */
+    WORD = 64
+};
+
+#define SAY_EVERY CLOCK_SECOND /* a process that was taken over does not fill the log */
+
+void tokens_init(struct tokens *t)
+{
+    *t = (struct tokens){.began = clock_mono()};
+    if (getrandom(t->key, sizeof t->key, 0) != sizeof t->key)
+        panic("getrandom failed");
+}
+
+void tokens_connected(struct qmgr *q)
+{
+    struct tokens *t = &q->tokens;
+    struct channel *c = q->charges.peer.channel;
+    if (!t->used)
+        t->used = xcalloc(TOKEN_WINDOW / WORD, sizeof *t->used);
+    ipc_token_key_encode(channel_out(c),
+                         &(struct ipc_token_key){.key = slice_make(t->key, sizeof t->key),
+                                                 .first = ++t->channels << CHANNEL_BITS});
+    channel_secret(c);
+}
+
+/* ---- used once --------------------------------------------------------------------------- */
+
+static uint64_t *word_of(const struct tokens *t, uint64_t serial)
+{
+    return &t->used[serial % TOKEN_WINDOW / WORD];
+}
+
+/* The window moves up to `serial`: what comes into it was not used. */
+static void advance(struct tokens *t, uint64_t serial)
+{
+    if (serial - t->top >= TOKEN_WINDOW)
+        memset(t->used, 0, TOKEN_WINDOW / 8);
+    else
+        for (uint64_t n = t->top + 1; n <= serial; n++)
+            *word_of(t, n) &= ~(UINT64_C(1) << n % WORD);
+    t->top = serial;
+}
+
+static enum token_verdict use(struct tokens *t, uint64_t serial)
+{
+    if (serial > t->top)
+        advance(t, serial);
+    else if (t->top - serial >= TOKEN_WINDOW)
+        return TOKEN_LATE;
+    uint64_t *word = word_of(t, serial), bit = UINT64_C(1) << serial % WORD;
+    if (*word & bit)
+        return TOKEN_AGAIN;
+    *word |= bit;
+    return TOKEN_GOOD;
+}
+
+/* ---- COMMIT ------------------------------------------------------------------------------ */
+
+/* As quota was told it. */
+static uint64_t charged_size(const struct ipc_commit *in)
+{
+    return in->prefix.len + (in->large_len ? in->large_len : in->body.len);
+}
+
+enum token_verdict tokens_check(struct tokens *t, const struct ipc_commit *in, int64_t now)
+{
+    const struct token_claim claim = {.id = in->id,
+                                      .owner = in->account,
+                                      .sender = in->sender,
+                                      .recipients = in->recipient_count,
+                                      .size = charged_size(in)};
+    struct token token;
+    if (!t->used || token_read(t->key, &claim, in->token, &token) < 0)
+        return TOKEN_FALSE;
+    if (token.hold & ~in->flags)
+        return TOKEN_NOT_HELD;
+    if (now > (token.at + TOKEN_SECONDS) * CLOCK_SECOND)
+        return TOKEN_LATE;
+    return use(t, token.serial);
+}
+
+/* Whether a token that is not ours can be one of the qmgr before. */
+static bool is_young(const struct tokens *t, int64_t now)
+{
+    return now - t->began < 2 * TOKEN_SECONDS * CLOCK_SECOND;
+}
+
+static void say(struct tokens *t, const char *from, const struct ipc_commit *in,
+                enum token_verdict v, int64_t now)
+{
+    static const char *const what[] = {
+        [TOKEN_FALSE] = "without having been reserved as such",
+        [TOKEN_AGAIN] = "with a reservation that was used before",
+        [TOKEN_NOT_HELD] = "without the hold that goes with its reservation",
+    };
+    char others[64] = "";
+    bool honest = v == TOKEN_LATE || (v == TOKEN_FALSE && is_young(t, now));
+    if (t->said && now - t->said < SAY_EVERY) {
+        t->unsaid++;
+        return;
+    }
+    if (t->unsaid)
+        snprintf(others, sizeof others, " (and %llu more like it)", (unsigned long long)t->unsaid);
+    t->said = now;
+    t->unsaid = 0;
+    if (honest)
+        log_warning("%s: not taken from %s: its reservation is too old, or of the time before this "
+                    "process began; the client is told to try again%s",
+                    log_esc(in->id), from, others);
+    else
+        log_error("%s: ALARM: %s wants to commit it as mail of %s, %u recipients, %s: the process "
+                  "may have been taken over; it was refused%s",
+                  log_esc(in->id), from, log_esc(in->account), in->recipient_count, what[v],
+                  others);
+}
+
+const struct refusal *tokens_refuse(struct qmgr *q, const char *from, const struct ipc_commit *in)
+{
+    static const struct refusal not_reserved = {451, "4.3.0",
+                                                "Error: the reservation does not hold, try again"};
+    if (in->account.len == 0 || !q->s->config->accounts_enable)
+        return NULL;
+    enum token_verdict v = tokens_check(&q->tokens, in, q->now);
+    if (v == TOKEN_GOOD)
+        return NULL;
+    say(&q->tokens, from, in, v, q->now);
+    return &not_reserved;
+}

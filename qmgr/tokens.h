@@ -1,0 +1,51 @@
+/*
+ * Which mail of accounts is let into the queue: that for which quota has reserved room
+ * (token/token.h). qmgr makes the key when it starts and tells quota on each new channel, so
+ * tokens hold over a restart of quota and end with qmgr; which ones were used is known by
+ * their numbers.
+ */
+#ifndef POSTERN_QMGR_TOKENS_H
+#define POSTERN_QMGR_TOKENS_H
+
+#include "core/refusal.h"
+#include "ipc/ipc.h"
+#include "token/token.h"
+
+struct qmgr;
+
+enum {
+    /* Numbers that are remembered: at 3,000 messages a second all of the last TOKEN_SECONDS. A
+     * token that is older than so many others is refused as one that is too old. */
+    TOKEN_WINDOW = 1 << 21
+};
+
+/* Part of struct qmgr. */
+struct tokens {
+    unsigned char key[TOKEN_KEY];
+    uint64_t channels; /* that quota had: each has numbers of its own */
+    uint64_t top;      /* the highest number that was used */
+    uint64_t *used;    /* a bit for each number of the window; NULL until quota is there */
+    int64_t began;     /* monotonic: since when there is this key */
+    int64_t said;      /* monotonic, of the last line about one that is not good */
+    uint64_t unsaid;   /* that had none since */
+};
+
+enum token_verdict {
+    TOKEN_GOOD,
+    TOKEN_LATE,    /* it does not hold any longer */
+    TOKEN_FALSE,   /* quota has not made it for this message, or with an earlier key */
+    TOKEN_AGAIN,   /* it was used before */
+    TOKEN_NOT_HELD /* quota wants the message held, and COMMIT does not */
+};
+
+void tokens_init(struct tokens *t);
+/* Tells quota the key and from which number on it counts; first on each channel. */
+void tokens_connected(struct qmgr *q);
+/* Whether this COMMIT is what quota has reserved; if so the token is used up. `now` is
+ * monotonic. */
+enum token_verdict tokens_check(struct tokens *t, const struct ipc_commit *in, int64_t now);
+/* The same as the answer to it: NULL if it may be taken, or is nobody's mail. Logs what an honest
+ * smtpd does not do. `from` is the smtpd's name. */
+const struct refusal *tokens_refuse(struct qmgr *q, const char *from, const struct ipc_commit *in);
+
+#endif
