@@ -29,6 +29,9 @@ static bool asks_accounts(const struct process *smtpd, const struct process *quo
 
 static void send_peer(struct process *to, const struct process *peer, int fd)
 {
+    if (is_qmgr(to) && peer->owners_only)
+        ipc_owners_only_encode(channel_out(to->channel),
+                               &(struct ipc_owners_only){.pid = (uint32_t)peer->pid});
     ipc_peer_encode(channel_out(to->channel), &(struct ipc_peer){
                                                   .service = slice_str(peer->command->name),
                                                   .slot = peer->slot,

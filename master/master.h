@@ -32,6 +32,7 @@ struct process {
     bool broke_rules;    /* it sent what it may not: its channel is closed for that */
     bool asks_keys;      /* smtpd with TLS */
     bool asks_names;     /* smtpd with smtpd_peername_lookup */
+    bool owners_only;    /* smtpd whose mail is all of accounts */
     char *endpoints;     /* it may be connected to, one a line; NULL: it asks for none */
     uint32_t generation; /* of the configuration it was started with */
     int region;          /* of the table of client counts, or -1 */

@@ -117,6 +117,15 @@ static int gather(struct start *s, const struct member *member, int channel, int
     return 0;
 }
 
+/* Nobody may relay there without a login or mynetworks_account. quota knows the one of main.cf
+ * only. */
+static bool owners_only(const struct member *smtpd)
+{
+    const struct config *own = smtpd->service->config, *all = smtpd->master->plan->config;
+    return smtpd->command == command_find(SLICE("smtpd")) && own->accounts_enable &&
+           *own->mynetworks_account && *all->mynetworks_account;
+}
+
 static void add_process(struct member *member, pid_t pid, int channel)
 {
     struct master *m = member->master;
@@ -133,6 +142,7 @@ static void add_process(struct member *member, pid_t pid, int channel)
     p->asks_keys = member->service->tls != NULL;
     p->asks_names = p->command == command_find(SLICE("smtpd")) &&
                     member->service->config->smtpd_peername_lookup;
+    p->owners_only = owners_only(member);
     connect_permit(p, member->service->config);
     p->generation = m->generation;
     p->pid = pid;

@@ -14,6 +14,7 @@ struct smtpd {
     size_t bytes;
     uint32_t count;
     int told_state;
+    bool owners_only; /* by its configuration all of its mail is of accounts */
 };
 
 /* ---- answers ------------------------------------------------------------------------ */
@@ -272,7 +273,7 @@ static int on_commit(struct smtpd *s, struct slice body, struct err *e)
     if (!no && !c->m && queue_find(s->peer.q, in.id))
         no = &refusal_id_in_use;
     if (!no) /* last: it uses the token up */
-        no = tokens_refuse(s->peer.q, channel_name(s->peer.channel), &in);
+        no = tokens_refuse(s->peer.q, channel_name(s->peer.channel), s->owners_only, &in);
     if (no) {
         refuse(s, in.tag, no);
         give_up(c);
@@ -342,6 +343,9 @@ void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     snprintf(name, sizeof name, "smtpd %u (process %u)", slot, pid);
     struct smtpd *s = xcalloc(1, sizeof *s);
     s->told_state = -1;
+    s->owners_only = pid == q->owners_only;
+    if (s->owners_only)
+        log_debug("all mail of %s has to be of accounts", name);
     list_init(&s->open);
     map_init(&s->by_tag, tag_key);
     peer_open(&s->peer, q, fd, name, &ops);

@@ -250,7 +250,12 @@ static void turn(struct service *s)
 static int message(struct service *s, const struct ipc_frame *f, struct err *e)
 {
     struct ipc_status_reply reply;
-    (void)s;
+    struct ipc_owners_only owners;
+    struct qmgr *q = s->state;
+    if (f->number == IPC_NUMBER_ipc_owners_only && ipc_owners_only_decode(f->body, &owners) == 0) {
+        q->owners_only = owners.pid;
+        return 0;
+    }
     if (f->number != IPC_NUMBER_ipc_status_reply || ipc_status_reply_decode(f->body, &reply) < 0)
         return err_set(e, "%s is not for qmgr", ipc_name(f->number));
     control_status_reply(control, &reply);

@@ -304,6 +304,8 @@ struct qmgr {
     int store_state;
     struct smtpd *smtpds[SMTPDS_MAX];
     unsigned smtpd_count;
+    uint32_t
+        owners_only; /* process number of an smtpd that comes, all of whose mail is of accounts */
     struct list commits_free;
     unsigned commits_free_count;
     struct dispatch dispatch;

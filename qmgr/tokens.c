@@ -98,38 +98,49 @@ static void say(struct tokens *t, const char *from, const struct ipc_commit *in,
                 enum token_verdict v, int64_t now)
 {
     static const char *const what[] = {
-        [TOKEN_FALSE] = "without having been reserved as such",
+        [TOKEN_FALSE] = "which was not reserved as such",
         [TOKEN_AGAIN] = "with a reservation that was used before",
-        [TOKEN_NOT_HELD] = "without the hold that goes with its reservation",
+        [TOKEN_NOT_HELD] = "without the hold that its reservation asks for",
+        [TOKEN_NOBODY] = "though all of its clients have accounts",
     };
     char others[64] = "";
     bool honest = v == TOKEN_LATE || (v == TOKEN_FALSE && is_young(t, now));
-    if (t->said && now - t->said < SAY_EVERY) {
-        t->unsaid++;
+    struct token_lines *lines = honest ? &t->warnings : &t->alarms;
+    if (lines->said && now - lines->said < SAY_EVERY) {
+        lines->unsaid++;
         return;
     }
-    if (t->unsaid)
-        snprintf(others, sizeof others, " (and %llu more like it)", (unsigned long long)t->unsaid);
-    t->said = now;
-    t->unsaid = 0;
+    if (lines->unsaid)
+        snprintf(others, sizeof others, " (and %llu more like it)",
+                 (unsigned long long)lines->unsaid);
+    *lines = (struct token_lines){now, 0};
     if (honest)
         log_warning("%s: not taken from %s: its reservation is too old, or of the time before this "
                     "process began; the client is told to try again%s",
                     log_esc(in->id), from, others);
     else
-        log_error("%s: ALARM: %s wants to commit it as mail of %s, %u recipients, %s: the process "
-                  "may have been taken over; it was refused%s",
-                  log_esc(in->id), from, log_esc(in->account), in->recipient_count, what[v],
-                  others);
+        log_error("%s: ALARM: not taken from %s as mail of %s, %u recipients, %s: the process may "
+                  "have been taken over%s",
+                  log_esc(in->id), from, in->account.len ? log_esc(in->account) : "nobody",
+                  in->recipient_count, what[v], others);
 }
 
-const struct refusal *tokens_refuse(struct qmgr *q, const char *from, const struct ipc_commit *in)
+/* An older process may go on without owners after a reload that has taken mynetworks_account
+ * away. */
+static bool may_be_nobodys(const struct config *c, bool owners_only)
+{
+    return !owners_only || !*c->mynetworks_account;
+}
+
+const struct refusal *tokens_refuse(struct qmgr *q, const char *from, bool owners_only,
+                                    const struct ipc_commit *in)
 {
     static const struct refusal not_reserved = {451, "4.3.0",
                                                 "Error: the reservation does not hold, try again"};
-    if (in->account.len == 0 || !q->s->config->accounts_enable)
+    const struct config *c = q->s->config;
+    if (!c->accounts_enable || (in->account.len == 0 && may_be_nobodys(c, owners_only)))
         return NULL;
-    enum token_verdict v = tokens_check(&q->tokens, in, q->now);
+    enum token_verdict v = in->account.len ? tokens_check(&q->tokens, in, q->now) : TOKEN_NOBODY;
     if (v == TOKEN_GOOD)
         return NULL;
     say(&q->tokens, from, in, v, q->now);

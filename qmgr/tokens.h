@@ -26,16 +26,20 @@ struct tokens {
     uint64_t top;      /* the highest number that was used */
     uint64_t *used;    /* a bit for each number of the window; NULL until quota is there */
     int64_t began;     /* monotonic: since when there is this key */
-    int64_t said;      /* monotonic, of the last line about one that is not good */
-    uint64_t unsaid;   /* that had none since */
+    /* lines about those that are not good: an honest one does not hide an alarm */
+    struct token_lines {
+        int64_t said;    /* monotonic: the last one */
+        uint64_t unsaid; /* tokens that had none since */
+    } warnings, alarms;
 };
 
 enum token_verdict {
     TOKEN_GOOD,
-    TOKEN_LATE,    /* it does not hold any longer */
-    TOKEN_FALSE,   /* quota has not made it for this message, or with an earlier key */
-    TOKEN_AGAIN,   /* it was used before */
-    TOKEN_NOT_HELD /* quota wants the message held, and COMMIT does not */
+    TOKEN_LATE,     /* it does not hold any longer */
+    TOKEN_FALSE,    /* quota has not made it for this message, or with an earlier key */
+    TOKEN_AGAIN,    /* it was used before */
+    TOKEN_NOT_HELD, /* quota wants the message held, and COMMIT does not */
+    TOKEN_NOBODY    /* it is nobody's mail, and that smtpd has none */
 };
 
 void tokens_init(struct tokens *t);
@@ -44,8 +48,10 @@ void tokens_connected(struct qmgr *q);
 /* Whether this COMMIT is what quota has reserved; if so the token is used up. `now` is
  * monotonic. */
 enum token_verdict tokens_check(struct tokens *t, const struct ipc_commit *in, int64_t now);
-/* The same as the answer to it: NULL if it may be taken, or is nobody's mail. Logs what an honest
- * smtpd does not do. `from` is the smtpd's name. */
-const struct refusal *tokens_refuse(struct qmgr *q, const char *from, const struct ipc_commit *in);
+/* The same as the answer to it: NULL if it may be taken. Nobody's mail may, unless all mail of
+ * this smtpd is of accounts (owners_only). Logs what an honest smtpd does not do. `from` is the
+ * smtpd's name. */
+const struct refusal *tokens_refuse(struct qmgr *q, const char *from, bool owners_only,
+                                    const struct ipc_commit *in);
 
 #endif

@@ -5,6 +5,7 @@ import re
 import faults as fault_points
 import pytest
 from ipc import Closed
+from postern import Postern, wait_until
 from qmgr_peers import HOLD, HOLD_RATE, Qmgr, Tokens, new_id
 from test_charges import Both
 
@@ -78,7 +79,7 @@ def test_a_token_lets_one_message_in(q):
     q.wait_files([])
     refused(q, token=token, **fields)
     q.wait_files([])
-    q.wait_log(f"{id}: ALARM: smtpd 0 .*process .* wants to commit it as mail of acme/web, 1 "
+    q.wait_log(f"{id}: ALARM: not taken from smtpd 0 .process .* as mail of acme/web, 1 "
                "recipients, with a reservation that was used before")
     quota.close()
 
@@ -88,7 +89,7 @@ def test_a_hold_cannot_be_left_out(q, hold):
     fields = of_acme()
     token = q.tokens.of(fields, hold=hold)
     refused(q, token=token, **fields)
-    q.wait_log("ALARM: smtpd 0 .*without the hold that goes with its reservation")
+    q.wait_log("ALARM: not taken from smtpd 0 .*without the hold that its reservation asks for")
     q.commit(token=token, flags=hold, **fields)
     q.wait_files([fields["id"]])
 
@@ -107,8 +108,8 @@ def test_a_false_token_is_an_alarm_when_no_honest_one_can_be_left(place):
     faults.shift("mono", 1500)
     for _ in range(50):
         refused(q, token=bytes(29))
-    q.wait_log("ALARM: smtpd 0 .* wants to commit it as mail of acme/web, 1 recipients, without "
-               "having been reserved as such")
+    q.wait_log("ALARM: not taken from smtpd 0 .* as mail of acme/web, 1 recipients, which was "
+               "not reserved as such")
     assert len(re.findall("ALARM", q.log())) < 10, "the log is filled"
     q.stop()
 
@@ -137,6 +138,39 @@ def test_accounts_that_are_off_want_none():
     q.stop()
 
 
+def test_mail_of_nobody_from_an_smtpd_whose_clients_have_accounts():
+    q = Qmgr({"accounts_enable": "yes", "mynetworks_account": "own"})
+    q.master.master.send("ipc_owners_only", pid=4711)
+    other = q.master.peer("smtpd", 1, pid=4710)
+    strict = q.master.peer("smtpd", 2, pid=4711)
+    for peer in (other, strict):
+        peer.expect("ipc_spool_state")
+    q.commit(smtpd=other)
+    refused(q, smtpd=strict, account="")
+    q.wait_log("ALARM: not taken from smtpd 2 .process 4711. as mail of nobody, 1 recipients, "
+               "though all of its clients have accounts: the process may have been taken over")
+    q.commit(smtpd=strict, account="acme/web")
+    q.master.configure(mynetworks_account="")
+    wait_until(lambda: q.commit(smtpd=strict, answer=None) and
+               strict.receive().name == "ipc_committed", 10, "the new configuration")
+    other.close()
+    strict.close()
+    q.stop()
+
+
+@pytest.mark.parametrize("setting", ["", "own"])
+def test_master_knows_whose_mail_an_smtpd_has(tmp_path, setting):
+    with Postern(tmp_path, accounts_enable="yes", accounts_minfree="0", log_level="debug",
+                 mynetworks_account=setting) as p:
+        wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        p.ctl("account", "add", "own")
+        p.ctl("domain", "add", "own", "client.test")
+        p.send("a@client.test", ["b@dst.test"], BODY)
+        strict = "all mail of smtpd .* has to be of accounts"
+        assert bool(re.search(strict, p.log())) == bool(setting)
+        assert "ALARM" not in p.log()
+
+
 # ---- both ends are real ------------------------------------------------------------------------
 
 
@@ -147,13 +181,24 @@ def both():
     b.stop()
 
 
-def reserve(both, id, size, **fields):
-    return both.quota.reserve(both.quota.login().ticket, id=id, size=size, **fields)
+def reserve(both, code=0):
+    """A COMMIT's fields, reserved once quota answers with this code: whether it has the key is its
+    channel's matter, not that of who asks."""
+    ticket = both.quota.login().ticket
+
+    def answer():
+        fields = dict(id=new_id(), body=BODY, prefix=b"", sender="a@acme.test")
+        got = both.quota.reserve(ticket, id=fields["id"], size=len(BODY))
+        if got.code == code:
+            return fields, got
+        if got.code == 0:
+            both.quota.smtpd.send("ipc_release", id=fields["id"])
+        return None
+    return wait_until(answer, 10, f"the answer {code}")
 
 
 def test_what_quota_reserves_qmgr_takes(both):
-    fields = dict(id=new_id(), body=BODY, prefix=b"", sender="a@acme.test")
-    answer = reserve(both, fields["id"], len(BODY))
+    fields, answer = reserve(both)
     refused(both.qmgr, token=answer.token, account="acme", **fields)
     both.qmgr.commit(["good@example.com"], token=answer.token, account=answer.owner, **fields)
     both.finish()
@@ -164,17 +209,14 @@ def test_what_quota_reserves_qmgr_takes(both):
 def test_F16_without_a_queue_nothing_is_reserved(both):
     """Its key is gone, and with it who would take the message."""
     both.qmgr.kill()
-    both.quota.master.wait_log("the channel to qmgr is gone")
-    answer = reserve(both, new_id(), len(BODY))
-    assert (answer.code, answer.token) == (451, b"")
+    _, answer = reserve(both, 451)
+    assert answer.token == b"" and answer.owner == b""
     assert both.quota.usage()["reserved"] == 0
     for s in both.qmgr.master.listeners:
         s.close()
     both.qmgr = both.start_qmgr()
     both.connect()
-    fields = dict(id=new_id(), body=BODY, prefix=b"", sender="a@acme.test")
-    answer = reserve(both, fields["id"], len(BODY))
-    assert answer.code == 0
+    fields, answer = reserve(both)
     both.qmgr.commit(["good@example.com"], token=answer.token, account=answer.owner, **fields)
 
 
