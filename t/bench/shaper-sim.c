@@ -83,7 +83,6 @@ static const struct model models[] = {
     {"sender-drop", BUCKET, 8, 4, 0, 0, 0.02, 0, 40, 2, 0, .sender = 10},
     {"sender-rise", BUCKET, 2, 2, 0, 0, 0.02, 0, 40, 8, 0, .sender = 10},
     {"sender-fast", BUCKET, 5, 10, 0, 0, 0.1, 0, 0, 0, 0, .sender = 100},
-    {"sender-least", BUCKET, 0.5, 2, 0, 0, 0.1, 0, 0, 0, 0, .sender = 100},
 };
 
 struct flight {
