@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "certs/certs.h"
+#include "conf/sasl.h"
 #include "core/mem.h"
 #include "ctl/accounts.h"
 
@@ -299,6 +300,7 @@ struct output {
     const struct shape *shape;
     struct table *table;
     unsigned count;
+    json_int_t without_scram;
 };
 
 struct columns {
@@ -440,11 +442,33 @@ static void show(struct ctl *ctl, json_t *result)
     print_json(ctl, result, 0);
 }
 
+/* Whether it has a password that SCRAM does not work with yet. */
+static bool has_no_keys(const json_t *user)
+{
+    const char *kind = json_string_value(json_object_get(user, "hash_kind"));
+    return kind && strcmp(kind, "none") != 0 && json_is_false(json_object_get(user, "scram"));
+}
+
+/* Of users who came as hashes; nothing if SCRAM is not offered. */
+static void print_without_scram(const struct ctl *ctl, json_int_t users)
+{
+    const struct config *c = ctl_config((struct ctl *)(uintptr_t)ctl);
+    if (users == 0 || ctl->json || !c || c->scram_iterations == 0 ||
+        !sasl_filter_permits(c->smtpd_sasl_mechanism_filter, sasl_own_names[SASL_OWN_SCRAM]))
+        return;
+    fprintf(stderr,
+            "postern: %lld %s no SCRAM keys yet: they are made at the first login by PLAIN or\n"
+            "LOGIN. Programs that try SCRAM alone get 535 until then; if there are any, see\n"
+            "smtpd_sasl_mechanism_filter in the operator's guide, \"Users of another system\".\n",
+            (long long)users, users == 1 ? "user has" : "users have");
+}
+
 static int on_line(json_t *result, void *arg)
 {
     struct output *o = arg;
     const struct columns *c = columns_of(o->shape->request);
     o->count++;
+    o->without_scram += strcmp(o->shape->request, "user.list") == 0 && has_no_keys(result);
     if (o->ctl->json || strcmp(o->shape->request, "export") == 0)
         print_json_line(result);
     else if (c)
@@ -483,6 +507,7 @@ int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char
     int status = accounts_ask(ctl, request, on_line, &o, &last);
     if (o.table)
         table_end(o.table);
+    print_without_scram(ctl, o.without_scram);
     if (status == CTL_OK)
         json_object_del(last, "done");
     if (status == CTL_OK && !ctl->json) {
@@ -507,6 +532,7 @@ struct import {
     struct ctl *ctl;
     json_t *records, *warnings;
     unsigned long line, first;
+    json_int_t without_scram;
 };
 
 /* `more`: it is not the last part, so that quota waits for the others before it counts. */
@@ -518,6 +544,7 @@ static int flush(struct import *i, bool more)
     i->records = json_array();
     int status = accounts_ask(i->ctl, request, NULL, NULL, &last);
     json_array_extend(i->warnings, json_object_get(last, "warnings"));
+    i->without_scram += json_integer_value(json_object_get(last, "without_scram"));
     json_decref(last);
     if (status != CTL_OK)
         ctl_error(status,
@@ -545,7 +572,8 @@ static int import_line(struct import *i, const char *text, size_t len)
 
 static void print_imported(const struct import *i)
 {
-    json_t *line = json_pack("{s:I}", "records", (json_int_t)i->line);
+    json_t *line =
+        json_pack("{s:I,s:I}", "records", (json_int_t)i->line, "without_scram", i->without_scram);
     if (json_array_size(i->warnings))
         json_object_set(line, "warnings", i->warnings);
     print_json_line(line);
@@ -555,7 +583,7 @@ static void print_imported(const struct import *i)
 int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const struct arg none[] = {{NULL, NULL, NULL}};
-    struct import i = {ctl, NULL, NULL, 0, 0};
+    struct import i = {.ctl = ctl};
     char *text = NULL;
     size_t size = 0;
     ssize_t len;
@@ -586,6 +614,7 @@ int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int arg
         print_imported(&i);
     else if (status == CTL_OK)
         printf("%lu records imported\n", i.line);
+    print_without_scram(ctl, i.without_scram);
     json_decref(i.warnings);
     return status;
 }

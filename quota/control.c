@@ -126,18 +126,22 @@ static void on_durable(void *arg)
     control_done(c, more);
 }
 
-void control_audit(struct client *c, struct buf *batch, const char *what, struct slice text)
+void audit_add(struct quota *q, struct buf *batch, long uid, const char *what, struct slice text)
 {
-    struct quota *q = c->q;
     struct key k = {.len = 0};
-    json_t *j = json_pack("{s:I,s:I,s:s,s:s%}", "time", (json_int_t)quota_now(), "uid",
-                          (json_int_t)c->base.uid, "what", what, "request",
-                          text.ptr ? text.ptr : "", text.len);
+    json_t *j =
+        json_pack("{s:I,s:I,s:s,s:s%}", "time", (json_int_t)quota_now(), "uid", (json_int_t)uid,
+                  "what", what, "request", text.ptr ? text.ptr : "", text.len);
     key_number(&k, (uint64_t)clock_wall());
     key_number(&k, q->audit_number++);
     if (j)
         quota_put_json(batch, T_AUDIT, key_slice(&k), j);
     json_decref(j);
+}
+
+void control_audit(struct client *c, struct buf *batch, const char *what, struct slice text)
+{
+    audit_add(c->q, batch, c->base.uid, what, text);
 }
 
 /* Who, when, what: the request without its secrets. */

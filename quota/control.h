@@ -49,7 +49,10 @@ void *control_state(const struct client *c);
 /* Writes a change and the audit record of it; control_done when it is durable.
  * `what` names the thing: "account acme". */
 void control_change(struct client *c, struct buf *batch, const char *what);
-/* An audit record more, with a text in place of the request. */
+/* A record of the audit log: who (0 is root; quota itself has its own user's), about what, and a
+ * text in place of the request. */
+void audit_add(struct quota *q, struct buf *batch, long uid, const char *what, struct slice text);
+/* One more for the client's request. */
 void control_audit(struct client *c, struct buf *batch, const char *what, struct slice text);
 /* As control_change, with members for the last line (taken). */
 void control_change_with(struct client *c, struct buf *batch, const char *what, json_t *more);

@@ -28,7 +28,7 @@ static struct slice counter_key(const void *value)
     return slice_make(c->key, c->key_len);
 }
 
-/* 'a' and an address, 'n' and a network, 'u' and a user. */
+/* 'a' and an address, 'n' and a network, 'u' and a user, 's' and a user by SCRAM. */
 static struct slice make_key(char out[KEY_MAX], char kind, struct slice what)
 {
     out[0] = kind;
@@ -113,7 +113,7 @@ static bool is_known(struct failures *f, struct slice client, struct slice user,
 }
 
 bool failures_allow(struct failures *f, const struct config *c, unsigned smtpd, struct slice client,
-                    struct slice user, int64_t now, const char **why)
+                    struct slice user, enum failures_by by, int64_t now, const char **why)
 {
     char key[KEY_MAX];
     int64_t limit = c->auth_failure_limit, seconds = c->auth_failure_time;
@@ -127,6 +127,9 @@ bool failures_allow(struct failures *f, const struct config *c, unsigned smtpd, 
     else if (user.len && !is_known(f, client, user, now) &&
              is_full(f, smtpd, make_key(key, 'u', user), limit, seconds, now))
         *why = "too many failed logins of this user";
+    else if (user.len && by == BY_SCRAM && !is_known(f, client, user, now) &&
+             is_full(f, smtpd, make_key(key, 's', user), limit, seconds, now))
+        *why = "too many failed logins of this user by SCRAM";
     return !*why;
 }
 
@@ -179,11 +182,12 @@ static double count_one(struct failures *f, unsigned smtpd, struct slice key, in
 }
 
 uint32_t failures_add(struct failures *f, const struct config *c, unsigned smtpd,
-                      struct slice client, struct slice user, int64_t now)
+                      struct slice client, struct slice user, enum failures_by by, int64_t now)
 {
-    char key[KEY_MAX];
+    char key[KEY_MAX], kind = by == BY_SCRAM ? 's' : 'u';
     int64_t limit = c->auth_failure_limit, seconds = c->auth_failure_time;
-    double most = user.len ? count_one(f, smtpd, make_key(key, 'u', user), limit, seconds, now) : 1;
+    double most =
+        user.len ? count_one(f, smtpd, make_key(key, kind, user), limit, seconds, now) : 1;
     if (client.len) {
         double n = count_one(f, smtpd, make_key(key, 'a', address_of(client)), limit, seconds, now);
         most = n > most ? n : most;

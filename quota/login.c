@@ -126,14 +126,21 @@ bool login_waits(struct logins *l, struct question *x)
     return true;
 }
 
+static enum failures_by way_of(const struct question *x)
+{
+    return x->is_scram ? BY_SCRAM : BY_PASSWORD;
+}
+
 void login_wrong(struct logins *l, struct question *x)
 {
     uint32_t delay = failures_add(&l->failures, l->q->s->config, x->smtpd, client_of(x),
-                                  slice_str(x->login), clock_mono());
-    login_fail(x, AUTH_FAILED, delay,
-               !x->known_user     ? "no such user"
-               : x->scram.problem ? x->scram.problem
-                                  : "wrong password");
+                                  slice_str(x->login), way_of(x), clock_mono());
+    const char *reason = "wrong password";
+    if (!x->known_user)
+        reason = x->missing ? x->missing : "no such user";
+    else if (x->scram.problem)
+        reason = x->scram.problem;
+    login_fail(x, AUTH_FAILED, delay, reason);
 }
 
 /* `u`: NULL for clients of mynetworks, and for users that only others know. */
@@ -191,7 +198,7 @@ bool login_turned_away(struct logins *l, struct question *x)
 {
     const char *why;
     if (failures_allow(&l->failures, l->q->s->config, x->smtpd, client_of(x), slice_str(x->login),
-                       clock_mono(), &why))
+                       way_of(x), clock_mono(), &why))
         return false;
     login_fail(x, AUTH_TOO_MANY, FAILURES_DELAY_MAX, why);
     return true;

@@ -25,8 +25,9 @@ struct question {
     char login[LOGIN_MAX + 1];
     char client[CLIENT_BYTES];
     size_t client_len;
-    bool known_user;
-    int64_t epoch; /* of the user, when the exchange began */
+    bool known_user;     /* there is a password or key that can fit */
+    const char *missing; /* otherwise: what there is not, for the log; NULL: such a user */
+    int64_t epoch;       /* of the user, when the exchange began */
     bool is_scram;
     struct scram scram;
     unsigned char digest[RECENT_DIGEST];
@@ -52,6 +53,8 @@ bool login_believes_others(const struct config *c);
 /* An unknown user in a database that waits for its import may be known soon: true if the question
  * was answered so. */
 bool login_waits(struct logins *l, struct question *x);
+/* What a SCRAM client is shown of a name without keys, for as long as the ticket key lives. */
+void login_invented_keys(const struct quota *q, const char *login, struct scram_keys *out);
 /* Limits on failures: true if the question was answered. */
 bool login_turned_away(struct logins *l, struct question *x);
 

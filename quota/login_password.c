@@ -1,8 +1,10 @@
 /* Passwords: those that clients send, and new ones. Threads hash them. */
 #include <openssl/crypto.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "quota/control.h"
 #include "quota/login.h"
 #include "quota/prepare.h"
 #include "quota/verify.h"
@@ -15,35 +17,84 @@ static void remember(struct logins *l, const struct question *x)
                    clock_mono() + c->auth_cache_time * CLOCK_SECOND, (size_t)c->auth_cache_limit);
 }
 
-static void on_verified(struct verify_job *j, void *arg)
+/* Whether the record is still what the password was compared with. */
+static bool is_unchanged(const json_t *record, const struct question *x, const struct verify_job *j)
 {
-    struct question *x = arg;
-    struct logins *l = x->s ? x->s->q->logins : NULL;
-    enum hash_verdict verdict = j->verdict;
-    free(j);
-    if (!l) {
-        question_free(x);
-        return;
+    return json_integer_value(json_object_get(record, RECORD_EPOCH)) == x->epoch &&
+           strcmp(json_text(record, "password"), j->hash) == 0 && !*json_text(record, "scram");
+}
+
+/* The first good login of a user whose hash comes from elsewhere: with the keys that were made
+ * of its password SCRAM works from now on. Nothing that was told or remembered of the user is
+ * another for it, so its sessions go on. The login does not wait for the disk: what a power cut
+ * takes is made again at the next one. */
+static void keep_keys(struct quota *q, const struct question *x, const struct verify_job *j)
+{
+    static const char text[] = "SCRAM keys were made at a login with the right password";
+    char what[LOGIN_MAX + 16];
+    json_t *record =
+        *j->scram && !q->disk_full ? quota_get_json(q, T_USER, slice_str(x->login)) : NULL;
+    if (record && is_unchanged(record, x, j)) {
+        struct buf batch = BUF_INIT(KV_BATCH_MAX);
+        json_object_set_new(record, "scram", json_string(j->scram));
+        quota_put_json(&batch, T_USER, slice_str(x->login), record);
+        snprintf(what, sizeof what, "user %s", x->login);
+        audit_add(q, &batch, (long)getuid(), what, slice_str(text));
+        lookups_forget_user(&q->lookups, x->login);
+        sync_apply_unseen(q, buf_slice(&batch));
+        log_info("%s: %s", what, text);
+        buf_free(&batch);
     }
-    if (verdict == HASH_UNUSABLE && x->known_user)
+    json_decref(record);
+}
+
+static void verified(struct logins *l, struct question *x, const struct verify_job *j)
+{
+    if (j->verdict == HASH_UNUSABLE && x->known_user)
         log_error("user %s: the password hash in the database is not usable; set the password "
                   "again",
                   log_esc(slice_str(x->login)));
     if (login_turned_away(l, x)) /* by those that were queued before it */
         return;
-    if (verdict != HASH_MATCH || !x->known_user) {
+    if (j->verdict != HASH_MATCH || !x->known_user) {
         if (!login_waits(l, x))
             login_wrong(l, x);
         return;
     }
     remember(l, x);
+    keep_keys(l->q, x, j);
     login_right(l, x, SLICE(""));
 }
 
-static void verify(struct logins *l, struct question *x, const char *hash, struct slice password)
+static void on_verified(struct verify_job *j, void *arg)
+{
+    struct question *x = arg;
+    if (x->s)
+        verified(x->s->q->logins, x, j);
+    else
+        question_free(x); /* given up meanwhile */
+    OPENSSL_cleanse(j, sizeof *j);
+    free(j);
+}
+
+/* Keys are made if the password matches. Their salt is the one that SCRAM shows already, so
+ * that nobody can watch from outside whether and when the user has logged in. */
+static void want_keys(struct verify_job *j, const struct quota *q, const char *login)
+{
+    struct scram_keys shown;
+    j->scram_iterations = (uint32_t)q->s->config->scram_iterations;
+    j->salted = true;
+    login_invented_keys(q, login, &shown);
+    memcpy(j->scram_salt, shown.salt, sizeof j->scram_salt);
+}
+
+static void verify(struct logins *l, struct question *x, const char *hash, bool has_keys,
+                   struct slice password)
 {
     struct verify_job *j = xcalloc(1, sizeof *j);
     list_init(&j->link);
+    if (!has_keys)
+        want_keys(j, l->q, x->login);
     snprintf(j->hash, sizeof j->hash, "%s", hash);
     memcpy(j->password, password.ptr ? password.ptr : "", password.len);
     j->password_len = password.len;
@@ -71,7 +122,11 @@ static void compare(struct logins *l, struct question *x, struct slice password)
     if (x->known_user && recent_knows(&l->recent, x->login, x->digest, clock_mono()))
         login_right(l, x, SLICE(""));
     else
-        verify(l, x, !x->known_user ? l->nobody : *u.hash ? u.hash : u.scram, password);
+        verify(l, x,
+               !x->known_user ? l->nobody
+               : *u.hash      ? u.hash
+                              : u.scram,
+               x->known_user && *u.scram, password);
 }
 
 int login_password(struct smtpd *s, struct slice body, struct err *e)

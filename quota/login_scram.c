@@ -5,12 +5,35 @@
 #include "quota/login.h"
 #include "quota/prepare.h"
 
+void login_invented_keys(const struct quota *q, const char *login, struct scram_keys *out)
+{
+    uint32_t iterations = (uint32_t)q->s->config->scram_iterations;
+    scram_fake(slice_make(q->ticket_key, sizeof q->ticket_key), slice_str(login),
+               iterations ? iterations : 4096, out);
+}
+
+/* The keys of the question's user; without any, what an unknown user has: outside the two look
+ * the same, and no proof fits. */
+static void find_keys(struct question *x, struct quota *q, struct scram_keys *keys)
+{
+    struct user u;
+    bool there = *x->login && user_find(q, slice_str(x->login), &u) == 1;
+    x->known_user = there && scram_parse(slice_str(u.scram), keys) == 0;
+    x->epoch = x->known_user ? u.epoch : 0;
+    if (x->known_user)
+        return;
+    if (there)
+        x->missing = *u.hash ? "the user has no SCRAM keys; they are made at its next login by "
+                               "PLAIN or LOGIN"
+                             : "the user has no password";
+    login_invented_keys(q, x->login, keys);
+}
+
 int login_scram(struct smtpd *s, struct slice body, struct err *e)
 {
     struct quota *q = s->q;
     struct logins *l = q->logins;
     struct ipc_auth_scram in;
-    struct user u;
     struct scram_keys keys;
     if (ipc_auth_scram_decode(body, &in) < 0)
         return err_set(e, "malformed AUTH_SCRAM");
@@ -31,15 +54,9 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e)
         x->login[0] = '\0';
     if (login_turned_away(l, x))
         return 0;
-    x->known_user = *x->login && user_find(q, slice_str(x->login), &u) == 1 &&
-                    scram_parse(slice_str(u.scram), &keys) == 0;
+    find_keys(x, q, &keys);
     if (login_waits(l, x))
         return 0;
-    x->epoch = x->known_user ? u.epoch : 0;
-    uint32_t iterations = (uint32_t)q->s->config->scram_iterations;
-    if (!x->known_user) /* the same for as long as the ticket key lives */
-        scram_fake(slice_make(q->ticket_key, sizeof q->ticket_key), slice_str(x->login),
-                   iterations ? iterations : 4096, &keys);
     if (scram_challenge(&x->scram, &keys, NULL) < 0) {
         login_fail(x, AUTH_TEMPORARY, 0, "no random numbers");
         return 0;

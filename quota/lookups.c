@@ -74,6 +74,13 @@ void lookups_add_user(struct lookups *r, const struct user *u)
         user_free(old);
 }
 
+void lookups_forget_user(struct lookups *r, const char *login)
+{
+    void *old = map_remove(&r->users, slice_str(login));
+    if (old)
+        user_free(old);
+}
+
 static struct slice owned_key(struct key *k, const char *account, struct slice address)
 {
     key_begin(k, slice_str(account));

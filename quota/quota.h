@@ -193,6 +193,7 @@ void lookups_add_owned(struct lookups *r, const char *account, struct slice addr
  * false: not known. */
 bool lookups_class(const struct lookups *r, const char *account, struct slice sender, int *out);
 void lookups_add_class(struct lookups *r, const char *account, struct slice sender, int mail_class);
+void lookups_forget_user(struct lookups *r, const char *login);
 /* A batch that was applied: forgets all if it changes what this is about. True if so. */
 bool lookups_changed(struct lookups *r, struct slice batch);
 
@@ -205,6 +206,9 @@ void sync_free(struct sync *s);
 /* Applies a batch now; `done` (may be NULL) is called when it is durable. The
  * process ends if the database fails: it recovers when it starts again. */
 void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), void *arg);
+/* The same for what nobody outside sees: answers that were given hold, and what was looked up
+ * lately stays; the caller forgets what is another now. */
+void sync_apply_unseen(struct quota *q, struct slice batch);
 /* A snapshot; `done` with NULL or the error. 0, or -1: one is being made. */
 int sync_snapshot(struct quota *q, void (*done)(const char *error, void *arg), void *arg);
 /* Now and then: checkpoint, snapshot when the log has grown. */

@@ -311,8 +311,9 @@ int record_set_user(json_t *record, const json_t *from, struct err *e)
         if (!hash_known(&text))
             return err_set(e, "hash: is no hash of yescrypt, bcrypt, SHA-512, SHA-256 or PBKDF2 "
                               "that can be used.");
+        if (!slice_eq(text, slice_str(json_text(record, "password"))))
+            json_object_del(record, "scram"); /* those of another password */
         json_object_set_new(record, "password", json_stringn(text.ptr, text.len));
-        json_object_del(record, "scram"); /* those of another password */
     }
     if (*scram) {
         if (scram_parse(slice_str(scram), &keys) < 0)

@@ -33,6 +33,7 @@ struct importing {
     json_t *owned;        /* domains of this request: [account, domain] */
     json_t *owners;       /* whose usage or rates have changed */
     json_t *changes;      /* texts for the audit log */
+    json_int_t without_scram; /* users who have a password's hash, and no SCRAM keys yet */
 };
 
 /* Members that nobody has set. */
@@ -137,11 +138,21 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
     return rc;
 }
 
+/* A list of hashes that is imported again does not take the SCRAM keys that were made since. */
+static void retain_keys(json_t *record, const json_t *old)
+{
+    json_t *keys = json_object_get(old, "scram");
+    if (keys && *json_text(record, "password") && !*json_text(record, "scram") &&
+        strcmp(json_text(record, "password"), json_text(old, "password")) == 0)
+        json_object_set(record, "scram", keys);
+}
+
 /* The user may come to another account than it was in, with other certificates. */
 static void leave_account(struct importing *i, const char *login, json_t *record)
 {
     struct key k;
     json_t *old = quota_get_json(i->q, T_USER, slice_str(login));
+    retain_keys(record, old);
     record_sessions(record, old);
     if (!old)
         return;
@@ -192,6 +203,7 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
         const json_t *created = json_object_get(in, "created");
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
+        i->without_scram += *json_text(record, "password") && !*json_text(record, "scram");
         note_change(i, "user", login, quota_get_json(i->q, T_USER, slice_str(login)), record);
         quota_put_json(i->batch, T_USER, slice_str(login), record);
         json_object_set_new(i->users, login, json_true());
@@ -418,7 +430,9 @@ void transfer_import(struct client *c)
         periods_again(q);
         book_pools_changed(q);
         audit_changes(c, &i, &batch);
-        control_change_with(c, &batch, what, json_pack("{s:I}", "records", (json_int_t)count));
+        control_change_with(
+            c, &batch, what,
+            json_pack("{s:I,s:I}", "records", (json_int_t)count, "without_scram", i.without_scram));
         counts_changed(&i);
         missing_changed(q);
         warn_owners(&i); /* all of the request is there now; it is answered later */

@@ -65,9 +65,18 @@ static int derive_from(struct slice password, struct scram_keys *k)
 
 int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out)
 {
+    unsigned char salt[SCRAM_SALT];
+    return RAND_bytes(salt, sizeof salt) == 1 ? scram_make_with(password, iterations, salt, out)
+                                              : -1;
+}
+
+int scram_make_with(struct slice password, uint32_t iterations,
+                    const unsigned char salt[static SCRAM_SALT], struct scram_keys *out)
+{
     out->iterations = iterations;
     out->salt_len = SCRAM_SALT;
-    return RAND_bytes(out->salt, SCRAM_SALT) == 1 ? derive_from(password, out) : -1;
+    memcpy(out->salt, salt, SCRAM_SALT);
+    return derive_from(password, out);
 }
 
 enum hash_verdict scram_verify(const struct scram_keys *k, struct slice password)

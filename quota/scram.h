@@ -28,6 +28,9 @@ struct scram_keys {
 };
 /* From a password with a new salt: slow. 0 or -1. */
 int scram_make(struct slice password, uint32_t iterations, struct scram_keys *out);
+/* The same with this salt. */
+int scram_make_with(struct slice password, uint32_t iterations,
+                    const unsigned char salt[static SCRAM_SALT], struct scram_keys *out);
 /* Whether the keys are of this password: slow. Users may have nothing else. */
 enum hash_verdict scram_verify(const struct scram_keys *k, struct slice password);
 /* "SCRAM-SHA-256$4096:salt$StoredKey:ServerKey" in base64; 0 or -1. */

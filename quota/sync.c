@@ -161,9 +161,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         end_snapshot(s, &snapshot_error);
 }
 
-void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), void *arg)
+static void apply(struct quota *q, struct slice batch)
 {
-    struct sync *s = q->sync;
     struct err e;
     frozen_note(q, batch);
     if (batch.len && kv_apply(q->kv, batch, &e) < 0) {
@@ -171,16 +170,33 @@ void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), vo
         log_flush();
         _exit(1);
     }
-    if (lookups_changed(&q->lookups, batch))
-        gate_changed(q);
+}
+
+static void make_durable(struct sync *s, void (*done)(void *arg), void *arg)
+{
     pthread_mutex_lock(&s->lock);
     if (done)
         add(&s->waiting, (struct waiter){done, arg});
-    if (!s->wanted && (done || batch.len)) {
+    if (!s->wanted) {
         s->wanted = true;
         pthread_cond_signal(&s->work);
     }
     pthread_mutex_unlock(&s->lock);
+}
+
+void sync_apply(struct quota *q, struct slice batch, void (*done)(void *arg), void *arg)
+{
+    apply(q, batch);
+    if (lookups_changed(&q->lookups, batch))
+        gate_changed(q);
+    if (done || batch.len)
+        make_durable(q->sync, done, arg);
+}
+
+void sync_apply_unseen(struct quota *q, struct slice batch)
+{
+    apply(q, batch);
+    make_durable(q->sync, NULL, NULL);
 }
 
 int sync_snapshot(struct quota *q, void (*done)(const char *error, void *arg), void *arg)

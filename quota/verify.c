@@ -41,26 +41,31 @@ static enum hash_verdict compare(const char *stored, struct slice password)
     return verdict;
 }
 
-static void make(struct verify_job *j, struct slice password)
+/* Of the prepared password, whichever form of it a hash was of: SCRAM's clients prepare it
+ * themselves (RFC 5802 section 5.1). */
+static void make_keys(struct verify_job *j, struct slice prepared)
 {
-    char text[PASSWORD_MAX];
     struct scram_keys keys;
-    struct slice prepared = slice_make(text, prepare_password(password, text));
-    j->verdict = hash_make(prepared, j->hash) == 0 ? HASH_MATCH : HASH_UNUSABLE;
-    j->scram[0] = '\0';
-    if (j->scram_iterations && scram_make(prepared, j->scram_iterations, &keys) == 0)
+    int rc = j->salted ? scram_make_with(prepared, j->scram_iterations, j->scram_salt, &keys)
+                       : scram_make(prepared, j->scram_iterations, &keys);
+    if (rc == 0)
         scram_print(&keys, j->scram);
     OPENSSL_cleanse(&keys, sizeof keys);
-    OPENSSL_cleanse(text, sizeof text);
 }
 
 static void work(struct verify_job *j)
 {
+    char text[PASSWORD_MAX];
     struct slice password = slice_make(j->password, j->password_len);
+    struct slice prepared = slice_make(text, prepare_password(password, text));
+    j->scram[0] = '\0';
     if (j->make)
-        make(j, password);
+        j->verdict = hash_make(prepared, j->hash) == 0 ? HASH_MATCH : HASH_UNUSABLE;
     else
         j->verdict = compare(j->hash, password);
+    if (j->scram_iterations && j->verdict == HASH_MATCH)
+        make_keys(j, prepared);
+    OPENSSL_cleanse(text, sizeof text);
     OPENSSL_cleanse(j->password, sizeof j->password);
 }
 

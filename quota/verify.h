@@ -17,9 +17,12 @@ struct verify_job {
     char password[PASSWORD_MAX + 1]; /* wiped when it is done */
     size_t password_len;
     bool make; /* a new hash; otherwise `hash` is compared with */
+    /* SCRAM keys of the password as well: of a new one, or of one that matches. 0: none. */
     uint32_t scram_iterations;
+    bool salted; /* with this salt */
+    unsigned char scram_salt[SCRAM_SALT];
     char hash[HASH_TEXT_MAX + 1];
-    char scram[SCRAM_TEXT_MAX + 1];
+    char scram[SCRAM_TEXT_MAX + 1];                  /* empty: none were made */
     enum hash_verdict verdict;                       /* of make: HASH_MATCH when it was made */
     void (*done)(struct verify_job *job, void *arg); /* frees the job */
     void *arg;

@@ -12,23 +12,20 @@
 #include "smtpd/reply.h"
 
 struct mechanism {
-    struct slice name;
+    struct slice name; /* of our own ones: sasl_own_names */
     enum auth_step first;
     unsigned traits; /* enum sasl_trait */
     bool plus;       /* with channel binding */
 };
 
-/* Of our own accounts. The strongest first: clients that know nothing better take the
- * first they know. EXTERNAL (RFC 4422 appendix A) is last: who shows a certificate and
- * has a password, too, means the password's user. */
-static const struct mechanism mechanisms[] = {
-    {{"SCRAM-SHA-256-PLUS", 18}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, true},
-    {{"SCRAM-SHA-256", 13}, STEP_SCRAM_FIRST, SASL_MUTUAL_AUTH, false},
-    {{"PLAIN", 5}, STEP_PLAIN, SASL_PLAINTEXT, false},
-    {{"LOGIN", 5}, STEP_LOGIN_USER, SASL_PLAINTEXT, false},
-    {{"EXTERNAL", 8}, STEP_EXTERNAL, 0, false},
+/* Of our own accounts. */
+static const struct mechanism mechanisms[SASL_OWN_COUNT] = {
+    [SASL_OWN_SCRAM_PLUS] = {.first = STEP_SCRAM_FIRST, .traits = SASL_MUTUAL_AUTH, .plus = true},
+    [SASL_OWN_SCRAM] = {.first = STEP_SCRAM_FIRST, .traits = SASL_MUTUAL_AUTH},
+    [SASL_OWN_PLAIN] = {.first = STEP_PLAIN, .traits = SASL_PLAINTEXT},
+    [SASL_OWN_LOGIN] = {.first = STEP_LOGIN_USER, .traits = SASL_PLAINTEXT},
+    [SASL_OWN_EXTERNAL] = {.first = STEP_EXTERNAL},
 };
-enum { MECHANISMS = sizeof mechanisms / sizeof mechanisms[0] };
 
 void auth_configure(struct auth_setup *a, const struct config *config)
 {
@@ -52,6 +49,8 @@ static bool can_bind(const struct session *s)
 static bool is_permitted(const struct session *s, const struct mechanism *m)
 {
     const struct auth_setup *setup = &s->server->auth;
+    if (!sasl_filter_permits(s->server->config->smtpd_sasl_mechanism_filter, m->name))
+        return false;
     if (m->first == STEP_SCRAM_FIRST && s->server->config->scram_iterations == 0)
         return false;
     if (m->plus && !can_bind(s))
@@ -65,14 +64,15 @@ static bool is_permitted(const struct session *s, const struct mechanism *m)
 static bool next_mechanism(const struct session *s, size_t *at, struct mechanism *out)
 {
     const struct dovecot *d = &s->server->dovecot;
-    size_t count = d->state == DOVECOT_OFF     ? MECHANISMS
+    size_t count = d->state == DOVECOT_OFF     ? SASL_OWN_COUNT
                    : d->state == DOVECOT_READY ? d->mechanism_count
                                                : 0;
     while (*at < count) {
         size_t i = (*at)++;
-        if (d->state == DOVECOT_OFF)
+        if (d->state == DOVECOT_OFF) {
             *out = mechanisms[i];
-        else
+            out->name = sasl_own_names[i];
+        } else
             *out = (struct mechanism){slice_str(d->mechanisms[i].name), STEP_DOVECOT,
                                       d->mechanisms[i].traits, false};
         if (is_permitted(s, out))

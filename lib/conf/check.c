@@ -175,6 +175,18 @@ static int check_sasl_options(const char *text, struct err *e)
     return 0;
 }
 
+static int check_sasl_filter(const char *text, struct err *e)
+{
+    struct slice rest = slice_str(text), element;
+    while (config_list_next(&rest, &element))
+        if (!sasl_filter_element(element))
+            return err_set(e,
+                           "%s: give names of mechanisms, such as plain or !scram-sha-256, or "
+                           "static:all for all others",
+                           log_esc_n(element, 80));
+    return 0;
+}
+
 static int check_sasl_path(const char *text, struct err *e)
 {
     char endpoint[SASL_ENDPOINT_MAX + 1];
@@ -326,6 +338,7 @@ static int (*const checks[PARAM_COUNT])(const char *text, struct err *e) = {
     [PARAM_INDEX_smtp_tlsrpt_from] = check_address,
     [PARAM_INDEX_smtpd_sasl_security_options] = check_sasl_options,
     [PARAM_INDEX_smtpd_sasl_tls_security_options] = check_sasl_options,
+    [PARAM_INDEX_smtpd_sasl_mechanism_filter] = check_sasl_filter,
     [PARAM_INDEX_smtpd_sasl_path] = check_sasl_path,
 };
 

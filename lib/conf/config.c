@@ -5,6 +5,7 @@
 
 #include "conf/cf_lines.h"
 #include "conf/params.h"
+#include "conf/sasl.h"
 #include "core/log.h"
 #include "core/mem.h"
 
@@ -126,6 +127,14 @@ static int check_relations(const struct config *c, struct err *e)
                        "%s: smtpd_sasl_auth_enable needs accounts_enable = yes, or "
                        "smtpd_sasl_type = dovecot",
                        p->where[i] ? p->where[i] : p->file);
+    i = PARAM_INDEX_smtpd_sasl_mechanism_filter;
+    if (c->smtpd_sasl_auth_enable && strcmp(c->smtpd_sasl_type, "postern") == 0 &&
+        !sasl_filter_leaves_any(c->smtpd_sasl_mechanism_filter))
+        return err_set(
+            e,
+            "%s: smtpd_sasl_mechanism_filter leaves no way to log in: name PLAIN, LOGIN, "
+            "SCRAM-SHA-256, SCRAM-SHA-256-PLUS or EXTERNAL",
+            p->where[i] ? p->where[i] : p->file);
     return 0;
 }
 

@@ -1,4 +1,7 @@
 """quota alone, with stand-ins for smtpd and qmgr, and its socket."""
+import base64
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -174,3 +177,27 @@ class Quota:
         self.master.stop()
         if remove:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def scram(quota, user, password, client=CLIENT, header="n,,"):
+    """A client of RFC 5802: the answer, and the server's proof that it has to have."""
+    bare = f"n={user},r=clientnonce"
+    quota.smtpd.send("ipc_auth_scram", tag=quota.next_tag(), client=client, message=header + bare)
+    while (answer := quota.smtpd.receive()).name in ("ipc_mail_forget", "ipc_heartbeat"):
+        pass
+    if answer.name == "ipc_auth_result":
+        return answer, None
+    challenge = answer.message.decode()
+    parts = dict(p.split("=", 1) for p in challenge.split(","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts["s"]),
+                                 int(parts["i"]))
+    key = hmac.new(salted, b"Client Key", "sha256").digest()
+    without = f"c={base64.b64encode(header.encode()).decode()},r={parts['r']}"
+    message = f"{bare},{challenge},{without}".encode()
+    signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
+    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature))).decode()
+    quota.smtpd.send("ipc_auth_response", tag=quota.tag, message=f"{without},p={proof}")
+    answer = quota.smtpd.expect("ipc_auth_result")
+    server = hmac.new(salted, b"Server Key", "sha256").digest()
+    expected = base64.b64encode(hmac.new(server, message, "sha256").digest())
+    return answer, b"v=" + expected

@@ -83,6 +83,25 @@ def test_export_and_import(relay, tmp_path):
     assert bad.returncode != 0 and "record 1" in bad.stderr
 
 
+def test_users_without_scram_keys_are_told(relay):
+    """At the import and in the list, unless SCRAM is not offered anyway."""
+    bcrypt = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+    relay.ctl("account", "add", "acme")
+    typed(relay, "secret\n", "user", "add", "web", "acme")
+    text = "".join(json.dumps({"type": "user", "login": f"u{i}", "account": "acme",
+                               "hash": bcrypt}) + "\n" for i in range(1203))
+    done = typed(relay, text, "account", "import", "-")
+    assert "1203 users have no SCRAM keys yet" in done.stderr and done.stdout.startswith("1203 ")
+    again = typed(relay, text, "account", "import", "-", "--json")
+    assert json.loads(again.stdout)["without_scram"] == 1203 and not again.stderr
+    listed = typed(relay, "", "user", "list")
+    assert "1203 users have no SCRAM keys yet" in listed.stderr
+    assert not typed(relay, "", "user", "list", "nobody", check=False).stdout
+    with open(relay.path("main.cf"), "a", encoding="utf-8") as f:
+        f.write("smtpd_sasl_mechanism_filter = plain, login\n")
+    assert not typed(relay, "", "user", "list").stderr
+
+
 def test_secrets_are_nowhere_in_the_log(relay):
     typed(relay, "hush-hush\n", "user", "add", "x", "none", check=False)
     relay.ctl("account", "add", "acme")

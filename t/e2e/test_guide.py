@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from postern import BIN, ROOT, wait_until
 from sink import Sink
-from test_auth import MESSAGE, Shop
+from test_auth import MESSAGE, Shop, scram
 from tls_rig import common_name, make, starttls
 
 HOOK = os.path.join(ROOT, "etc/certbot-deploy-hook")
@@ -68,8 +68,20 @@ def test_users_of_a_dovecot_passwd_file(shop, sink, tmp_path):
             c.sendmail("web@acme.test", [login.replace("acme", "dst")], MESSAGE)
         wait_until(lambda r=login: [m for m in sink.messages
                                     if m.recipients == [r.replace("acme", "dst")]])
+        with shop.connect() as c:  # from its first login on
+            assert scram(c, login, "hush") == 235
+    shop.wait_log("user old@acme.test: SCRAM keys were made at a login")
     with shop.connect() as c, pytest.raises(smtplib.SMTPAuthenticationError):
         c.login("old@acme.test", "wrong")
+
+
+def test_users_of_a_dovecot_passwd_file_whose_programs_know_scram(sink, tmp_path):
+    """The setting that the guide names keeps them from being refused."""
+    (setting,) = re.findall(r"postconf -e '(smtpd_sasl_mechanism_filter = .*)'",
+                            commands("postconf -e 'smtpd_sasl_mechanism_filter"))
+    name, value = setting.split(" = ")
+    with Shop(tmp_path / "new", sink, **{name: value}) as p, p.connect() as c:
+        assert c.esmtp_features["auth"].split() == ["PLAIN", "LOGIN"]
 
 
 def test_users_of_a_list(shop, tmp_path):

@@ -1,7 +1,6 @@
 """quota: accounts, logins, what may be sent, charges."""
 import base64
 import hashlib
-import hmac
 import json
 import os
 import time
@@ -9,7 +8,7 @@ import time
 import faults
 import pytest
 from accounts_rig import (CLIENT, DELIVERED, DENIED, FAILED, NONE, OK, REFUNDED, TEMPORARY,
-                          TOO_MANY, Quota, Refused)
+                          TOO_MANY, Quota, Refused, scram)
 from ipc import Closed
 from postern import Postern, wait_until
 from qmgr_peers import new_id
@@ -108,26 +107,6 @@ def test_imported_hashes(quota):
         quota.ask("user.add", login=login, account="acme", hash=hash)
         assert quota.login(login, password).status == OK
         assert quota.login(login, "wrong").status == FAILED
-
-
-def scram(quota, user, password):
-    """A client of RFC 5802."""
-    bare = f"n={user},r=clientnonce"
-    quota.smtpd.send("ipc_auth_scram", tag=quota.next_tag(), client=CLIENT, message="n,," + bare)
-    challenge = quota.smtpd.expect("ipc_auth_challenge").message.decode()
-    parts = dict(p.split("=", 1) for p in challenge.split(","))
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts["s"]),
-                                 int(parts["i"]))
-    key = hmac.new(salted, b"Client Key", "sha256").digest()
-    without = f"c=biws,r={parts['r']}"
-    message = f"{bare},{challenge},{without}".encode()
-    signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
-    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature))).decode()
-    quota.smtpd.send("ipc_auth_response", tag=quota.tag, message=f"{without},p={proof}")
-    answer = quota.smtpd.expect("ipc_auth_result")
-    server = hmac.new(salted, b"Server Key", "sha256").digest()
-    expected = base64.b64encode(hmac.new(server, message, "sha256").digest())
-    return answer, b"v=" + expected
 
 
 def test_scram(quota):

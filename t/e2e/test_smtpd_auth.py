@@ -122,6 +122,10 @@ def test_what_ehlo_says(rig):
     for config, words in [({"smtpd_sasl_security_options": "noplaintext"}, "AUTH SCRAM-SHA-256"),
                           ({"smtpd_discard_ehlo_keywords": "auth"}, None),
                           ({"scram_iterations": "0"}, "AUTH PLAIN LOGIN"),
+                          ({"smtpd_sasl_mechanism_filter": "login, Plain"}, "AUTH PLAIN LOGIN"),
+                          ({"smtpd_sasl_mechanism_filter": "!plain, static:all"},
+                           "AUTH SCRAM-SHA-256 LOGIN"),
+                          ({"smtpd_sasl_mechanism_filter": "external"}, None),
                           ({"smtpd_tls_auth_only": "yes"}, None)]:
         with Accounts(**config) as other, other.smtpd.client() as c:
             lines = c.expect("EHLO client.test", "250").split("\n")
@@ -135,6 +139,13 @@ def test_B13_auth_in_clear():
         c.expect("NOOP", "250")
         rig.quota.send("ipc_auth_result", tag=1)  # nobody has asked: dropped
         c.expect("NOOP", "250")
+
+
+def test_filtered_mechanism_is_not_taken_either():
+    with Accounts(smtpd_sasl_mechanism_filter="plain") as rig, rig.client() as c:
+        c.expect("AUTH SCRAM-SHA-256", "504 5.5.4")
+        c.expect("AUTH LOGIN", "504 5.5.4")
+        rig.login(c)
 
 
 def test_auth_is_off_unless_it_is_configured():

@@ -167,6 +167,11 @@ static void test_B84_bad_settings_name_file_and_line(void **state)
         {"smtp_discard_ehlo_keywords = PIPELINNG\n", "PIPELINNG: is not an EHLO keyword"},
         {"double_bounce_recipient = <a@b.test>x\n", "is not an address"},
         {"notice_from = a@b.test <\n", "is not an address"},
+        {"smtpd_sasl_mechanism_filter = plain hash:/etc/x\n",
+         "main.cf:1: smtpd_sasl_mechanism_filter = plain hash:/etc/x: hash:/etc/x: give names"},
+        {"accounts_enable = yes\nsmtpd_sasl_auth_enable = yes\n"
+         "smtpd_sasl_mechanism_filter = gssapi\n",
+         "main.cf:3: smtpd_sasl_mechanism_filter leaves no way to log in"},
         {"queue_journal_size = 100k\n", "queue_journal_size (102400 bytes) is less than 1m"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

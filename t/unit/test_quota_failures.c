@@ -11,13 +11,13 @@ static const struct slice client = SLICE("\x0a\x01\x02\x03"), user = SLICE("web"
 static bool allowed(struct failures *f, unsigned smtpd, int64_t now)
 {
     const char *why;
-    return failures_allow(f, &config, smtpd, client, user, now, &why);
+    return failures_allow(f, &config, smtpd, client, user, BY_PASSWORD, now, &why);
 }
 
 static void add(struct failures *f, unsigned smtpd, int count, int64_t now)
 {
     for (int i = 0; i < count; i++)
-        failures_add(f, &config, smtpd, client, user, now);
+        failures_add(f, &config, smtpd, client, user, BY_PASSWORD, now);
 }
 
 static void test_spread_over_processes_they_count_together(void **state)

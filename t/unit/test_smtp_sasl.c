@@ -96,6 +96,41 @@ static void options(void **state)
     assert_int_equal(sasl_option(SLICE("noplain")), 0);
 }
 
+static void which_mechanisms_a_filter_leaves(void **state)
+{
+    static const struct {
+        const char *filter;
+        bool scram, plain, external;
+    } rows[] = {
+        {"", true, true, true},
+        {"plain, login", false, true, false},
+        {"PLAIN", false, true, false},
+        {"!external, static:rest", true, true, false}, /* Postfix's default */
+        {"!external", false, false, false},
+        {"static:all, !plain", true, true, true},
+        {"!scram-sha-256 !scram-sha-256-plus static:all", false, true, true},
+        {"plai, plainer, scram", false, false, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *f = rows[i].filter;
+        assert_int_equal(sasl_filter_permits(f, SLICE("SCRAM-SHA-256")), rows[i].scram);
+        assert_int_equal(sasl_filter_permits(f, SLICE("PLAIN")), rows[i].plain);
+        assert_int_equal(sasl_filter_permits(f, SLICE("EXTERNAL")), rows[i].external);
+        assert_int_equal(sasl_filter_leaves_any(f),
+                         rows[i].scram || rows[i].plain || rows[i].external);
+    }
+    static const char *const good[] = {"plain", "!Login", "static:rest", "!static:all",
+                                       "SCRAM-SHA-256-PLUS"};
+    static const char *const bad[] = {
+        "",       "!", "hash:/etc/x", "/etc/file", "a b", "pl\303\244in", "a-name-of-21-letters-",
+        "!!plain"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_true(sasl_filter_element(slice_str(good[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(sasl_filter_element(slice_str(bad[i])));
+}
+
 static void where_dovecot_is(void **state)
 {
     char out[SASL_ENDPOINT_MAX + 1], longest[SASL_ENDPOINT_MAX + 10];
@@ -119,6 +154,7 @@ int main(void)
         cmocka_unit_test(plain_messages),
         cmocka_unit_test(mechanism_names),
         cmocka_unit_test(options),
+        cmocka_unit_test(which_mechanisms_a_filter_leaves),
         cmocka_unit_test(where_dovecot_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
