@@ -126,6 +126,16 @@ bool login_waits(struct logins *l, struct question *x)
     return true;
 }
 
+bool login_for_another(struct question *x, struct slice authorization)
+{
+    char name[LOGIN_MAX + 1];
+    if (!authorization.len || (prepare_login(authorization, name) == 0 && !strcmp(name, x->login)))
+        return false;
+    /* it says nothing of the password, and is no guess at one */
+    login_fail(x, AUTH_DENIED, 1000, "acting as another user is refused");
+    return true;
+}
+
 static enum failures_by way_of(const struct question *x)
 {
     return x->is_scram ? BY_SCRAM : BY_PASSWORD;

@@ -50,6 +50,9 @@ void login_right(struct logins *l, struct question *x, struct slice message);
 void login_good_outside(struct logins *l, struct question *x);
 /* Whether the operator has others who verify users. */
 bool login_believes_others(const struct config *c);
+/* The client wants to act as another user than it logs in as (RFC 4422 section 3.4.1), which
+ * nobody may: true if the question was answered. Names are the same as user names are. */
+bool login_for_another(struct question *x, struct slice authorization);
 /* An unknown user in a database that waits for its import may be known soon: true if the question
  * was answered so. */
 bool login_waits(struct logins *l, struct question *x);

@@ -139,7 +139,8 @@ int login_password(struct smtpd *s, struct slice body, struct err *e)
         if (prepare_login(in.user, x->login) < 0)
             x->login[0] = '\0';
         /* no hash fits one that is too long; it takes as long as another */
-        compare(s->q->logins, x, in.password.len > PASSWORD_MAX ? SLICE("") : in.password);
+        if (!login_for_another(x, in.authorization))
+            compare(s->q->logins, x, in.password.len > PASSWORD_MAX ? SLICE("") : in.password);
     }
     /* the frame stays in the channel's buffer until others have filled it */
     OPENSSL_cleanse((char *)(uintptr_t)body.ptr, body.len);

@@ -52,7 +52,7 @@ int login_scram(struct smtpd *s, struct slice body, struct err *e)
     }
     if (prepare_login(slice_str(x->scram.user), x->login) < 0)
         x->login[0] = '\0';
-    if (login_turned_away(l, x))
+    if (login_for_another(x, slice_str(x->scram.authorization)) || login_turned_away(l, x))
         return 0;
     find_keys(x, q, &keys);
     if (login_waits(l, x))

@@ -154,28 +154,6 @@ static int attribute(struct slice *message, char name, struct slice *value)
     return 0;
 }
 
-/* "=2C" is ',' and "=3D" '='. */
-static int decode_user(struct slice s, char out[static SCRAM_USER_MAX + 1])
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.ptr[i];
-        if (c == '=') {
-            struct slice code = slice_first(slice_from(s, i + 1), 2);
-            if (slice_eq(code, SLICE("2C")))
-                c = ',';
-            else if (!slice_eq(code, SLICE("3D")))
-                return -1;
-            i += 2;
-        }
-        if (n == SCRAM_USER_MAX || c == '\0')
-            return -1;
-        out[n++] = c;
-    }
-    out[n] = '\0';
-    return n ? 0 : -1;
-}
-
 static bool is_nonce(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++)
@@ -207,6 +185,28 @@ static const char *check_binding(struct slice flag, const struct scram_binding *
                : "the client wants a kind of channel binding that is not to be had";
 }
 
+/* "=2C" is ',' and "=3D" '='. */
+static int decode_user(struct slice s, char out[static SCRAM_USER_MAX + 1])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (c == '=') {
+            struct slice code = slice_first(slice_from(s, i + 1), 2);
+            if (slice_eq(code, SLICE("2C")))
+                c = ',';
+            else if (!slice_eq(code, SLICE("3D")))
+                return -1;
+            i += 2;
+        }
+        if (n == SCRAM_USER_MAX || c == '\0')
+            return -1;
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    return n ? 0 : -1;
+}
+
 /* Both parts of the header, and what c= must be. */
 static int take_header(struct scram *s, struct slice *message, const struct scram_binding *b)
 {
@@ -216,7 +216,9 @@ static int take_header(struct scram *s, struct slice *message, const struct scra
     if (s->problem)
         return -1;
     s->problem = "malformed SCRAM message";
-    if (who.len) /* an authorization identity: another user */
+    s->authorization[0] = '\0';
+    if (who.len &&
+        (!slice_starts(who, SLICE("a=")) || decode_user(slice_from(who, 2), s->authorization) < 0))
         return -1;
     struct buf text = BUF_INIT(SCRAM_BINDING_MAX);
     buf_adds(&text, slice_first(whole, (size_t)(message->ptr - whole.ptr)));

@@ -15,7 +15,8 @@ enum {
     SCRAM_SALT_MAX = 64,
     SCRAM_USER_MAX = 255,
     SCRAM_MESSAGE_MAX = 2048,
-    SCRAM_BINDING_MAX = 160,     /* "p=tls-server-end-point,," and 64 bytes, in base64 */
+    SCRAM_BINDING_MAX =
+        1200, /* the GS2 header with a name of "=2C" only, and 64 bytes, in base64 */
     SCRAM_BINDING_DATA_MAX = 64, /* bytes of what a connection is known by */
     SCRAM_TEXT_MAX = 320         /* of keys as text */
 };
@@ -52,22 +53,23 @@ struct scram_binding {
 /* One exchange. */
 struct scram {
     char user[SCRAM_USER_MAX + 1];
-    struct buf bare;                 /* client-first-message-bare */
-    struct buf challenge;            /* server-first-message */
-    char binding[SCRAM_BINDING_MAX]; /* base64, as c= must have it: the GS2 header, then what
-                                      * the connection is known by */
-    const char *problem;             /* what is wrong, for the log; NULL: nothing, or the proof */
-    size_t nonce_at;                 /* in challenge: behind "r=" */
+    char authorization[SCRAM_USER_MAX + 1]; /* whom the client wants to act as; "": user */
+    struct buf bare;                        /* client-first-message-bare */
+    struct buf challenge;                   /* server-first-message */
+    char binding[SCRAM_BINDING_MAX];        /* base64, as c= must have it: the GS2 header, then what
+                                             * the connection is known by */
+    const char *problem; /* what is wrong, for the log; NULL: nothing, or the proof */
+    size_t nonce_at;     /* in challenge: behind "r=" */
     size_t nonce_len;
     struct scram_keys keys;
 };
 void scram_init(struct scram *s);
 /* Wipes and frees. */
 void scram_free(struct scram *s);
-/* The client's first message; s->user is the name. 0, or -1 with s->problem: malformed;
- * it speaks for somebody else; it wants a binding that is not to be had; or it would
- * have used one, had it seen that it is offered, so somebody has changed what it saw
- * (RFC 5802 section 6). */
+/* The client's first message; s->user is the name, and s->authorization, which the caller has
+ * to look at. 0, or -1 with s->problem: malformed; it wants a binding that is not to be had; or it
+ * would have used one, had it seen that it is offered, so somebody has changed what it saw (RFC
+ * 5802 section 6). */
 int scram_first(struct scram *s, struct slice message, const struct scram_binding *binding);
 /* The answer is s->challenge. `nonce` is printable and without ','; NULL: random. */
 int scram_challenge(struct scram *s, const struct scram_keys *keys, const char *nonce);

@@ -208,25 +208,36 @@ static uint32_t flags_of(const struct session *s)
     return secure_is_on(s) ? AUTH_TLS : 0;
 }
 
-/* Asks quota; the answer is auth_result. */
-static void ask_password(struct session *s, struct slice user, struct slice password)
+enum { WHOLE_NAME_MAX = 2 * SASL_USER_MAX + 1 };
+
+/* With smtpd_sasl_local_domain, if it has none. */
+static struct slice whole_name(const struct session *s, struct slice name,
+                               char room[static WHOLE_NAME_MAX + 1])
 {
-    char whole[2 * SASL_USER_MAX + 2];
     const char *domain = s->server->config->smtpd_sasl_local_domain;
+    if (!*domain || name.len == 0 || slice_chr(name, '@') < name.len)
+        return name;
+    int n = snprintf(room, WHOLE_NAME_MAX + 1, "%.*s@%s", SLICE_ARG(name), domain);
+    return slice_make(room, n <= WHOLE_NAME_MAX ? (size_t)n : WHOLE_NAME_MAX);
+}
+
+/* Asks quota; the answer is auth_result. */
+static void ask_password(struct session *s, struct slice authorization, struct slice user,
+                         struct slice password)
+{
+    char whole[WHOLE_NAME_MAX + 1], other[WHOLE_NAME_MAX + 1];
     struct buf *out = accounts_ask(s, ABOUT_LOGIN);
     if (!out) {
         exchange_unavailable(s);
         return;
     }
-    if (*domain && slice_chr(user, '@') == user.len) {
-        int n = snprintf(whole, sizeof whole, "%.*s@%s", SLICE_ARG(user), domain);
-        user = slice_make(whole, (size_t)n < sizeof whole ? (size_t)n : sizeof whole - 1);
-    }
-    ipc_auth_password_encode(out, &(struct ipc_auth_password){.tag = s->question.tag,
-                                                              .client = session_address(s),
-                                                              .flags = flags_of(s),
-                                                              .user = user,
-                                                              .password = password});
+    ipc_auth_password_encode(
+        out, &(struct ipc_auth_password){.tag = s->question.tag,
+                                         .client = session_address(s),
+                                         .flags = flags_of(s),
+                                         .authorization = whole_name(s, authorization, other),
+                                         .user = whole_name(s, user, whole),
+                                         .password = password});
     accounts_secret(s);
     s->wait = WAIT_ACCOUNTS;
 }
@@ -236,10 +247,8 @@ static void take_plain(struct session *s, struct slice message)
     struct sasl_plain p;
     if (sasl_plain_parse(message, &p) < 0)
         exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
-    else if (p.authzid.len && !slice_eq(p.authzid, p.user))
-        exchange_fail(s, 535, "5.7.8", "Error: authorization as another user is not possible");
     else
-        ask_password(s, p.user, p.password);
+        ask_password(s, p.authzid, p.user, p.password);
 }
 
 static void take_user(struct session *s, struct slice message)
@@ -260,7 +269,7 @@ static void take_password(struct session *s, struct slice message)
     if (message.len == 0 || message.len > SASL_PASSWORD_MAX)
         exchange_fail(s, 501, "5.5.2", "Error: malformed authentication message");
     else
-        ask_password(s, s->auth->user, message);
+        ask_password(s, SLICE(""), s->auth->user, message);
 }
 
 static void ask_scram(struct session *s, struct buf *out, struct slice message)

@@ -98,19 +98,20 @@ def _shop(tmp_path_factory, sink):
         yield p
 
 
-def scram(c, user, password):
+def scram(c, user, password, header=b"n,,"):
     """AUTH SCRAM-SHA-256 (RFC 5802) as a client; the last reply's code."""
     def b64(text):
         return base64.b64encode(text).decode()
     bare = f"n={user},r=fyko+d2lbbFgONRv9qkxdawL".encode()
-    code, text = c.docmd("AUTH", "SCRAM-SHA-256 " + b64(b"n,," + bare))
-    assert code == 334
+    code, text = c.docmd("AUTH", "SCRAM-SHA-256 " + b64(header + bare))
+    if code != 334:
+        return code
     first = base64.b64decode(text)
     parts = dict(p.split(b"=", 1) for p in first.split(b","))
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(parts[b"s"]),
                                  int(parts[b"i"]))
     key = hmac.new(salted, b"Client Key", "sha256").digest()
-    without = b"c=biws,r=" + parts[b"r"]
+    without = b"c=" + b64(header).encode() + b",r=" + parts[b"r"]
     message = b",".join((bare, first, without))
     signature = hmac.new(hashlib.sha256(key).digest(), message, "sha256").digest()
     proof = bytes(a ^ b for a, b in zip(key, signature))
@@ -120,6 +121,23 @@ def scram(c, user, password):
     server = hmac.new(salted, b"Server Key", "sha256").digest()
     assert base64.b64decode(text) == b"v=" + b64(hmac.new(server, message, "sha256").digest()).encode()
     return c.docmd("")[0]
+
+
+def test_acting_as_another_user_is_refused(shop):
+    """The same user in other letters is no other one; another is no wrong password."""
+    def plain_as(name, password="secret"):
+        with shop.connect() as c:
+            return c.docmd("AUTH", "PLAIN " + base64.b64encode(
+                f"{name}\0web@acme.test\0{password}".encode()).decode())
+    for name in ("", "web@acme.test", "WEB@Acme.Test", "\uff37eb@acme.test"):
+        assert plain_as(name)[0] == 235, name
+    code, text = plain_as("other@acme.test")
+    assert code == 535 and b"acting as another user is refused" in text
+    shop.wait_log("SASL PLAIN authentication failed: acting as another user is refused, "
+                  "sasl_username=web@acme.test")
+    for header, code in ((b"n,a=WEB@Acme.Test,", 235), (b"n,a=other@acme.test,", 535)):
+        with shop.connect() as c:
+            assert scram(c, "web@acme.test", "secret", header) == code
 
 
 def fail2ban_directory():

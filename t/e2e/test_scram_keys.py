@@ -216,3 +216,19 @@ def test_hashes_that_are_imported_again_leave_the_keys(quota):
     add(quota, user(hash=pbkdf2("other")))
     assert not has_keys(quota) and quota.mail(ticket).code == 421
     assert scram(quota, "web", "secret")[0].reason == NO_KEYS
+
+
+@pytest.mark.parametrize("name,status", [("web", OK), ("WEB", OK), ("\uff37eb", OK), ("w\u00e9b", DENIED),
+                                         ("other", DENIED), ("we\0b", DENIED), ("x" * 255, DENIED)])
+def test_authorization_identity(quota, name, status):
+    """The same user, in whichever letters, is nobody else (RFC 4616, RFC 5802): in both ways; to
+    ask for another one is no guess at a password and counts as none."""
+    quota.account()
+    for _ in range(25):
+        quota.smtpd.send("ipc_auth_password", tag=quota.next_tag(), client=CLIENT, user="Web",
+                         authorization=name, password="secret", flags=1)
+        answer = quota.smtpd.expect("ipc_auth_result")
+        assert answer.status == status
+        if "\0" not in name:
+            assert scram(quota, "web", "secret", header=f"n,a={name},")[0].status == status
+    assert quota.login(password="wrong").delay == 250

@@ -309,6 +309,7 @@ static void say_password(struct peer_end *p, struct slice bytes)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX);
     ipc_auth_password_encode(&frame, &(struct ipc_auth_password){.tag = ++fuzz.tag,
+                                                                 .authorization = SLICE("Web"),
                                                                  .client = SLICE("\xc0\0\2\1"),
                                                                  .user = SLICE("web"),
                                                                  .password = bytes});

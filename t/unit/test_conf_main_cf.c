@@ -168,7 +168,7 @@ static void test_B84_bad_settings_name_file_and_line(void **state)
         {"double_bounce_recipient = <a@b.test>x\n", "is not an address"},
         {"notice_from = a@b.test <\n", "is not an address"},
         {"smtpd_sasl_mechanism_filter = plain hash:/etc/x\n",
-         "main.cf:1: smtpd_sasl_mechanism_filter = plain hash:/etc/x: hash:/etc/x: give names"},
+         "main.cf:1: smtpd_sasl_mechanism_filter: hash:/etc/x: give names of mechanisms"},
         {"accounts_enable = yes\nsmtpd_sasl_auth_enable = yes\n"
          "smtpd_sasl_mechanism_filter = gssapi\n",
          "main.cf:3: smtpd_sasl_mechanism_filter leaves no way to log in"},

@@ -134,7 +134,9 @@ static void test_scram_refuses(void **state)
                                       "n",
                                       "n,,",
                                       "p=tls-unique,,n=user,r=abc",
-                                      "n,a=other,n=user,r=abc",
+                                      "n,other,n=user,r=abc",
+                                      "n,a=,n=user,r=abc",
+                                      "n,a==2X,n=user,r=abc",
                                       "n,,n=,r=abc",
                                       "n,,n=user,r=",
                                       "n,,r=abc,n=user",
@@ -180,7 +182,7 @@ static void test_scram_channel_binding(void **state)
         {"p=tls-server-end-point,,n=u,r=x", &resumed, NULL, "not to be had"},
         {"p=tls-unique,,n=u,r=x", &with, NULL, "not to be had"},
         {"p=tls-exporter,,n=u,r=x", &without, NULL, "not to be had"},
-        {"p=tls-exporter,a=other,n=u,r=x", &with, NULL, "malformed"},
+        {"p=tls-exporter,a=other,n=u,r=x", &with, "cD10bHMtZXhwb3J0ZXIsYT1vdGhlciwBAgM=", NULL},
         {"p=,,n=u,r=x", &with, NULL, "not to be had"},
     };
     struct scram s;
@@ -193,6 +195,28 @@ static void test_scram_channel_binding(void **state)
                      : strstr(s.problem, rows[i].problem) == NULL))
             fail_msg("row %zu: %d %s %s", i, rc, s.binding, s.problem ? s.problem : "");
     }
+    scram_free(&s);
+}
+
+/* As whom it wants to act, and the longest that it can say of that. */
+static void test_scram_authorization(void **state)
+{
+    char first[SCRAM_MESSAGE_MAX] = "p=tls-server-end-point,a=", data[SCRAM_BINDING_DATA_MAX] = "";
+    const struct scram_binding longest = {true, true, {"", 0}, {data, sizeof data}};
+    struct scram s;
+    (void)state;
+    scram_init(&s);
+    assert_int_equal(scram_first(&s, SLICE("n,a=J=2CJ,n=user,r=abc"), &no_binding), 0);
+    assert_string_equal(s.authorization, "J,J");
+    assert_string_equal(s.user, "user");
+    assert_int_equal(scram_first(&s, SLICE("n,,n=user,r=abc"), &no_binding), 0);
+    assert_string_equal(s.authorization, "");
+    for (int i = 0; i < SCRAM_USER_MAX; i++)
+        strcat(first, "=2C");
+    strcat(first, ",n=u,r=x");
+    assert_int_equal(scram_first(&s, slice_str(first), &longest), 0);
+    assert_int_equal(strlen(s.authorization), SCRAM_USER_MAX);
+    assert_true(strlen(s.binding) < sizeof s.binding);
     scram_free(&s);
 }
 
@@ -228,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_scram_keys_of_the_example_s_password),
         cmocka_unit_test(test_scram_refuses),
         cmocka_unit_test(test_scram_channel_binding),
+        cmocka_unit_test(test_scram_authorization),
         cmocka_unit_test(test_scram_of_somebody_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
