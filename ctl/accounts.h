@@ -7,6 +7,30 @@
 /* Asks quota, after a look whether accounts are on; as client_ask. */
 int accounts_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *result, void *arg),
                  void *arg, json_t **last);
+/* The same without results; what quota refuses is not printed, but *last's "error". */
+int accounts_ask_quietly(struct ctl *ctl, json_t *request, json_t **last);
+
+/* ---- accounts_print.c ------------------------------------------------------------------ */
+
+/* The results of one request. */
+struct accounts_output {
+    struct ctl *ctl;
+    const char *request;
+    struct table *table; /* NULL: no line yet, or no list */
+    unsigned count;
+    json_int_t without_scram; /* users of a list who have a password and no SCRAM keys */
+};
+/* A result, for accounts_ask; `output` is a struct accounts_output. */
+int accounts_print_line(json_t *result, void *output);
+/* After the last one. */
+void accounts_print_end(struct accounts_output *o);
+/* What was done and is mostly a mistake. */
+void accounts_print_warnings(const json_t *warnings);
+/* Of users who came as hashes; nothing if SCRAM is not offered. */
+void accounts_print_without_scram(struct ctl *ctl, json_int_t users);
+
+/* ---- others ------------------------------------------------------------------------------ */
+
 /* Asks quota which plans accounts have: a sentence for each that plans_file, as it stands, does
  * not have. Their number; 0 as well where accounts are off or the file is wrong. */
 int plans_used_check(struct ctl *ctl, const struct config *c,

@@ -14,7 +14,7 @@
 #include "core/slice.h"
 #include "ctl/ctl.h"
 
-enum { ANSWER_SECONDS = 120, READ_BUFFER = 64 * 1024 };
+enum { ANSWER_SECONDS = 120, HINT_MILLISECONDS = 5000, READ_BUFFER = 64 * 1024 };
 
 long master_pid(struct ctl *ctl)
 {
@@ -68,7 +68,7 @@ static int connect_by_directory(const char *directory, const char *name)
     return fd;
 }
 
-static int tell_no_connection(struct ctl *ctl, int number)
+static int tell_no_connection(struct ctl *ctl, const char *name, int number)
 {
     switch (number) {
     case ENOENT:
@@ -80,12 +80,12 @@ static int tell_no_connection(struct ctl *ctl, int number)
     case EACCES:
     case EPERM:
         return ctl_error(CTL_DENIED,
-                         "you may not use the control socket; become root or a member of the "
+                         "you may not use the %s socket; become root or a member of the "
                          "group %s",
-                         ctl->config->control_group);
+                         name, ctl->config->control_group);
     default:
-        return ctl_error(CTL_FAILED, "%s/public/control: cannot connect: %s",
-                         ctl->config->queue_directory, strerror(number));
+        return ctl_error(CTL_FAILED, "%s/public/%s: cannot connect: %s",
+                         ctl->config->queue_directory, name, strerror(number));
     }
 }
 
@@ -113,7 +113,7 @@ static int open_socket(struct ctl *ctl, const char *name, bool quiet, int *statu
     if (fd >= 0)
         return fd;
     bool denied = fd == -EACCES || fd == -EPERM;
-    *status = quiet ? (denied ? CTL_DENIED : CTL_NOT_RUNNING) : tell_no_connection(ctl, -fd);
+    *status = quiet ? (denied ? CTL_DENIED : CTL_NOT_RUNNING) : tell_no_connection(ctl, name, -fd);
     return -1;
 }
 
@@ -152,9 +152,16 @@ static void send_request(int fd, json_t *request)
     free(text);
 }
 
+/* What the service says of a request that it refuses. */
+static int refused(const char *error, bool quiet)
+{
+    int status = strncmp(error, "There is no ", 12) ? CTL_FAILED : CTL_NOT_FOUND;
+    return quiet ? status : ctl_error(status, "%s", error);
+}
+
 /* Handles one line. 1: go on; otherwise the request is over with *status. */
 static int take_line(const char *text, size_t len, int (*line)(json_t *, void *), void *arg,
-                     json_t **last, int *status)
+                     json_t **last, bool quiet, int *status)
 {
     json_t *value = json_loadb(text, len, 0, NULL);
     const char *error = json_string_value(json_object_get(value, "error"));
@@ -162,10 +169,11 @@ static int take_line(const char *text, size_t len, int (*line)(json_t *, void *)
     if (!json_is_object(value))
         *status = ctl_error(CTL_FAILED, "the service's answer is not understood; the "
                                         "command and the service may be of different versions");
-    else if (error)
-        *status =
-            ctl_error(strncmp(error, "There is no ", 12) ? CTL_FAILED : CTL_NOT_FOUND, "%s", error);
-    else if (json_is_true(json_object_get(value, "done"))) {
+    else if (error) {
+        *status = refused(error, quiet);
+        if (quiet)
+            *last = json_incref(value);
+    } else if (json_is_true(json_object_get(value, "done"))) {
         *status = CTL_OK;
         if (last)
             *last = json_incref(value);
@@ -190,8 +198,17 @@ static bool is_plain_message(const char *text, size_t len)
     return !bad && text[len - 1] == '\n';
 }
 
+/* The socket is master's: it can be connected to without a quota that serves it. */
+static void hint_at_silence(int fd)
+{
+    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    if (poll(&answer, 1, HINT_MILLISECONDS) == 0)
+        ctl_error(CTL_OK, "no answer from quota yet; 'postern status' shows whether it runs (if "
+                          "accounts_enable was set just now: 'postern reload')");
+}
+
 static int ask(struct ctl *ctl, const char *name, json_t *request, int (*line)(json_t *, void *),
-               void (*raw)(struct slice, void *), void *arg, json_t **last)
+               void (*raw)(struct slice, void *), void *arg, json_t **last, bool quiet)
 {
     int status = CTL_FAILED, fd = open_socket(ctl, name, false, &status);
     if (last)
@@ -208,10 +225,12 @@ static int ask(struct ctl *ctl, const char *name, json_t *request, int (*line)(j
         panic("no memory for a stream");
     setvbuf(in, NULL, _IOFBF, READ_BUFFER);
     send_request(fd, request);
+    if (strcmp(name, "accounts") == 0)
+        hint_at_silence(fd);
     while ((len = getline(&text, &size, in)) > 0)
         if (raw && is_plain_message(text, (size_t)len))
             raw(slice_make(text, (size_t)len), arg);
-        else if (!take_line(text, (size_t)len, line, arg, last, &status))
+        else if (!take_line(text, (size_t)len, line, arg, last, quiet, &status))
             break;
     if (len <= 0)
         status = ctl_error(CTL_FAILED, "the service ended the connection or did not answer "
@@ -231,11 +250,16 @@ int client_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), 
 int client_ask_at(struct ctl *ctl, const char *name, json_t *request, int (*line)(json_t *, void *),
                   void *arg, json_t **last)
 {
-    return ask(ctl, name, request, line, NULL, arg, last);
+    return ask(ctl, name, request, line, NULL, arg, last, false);
+}
+
+int client_ask_quietly(struct ctl *ctl, const char *name, json_t *request, json_t **last)
+{
+    return ask(ctl, name, request, NULL, NULL, NULL, last, true);
 }
 
 int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *),
                    void (*raw)(struct slice, void *), void *arg, json_t **last)
 {
-    return ask(ctl, "control", request, line, raw, arg, last);
+    return ask(ctl, "control", request, line, raw, arg, last, false);
 }

@@ -5,23 +5,40 @@
 #include <string.h>
 
 #include "certs/certs.h"
-#include "conf/sasl.h"
 #include "core/mem.h"
 #include "ctl/accounts.h"
+
+/* CTL_OK, or the status after telling what is wrong. */
+static int are_on(struct ctl *ctl)
+{
+    const struct config *c = ctl_config(ctl);
+    if (!c)
+        return CTL_FAILED;
+    return c->accounts_enable ? CTL_OK
+                              : ctl_error(CTL_FAILED,
+                                          "accounts are off; put accounts_enable = yes into "
+                                          "%s/main.cf and run 'postern reload'",
+                                          ctl->directory);
+}
 
 int accounts_ask(struct ctl *ctl, json_t *request, int (*line)(json_t *, void *), void *arg,
                  json_t **last)
 {
-    const struct config *c = ctl_config(ctl);
-    if (!c || !c->accounts_enable) {
-        json_decref(request);
-        return !c ? CTL_FAILED
-                  : ctl_error(CTL_FAILED,
-                              "accounts are off; put accounts_enable = yes into "
-                              "%s/main.cf and run 'postern reload'",
-                              ctl->directory);
-    }
-    return client_ask_at(ctl, "accounts", request, line, arg, last);
+    int status = are_on(ctl);
+    if (status == CTL_OK)
+        return client_ask_at(ctl, "accounts", request, line, arg, last);
+    json_decref(request);
+    return status;
+}
+
+int accounts_ask_quietly(struct ctl *ctl, json_t *request, json_t **last)
+{
+    int status = are_on(ctl);
+    *last = NULL;
+    if (status == CTL_OK)
+        return client_ask_quietly(ctl, "accounts", request, last);
+    json_decref(request);
+    return status;
 }
 
 /* ---- the table --------------------------------------------------------------------- */
@@ -293,209 +310,13 @@ wrong:
     return NULL;
 }
 
-/* ---- output ---------------------------------------------------------------------------- */
-
-struct output {
-    struct ctl *ctl;
-    const struct shape *shape;
-    struct table *table;
-    unsigned count;
-    json_int_t without_scram;
-};
-
-struct columns {
-    const char *request;
-    const char *members[9];
-    const char *titles[10];
-};
-static const struct columns lists[] = {
-    {"account.list",
-     {"account", "status", "plan", "parent", "reference"},
-     {"ACCOUNT", "STATUS", "PLAN", "PARENT", "REFERENCE", NULL}},
-    {"user.list",
-     {"login", "account", "status", "hash_kind", "scram", "class"},
-     {"USER", "ACCOUNT", "STATUS", "HASH", "SCRAM", "CLASS", NULL}},
-    {"certificate.list",
-     {"fingerprint", "login", "account", "added", "note"},
-     {"FINGERPRINT", "USER", "ACCOUNT", "ADDED", "NOTE", NULL}},
-    {"domain.list", {"account", "domain", "class"}, {"ACCOUNT", "DOMAIN", "CLASS", NULL}},
-    {"plan.list",
-     {"plan", "period", "messages", "bytes", "at_limit", "user_rate", "account_rate"},
-     {"PLAN", "PERIOD", ">MESSAGES", ">BYTES", "AT LIMIT", "USER RATE", "ACCOUNT RATE", NULL}},
-    {"grant.list",
-     {"account", "grant", "amount", "used", "unit", "from", "until", "bought", "note"},
-     {"ACCOUNT", "GRANT", ">AMOUNT", ">USED", "UNIT", "FROM", "UNTIL", "BOUGHT", "NOTE", NULL}},
-    {"audit.list", {"time", "uid", "what", "request"}, {"TIME", ">UID", "WHAT", "REQUEST", NULL}},
-};
-
-static const struct columns *columns_of(const char *request)
-{
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-        if (strcmp(lists[i].request, request) == 0)
-            return &lists[i];
-    return NULL;
-}
-
-static bool is_time(const char *name)
-{
-    static const char *const names[] = {"time",  "until",       "from",       "began",
-                                        "ends",  "created",     "start",      "end",
-                                        "added", "spike_since", "spike_until"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(names[i], name) == 0)
-            return true;
-    return false;
-}
-
-/* Kinds of hashes by their names. */
-static const char *word_for(const char *name, const char *text)
-{
-    static const char *const kinds[][2] = {
-        {"$y$", "yescrypt"}, {"$gy$", "gost-yescrypt"}, {"$2a$", "bcrypt"},
-        {"$2b$", "bcrypt"},  {"$2x$", "bcrypt"},        {"$2y$", "bcrypt"},
-        {"$5$", "SHA-256"},  {"$6$", "SHA-512"},        {"$7$", "scrypt"}};
-    for (size_t i = 0; strcmp(name, "hash_kind") == 0 && i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(kinds[i][0], text) == 0)
-            return kinds[i][1];
-    return text;
-}
-
-/* Members that count bytes. */
-static bool is_volume(const json_t *result, const char *name)
-{
-    const char *unit = json_string_value(json_object_get(result, "unit"));
-    size_t len = strlen(name);
-    if (strcmp(name, "amount") == 0 || strcmp(name, "used") == 0)
-        return unit && strcmp(unit, "bytes") == 0;
-    return strcmp(name, "bytes") == 0 || strcmp(name, "byte_minimum") == 0 ||
-           strcmp(name, "size") == 0 || (len > 6 && strcmp(name + len - 6, "_bytes") == 0);
-}
-
-static void cell(char out[200], const json_t *result, const char *name)
-{
-    const json_t *value = json_object_get(result, name);
-    out[0] = '\0';
-    if (json_is_string(value))
-        snprintf(out, 200, "%s%s", word_for(name, json_string_value(value)),
-                 strcmp(name, "plan") == 0 && json_is_true(json_object_get(result, "plan_missing"))
-                     ? " (missing)"
-                     : "");
-    else if (json_is_boolean(value))
-        snprintf(out, 200, "%s", json_is_true(value) ? "yes" : "no");
-    else if (json_is_integer(value) && is_time(name) && json_integer_value(value))
-        print_time(out, 200, (double)json_integer_value(value));
-    else if (json_is_integer(value) && is_volume(result, name))
-        print_volume(out, 200, (double)json_integer_value(value));
-    else if (json_is_integer(value))
-        snprintf(out, 200, "%lld", (long long)json_integer_value(value));
-}
-
-static void add_row(struct output *o, const struct columns *c, const json_t *result)
-{
-    char texts[9][200];
-    const char *cells[10] = {NULL};
-    if (!o->table)
-        o->table = table_new(o->ctl, c->titles);
-    for (size_t i = 0; c->titles[i]; i++) {
-        cell(texts[i], result, c->members[i]);
-        cells[i] = texts[i];
-    }
-    table_row(o->table, cells);
-}
-
-/* "9660 (9.7 KB)" */
-static void print_with_volume(char *out, size_t size, json_int_t bytes)
-{
-    char volume[40];
-    print_volume(volume, sizeof volume, (double)bytes);
-    snprintf(out, size, "%lld (%s)", (long long)bytes, volume);
-}
-
-/* Times and sizes as people read them; what is not limited says so. */
-static void show(struct ctl *ctl, json_t *result)
-{
-    const char *name;
-    json_t *value;
-    void *safe;
-    char text[200];
-    json_object_foreach_safe(result, safe, name, value)
-    {
-        json_int_t n = json_integer_value(value);
-        if (strcmp(name, "hash_kind") == 0)
-            cell(text, result, name);
-        else if (!json_is_integer(value))
-            continue;
-        else if (is_time(name) && n == 0)
-            snprintf(text, sizeof text, "-");
-        else if (is_time(name))
-            print_time(text, sizeof text, (double)n);
-        else if (n == 0 && (strcmp(name, "limit") == 0 || strcmp(name, "limit_bytes") == 0))
-            snprintf(text, sizeof text, "none");
-        else if (strcmp(name, "percent") == 0)
-            snprintf(text, sizeof text, "%lld%%", (long long)n);
-        else if (is_volume(result, name) && n >= 1000)
-            print_with_volume(text, sizeof text, n);
-        else
-            continue;
-        json_object_set_new(result, name, json_string(text));
-    }
-    print_json(ctl, result, 0);
-}
-
-/* Whether it has a password that SCRAM does not work with yet. */
-static bool has_no_keys(const json_t *user)
-{
-    const char *kind = json_string_value(json_object_get(user, "hash_kind"));
-    return kind && strcmp(kind, "none") != 0 && json_is_false(json_object_get(user, "scram"));
-}
-
-/* Of users who came as hashes; nothing if SCRAM is not offered. */
-static void print_without_scram(const struct ctl *ctl, json_int_t users)
-{
-    const struct config *c = ctl_config((struct ctl *)(uintptr_t)ctl);
-    if (users == 0 || ctl->json || !c || c->scram_iterations == 0 ||
-        !sasl_filter_permits(c->smtpd_sasl_mechanism_filter, sasl_own_names[SASL_OWN_SCRAM]))
-        return;
-    fprintf(stderr,
-            "postern: %lld %s no SCRAM keys yet: they are made at the first login by PLAIN or\n"
-            "LOGIN. Programs that try SCRAM alone get 535 until then; if there are any, see\n"
-            "smtpd_sasl_mechanism_filter in the operator's guide, \"Users of another system\".\n",
-            (long long)users, users == 1 ? "user has" : "users have");
-}
-
-static int on_line(json_t *result, void *arg)
-{
-    struct output *o = arg;
-    const struct columns *c = columns_of(o->shape->request);
-    o->count++;
-    o->without_scram += strcmp(o->shape->request, "user.list") == 0 && has_no_keys(result);
-    if (o->ctl->json || strcmp(o->shape->request, "export") == 0)
-        print_json_line(result);
-    else if (c)
-        add_row(o, c, result);
-    else
-        show(o->ctl, result);
-    return 0;
-}
-
-/* What was done and is mostly a mistake. */
-static void print_warnings(const json_t *warnings)
-{
-    size_t at;
-    json_t *one;
-    json_array_foreach(warnings, at, one)
-    {
-        fputs("postern: warning: ", stderr);
-        print_safe(stderr, json_string_value(one));
-        fputc('\n', stderr);
-    }
-}
+/* ---- the command ----------------------------------------------------------------------- */
 
 int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     const struct shape *s = shape_of(self);
     struct line l = {.yes = false};
-    struct output o = {.ctl = ctl, .shape = s};
+    struct accounts_output o = {.ctl = ctl, .request = s->request};
     json_t *last = NULL;
     (void)argc;
     int count = parse(ctl, self, s, &l, argv);
@@ -504,14 +325,12 @@ int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char
     json_t *request = build(self, s, &l, count, argv);
     if (!request)
         return CTL_USAGE;
-    int status = accounts_ask(ctl, request, on_line, &o, &last);
-    if (o.table)
-        table_end(o.table);
-    print_without_scram(ctl, o.without_scram);
+    int status = accounts_ask(ctl, request, accounts_print_line, &o, &last);
+    accounts_print_end(&o);
     if (status == CTL_OK)
         json_object_del(last, "done");
     if (status == CTL_OK && !ctl->json) {
-        print_warnings(json_object_get(last, "warnings"));
+        accounts_print_warnings(json_object_get(last, "warnings"));
         json_object_del(last, "warnings");
     }
     if (status == CTL_OK && o.count == 0 && json_object_size(last) > 0) {
@@ -521,100 +340,5 @@ int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char
             print_json(ctl, last, 0);
     }
     json_decref(last);
-    return status;
-}
-
-/* ---- import ------------------------------------------------------------------------------ */
-
-enum { IMPORT_RECORDS = 500 };
-
-struct import {
-    struct ctl *ctl;
-    json_t *records, *warnings;
-    unsigned long line, first;
-    json_int_t without_scram;
-};
-
-/* `more`: it is not the last part, so that quota waits for the others before it counts. */
-static int flush(struct import *i, bool more)
-{
-    json_t *request =
-        json_pack("{s:s,s:o,s:b}", "request", "import", "records", i->records, "more", more);
-    json_t *last = NULL;
-    i->records = json_array();
-    int status = accounts_ask(i->ctl, request, NULL, NULL, &last);
-    json_array_extend(i->warnings, json_object_get(last, "warnings"));
-    i->without_scram += json_integer_value(json_object_get(last, "without_scram"));
-    json_decref(last);
-    if (status != CTL_OK)
-        ctl_error(status,
-                  i->first == 1 ? "(record 1 is line %lu; nothing was imported)"
-                                : "(record 1 is line %lu; the lines before it were imported)",
-                  i->first);
-    return status;
-}
-
-static int import_line(struct import *i, const char *text, size_t len)
-{
-    json_error_t error;
-    i->line++;
-    json_t *record = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (!json_is_object(record)) {
-        json_decref(record);
-        return ctl_error(CTL_FAILED, "line %lu: is no JSON object in one line: %s", i->line,
-                         error.text);
-    }
-    if (json_array_size(i->records) == 0)
-        i->first = i->line;
-    json_array_append_new(i->records, record);
-    return json_array_size(i->records) == IMPORT_RECORDS ? flush(i, true) : CTL_OK;
-}
-
-static void print_imported(const struct import *i)
-{
-    json_t *line =
-        json_pack("{s:I,s:I}", "records", (json_int_t)i->line, "without_scram", i->without_scram);
-    if (json_array_size(i->warnings))
-        json_object_set(line, "warnings", i->warnings);
-    print_json_line(line);
-    json_decref(line);
-}
-
-int cmd_accounts_import(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
-{
-    const struct arg none[] = {{NULL, NULL, NULL}};
-    struct import i = {.ctl = ctl};
-    char *text = NULL;
-    size_t size = 0;
-    ssize_t len;
-    int status = CTL_OK, count = args_parse(ctl, self, none, argv);
-    (void)argc;
-    if (count < 0)
-        return args_status(count);
-    if (count != 1)
-        return ctl_usage(self, "give the file of an export, or - for standard input");
-    FILE *in = strcmp(argv[0], "-") == 0 ? stdin : fopen(argv[0], "r");
-    if (!in)
-        return ctl_error(CTL_FAILED, "%s: cannot be read: %s", argv[0], strerror(errno));
-    i.records = json_array();
-    i.warnings = json_array();
-    while (status == CTL_OK && (len = getline(&text, &size, in)) > 0)
-        status = import_line(&i, text, (size_t)len);
-    if (status == CTL_OK)
-        status = flush(&i, false);
-    if (text)
-        explicit_bzero(text, size);
-    free(text);
-    if (in != stdin)
-        fclose(in);
-    json_decref(i.records);
-    if (!ctl->json)
-        print_warnings(i.warnings);
-    if (status == CTL_OK && ctl->json)
-        print_imported(&i);
-    else if (status == CTL_OK)
-        printf("%lu records imported\n", i.line);
-    print_without_scram(ctl, i.without_scram);
-    json_decref(i.warnings);
     return status;
 }

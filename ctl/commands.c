@@ -185,18 +185,25 @@ const struct ctl_command ctl_commands[] = {
      "database itself.\n\n"
      "Example:\n"
      "  (umask 077; postern account export > accounts.jsonl)\n"},
-    {"account", "import", cmd_accounts_import, "FILE|- [--json]",
+    {"account", "import", cmd_accounts_import, "FILE|- [--usage keep|replace|none] [--json]",
      "Reads an export, or users of another system",
-     "One record a line, an account before what belongs to it; what is there is replaced.\n"
+     "One record a line, an account before what belongs to it. Accounts, users, domains and\n"
+     "grants that are there are replaced.\n"
      "  {\"type\":\"account\",\"account\":\"acme\",\"plan\":\"business\"}\n"
      "  "
      "{\"type\":\"user\",\"login\":\"web@acme.example\",\"account\":\"acme\",\"hash\":\"$2y$...\"}"
      "\n"
      "  {\"type\":\"domain\",\"account\":\"acme\",\"domain\":\"acme.example\"}\n"
      "Hashes of yescrypt, bcrypt, SHA-512, SHA-256 and PBKDF2 are taken, with Dovecot's\n"
-     "prefix or without.\n\n"
-     "Example:\n"
-     "  postern account import accounts.jsonl\n"},
+     "prefix or without.\n"
+     "An empty database takes the counts of the file, too. Where accounts are in service:\n"
+     "  --usage keep      (default) counts that the database has itself are kept; what it does\n"
+     "                    not have is taken; what was not taken is told\n"
+     "  --usage replace   those of the file are taken: what was sent since is forgotten\n"
+     "  --usage none      definitions only\n\n"
+     "Examples:\n"
+     "  postern account import accounts.jsonl\n"
+     "  postern account import --usage none accounts.jsonl\n"},
     {"account", "snapshot", cmd_accounts, "[--json]", "Makes a copy of the accounts' database",
      "In accounts_directory/snapshot, while everything goes on. One is made each day by\n"
      "itself, and when the log has grown.\n\n"
@@ -247,6 +254,9 @@ const struct ctl_command ctl_commands[] = {
      "Example:\n"
      "  postern user show web@acme.example\n"},
     {"user", "list", cmd_accounts, "[ACCOUNT] [--json]", "Lists users, of one account or all",
+     "HASH: how the password is kept; none: a certificate only, or SCRAM keys only.\n"
+     "SCRAM: whether SCRAM-SHA-256 works; for a user who came as a hash it does after the first\n"
+     "login by PLAIN or LOGIN.\n\n"
      "Example:\n"
      "  postern user list acme\n"},
     {"user", "delete", cmd_accounts, "LOGIN --yes [--json]", "Deletes a user",

@@ -96,6 +96,8 @@ int client_ask_raw(struct ctl *ctl, json_t *request, int (*line)(json_t *result,
 /* The same at another socket of queue_directory/public: "accounts". */
 int client_ask_at(struct ctl *ctl, const char *name, json_t *request,
                   int (*line)(json_t *result, void *arg), void *arg, json_t **last);
+/* The same without results; what the service refuses is not printed, but *last's "error". */
+int client_ask_quietly(struct ctl *ctl, const char *name, json_t *request, json_t **last);
 /* Whether somebody answers at the control socket: CTL_OK, CTL_NOT_RUNNING, CTL_DENIED. */
 int client_probe(struct ctl *ctl);
 /* A connected socket to queue_directory/public/NAME, or -errno. */

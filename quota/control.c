@@ -63,15 +63,25 @@ struct client *control_client_unpin(struct client *c)
 
 /* ---- results --------------------------------------------------------------------------- */
 
-void control_result(struct client *c, json_t *result)
+static void add_line(struct client *c, json_t *result, size_t flags)
 {
-    char *text = json_dumps(result, JSON_COMPACT);
+    char *text = json_dumps(result, flags);
     if (!text)
         panic("a result that is no JSON");
     (void)buf_addstr(requests_line_begin(&c->base), text); /* without room it ends the client */
     requests_line_end(&c->base);
     free(text);
     json_decref(result);
+}
+
+void control_result(struct client *c, json_t *result)
+{
+    add_line(c, result, JSON_COMPACT);
+}
+
+void control_result_sorted(struct client *c, json_t *result)
+{
+    add_line(c, result, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
 void control_warn(struct client *c, struct slice sentence)

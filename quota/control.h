@@ -33,6 +33,8 @@ struct quota *control_quota(const struct client *c);
 const json_t *control_request(const struct client *c);
 /* A line of results; takes the reference. */
 void control_result(struct client *c, json_t *result);
+/* The same, its members sorted: a record that is stored in another order is the same line. */
+void control_result_sorted(struct client *c, json_t *result);
 /* The last line: {"done": true} with the members of `more` (may be NULL; taken). */
 void control_done(struct client *c, json_t *more);
 /* A sentence for the last line's "warnings": what was done is mostly a mistake. */

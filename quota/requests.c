@@ -85,7 +85,7 @@ json_t *request_existing_account(struct client *c, const char *name)
 {
     json_t *j = quota_get_json(control_quota(c), T_ACCOUNT, slice_str(name));
     if (!j)
-        control_fail(c, "There is no account %s.", name);
+        control_fail(c, "There is no account %s; 'postern account list' shows all.", name);
     return j;
 }
 
@@ -93,7 +93,7 @@ json_t *request_existing_user(struct client *c, const char *login)
 {
     json_t *j = quota_get_json(control_quota(c), T_USER, slice_str(login));
     if (!j)
-        control_fail(c, "There is no user %s.", login);
+        control_fail(c, "There is no user %s; 'postern user list' shows all.", login);
     return j;
 }
 

@@ -119,7 +119,7 @@ static void add(struct export *x, enum place place, struct slice key, struct sli
     if (out && place == ACCOUNTS && *json_text(out, "parent"))
         add_parent(x, slice_str(json_text(out, "parent")));
     if (out)
-        control_result(x->c, out);
+        control_result_sorted(x->c, out);
 }
 
 static void on_record(unsigned place, struct slice key, struct slice value, void *arg)

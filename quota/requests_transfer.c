@@ -1,40 +1,21 @@
 /*
- * Import, the audit log, the database itself. An import takes what an export gives
- * (requests_export.c), in any order as long as an account comes before what belongs to it,
- * and is repeatable: what is there is replaced, except for charges, which are newer where they
- * are there. What is counted comes first, so that nothing is counted between an account and
- * its usage.
+ * Import. It takes what an export gives (requests_export.c), in any order as long as an account
+ * comes before what belongs to it, and is repeatable: definitions that are there are replaced.
+ * What is counted comes first, so that nothing is counted between an account and its usage.
+ *
+ * An empty database takes all of it. In one that is in service what was counted since the file
+ * was written would be lost by that, so what it has counted itself stays, unless the request says
+ * otherwise.
  */
 #include "conf/sender_class.h"
 #include "core/mem.h"
+#include "quota/import.h"
 #include "quota/missing.h"
 #include "quota/owners.h"
 #include "quota/prepare.h"
-#include "quota/requests.h"
-#include "quota/transfer_counts.h"
 #include "quota/tree.h"
 
-static const struct {
-    enum table table;
-    const char *type;
-} counted[] = {{T_USAGE, "usage"}, {T_TALLY, "rates"}, {T_HELD, "held"}, {T_CHARGE, "charge"}};
-
 /* ---- import --------------------------------------------------------------------------------- */
-
-struct importing {
-    struct quota *q;
-    struct client *c;
-    struct buf *batch;
-    json_t *fresh;        /* accounts of this request, with the one above it: they are not in the
-                             database yet */
-    json_t *users;        /* login names of this request */
-    json_t *certificates; /* fingerprints of this request, with the user's login */
-    struct buf index;     /* changes, after all that the batch removes */
-    json_t *owned;        /* domains of this request: [account, domain] */
-    json_t *owners;       /* whose usage or rates have changed */
-    json_t *changes;      /* texts for the audit log */
-    json_int_t without_scram; /* users who have a password's hash, and no SCRAM keys yet */
-};
 
 /* Members that nobody has set. */
 static bool is_internal(const char *member)
@@ -42,9 +23,8 @@ static bool is_internal(const char *member)
     return strcmp(member, RECORD_EPOCH) == 0 || strcmp(member, "since") == 0;
 }
 
-/* What a record changes, for the audit log: the names of its members, never what they are. */
-static void note_change(struct importing *i, const char *type, const char *name, json_t *before,
-                        json_t *after)
+void import_note(struct importing *i, const char *type, const char *name, json_t *before,
+                 json_t *after)
 {
     struct buf text = BUF_INIT(AUDIT_TEXT_MAX / 2);
     const char *member, *between = ": ";
@@ -92,7 +72,7 @@ static void audit_changes(struct client *c, const struct importing *i, struct bu
     buf_free(&text);
 }
 
-static bool has_account(const struct importing *i, const char *name)
+bool import_has_account(const struct importing *i, const char *name)
 {
     return json_object_get(i->fresh, name) || quota_get(i->q, T_ACCOUNT, slice_str(name));
 }
@@ -105,10 +85,27 @@ static int import_parent(const struct importing *i, const char *name, json_t *re
     out[0] = '\0';
     if (!*above)
         return 0;
-    if (name_account(slice_str(above), out) < 0 || !has_account(i, out) || strcmp(out, name) == 0)
+    if (name_account(slice_str(above), out) < 0 || !import_has_account(i, out) ||
+        strcmp(out, name) == 0)
         return err_set(e, "parent: there is no account %.64s before this record.", above);
     json_object_set_new(record, "parent", json_string(out));
     return 0;
+}
+
+/* What the owner was told and billed, and since when there is such an account, is no definition. */
+static void retain_told(const struct importing *i, json_t *record, const json_t *old)
+{
+    static const char *const members[] = {"reported", "since", "warned"};
+    bool other_end = !json_equal(json_object_get(record, "ends"), json_object_get(old, "ends"));
+    if (!old || i->counts == COUNTS_REPLACE)
+        return;
+    for (size_t m = 0; m < sizeof members / sizeof members[0] - other_end; m++) {
+        json_t *value = json_object_get(old, members[m]);
+        if (value)
+            json_object_set(record, members[m], value);
+        else
+            json_object_del(record, members[m]);
+    }
 }
 
 static int import_account(struct importing *i, const json_t *in, struct err *e)
@@ -127,7 +124,8 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
         tree_index(i->batch, name, before ? json_string_value(before) : json_text(old, "parent"),
                    parent);
         record_sessions(record, old);
-        note_change(i, "account", name, old, record);
+        retain_told(i, record, old);
+        import_note(i, "account", name, old, record);
         record_warn_pool(i->c, name, record);
         quota_put_json(i->batch, T_ACCOUNT, slice_str(name), record);
         json_object_set_new(i->fresh, name, json_string(parent));
@@ -189,7 +187,8 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
     struct key k;
     if (prepare_login(slice_str(json_text(in, "login")), login) < 0)
         return err_set(e, "login: is no name of a user.");
-    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
+    if (name_account(slice_str(json_text(in, "account")), account) < 0 ||
+        !import_has_account(i, account))
         return err_set(e, "account: there is none of that name before this record.");
     json_t *record = json_pack("{s:s,s:s}", "account", account, "status", "active");
     int rc = record_set_user(record, in, e);
@@ -204,7 +203,7 @@ static int import_user(struct importing *i, const json_t *in, struct err *e)
         if (json_is_integer(created))
             json_object_set_new(record, "created", json_integer(json_integer_value(created)));
         i->without_scram += *json_text(record, "password") && !*json_text(record, "scram");
-        note_change(i, "user", login, quota_get_json(i->q, T_USER, slice_str(login)), record);
+        import_note(i, "user", login, quota_get_json(i->q, T_USER, slice_str(login)), record);
         quota_put_json(i->batch, T_USER, slice_str(login), record);
         json_object_set_new(i->users, login, json_true());
         member_key(&k, account, 'u', login);
@@ -218,7 +217,8 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
 {
     char account[ACCOUNT_NAME_MAX + 1], domain[ADDRESS_TEXT_MAX + 1];
     struct key k;
-    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
+    if (name_account(slice_str(json_text(in, "account")), account) < 0 ||
+        !import_has_account(i, account))
         return err_set(e, "account: there is none of that name before this record.");
     if (name_identity(slice_str(json_text(in, "domain")), domain) < 0)
         return err_set(e, "domain: is no domain or address.");
@@ -227,7 +227,7 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
     if (!quota_get(i->q, T_IDENTITY, key_slice(&k))) {
         char what[ACCOUNT_NAME_MAX + ADDRESS_TEXT_MAX + 16];
         snprintf(what, sizeof what, "%s of account %s", domain, account);
-        note_change(i, "domain", what, NULL, NULL);
+        import_note(i, "domain", what, NULL, NULL);
     }
     const char *class = json_text(in, "class");
     if (*class && sender_class_word(slice_str(class)) == SENDER_CLASS_NONE)
@@ -238,93 +238,6 @@ static int import_domain(struct importing *i, const json_t *in, struct err *e)
     quota_put_json(i->batch, T_IDENTITY, key_slice(&k), record);
     json_decref(record);
     return 0;
-}
-
-/* A grant as 'grant add' makes them, and what became of it. */
-static json_t *grant_record(const json_t *in, struct err *e)
-{
-    static const char *const numbers[] = {"amount", "used", "from", "until"};
-    static const char *const flags[] = {"bought", "over"};
-    const char *unit = json_text(in, "unit");
-    json_int_t n[4];
-    json_t *record = json_object(), *value;
-    for (int i = 0; i < 4; i++) { /* none of it is used, from the beginning */
-        bool may_lack = i == 1 || i == 2;
-        value = json_object_get(in, numbers[i]);
-        n[i] = json_integer_value(value);
-        err_set(e, "grant: %s: give a number.", numbers[i]);
-        if (value ? !json_is_integer(value) || n[i] < 0 : !may_lack)
-            goto wrong;
-        json_object_set_new(record, numbers[i], json_integer(n[i]));
-    }
-    err_set(e, "grant: amount, used, from and until do not fit.");
-    if (n[0] == 0 || n[1] > n[0] || n[3] <= n[2])
-        goto wrong;
-    err_set(e, "grant: unit: give messages or bytes.");
-    if (strcmp(unit, "messages") != 0 && strcmp(unit, "bytes") != 0)
-        goto wrong;
-    json_object_set_new(record, "unit", json_string(unit));
-    for (int i = 0; i < 2; i++) {
-        err_set(e, "grant: %s: give true or false.", flags[i]);
-        if (!(value = json_object_get(in, flags[i])))
-            continue;
-        if (!json_is_boolean(value))
-            goto wrong;
-        json_object_set(record, flags[i], value);
-    }
-    if (!(value = json_object_get(in, "note")))
-        return record;
-    if (record_check_text("note", value, e) < 0)
-        goto wrong;
-    json_object_set(record, "note", value);
-    return record;
-wrong:
-    json_decref(record);
-    return NULL;
-}
-
-static int import_grant(struct importing *i, const json_t *in, struct err *e)
-{
-    char account[ACCOUNT_NAME_MAX + 1], what[ACCOUNT_NAME_MAX + 40];
-    struct key k;
-    const json_t *id = json_object_get(in, "grant");
-    if (name_account(slice_str(json_text(in, "account")), account) < 0 || !has_account(i, account))
-        return err_set(e, "account: there is none of that name before this record.");
-    if (!json_is_integer(id) || json_integer_value(id) <= 0)
-        return err_set(e, "grant: give its number.");
-    json_t *record = grant_record(in, e);
-    if (!record)
-        return -1;
-    key_begin(&k, slice_str(account));
-    key_number(&k, (uint64_t)json_integer_value(id));
-    snprintf(what, sizeof what, "%llu of account %s", (unsigned long long)json_integer_value(id),
-             account);
-    note_change(i, "grant", what, quota_get_json(i->q, T_GRANT, key_slice(&k)), record);
-    quota_put_json(i->batch, T_GRANT, key_slice(&k), record);
-    account_forget(i->q, slice_str(account));
-    json_decref(record);
-    return 0;
-}
-
-/* Usage, rates, held, charge. */
-static int import_counts(struct importing *i, const char *type, enum table t, const json_t *in,
-                         struct err *e)
-{
-    struct key k;
-    struct buf value = BUF_INIT(KV_VALUE_MAX);
-    int rc = counts_read(t, in, &k, &value, e);
-    bool there = rc == 0 && quota_get(i->q, t, key_slice(&k));
-    bool newer = t == T_CHARGE && (there || map_get(&i->q->book.open, key_slice(&k)));
-    if (rc == 0 && !newer && !(there && slice_eq(buf_slice(&i->q->value), buf_slice(&value)))) {
-        const char *name = json_text(in, t == T_USAGE || t == T_TALLY ? "owner" : "id");
-        json_array_append_new(i->changes,
-                              json_sprintf("%s %s%s", type, name, there ? "" : " (new)"));
-        rc = kv_put(i->batch, t, key_slice(&k), buf_slice(&value));
-        if (t == T_USAGE || t == T_TALLY)
-            json_array_append_new(i->owners, json_string(name));
-    }
-    buf_free(&value);
-    return rc;
 }
 
 static int import_record(struct importing *i, const json_t *in, struct err *e)
@@ -340,9 +253,8 @@ static int import_record(struct importing *i, const json_t *in, struct err *e)
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
         if (strcmp(types[t].type, type) == 0)
             return types[t].take(i, in, e);
-    for (size_t t = 0; t < sizeof counted / sizeof counted[0]; t++)
-        if (strcmp(counted[t].type, type) == 0)
-            return import_counts(i, type, counted[t].table, in, e);
+    if (import_is_counted(type))
+        return import_counts(i, type, in, e);
     return err_set(e, "type: give account, user, domain, grant, usage, rates, held or charge.");
 }
 
@@ -375,14 +287,6 @@ static void users_changed(const struct importing *i)
     json_object_foreach(i->users, login, unused) login_changed(i->q, login);
 }
 
-/* What memory has of these was counted before the import, which has replaced it. */
-static void counts_changed(const struct importing *i)
-{
-    size_t at;
-    json_t *owner;
-    json_array_foreach(i->owners, at, owner) party_again(i->q, slice_str(json_string_value(owner)));
-}
-
 static void warn_owners(const struct importing *i)
 {
     size_t at;
@@ -391,14 +295,48 @@ static void warn_owners(const struct importing *i)
         i->c, json_string_value(json_array_get(one, 0)), json_string_value(json_array_get(one, 1)));
 }
 
+/* False: answered. */
+static bool read_counts(struct client *c, enum counts *out)
+{
+    const json_t *value = json_object_get(control_request(c), "counts");
+    const char *word = json_string_value(value);
+    *out = COUNTS_KEEP;
+    if (!value || (word && strcmp(word, "keep") == 0)) {
+        if (control_quota(c)->empty) /* also between two parts of its first import */
+            *out = COUNTS_REPLACE;
+        return true;
+    }
+    *out = word && strcmp(word, "replace") == 0 ? COUNTS_REPLACE : COUNTS_NONE;
+    if (*out == COUNTS_REPLACE || (word && strcmp(word, "none") == 0))
+        return true;
+    control_fail(c, "counts: give keep, replace or none.");
+    return false;
+}
+
+/* The last line. */
+static json_t *told(const struct importing *i, size_t count)
+{
+    json_t *out =
+        json_pack("{s:I,s:I}", "records", (json_int_t)count, "without_scram", i->without_scram);
+    if (json_object_size(i->kept))
+        json_object_set(out, "kept", i->kept);
+    return out;
+}
+
 /* All records of the request, or none. */
 void transfer_import(struct client *c)
 {
     struct quota *q = control_quota(c);
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
+    enum counts counts;
+    if (!read_counts(c, &counts))
+        return;
     struct importing i = {.q = q,
                           .c = c,
+                          .counts = counts,
+                          .kept = json_object(),
+                          .granted = json_object(),
                           .batch = &batch,
                           .fresh = json_object(),
                           .users = json_object(),
@@ -430,13 +368,13 @@ void transfer_import(struct client *c)
         periods_again(q);
         book_pools_changed(q);
         audit_changes(c, &i, &batch);
-        control_change_with(
-            c, &batch, what,
-            json_pack("{s:I,s:I}", "records", (json_int_t)count, "without_scram", i.without_scram));
-        counts_changed(&i);
+        control_change_with(c, &batch, what, told(&i, count));
+        import_counted(&i);
         missing_changed(q);
         warn_owners(&i); /* all of the request is there now; it is answered later */
     }
+    json_decref(i.kept);
+    json_decref(i.granted);
     json_decref(i.fresh);
     json_decref(i.users);
     json_decref(i.owned);
@@ -445,62 +383,4 @@ void transfer_import(struct client *c)
     json_decref(i.certificates);
     buf_free(&i.index);
     buf_free(&batch);
-}
-
-/* ---- the rest -----------------------------------------------------------------------------------
- */
-
-static json_t *show_audit(struct client *c, struct slice key, struct slice value)
-{
-    int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
-    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
-    (void)key;
-    if (record && json_integer_value(json_object_get(record, "time")) >= from)
-        return record;
-    json_decref(record);
-    return NULL;
-}
-
-static void list_audit(struct client *c)
-{
-    listing_go_on(c, &(struct listing){T_AUDIT, SLICE(""), show_audit});
-}
-
-void audit_list(struct client *c)
-{
-    control_continue(c, list_audit);
-}
-
-void accounts_status(struct client *c)
-{
-    struct quota *q = control_quota(c);
-    control_done(c,
-                 json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I}", "charged",
-                           (json_int_t)q->book.charged, "delivered", (json_int_t)q->book.delivered,
-                           "refunded", (json_int_t)q->book.refunded, "repeated",
-                           (json_int_t)q->book.repeated, "strangers", (json_int_t)q->book.strangers,
-                           "reservations", (json_int_t)q->reservations.count, "plans",
-                           (json_int_t)q->plans.count, "qmgr", q->book.channel != NULL, "disk_full",
-                           q->disk_full, "log_bytes", (json_int_t)kv_log_bytes(q->kv),
-                           "accounts_without_plan", (json_int_t)q->missing.accounts));
-}
-
-static void on_snapshot(const char *error, void *arg)
-{
-    struct client *c = control_client_unpin(arg);
-    if (!c)
-        return;
-    if (error)
-        control_fail(c, "%s", error);
-    else
-        control_done(c, NULL);
-}
-
-void accounts_snapshot(struct client *c)
-{
-    book_apply(control_quota(c));
-    if (sync_snapshot(control_quota(c), on_snapshot, control_client_pin(c)) == 0)
-        return;
-    if (control_client_unpin(c))
-        control_fail(c, "A snapshot is being made already; try again when it is done.");
 }

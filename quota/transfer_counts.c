@@ -2,6 +2,7 @@
 
 #include "core/hex.h"
 #include "core/mem.h"
+#include "quota/requests.h"
 
 /* ---- usage -------------------------------------------------------------------------- */
 
@@ -189,6 +190,50 @@ static int read_held(const json_t *in, struct key *key, struct buf *value, struc
         return err_set(e, "until: give seconds.");
     key_number(key, (uint64_t)until);
     return id_of(in, key, e);
+}
+
+/* ---- grants ----------------------------------------------------------------------------- */
+
+json_t *grant_of_export(const json_t *in, struct err *e)
+{
+    static const char *const numbers[] = {"amount", "used", "from", "until"};
+    static const char *const flags[] = {"bought", "over"};
+    const char *unit = json_text(in, "unit");
+    json_int_t n[4];
+    json_t *record = json_object(), *value;
+    for (int i = 0; i < 4; i++) { /* none of it is used, from the beginning */
+        bool may_lack = i == 1 || i == 2;
+        value = json_object_get(in, numbers[i]);
+        n[i] = json_integer_value(value);
+        err_set(e, "grant: %s: give a number.", numbers[i]);
+        if (value ? !json_is_integer(value) || n[i] < 0 : !may_lack)
+            goto wrong;
+        json_object_set_new(record, numbers[i], json_integer(n[i]));
+    }
+    err_set(e, "grant: amount, used, from and until do not fit.");
+    if (n[0] == 0 || n[1] > n[0] || n[3] <= n[2])
+        goto wrong;
+    err_set(e, "grant: unit: give messages or bytes.");
+    if (strcmp(unit, "messages") != 0 && strcmp(unit, "bytes") != 0)
+        goto wrong;
+    json_object_set_new(record, "unit", json_string(unit));
+    for (int i = 0; i < 2; i++) {
+        err_set(e, "grant: %s: give true or false.", flags[i]);
+        if (!(value = json_object_get(in, flags[i])))
+            continue;
+        if (!json_is_boolean(value))
+            goto wrong;
+        json_object_set(record, flags[i], value);
+    }
+    if (!(value = json_object_get(in, "note")))
+        return record;
+    if (record_check_text("note", value, e) < 0)
+        goto wrong;
+    json_object_set(record, "note", value);
+    return record;
+wrong:
+    json_decref(record);
+    return NULL;
 }
 
 /* ---- all -------------------------------------------------------------------------------- */

@@ -9,5 +9,8 @@
 json_t *counts_show(enum table t, struct slice key, struct slice value);
 /* The other way: key and value of the table; 0, or -1 and why. */
 int counts_read(enum table t, const json_t *in, struct key *key, struct buf *value, struct err *e);
+/* The record of a grant as 'grant add' makes them, with what became of it; the caller decrefs.
+ * NULL, and why. */
+json_t *grant_of_export(const json_t *in, struct err *e);
 
 #endif

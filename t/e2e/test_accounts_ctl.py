@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 
@@ -80,7 +81,21 @@ def test_export_and_import(relay, tmp_path):
     assert records(p.ctl("account", "export")) == records(text)
     bad = typed(p, '{"type":"user","login":"x","account":"none"}\n', "account", "import", "-",
                 check=False)
-    assert bad.returncode != 0 and "record 1" in bad.stderr
+    assert bad.returncode == 1 and bad.stderr == (
+        "postern: standard input:1: account: there is none of that name before this record.\n"
+        "postern: nothing was imported; mend it and import the file again\n")
+    # in the second lot, after empty lines
+    path = tmp_path / "many.jsonl"
+    for last, words in (('{"type":"account","account":"b","plan":"nil"}', "There is no plan nil"),
+                        ('{"type":', "is no JSON object in one line"),
+                        ('{"type":"user","login":"x","account":"none"}', "account: there is none")):
+        path.write_text("\n".join(['{"type":"account","account":"many"}', "", "  "] +
+                                  [f'{{"type":"domain","account":"many","domain":"d{n}.test"}}'
+                                   for n in range(600)] + [last]), encoding="utf-8")
+        bad = p.ctl("account", "import", str(path), check=False)
+        assert bad.returncode == 1
+        assert bad.stderr.startswith(f"postern: {path}:604: {words}"), bad.stderr
+        assert "postern: the first 500 records were imported, the rest was not" in bad.stderr
 
 
 def test_users_without_scram_keys_are_told(relay):
@@ -180,6 +195,14 @@ def test_accounts_off(tmp_path):
         done = p.ctl("account", "list", check=False)
         assert done.returncode == 1 and "accounts_enable = yes" in done.stderr
         assert not os.path.exists(p.path("data", "accounts"))
+        with open(p.path("main.cf"), "a", encoding="utf-8") as f:
+            f.write("accounts_enable = yes\n")
+        with subprocess.Popen([os.path.join(BIN, "postern"), "-c", p.directory, "account", "list"],
+                              stderr=subprocess.PIPE, text=True) as asking:
+            assert select.select([asking.stderr], [], [], 30)[0], "it waits without a word"
+            hint = asking.stderr.readline()
+            asking.kill()
+        assert "no answer from quota yet" in hint and "'postern reload'" in hint
 
 
 def test_mistakes_are_told_plainly(relay):
@@ -191,7 +214,9 @@ def test_mistakes_are_told_plainly(relay):
             (("grant", "delete", "acme", "x"), 2, "x is no number of a grant"),
             (("grant", "delete", "acme", "99"), 5, "There is no grant 99 in account acme"),
             (("domain", "delete", "acme", "z.test"), 5, "There is no domain or address z.test"),
-            (("user", "list", "nobody"), 5, "There is no account nobody"),
+            (("user", "list", "nobody"), 5, "nobody; 'postern account list' shows all"),
+            (("user", "suspend", "nobody"), 5, "nobody; 'postern user list' shows all"),
+            (("account", "import", "--usage", "all", "-"), 2, "give keep, replace or none"),
             (("domain", "list", "nobody"), 5, "There is no account nobody"),
             (("grant", "list", "nobody"), 5, "There is no account nobody"),
             (("usage", "show", "acme", "nobody"), 5, "There is no user nobody in account acme"),
@@ -203,7 +228,8 @@ def test_mistakes_are_told_plainly(relay):
         done = p.ctl(*args, check=False)
         assert (done.returncode, words in done.stderr) == (status, True), (args, done.stderr)
     done = typed(p, '{"type":"user","login":"x"}\n', "account", "import", "-", check=False)
-    assert done.returncode == 1 and "(record 1 is line 1; nothing was imported)" in done.stderr
+    assert done.returncode == 1 and "standard input:1: account: there is none" in done.stderr
+    assert "nothing was imported" in done.stderr
     assert "account snapshot" in p.ctl("account", "--help")
     assert "refused" not in p.ctl("account", "show", "acme")
     # an import may say what a typing error must not

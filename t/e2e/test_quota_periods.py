@@ -116,7 +116,7 @@ def test_overage_of_a_month_that_is_over_is_in_the_report(quota):
     usage = [r for r in quota.ask("export")[0] if r["type"] == "usage" and r["owner"] == "acme"]
     assert quota.ask("import", records=usage) and quota.period((2031, 1, 1)) == january
     usage[0]["terms"][1] = 4  # what is imported is what is billed
-    quota.ask("import", records=usage)
+    quota.ask("import", records=usage, counts="replace")
     assert quota.period((2031, 1, 1))["overage"] == 10
     with pytest.raises(Refused, match="usage: is not readable"):
         quota.ask("import", records=[usage[0] | {"taken": 17 * [[1, 1, False]]}])

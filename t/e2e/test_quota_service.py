@@ -761,7 +761,7 @@ def test_import_in_service_is_what_counts(quota):
     records, _ = quota.ask("export")
     (usage,) = [r for r in records if r["type"] == "usage" and r["owner"] == "acme"]
     usage["counts"][0] = usage["counts"][2] = 500
-    quota.ask("import", records=[usage])
+    quota.ask("import", records=[usage], counts="replace")
     assert quota.usage()["messages"] == 500
     quota.sent(ticket)
     assert quota.usage()["messages"] == quota.usage()["delivered"] == 501
