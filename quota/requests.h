@@ -33,10 +33,10 @@ int record_set_user(json_t *record, const json_t *from, struct err *e);
 /* Certificates of users: their records have a list of them ("certificates"), and each
  * fingerprint leads to its user in a table. */
 
-/* Adds one to a record. 0, or -1 with the reason: no fingerprint, another user's, too
- * many. */
+/* Adds one to a record, as of `added` (seconds since 1970). 0, or -1 with the reason: no
+ * fingerprint, another user's, too many. */
 int certificate_add(struct quota *q, json_t *record, const char *login, const char *fingerprint,
-                    const char *note, struct err *e);
+                    const char *note, int64_t added, struct err *e);
 /* Adds all that `from` (an import) lists; q NULL: whose they are is looked at later. */
 int certificates_add(struct quota *q, json_t *record, const char *login, const json_t *from,
                      struct err *e);

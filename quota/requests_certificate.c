@@ -19,7 +19,7 @@ static void print_fingerprint(const char *digits, char out[static FINGERPRINT_MA
 /* ---- records ----------------------------------------------------------------------------- */
 
 int certificate_add(struct quota *q, json_t *record, const char *login, const char *fingerprint,
-                    const char *note, struct err *e)
+                    const char *note, int64_t added, struct err *e)
 {
     char digits[FINGERPRINT_MAX + 1], text[FINGERPRINT_MAX / 2 * 3 + 1];
     if (name_fingerprint(slice_str(fingerprint), digits) < 0)
@@ -43,7 +43,7 @@ int certificate_add(struct quota *q, json_t *record, const char *login, const ch
         list = json_array();
         json_object_set_new(record, "certificates", list);
     }
-    one = json_pack("{s:s,s:I}", "fingerprint", text, "added", (json_int_t)quota_now());
+    one = json_pack("{s:s,s:I}", "fingerprint", text, "added", (json_int_t)added);
     if (*note)
         json_object_set_new(one, "note", json_string(note));
     json_array_append_new(list, one);
@@ -59,7 +59,9 @@ int certificates_add(struct quota *q, json_t *record, const char *login, const j
     {
         const char *text =
             json_is_string(one) ? json_string_value(one) : json_text(one, "fingerprint");
-        if (certificate_add(q, record, login, text, json_text(one, "note"), e) < 0)
+        const json_t *added = json_object_get(one, "added");
+        int64_t when = json_is_integer(added) ? json_integer_value(added) : quota_now();
+        if (certificate_add(q, record, login, text, json_text(one, "note"), when, e) < 0)
             return -1;
     }
     return 0;
@@ -110,7 +112,7 @@ void user_certificate_add(struct client *c)
     if (!request_login(c, login) || !(record = request_existing_user(c, login)))
         return;
     if (certificate_add(control_quota(c), record, login, json_text(r, "certificate"),
-                        json_text(r, "note"), &e) < 0) {
+                        json_text(r, "note"), quota_now(), &e) < 0) {
         control_fail(c, "%s", e.text);
     } else {
         struct buf batch = BUF_INIT(KV_BATCH_MAX);

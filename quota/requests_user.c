@@ -97,7 +97,8 @@ static void change(struct client *c, const char *login, json_t *record, bool fre
     } else if (record_set_user(record, control_request(c), &e) < 0) {
         control_fail(c, "%s", e.text);
     } else if (fresh && *certificate &&
-               certificate_add(control_quota(c), record, login, certificate, "", &e) < 0) {
+               certificate_add(control_quota(c), record, login, certificate, "", quota_now(), &e) <
+                   0) {
         control_fail(c, "%s", e.text);
     } else if (fresh && !*password && !*certificate && !*json_text(record, "password") &&
                !*json_text(record, "scram")) {

@@ -210,7 +210,8 @@ def a_bit_of_everything(q):
         *[{"type": "user", "login": login, "account": "zz", "hash": hash}
           for login, (hash, _) in HASHES.items()],
         {"type": "user", "login": "keys", "account": "aa", "scram": KEYS, "status": "suspended",
-         "note": "a note", "class": "transactional"},
+         "note": "a note", "class": "transactional",
+         "certificates": [{"fingerprint": ":".join(["EF"] * 32), "added": now, "note": "old"}]},
         {"type": "grant", "account": "aa", "grant": 1700000000000000, "amount": 10, "used": 3,
          "unit": "messages", "from": now, "until": now + 10**9, "bought": True, "note": "x"},
         {"type": "grant", "account": "aa", "grant": 1700000000000002, "amount": 5, "used": 5,
