@@ -108,18 +108,25 @@ static void retain_told(const struct importing *i, json_t *record, const json_t 
     }
 }
 
+/* What a record of the file does not say: as it is, or now. Periods may be reckoned from it. */
+static json_int_t since(const json_t *old, const char *member)
+{
+    const json_t *value = json_object_get(old, member);
+    return json_is_integer(value) ? json_integer_value(value) : (json_int_t)quota_now();
+}
+
 static int import_account(struct importing *i, const json_t *in, struct err *e)
 {
     char name[ACCOUNT_NAME_MAX + 1], parent[ACCOUNT_NAME_MAX + 1];
     if (name_account(slice_str(json_text(in, "account")), name) < 0)
         return err_set(e, "account: is no name of one.");
+    json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
     json_t *record = json_pack("{s:s,s:I,s:I}", "status", "active", "created",
-                               (json_int_t)quota_now(), "began", (json_int_t)quota_now());
+                               since(old, "created"), "began", since(old, "began"));
     int rc = record_set_account(i->q, record, in, e);
     if (rc == 0)
         rc = import_parent(i, name, record, parent, e);
     if (rc == 0) {
-        json_t *old = quota_get_json(i->q, T_ACCOUNT, slice_str(name));
         const json_t *before = json_object_get(i->fresh, name); /* in this request already */
         tree_index(i->batch, name, before ? json_string_value(before) : json_text(old, "parent"),
                    parent);
@@ -131,15 +138,20 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
         json_object_set_new(i->fresh, name, json_string(parent));
         account_forget(i->q, slice_str(name));
         book_look_at(i->q, name, "");
+    } else {
+        json_decref(old);
     }
     json_decref(record);
     return rc;
 }
 
-/* A list of hashes that is imported again does not take the SCRAM keys that were made since. */
-static void retain_keys(json_t *record, const json_t *old)
+/* A list of hashes that is imported again does not take the SCRAM keys that were made since, nor
+ * when the user was made. */
+static void retain_made(json_t *record, const json_t *old)
 {
-    json_t *keys = json_object_get(old, "scram");
+    json_t *keys = json_object_get(old, "scram"), *created = json_object_get(old, "created");
+    if (created)
+        json_object_set(record, "created", created);
     if (keys && *json_text(record, "password") && !*json_text(record, "scram") &&
         strcmp(json_text(record, "password"), json_text(old, "password")) == 0)
         json_object_set(record, "scram", keys);
@@ -150,7 +162,7 @@ static void leave_account(struct importing *i, const char *login, json_t *record
 {
     struct key k;
     json_t *old = quota_get_json(i->q, T_USER, slice_str(login));
-    retain_keys(record, old);
+    retain_made(record, old);
     record_sessions(record, old);
     if (!old)
         return;

@@ -163,6 +163,21 @@ def quota_open(file):
     return [r["id"] for r in records(file) if r["type"] == "charge"][-1]
 
 
+def test_list_that_is_imported_again_changes_nothing(quota):
+    """One that an operator has written, which says little: the anniversary, say, stays."""
+    listed = [{"type": "account", "account": "acme", "plan": "small"},
+              {"type": "user", "login": "web", "account": "acme", "hash": pbkdf2()},
+              {"type": "user", "login": "old", "account": "acme", "hash": pbkdf2(),
+               "created": 1600000000}]
+    quota.ask("import", records=listed)
+    quota.ask("account.set", account="acme", began="2025-03-14")
+    began = quota.one("account.show", account="acme")["began"]
+    first = lines(quota)
+    quota.ask("import", records=[{k: v for k, v in r.items() if k != "created"} for r in listed])
+    assert quota.one("account.show", account="acme")["began"] == began
+    assert lines(quota) == first
+
+
 # ---- a thousand grants ---------------------------------------------------------------------
 
 
