@@ -197,7 +197,7 @@ static void set_options(struct https_fetch *f, const struct https_request *r)
 {
     CURL *c = f->easy;
     struct curl_blob authorities = {f->all->authorities.data, f->all->authorities.len,
-                                    CURL_BLOB_NOCOPY};
+                                    CURL_BLOB_COPY};
     curl_easy_setopt(c, CURLOPT_PRIVATE, f);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "https");
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);

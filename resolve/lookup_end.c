@@ -224,5 +224,8 @@ void lookup_finish(struct lookup *l)
     keep_facts(l);
     /* A host whose lookup failed may be the best one: ask again soon. */
     uint32_t ttl = l->failed && l->ttl > FAILURE_TTL ? FAILURE_TTL : l->ttl;
-    lookup_complete(l, lookup_ttl(l, ttl));
+    int64_t holds = lookup_ttl(l, ttl);
+    if (r->tls && r->tls->sts_holds < holds)
+        holds = r->tls->sts_holds; /* no rule may outlive the policy that it comes from */
+    lookup_complete(l, holds);
 }

@@ -176,7 +176,7 @@ static int start(struct service *s, struct err *e)
     r->lookups.config = s->config;
     r->lookups.sts = r->sts;
     r->lookups.tlsrpt = &r->tlsrpt;
-    if (sts_start(r->sts, s->base, s->config, &r->policy, e) < 0 ||
+    if (sts_start(r->sts, s->base, s->config, &r->policy, &r->lookups.dns, e) < 0 ||
         tlsrpt_start(&r->tlsrpt, s->base, s->config, r->sts, e) < 0)
         return -1;
     tlsrpt_network(&r->tlsrpt, &r->lookups.dns, &r->policy);

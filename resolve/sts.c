@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -68,7 +69,18 @@ struct sts_domain *sts_domain_get(struct sts *all, struct slice domain)
 
 static bool has_policy(const struct sts_domain *d)
 {
-    return d->id[0] && d->expires > clock_wall();
+    return sts_left(d) > 0;
+}
+
+/* A policy that is over is forgotten, and with it that it was looked at lately: what it
+ * was checked for does not hold any longer than itself. */
+static void lapse(struct sts_domain *d)
+{
+    if (!d->id[0] || has_policy(d))
+        return;
+    log_info("MTA-STS policy of %s: it has expired", d->domain);
+    d->id[0] = '\0';
+    d->checked_until = d->retry = 0;
 }
 
 /* ---- the end of a search --------------------------------------------------------------- */
@@ -79,8 +91,15 @@ static void settle(struct sts_domain *d, int64_t seconds)
     list_init(&waiters);
     list_splice(&waiters, &d->waiters);
     d->under_way = false;
+    if (d->background)
+        d->all->refreshes--;
+    d->background = false;
     list_remove(&d->busy);
-    d->checked_until = clock_mono() + seconds * CLOCK_SECOND;
+    lapse(d);
+    int64_t holds = seconds * CLOCK_SECOND;
+    if (has_policy(d) && sts_left(d) < holds)
+        holds = sts_left(d);
+    d->checked_until = clock_mono() + holds;
     /* d may make room for another domain before this ends */
     while ((n = list_pop(&waiters))) {
         struct sts_waiter *w = container_of(n, struct sts_waiter, link);
@@ -98,11 +117,25 @@ static void note_failure(struct sts_domain *d, enum tls_result result, const cha
     d->failure_why = xstrdup(why);
 }
 
+static void warn(const struct sts_domain *d, const char *why)
+{
+    char date[32] = "";
+    struct tm tm;
+    time_t until = (time_t)(d->expires / CLOCK_SECOND);
+    strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime_r(&until, &tm));
+    if (has_policy(d))
+        log_warning("MTA-STS policy of %s: %s; the one that is known stays in use, until %s",
+                    d->domain, why, date);
+    else
+        log_warning("MTA-STS policy of %s: %s; mail goes without one", d->domain, why);
+}
+
 static void settle_failed(struct sts_domain *d, enum tls_result result, const char *why)
 {
     note_failure(d, result, why);
-    log_warning("MTA-STS policy of %s: %s; %s", d->domain, why,
-                has_policy(d) ? "the one that is known stays in use" : "mail goes without one");
+    warn(d, why);
+    d->doubtful = true;
+    sts_put_off(d);
     settle(d, STS_RETRY_SECONDS);
 }
 
@@ -121,7 +154,11 @@ static void take_policy(struct sts_domain *d, struct slice body)
     d->mx = p.mx;
     d->mode = (uint8_t)p.mode;
     d->fetched = clock_wall();
-    d->expires = d->fetched + (int64_t)p.max_age * CLOCK_SECOND;
+    /* one that is over at once would be fetched for each message, and still not be used */
+    int64_t age = p.max_age < STS_CHECK_MIN ? STS_CHECK_MIN : p.max_age;
+    d->expires = d->fetched + age * CLOCK_SECOND;
+    d->retry = 0;
+    d->doubtful = false;
     memcpy(d->id, d->wanted_id, sizeof d->id);
     if (changed)
         log_info("MTA-STS policy of %s: mode %s, for %us, mx %s", d->domain,
@@ -240,14 +277,19 @@ static void on_record(const struct dns_answer *a, unsigned tag, void *arg)
 {
     struct sts_domain *d = arg;
     (void)tag;
-    d->holds = clamp((int64_t)a->ttl);
-    if (!find_id(a, d->wanted_id)) {
-        settle(d, a->result == DNS_FAILED ? STS_CHECK_MIN : d->holds);
+    bool due = has_policy(d) && sts_is_due(d), failed = a->result == DNS_FAILED;
+    d->holds = failed ? STS_CHECK_MIN : clamp((int64_t)a->ttl);
+    if (failed && due) /* as if it said what it said before: the policy must not end by that */
+        memcpy(d->wanted_id, d->id, sizeof d->id);
+    else if (!find_id(a, d->wanted_id)) {
+        d->doubtful = failed;
+        if (due)
+            sts_put_off(d);
+        settle(d, d->holds);
         return;
     }
     bool same = has_policy(d) && strcmp(d->id, d->wanted_id) == 0;
-    bool old = d->fetched + STS_REFRESH_SECONDS * CLOCK_SECOND < clock_wall();
-    if (same && !old)
+    if (same && !due)
         settle(d, d->holds);
     else
         ask_server(d);
@@ -256,7 +298,7 @@ static void on_record(const struct dns_answer *a, unsigned tag, void *arg)
 /* ---- questions
  * ----------------------------------------------------------------------------------- */
 
-static void start(struct sts_domain *d, struct dns *dns)
+void sts_search(struct sts_domain *d, struct dns *dns)
 {
     char name[DNS_NAME_MAX + 1];
     struct sts *all = d->all;
@@ -279,21 +321,19 @@ void sts_give_up(struct sts_domain *d)
         d->all->fetches--;
     https_cancel(d->fetch);
     d->fetch = NULL;
-    note_failure(d, TLS_RESULT_POLICY_FETCH, "no answer in time");
-    log_warning("MTA-STS policy of %s: no answer within %llds; %s", d->domain,
-                (long long)d->all->config->smtp_tls_mta_sts_timeout,
-                has_policy(d) ? "the one that is known stays in use" : "mail goes without one");
-    settle(d, STS_RETRY_SECONDS);
+    settle_failed(d, TLS_RESULT_POLICY_FETCH, "no answer in time");
 }
 
 struct sts_waiter *sts_find(struct sts *all, struct dns *dns, struct slice domain,
                             void (*done)(void *arg), void *arg)
 {
     struct sts_domain *d = sts_domain_get(all, domain);
-    if (!d->under_way && clock_mono() < d->checked_until)
-        return NULL;
     if (!d->under_way)
-        start(d, dns);
+        lapse(d);
+    if (clock_mono() < d->checked_until && !sts_is_pressing(d))
+        return NULL; /* it may be fetched anew meanwhile: mail need not wait for that */
+    if (!d->under_way)
+        sts_search(d, dns);
     if (!d->under_way)
         return NULL;
     struct sts_waiter *w = xmalloc(sizeof *w);
@@ -313,9 +353,18 @@ void sts_forget(struct sts_waiter *w)
 void sts_result(struct sts *all, struct slice domain, struct tls_facts *out)
 {
     const struct sts_domain *d = map_get(&all->domains, domain);
-    if (!d || !has_policy(d))
+    if (!d)
         return;
+    if (!has_policy(d)) {
+        if (d->under_way) /* whoever asks could not wait for it any longer */
+            out->sts_holds = STS_CHECK_MIN * CLOCK_SECOND;
+        else if (d->doubtful)
+            out->sts_holds = d->checked_until - clock_mono();
+        return;
+    }
     out->sts = true;
+    out->sts_holds = sts_left(d);
+    out->sts_max_age = (uint32_t)((d->expires - d->fetched) / CLOCK_SECOND);
     out->sts_mode = (enum mta_sts_mode)d->mode;
     (void)buf_adds(&out->sts_mx, buf_slice(&d->mx));
 }
@@ -341,6 +390,7 @@ void sts_configure(struct sts *all, const struct config *config)
 void sts_authorities(struct sts *all, struct slice pem)
 {
     https_authorities(all->https, pem);
+    all->trusting = pem.len > 0;
 }
 
 void sts_init(struct sts *all)

@@ -3,6 +3,10 @@
  * for as long as the domain says, over restarts too. A policy that cannot be had
  * anew changes nothing about the one that is known; where none is known, mail goes
  * as if there were none (B75).
+ *
+ * What is known is fetched anew long before it expires, mail or no mail, and again and
+ * again if that fails: whoever can keep a policy server from answering for a while must
+ * not get mail to go without its policy (section 10.2).
  */
 #ifndef POSTERN_RESOLVE_STS_H
 #define POSTERN_RESOLVE_STS_H
@@ -19,8 +23,13 @@ enum {
     STS_FETCHES_MAX = 32,        /* at a time; beyond: as if it failed */
     STS_ADDRESSES_MAX = 8,       /* of a policy server that are tried */
     STS_RETRY_SECONDS = 300,     /* before a policy that could not be had is tried again */
-    STS_REFRESH_SECONDS = 86400, /* age at which a policy is fetched anew (section 3.3) */
-    STS_CHECK_MIN = 60,          /* s that a TXT record, or that there is none, holds */
+    STS_REFRESH_SECONDS = 86400, /* age at which a policy is fetched anew (section 10.2), or
+                                  * half of its life, whichever comes first */
+    STS_REFRESH_RETRY = 8,       /* part of what is left of its life, before that is tried again */
+    STS_REFRESH_RETRY_MAX = 6 * 3600, /* s; at least STS_CHECK_MIN */
+    STS_REFRESH_LOOK = 2,             /* s between two looks for what is to be fetched anew */
+    STS_REFRESHES_MAX = 16,           /* of these at a time; the other places are for new ones */
+    STS_CHECK_MIN = 60, /* s that a TXT record, that there is none, or a policy holds */
     STS_CHECK_MAX = 3600,
     STS_SAVE_SECONDS = 5 /* between a change and the disk */
 };
@@ -30,9 +39,9 @@ struct sts_waiter;
 
 /* Before the jail: opens the files of what is known. */
 struct sts *sts_open(const char *data_directory, struct err *e);
-/* In the jail. */
+/* In the jail. *dns is asked about policies that nobody waits for; it may change. */
 int sts_start(struct sts *all, struct event_base *base, const struct config *config,
-              const struct policy *policy, struct err *e);
+              const struct policy *policy, struct dns *const *dns, struct err *e);
 void sts_configure(struct sts *all, const struct config *config);
 /* PEM certificates that policy servers are verified with. */
 void sts_authorities(struct sts *all, struct slice pem);
@@ -42,7 +51,8 @@ struct sts_waiter *sts_find(struct sts *all, struct dns *dns, struct slice domai
                             void (*done)(void *arg), void *arg);
 /* May be NULL. */
 void sts_forget(struct sts_waiter *w);
-/* What is known about the domain into out->sts...; nothing if there is no policy. */
+/* What is known about the domain into out->sts...; of a domain without a policy only how
+ * long that is to be believed. */
 void sts_result(struct sts *all, struct slice domain, struct tls_facts *out);
 /* What went wrong with the last search for a policy that there should be, once each: the
  * result, or TLS_RESULT_SUCCESS. *why, printable, is the caller's to free. */

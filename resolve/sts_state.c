@@ -160,16 +160,19 @@ struct sts *sts_open(const char *data_directory, struct err *e)
 }
 
 int sts_start(struct sts *all, struct event_base *base, const struct config *config,
-              const struct policy *policy, struct err *e)
+              const struct policy *policy, struct dns *const *dns, struct err *e)
 {
     struct buf text = BUF_INIT(STATE_MAX);
     all->config = config;
     all->policy = policy;
+    all->dns = dns;
     all->tick = evtimer_new(base, on_tick, all);
     all->save = evtimer_new(base, on_save, all);
     all->https = https_new(base, e);
-    if (!all->https || !all->tick || !all->save)
+    if (!all->https)
         return -1;
+    if (!all->tick || !all->save || sts_refresh_start(all, base) < 0)
+        return err_set(e, "no timer");
     state_load(&all->state, &text);
     sts_read(all, buf_slice(&text));
     buf_free(&text);

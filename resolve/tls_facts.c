@@ -5,6 +5,7 @@
 struct tls_facts *tls_facts_new(void)
 {
     struct tls_facts *f = xcalloc(1, sizeof *f);
+    f->sts_holds = INT64_MAX;
     buf_init(&f->sts_mx, MTA_STS_MX_BYTES);
     buf_init(&f->hosts, TLS_FACTS_BYTES);
     return f;

@@ -28,10 +28,12 @@ struct tls_facts {
     bool mx_secure;    /* DNSSEC vouches for the names of the hosts */
     bool sts, reports; /* there is an MTA-STS policy; the domain wants reports */
     enum mta_sts_mode sts_mode;
-    struct buf sts_mx; /* its patterns, see mta_sts.h */
-    struct buf hosts;  /* ipc_tls_rule records with a name, TLSA records and `level`: an enum
-                        * dane_state; for hosts that are not DANE_NONE. `names` is the name
-                        * that the records are of, if the host is an alias of it */
+    uint32_t sts_max_age; /* s, as the policy says, at least STS_CHECK_MIN */
+    int64_t sts_holds;    /* microseconds that what is said about it may be used */
+    struct buf sts_mx;    /* its patterns, see mta_sts.h */
+    struct buf hosts;     /* ipc_tls_rule records with a name, TLSA records and `level`: an enum
+                           * dane_state; for hosts that are not DANE_NONE. `names` is the name
+                           * that the records are of, if the host is an alias of it */
 };
 
 struct tls_facts *tls_facts_new(void);

@@ -28,7 +28,7 @@ def available():
 class Faults:
     def __init__(self, directory):
         self.path = os.path.join(directory, "faults")
-        self.used = 0
+        self.used, self.clocks = 0, {}
         with open(self.path, "wb") as f:
             f.write(bytes(RECORDS_MAX * struct.calcsize(RECORD)))
         self.environment = {"POSTERN_FAULT_FILE": self.path}
@@ -45,8 +45,14 @@ class Faults:
         self.used += 1
 
     def shift(self, clock, seconds):
-        """Sets the clock "wall" or "mono" of all processes off, until clear()."""
-        self.set("clock." + clock, seconds)
+        """Sets the clock "wall" or "mono" of all processes off, until clear(); a clock that
+        is off already moves on from there."""
+        point = "clock." + clock
+        if point not in self.clocks:
+            self.clocks[point] = self.used
+            self.set(point, seconds)
+        at = self.clocks[point]
+        self._write(at, struct.pack(RECORD, point.encode(), seconds, 0, 1, 0))
 
     def left(self, index=0):
         """How many visits are still to fail."""
@@ -56,4 +62,4 @@ class Faults:
 
     def clear(self):
         self._write(0, bytes(RECORDS_MAX * struct.calcsize(RECORD)))
-        self.used = 0
+        self.used, self.clocks = 0, {}

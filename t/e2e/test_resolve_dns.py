@@ -14,14 +14,14 @@ OK, TEMPORARY, PERMANENT = 0, 1, 2
 
 
 class Resolve:
-    def __init__(self, directory, dns, **config):
+    def __init__(self, directory, dns, environment=None, **config):
         self.dns = dns
         values = {"resolver_nameservers": dns.address, "resolver_permit_networks": "127.0.0.0/8",
                   "resolver_timeout": "3", "inet_protocols": "ipv4",
                   "smtp_tls_mta_sts": "no"}
         values.update(config)
         self.config = values
-        self.master = FakeMaster("resolve", values, directory=directory)
+        self.master = FakeMaster("resolve", values, directory=directory, environment=environment)
         self.qmgr = self.master.peer("qmgr")
         self.tag = 0
 
