@@ -270,8 +270,17 @@ static void forbid(struct ipc_tls_rule *r, enum tls_result result, struct slice 
 
 static const char unusable[] = "none of its TLSA records can be used";
 
+/* TLSA records that cannot be used ask for TLS and for no certificate (RFC 7672 section
+ * 2.2). A policy that is enforced asks for more, and nothing that DANE says stands
+ * against it: then it decides about this host. */
+static bool leaves_to_sts(const struct building *b, uint8_t state, bool sts)
+{
+    return state == DANE_UNUSABLE && sts && b->facts->sts_mode == MTA_STS_ENFORCE &&
+           b->s.policy.level != TLS_LEVEL_DANE_ONLY;
+}
+
 /* Hosts for which DANE says something. */
-static void add_dane(struct building *b)
+static void add_dane(struct building *b, bool sts)
 {
     struct ipc_cursor c = ipc_list_cursor(buf_slice(&b->facts->hosts));
     struct ipc_tls_rule host;
@@ -279,6 +288,8 @@ static void add_dane(struct building *b)
     while (ipc_tls_rule_next(&c, &host)) {
         struct ipc_tls_rule r = basic(b);
         bool alias = host.names.len > 0; /* the records are those of the name where it ends */
+        if (leaves_to_sts(b, host.level, sts))
+            continue;
         buf_clear(&names);
         (void)buf_printf(&names, "hostname:%s%s%.*s", b->d->name.text, alias ? ":" : "",
                          SLICE_ARG(host.names));
@@ -314,7 +325,8 @@ static bool has_rule(struct slice rules, struct slice host)
 }
 
 /* RFC 8461 section 4.1: hosts that the policy does not name are not used; in
- * testing mode they are, and reported. DANE goes before (section 2). */
+ * testing mode they are, and reported. Records of DANE that can be used go before
+ * (section 2). */
 static void add_sts(struct building *b, struct slice targets)
 {
     struct ipc_cursor c = ipc_list_cursor(targets);
@@ -391,7 +403,7 @@ void tls_policies_rules(struct tls_policies *p, const struct destination *d,
         set_names(&b);
         bool sts = facts && facts->sts && facts->sts_mode != MTA_STS_NONE && uses_sts(&b.s, d);
         if (facts && uses_dane(&b.s, d) && !b.s.failed)
-            add_dane(&b);
+            add_dane(&b, sts);
         if (sts && !b.s.failed)
             add_sts(&b, targets);
         add_rest(&b, sts, targets);

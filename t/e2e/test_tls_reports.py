@@ -295,3 +295,32 @@ def test_mta_sts_never_overrides_dane(place, ca):
                 assert event["event"] == "deferred" and "(DANE)" in event["text"], event
         assert host.asked  # the policies were there
         assert len(sink.messages) == 1
+
+
+def test_mta_sts_holds_where_dane_says_nothing(place, ca):
+    """TLSA records that cannot be used are no reason to take any certificate from a host
+    whose domain enforces a policy, nor to go to a host that the policy does not name. Without
+    one that is enforced they ask for TLS alone (RFC 7672 section 2.2)."""
+    names = {"wrong": ("enforce", "mx.wrong.test"), "other": ("enforce", "elsewhere.test"),
+             "testing": ("testing", "mx.testing.test"), "right": ("enforce", "mx.right.test")}
+    hosts = ca.server(*(f"mta-sts.{name}.test" for name in names))
+    right = ca.server("mx.right.test")
+    with tls_sink(right) as sink, PolicyHost(hosts) as host:
+        zone = "ns A 127.0.0.1\n"
+        for name, (mode, mx) in names.items():
+            host.policy(f"{name}.test", mode=mode, mx=(mx,))
+            zone += f"{name} MX 10 mx.{name}\nmx.{name} A 127.0.0.1\n" \
+                f'_mta-sts.{name} TXT "v=STSv1; id=1;"\nmta-sts.{name} A 127.0.0.1\n' \
+                f"_{sink.port}._tcp.mx.{name} TLSA {right.tlsa(1, 1, 1)}\n"
+        with SignedZones({"test": zone}, signed=["test"]) as zones:
+            os.chmod(os.path.dirname(zones.anchor), 0o755)
+            with relay(place, zones, sink, ca, resolver_trust_anchor=zones.anchor,
+                       smtp_tls_security_level="dane",
+                       smtp_tls_mta_sts_port=str(host.port)) as p:
+                seen = {name: attempt(p, p.send("s@src.test", [f"r@{name}.test"], MAIL))
+                        for name in names}
+                for name, why in (("wrong", "(MTA-STS)"), ("other", "policy does not name it")):
+                    assert seen[name]["event"] == "deferred" and why in seen[name]["text"], seen
+                for name, peer in (("right", "verified"), ("testing", "trusted")):
+                    assert (seen[name]["event"], seen[name]["tls_peer"]) == ("delivered", peer)
+        assert len(sink.messages) == 2
