@@ -85,6 +85,10 @@ static void describe_sts(const struct report *r, json_t *policy)
         json_array_append_new(lines, text(line));
         json_array_append_new(hosts, text(line + 4));
     }
+    if (facts->sts) { /* RFC 8460 section 4.4: the whole policy, line by line */
+        snprintf(line, sizeof line, "max_age: %u", facts->sts_max_age);
+        json_array_append_new(lines, text(line));
+    }
     json_object_set_new(policy, "policy-string", lines);
     json_object_set_new(policy, "mx-host", hosts);
     tls_facts_free(facts);

@@ -189,7 +189,8 @@ def test_a_host_that_the_policy_does_not_name(place, dns, ca):
         assert attempt(p, p.send("s@src.test", ["r@a.test"], MAIL))["event"] == "deferred"
         policy = by_type(report_of(p, sink, "reports.test"))["sts"]
     assert policy["policy"]["mx-host"] == ["elsewhere.test"]
-    assert "mode: enforce" in policy["policy"]["policy-string"]
+    assert policy["policy"]["policy-string"] == [
+        "version: STSv1", "mode: enforce", "mx: elsewhere.test", "max_age: 86400"]
     detail = policy["failure-details"][0]
     assert (detail["result-type"], detail["receiving-mx-hostname"], detail["receiving-ip"]) == \
         ("validation-failure", "mx.test", "127.0.0.1")
