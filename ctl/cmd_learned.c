@@ -29,7 +29,7 @@ int cmd_shaping_export(struct ctl *ctl, const struct ctl_command *self, int argc
 struct import {
     struct ctl *ctl;
     const char *name;
-    unsigned long line, taken;
+    unsigned long line, taken, older;
     json_t *batch;
 };
 
@@ -42,6 +42,7 @@ static int send_batch(struct import *i)
         i->ctl, json_pack("{s:s, s:O}", "request", "shaping.import", "learned", i->batch), NULL,
         NULL, &last);
     i->taken += (unsigned long)json_integer_value(json_object_get(last, "taken"));
+    i->older += (unsigned long)json_integer_value(json_object_get(last, "older"));
     json_decref(last);
     json_array_clear(i->batch);
     if (status != CTL_OK)
@@ -95,17 +96,22 @@ int cmd_shaping_import(struct ctl *ctl, const struct ctl_command *self, int argc
     FILE *in = standard ? stdin : fopen(argv[0], "re");
     if (!in)
         return ctl_error(CTL_FAILED, "%s: %s", argv[0], strerror(errno));
-    struct import i = {ctl, standard ? "standard input" : argv[0], 0, 0, json_array()};
+    struct import i = {ctl, standard ? "standard input" : argv[0], 0, 0, 0, json_array()};
     int status = import_all(&i, in);
     json_decref(i.batch);
     if (!standard)
         fclose(in);
     if (ctl->json) {
-        json_t *o = json_pack("{s:I}", "taken", (json_int_t)i.taken);
+        json_t *o =
+            json_pack("{s:I, s:I}", "taken", (json_int_t)i.taken, "older", (json_int_t)i.older);
         print_json_line(o);
         json_decref(o);
     } else {
         printf("%lu destinations taken\n", i.taken);
+        if (i.older)
+            printf("%lu left out: what is known here is newer ('postern shaping reset PLACE' "
+                   "forgets it)\n",
+                   i.older);
     }
     return status;
 }

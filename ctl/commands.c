@@ -417,8 +417,9 @@ const struct ctl_command ctl_commands[] = {
      "  postern shaping export > learned.json\n"},
     {"shaping", "import", cmd_shaping_import, "FILE|- [--json]",
      "Takes over what 'shaping export' printed",
-     "What is known about the same destination and source address is replaced; limits of\n"
-     "providers.conf hold as ever. What is older than 30 days is not used.\n\n"
+     "What is known about the same destination and source address is replaced, unless that is\n"
+     "newer than the entry; limits of providers.conf hold as ever. What is older than 30 days is\n"
+     "not used.\n\n"
      "Example:\n"
      "  postern shaping import learned.json\n"},
     {"shaping", "replay", cmd_shaping_replay,

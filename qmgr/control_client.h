@@ -29,7 +29,7 @@ struct control_request {
     enum queue_action action;
     bool dry_run, list;
     bool brief; /* only what a table of the queue has */
-    uint64_t limit, matched, changed, missing;
+    uint64_t limit, matched, changed, missing, older;
     uint64_t status_tag;     /* master was asked */
     int64_t status_deadline; /* monotonic */
     struct map domains;      /* of a summary: struct summary_row */

@@ -77,6 +77,16 @@ static int take(struct qmgr *q, const json_t *object, struct err *e)
 static void put_taken(struct control_client *c, struct buf *b)
 {
     json_int(b, "taken", (int64_t)c->request.changed);
+    json_int(b, "older", (int64_t)c->request.older);
+}
+
+/* What was accepted goes where it belongs, but for what is older than what is known. */
+static void apply(struct control_client *c)
+{
+    struct control_request *r = &c->request;
+    size_t older = memory_apply(c->control->queue);
+    r->older = older < r->changed ? older : r->changed;
+    r->changed -= r->older;
 }
 
 void control_shaping_import(struct control_client *c)
@@ -96,12 +106,14 @@ void control_shaping_import(struct control_client *c)
         if (take(q, object, &e) < 0) {
             control_fail(c, "Entry %zu cannot be used, and those after it were not taken: %s.",
                          i + 1, e.text);
-            memory_apply(q);
+            apply(c);
             return;
         }
         c->request.changed++;
     }
-    memory_apply(q);
-    log_info("shaping: %llu entries imported by %s", (unsigned long long)c->request.changed, c->by);
+    apply(c);
+    memory_soon(q);
+    log_info("shaping: %llu entries imported by %s, %llu were older than what is known",
+             (unsigned long long)c->request.changed, c->by, (unsigned long long)c->request.older);
     control_done(c, put_taken);
 }

@@ -6,6 +6,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
 #include "qmgr/halts.h"
+#include "qmgr/memory.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "qmgr/sources.h"
@@ -241,6 +242,7 @@ static bool act(const struct control_client *c, struct lane *l, struct slice act
     } else {
         return false;
     }
+    memory_soon(q);
     dispatch_wake(q, l);
     return true;
 }

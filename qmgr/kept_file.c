@@ -37,18 +37,15 @@ static int read_lines(const char *name, struct buf *out, struct err *e)
     char expected[SUM_LINE + 1];
     int rc = file_read_whole(name, out, e);
     if (rc != 0)
-        return rc;
+        return rc < 0 ? file_keep_aside(name, e) : rc;
     size_t body = out->len < SUM_LINE ? 0 : out->len - SUM_LINE;
     sum_line(slice_make(out->data, body), expected);
     if (slice_eq(slice_from(buf_slice(out), body), slice_str(expected))) {
         out->len = body;
         return 0;
     }
-    char *aside = xasprintf("%s.damaged", name);
-    bool kept = rename(name, aside) == 0;
-    rc = err_set(e, "%s is damaged%s%s", name, kept ? ", kept as " : "", kept ? aside : "");
-    free(aside);
-    return rc;
+    (void)err_set(e, "%s is damaged", name);
+    return file_keep_aside(name, e);
 }
 
 void kept_file_load(struct kept_file *k, struct qmgr *q,

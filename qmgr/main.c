@@ -215,6 +215,7 @@ static void arm_timer(struct qmgr *q)
         pools_next_due(q),
         alerts_next_due(q),
         brakes_next_due(q),
+        memory_due(q),
         kept_file_due(&q->from->file, q),
         kept_file_due(&q->brakes->file, q),
         kept_file_due(&q->halts->file, q),

@@ -5,12 +5,10 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "learned/learned.h"
 #include "qmgr/halts.h"
-#include "qmgr/memory_file.h"
+#include "qmgr/memory_inside.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/whole.h"
-#include "qmgr/writing.h"
 #include "rules/rules.h"
 
 /* What was learned long ago counts for less: what lies above the starting point halves in
@@ -19,19 +17,11 @@ static const int64_t HALVES = INT64_C(86400) * CLOCK_SECOND;
 static const int64_t FORGOTTEN = 30 * INT64_C(86400) * CLOCK_SECOND;
 /* A clock that was wrong by less is no reason to doubt. */
 static const int64_t FUTURE_MOST = INT64_C(86400) * CLOCK_SECOND;
-
-enum { SWEEP_SECONDS = 3600 };
-
-struct remembered {
-    struct learned v;
-    char *id, *alias; /* "key source" and "name source": see below */
-};
-
-struct memory {
-    struct map by_id, by_alias;
-    struct writing writing;
-    int64_t next_save, next_sweep; /* monotonic */
-};
+/* No rule and no probe keeps away for longer; an entry that says so is wrong. */
+static const int64_t SUSPENDED_MOST = 30 * INT64_C(86400) * CLOCK_SECOND;
+/* What is known here must be so much newer than what is imported to be kept: times are written
+ * with few digits. */
+static const int64_t NEWER = CLOCK_SECOND;
 
 /* Neither has a NUL byte, so no two pairs give the same. */
 static char *pair(const char *first, const char *source)
@@ -54,13 +44,13 @@ void memory_init(struct qmgr *q)
     struct memory *m = xcalloc(1, sizeof *m);
     map_init(&m->by_id, id_of);
     map_init(&m->by_alias, alias_of);
+    list_init(&m->all);
     m->writing.name = MEMORY_FILE;
     q->shaping.memory = m;
 }
 
-static void drop(void *value)
+static void drop(struct remembered *r)
 {
-    struct remembered *r = value;
     learned_free(&r->v);
     free(r->id);
     free(r->alias);
@@ -72,22 +62,31 @@ static void take_out(struct memory *m, struct remembered *r)
     map_remove(&m->by_id, id_of(r));
     if (map_get(&m->by_alias, alias_of(r)) == r)
         map_remove(&m->by_alias, alias_of(r));
+    if (m->saving.entry == &r->all)
+        m->saving.entry = r->all.prev;
+    list_remove(&r->all);
 }
 
-/* Takes the strings of *v over. */
+/* Takes the strings of *v over. What is newer than it stays. */
 static void put_in(struct memory *m, const struct learned *v)
 {
     struct remembered *r = xcalloc(1, sizeof *r), *before;
-    *r = (struct remembered){*v, pair(v->key, v->source), pair(v->name, v->source)};
-    if ((before = map_get(&m->by_id, id_of(r)))) {
-        take_out(m, before);
-        drop(before);
-    } else if (m->by_id.count >= MEMORY_ENTRIES_MAX) {
+    *r = (struct remembered){
+        .v = *v, .id = pair(v->key, v->source), .alias = pair(v->name, v->source)};
+    before = map_get(&m->by_id, id_of(r));
+    bool older = before && before->v.when - v->when > NEWER;
+    m->older += older;
+    if (older || (!before && m->by_id.count >= MEMORY_ENTRIES_MAX)) {
         drop(r);
         return;
     }
+    if (before) {
+        take_out(m, before);
+        drop(before);
+    }
     map_put(&m->by_id, r);
     map_put(&m->by_alias, r);
+    list_push(&m->all, &r->all);
 }
 
 /* ---- from and to a lane, or limits over all sources ------------------------------- */
@@ -206,11 +205,12 @@ static void give_limits(struct shaper *to, const struct learned *v)
 }
 
 /* What is left of a suspension: a clock that was set back since (F31) does not make it
- * longer. */
+ * longer, and none is for ever. */
 static int64_t left_of_suspension(const struct learned *v)
 {
-    int64_t wall = clock_wall();
-    return v->suspended_until - (wall > v->when ? wall : v->when);
+    int64_t wall = clock_wall(), most = v->when + SUSPENDED_MOST;
+    int64_t until = v->suspended_until < most ? v->suspended_until : most;
+    return until - (wall > v->when ? wall : v->when);
 }
 
 static uint16_t rule_number(const struct qmgr *q, const char *name)
@@ -266,7 +266,7 @@ static void give_whole(struct qmgr *q, struct whole *w, const struct learned *v)
 static bool too_old(const struct learned *v)
 {
     int64_t age = clock_wall() - v->when;
-    return v->suspended_until < clock_wall() && (age > FORGOTTEN || age < -FUTURE_MOST);
+    return (age > FORGOTTEN || age < -FUTURE_MOST) && left_of_suspension(v) <= 0;
 }
 
 /* What is known under that key, or else that name; or NULL. */
@@ -282,18 +282,29 @@ static struct remembered *find(const struct memory *m, const char *key, const ch
     return r;
 }
 
+/* Whether what is known there (`any` of it) is newer than *v; counted. */
+static bool is_older(struct memory *m, const struct learned *v, bool any,
+                     const struct learned *known)
+{
+    bool older = any && known->when - v->when > NEWER;
+    m->older += older;
+    return older;
+}
+
 void memory_recall(struct qmgr *q, struct lane *l)
 {
     struct memory *m = q->shaping.memory;
     char source[LANE_SOURCE_MAX] = "";
+    struct learned known;
     if (m->by_id.count == 0)
         return;
     (void)lane_source(l, source);
     struct remembered *r = find(m, l->group->stable, l->group->name, source);
     if (!r)
         return;
+    bool any = learned_of(&l->shaper, l->used, &known);
     take_out(m, r);
-    if (!too_old(&r->v))
+    if (!is_older(m, &r->v, any, &known) && !too_old(&r->v))
         give(q, l, &r->v);
     drop(r);
 }
@@ -308,10 +319,12 @@ void memory_recall_whole(struct qmgr *q, struct whole *w)
 {
     struct memory *m = q->shaping.memory;
     struct remembered *r = m->by_id.count ? find(m, w->stable, w->name, all_sources) : NULL;
+    struct learned known;
     if (!r)
         return;
+    bool any = learned_of_whole(w, &known);
     take_out(m, r);
-    if (!too_old(&r->v))
+    if (!is_older(m, &r->v, any, &known) && !too_old(&r->v))
         give_whole(q, w, &r->v);
     drop(r);
 }
@@ -336,8 +349,11 @@ static void keep(struct qmgr *q, const struct learned *v)
 
 void memory_keep(struct qmgr *q, const struct lane *l)
 {
+    struct memory *m = q->shaping.memory;
     struct words words;
     struct learned v;
+    if (m->saving.lane == &l->all)
+        m->saving.lane = l->all.prev;
     if (learned_of_lane(q, l, &v, &words))
         keep(q, &v);
 }
@@ -404,8 +420,9 @@ int memory_accept(struct qmgr *q, struct slice object, struct err *e)
     return 0;
 }
 
-void memory_apply(struct qmgr *q)
+size_t memory_apply(struct qmgr *q)
 {
+    struct memory *m = q->shaping.memory;
     struct whole *w;
     struct group *g;
     for (size_t cursor = 0; (w = map_next(&q->shaping.wholes, &cursor));)
@@ -419,99 +436,27 @@ void memory_apply(struct qmgr *q)
         memory_recall(q, l);
         dispatch_wake(q, l);
     }
+    size_t older = m->older;
+    m->older = 0;
+    return older;
 }
 
-/* ---- the file ------------------------------------------------------------------------------ */
-
-static void load_one(struct slice object, void *arg)
+void memory_sweep(struct memory *m)
 {
-    struct qmgr *q = arg;
-    struct learned v;
-    struct err e;
-    if (learned_parse(object, &v, &e) < 0)
-        log_warning("%s: an entry is skipped: %s", MEMORY_FILE, e.text); /* of another version */
-    else
-        take(q, &v);
-}
-
-void memory_load(struct qmgr *q)
-{
-    struct err e;
-    switch (memory_file_read(load_one, q, &e)) {
-    case 0:
-        log_info("shaping: what was learned about %zu destinations is known again",
-                 q->shaping.memory->by_id.count);
-        break;
-    case -1:
-        log_error("shaping: everything is learned anew: %s", e.text);
-        break;
-    default: /* there is none */
-        break;
-    }
-    q->shaping.memory->next_save = q->now + MEMORY_SAVE_SECONDS * CLOCK_SECOND;
-}
-
-static void put_all(const struct qmgr *q, struct buf *out)
-{
-    size_t cursor = 0, entries = 0;
-    const struct whole *w;
-    memory_file_begin(out);
-    list_each(&q->dispatch.lanes, n)
+    list_each_safe(&m->all, n)
     {
-        if (!memory_describe(q, container_of(n, struct lane, all), out))
-            continue;
-        buf_addc(out, '\n');
-        entries++;
-    }
-    for (size_t at = 0; (w = map_next(&q->shaping.wholes, &at));) {
-        if (!memory_describe_whole(w, out))
-            continue;
-        buf_addc(out, '\n');
-        entries++;
-    }
-    while (memory_next(q, &cursor, out)) {
-        buf_addc(out, '\n');
-        entries++;
-    }
-    memory_file_end(out, entries);
-}
-
-static void sweep(struct memory *m)
-{
-    size_t cursor = 0;
-    struct remembered *r;
-    while ((r = map_next(&m->by_id, &cursor))) {
+        struct remembered *r = container_of(n, struct remembered, all);
         if (!too_old(&r->v))
             continue;
         take_out(m, r);
         drop(r);
-        cursor = 0; /* the table has changed */
     }
 }
 
-void memory_turn(struct qmgr *q)
+void memory_load_entry(struct qmgr *q, struct learned *v)
 {
-    struct memory *m = q->shaping.memory;
-    bool writes = writing_runs(&m->writing, false);
-    if (q->now >= m->next_sweep) {
-        sweep(m);
-        m->next_sweep = q->now + SWEEP_SECONDS * CLOCK_SECOND;
-    }
-    if (m->next_save == 0 || q->now < m->next_save || writes)
-        return;
-    m->next_save = q->now + MEMORY_SAVE_SECONDS * CLOCK_SECOND;
-    put_all(q, writing_begin(&m->writing, MEMORY_FILE_MAX));
-    writing_start(&m->writing);
-}
-
-void memory_stop(struct qmgr *q)
-{
-    struct memory *m = q->shaping.memory;
-    if (!m || m->next_save == 0)
-        return;
-    (void)writing_runs(&m->writing, true);
-    queue_tick(q);
-    put_all(q, writing_begin(&m->writing, MEMORY_FILE_MAX));
-    writing_start(&m->writing);
-    (void)writing_runs(&m->writing, true);
+    if (too_old(v))
+        learned_free(v);
+    else
+        take(q, v);
 }

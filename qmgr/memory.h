@@ -4,7 +4,7 @@
  *
  * A first line that names the format, one learned_encode object a line, and a last line
  * with their number and a checksum of all before it. It is written anew, made durable and
- * renamed, so a crash leaves the old one. One that is damaged is renamed to
+ * renamed, so a crash leaves the old one. One that is damaged or cannot be read is renamed to
  * "shaping.learned.damaged", with a line in the log, and everything is learned anew.
  */
 #ifndef POSTERN_QMGR_MEMORY_H
@@ -14,15 +14,19 @@
 
 enum {
     MEMORY_ENTRIES_MAX = 200000,         /* that are kept without a lane; further ones are lost */
-    MEMORY_FILE_MAX = 128 * 1024 * 1024, /* bytes; a larger file is damaged */
+    MEMORY_FILE_MAX = 512 * 1024 * 1024, /* bytes; a larger file is damaged, and none is made */
     MEMORY_SAVE_SECONDS = 300
 };
 
 void memory_init(struct qmgr *q);
 /* Reads the file, if there is one; in the spool directory, with the spool locked. */
 void memory_load(struct qmgr *q);
-/* Saves it now and then; a thread waits for the disk. */
+/* Saves it now and then, in slices; a thread waits for the disk. */
 void memory_turn(struct qmgr *q);
+/* When memory_turn has something to do, monotonic. */
+int64_t memory_due(const struct qmgr *q);
+/* Something has changed that a crash must not lose: it is saved within seconds. */
+void memory_soon(struct qmgr *q);
 /* Saves it, and waits: at the end. */
 void memory_stop(struct qmgr *q);
 /* Gives a new lane what is known about it: by its group and source, or else by the
@@ -46,7 +50,8 @@ bool memory_next(const struct qmgr *q, size_t *cursor, struct buf *out);
 /* Takes over such an object, as if it had been learned here. 0, or -1 and nothing was
  * taken. */
 int memory_accept(struct qmgr *q, struct slice object, struct err *e);
-/* After that: gives the lanes that are there what is about them. */
-void memory_apply(struct qmgr *q);
+/* After that: gives the lanes that are there what is about them, if it is newer than what they
+ * know. Returns how many of those that were accepted were older than what was known, and left. */
+size_t memory_apply(struct qmgr *q);
 
 #endif

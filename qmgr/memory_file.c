@@ -8,7 +8,6 @@
 #include "qmgr/memory.h"
 #include "qmgr/writing.h"
 
-#define DAMAGED_FILE MEMORY_FILE ".damaged"
 static const char first_line[] = "{\"postern_shaping\":1}\n";
 
 /* ---- format ---------------------------------------------------------------------- */
@@ -58,10 +57,10 @@ int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, s
     struct buf text = BUF_INIT(MEMORY_FILE_MAX);
     struct slice entries;
     int rc = file_read_whole(MEMORY_FILE, &text, e);
-    if (rc == 0 && check(buf_slice(&text), &entries) < 0) {
-        bool kept = rename(MEMORY_FILE, DAMAGED_FILE) == 0;
-        rc = err_set(e, "%s is damaged%s", MEMORY_FILE, kept ? ", kept as " DAMAGED_FILE : "");
-    }
+    if (rc == 0 && check(buf_slice(&text), &entries) < 0)
+        rc = err_set(e, "%s is damaged", MEMORY_FILE);
+    if (rc < 0)
+        rc = file_keep_aside(MEMORY_FILE, e);
     while (rc == 0 && entries.len)
         entry(slice_cut(&entries, '\n'), arg);
     buf_free(&text);

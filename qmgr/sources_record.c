@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/memory.h"
 #include "qmgr/sources.h"
 #include "rules/rules.h"
 
@@ -213,6 +214,8 @@ void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
         else if (v->report.signal == SHAPER_GO_AWAY || v->report.signal == SHAPER_UNREACHABLE)
             l->blocked = blocked;
     }
+    if (blocked)
+        memory_soon(q);
     count(q, j, in, blocked);
     if (in->scope == SCOPE_SOURCE)
         cannot_be_used(q, l->from);

@@ -35,6 +35,16 @@ int file_read_whole(const char *name, struct buf *text, struct err *e)
     return rc;
 }
 
+int file_keep_aside(const char *name, struct err *e)
+{
+    char *aside = xasprintf("%s.damaged", name);
+    struct err said = *e;
+    if (rename(name, aside) == 0)
+        (void)err_set(e, "%s, kept as %s", said.text, aside);
+    free(aside);
+    return -1;
+}
+
 /* ---- writing --------------------------------------------------------------------------- */
 
 static int write_whole(int fd, struct slice text)

@@ -13,6 +13,9 @@
 
 /* Appends all of a file to *out, as far as its max. 0; 1: there is none; -1 with *e. */
 int file_read_whole(const char *name, struct buf *out, struct err *e);
+/* Renames a file that is of no use to NAME.damaged, so that it is not overwritten: appends to
+ * what *e says of it whether that worked. Returns -1. */
+int file_keep_aside(const char *name, struct err *e);
 /* Replaces a file, by way of NAME.new, and syncs it. 0, or -1 with *e. Takes its time. */
 int file_replace(const char *name, struct slice text, struct err *e);
 

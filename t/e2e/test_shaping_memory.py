@@ -204,6 +204,50 @@ def test_import_export_and_age(place):
     c.end()
 
 
+def test_an_import_leaves_what_is_newer_and_no_suspension_is_for_ever(place):
+    c = start(place)
+    learn(c)
+    [mine] = [line["learned"] for line in c.ask(request="shaping.export")[:-1]]
+    c.ask(request="shaping.act", action="set", destination="d.test", rate=3)
+    old = mine | {"rate": 50, "rate_failed": 60, "when": time.time() - 20 * 86400}
+    done = imported(c, old, entry("other.test", key="k"))
+    assert (done["taken"], done["older"]) == (1, 1)
+    assert c.ask(request="shaping.show", destination="d.test")[0]["rate"] == 3
+    c.ask(request="shaping.act", action="reset", destination="d.test")
+    imported(c, old | {"when": time.time(), "suspended_until": time.time() + 9 * 366 * 86400})
+    assert c.ask(request="shaping.show", destination="d.test")[0]["suspended_for"] <= 30 * 86400
+    c.end()
+
+
+def test_what_the_operator_sets_survives_a_kill_within_seconds(place):
+    c = start(place)
+    contact(c)
+    c.ask(request="shaping.act", action="set", destination="d.test", rate=3)
+    wait_until(lambda: os.path.exists(c.file()), 30, "the file is written")
+    c.q.kill()
+    c = start(place)
+    assert contact(c)["rate"] == 3
+    c.end()
+
+
+@pytest.mark.parametrize("damage", ["long", "directory"])
+def test_a_file_that_cannot_be_read_is_kept_aside(place, damage):
+    c = start(place)
+    learn(c)
+    c.end()
+    os.unlink(c.file())
+    if damage == "directory":
+        os.mkdir(c.file())
+    else:
+        with open(c.file(), "wb") as f:
+            f.truncate((512 << 20) + 1)  # no room of the disk is used
+    c = start(place)
+    c.q.wait_log(f"everything is learned anew: .*{FILE}.*, kept as {FILE}.damaged")
+    assert os.path.exists(c.file() + ".damaged") and contact(c)["rate"] == 100
+    c.end()
+    assert os.path.isfile(c.file()) and os.path.getsize(c.file()) < 100000
+
+
 def test_many_are_exported_whole(place):
     c = start(place)
     for at in range(0, 1000, 50):

@@ -286,7 +286,7 @@ def test_what_was_learned_over_all_sources_is_exported_and_imported(place, start
     commit(other, 1)
     other.q.result(other.q.job())
     assert show(other, "big")["all_sources"]["learned"]["rate_failed"] == mine["rate_failed"]
-    mine["rate_failed"] = 3
+    mine |= {"rate_failed": 3, "when": time.time()}
     assert other.ask(request="shaping.import", learned=[mine])[-1]["taken"] == 1  # at once
     assert show(other, "big")["all_sources"]["learned"]["rate_failed"] == 3
 
