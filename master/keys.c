@@ -13,6 +13,7 @@
 #include "master/master.h"
 
 enum { BUNDLE_MAX = CERTS_TOTAL_MAX + (4 << 20), EXPIRY_WARNING_DAYS = 7, DAY = 86400 };
+enum { TOLD_MAX = 50 }; /* files that are named at a time */
 
 /* ---- a service's certificates ------------------------------------------------------------ */
 
@@ -34,6 +35,25 @@ static void warn_of_dates(const struct certs *c)
     }
 }
 
+/* What stands in the way of renewed certificates. At once, and then each day: the old ones
+ * come nearer to their end. */
+static void tell(struct plan_service *s)
+{
+    const struct certs *c = &s->tls->certs;
+    s->tls->told = clock_mono();
+    warn_of_dates(c);
+    if (s->tls->error)
+        log_error("%s: renewed certificate: %s; all old ones of this service stay in use, and no "
+                  "renewed one is taken until this is corrected",
+                  s->line->where, s->tls->error);
+    for (size_t i = 0; i < c->problem_count && i < TOLD_MAX; i++)
+        log_error("%s: renewed certificate: %s; all others are taken", s->line->where,
+                  c->problems[i]);
+    if (c->problem_count > TOLD_MAX)
+        log_error("%s: renewed certificate: %zu more files cannot be used", s->line->where,
+                  c->problem_count - TOLD_MAX);
+}
+
 struct service_tls *keys_load(const struct config *config, struct err *e)
 {
     struct service_tls *t = xcalloc(1, sizeof *t);
@@ -50,6 +70,7 @@ void keys_service_free(struct service_tls *t)
         return;
     if (t->bundle >= 0)
         close(t->bundle);
+    free(t->error);
     certs_free(&t->certs);
     free(t);
 }
@@ -136,6 +157,28 @@ static uint32_t adopt_key(struct master *m, const struct certs_key *from)
 /* ---- bundles ------------------------------------------------------------------------------------
  */
 
+/* A certificate that is kept has its key here, where it was handed over. The caller wipes
+ * and frees; NULL: unknown. */
+static char *known_pem(struct keys *keys, const unsigned char *id)
+{
+    const struct key *k = find_key(keys, id);
+    struct stat st;
+    if (!k || fstat(k->fd, &st) < 0)
+        return NULL;
+    char *pem = xcalloc(1, (size_t)st.st_size + 1);
+    if (pread(k->fd, pem, (size_t)st.st_size, 0) == st.st_size)
+        return pem;
+    free(pem);
+    return NULL;
+}
+
+static void know_kept_keys(struct keys *keys, struct certs *c)
+{
+    for (size_t i = 0; i < c->key_count; i++)
+        if (!c->keys[i].pem)
+            c->keys[i].pem = known_pem(keys, c->keys[i].id);
+}
+
 static void make_bundle(struct master *m, struct plan_service *s)
 {
     struct buf list = BUF_INIT(BUNDLE_MAX);
@@ -166,7 +209,7 @@ static void make_bundle(struct master *m, struct plan_service *s)
         OPENSSL_cleanse(list.data, list.cap);
     buf_free(&list);
     certs_forget_keys(c);
-    warn_of_dates(c);
+    tell(s);
 }
 
 static void send_bundle(struct process *p)
@@ -300,19 +343,36 @@ static bool has_settled(struct service_tls *t)
 static void renew(struct master *m, struct plan_service *s)
 {
     struct err e;
-    struct service_tls *fresh = keys_load(s->config, &e);
-    if (!fresh) {
-        /* told again when the files change again */
-        for (size_t i = 0; i < s->tls->certs.file_count; i++)
-            stat(s->tls->certs.files[i].path, &s->tls->certs.files[i].seen);
-        log_error("%s: renewed certificate: %s; the old one stays in use", s->line->where, e.text);
+    struct certs fresh;
+    struct service_tls *t = s->tls;
+    xfree(&t->error);
+    if (certs_renew(&fresh, s->config, &t->certs, &e) < 0) {
+        /* told again when the files change again, and each day */
+        for (size_t i = 0; i < t->certs.file_count; i++)
+            stat(t->certs.files[i].path, &t->certs.files[i].seen);
+        t->error = xstrdup(e.text);
+        tell(s);
         return;
     }
-    keys_service_free(s->tls);
-    s->tls = fresh;
+    know_kept_keys(&m->keys, &fresh);
+    certs_free(&t->certs);
+    if (t->bundle >= 0)
+        close(t->bundle);
+    t->certs = fresh;
+    t->bundle = -1;
     m->keys.generation++;
     make_bundle(m, s);
     log_info("%s: certificates were read again", s->line->where);
+}
+
+/* What is wrong stays wrong, and certificates that nobody renews end. */
+static void tell_daily(struct master *m)
+{
+    for (size_t i = 0; i < m->plan->count; i++) {
+        struct plan_service *s = &m->plan->services[i];
+        if (s->tls && clock_mono() - s->tls->told >= DAY * CLOCK_SECOND)
+            tell(s);
+    }
 }
 
 static void watch_files(struct master *m)
@@ -369,5 +429,6 @@ void keys_tick(struct master *m)
     if (++ticks % 2)
         return;
     watch_files(m);
+    tell_daily(m);
     drop_keys(m);
 }

@@ -20,6 +20,8 @@ struct service_tls {
     struct certs certs; /* without the private keys, once they were taken over */
     int bundle;         /* memory file of ipc_tls_identity, or -1 */
     bool changing;      /* a file differed at the last look */
+    char *error;        /* nothing could be read again, and why; NULL: no */
+    int64_t told;       /* monotonic: when the log last said what is wrong with certificates */
 };
 
 /* A private key that was handed to keyd. */

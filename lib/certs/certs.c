@@ -89,17 +89,22 @@ static int read_pem(struct certs *c, const char *path, struct pem_parts *out, st
 
 /* ---- identities ------------------------------------------------------------------- */
 
-static size_t add_key(struct certs *c, struct pem_parts *p)
+/* Takes *pem over, unless the key has its PEM already. */
+static size_t add_key(struct certs *c, const unsigned char *id, char **pem)
 {
-    for (size_t i = 0; i < c->key_count; i++)
-        if (memcmp(c->keys[i].id, p->key_id, CERTS_KEY_ID) == 0)
-            return i;
-    c->keys = xreallocarray(c->keys, c->key_count + 1, sizeof *c->keys);
-    struct certs_key *k = &c->keys[c->key_count];
-    memcpy(k->id, p->key_id, CERTS_KEY_ID);
-    k->pem = p->key;
-    p->key = NULL;
-    return c->key_count++;
+    size_t i = 0;
+    while (i < c->key_count && memcmp(c->keys[i].id, id, CERTS_KEY_ID) != 0)
+        i++;
+    if (i == c->key_count) {
+        c->keys = xreallocarray(c->keys, ++c->key_count, sizeof *c->keys);
+        c->keys[i].pem = NULL;
+        memcpy(c->keys[i].id, id, CERTS_KEY_ID);
+    }
+    if (!c->keys[i].pem) {
+        c->keys[i].pem = *pem;
+        *pem = NULL;
+    }
+    return i;
 }
 
 static int add_identity(struct certs *c, struct slice name, const char *path, struct pem_parts *p,
@@ -126,7 +131,63 @@ static int add_identity(struct certs *c, struct slice name, const char *path, st
                                  .not_before = p->not_before,
                                  .not_after = p->not_after};
     p->chain = NULL;
-    i->key = add_key(c, p);
+    i->key = add_key(c, p->key_id, &p->key);
+    return 0;
+}
+
+/* ---- what is kept when a file cannot be read any more --------------------------------- */
+
+/* The file is looked at again when it changes, or comes back. */
+static void watch(struct certs *c, const char *path)
+{
+    struct stat st;
+    const struct certs_file *was = NULL;
+    for (size_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].path, path) == 0)
+            return;
+    for (size_t i = 0; i < c->old->file_count; i++)
+        if (strcmp(c->old->files[i].path, path) == 0)
+            was = &c->old->files[i];
+    if (stat(path, &st) < 0)
+        st = was ? was->seen : (struct stat){.st_size = -1};
+    remember(c, path, &st);
+}
+
+static void add_problem(struct certs *c, const struct err *e, const char *what)
+{
+    c->problems = xreallocarray(c->problems, c->problem_count + 1, sizeof *c->problems);
+    c->problems[c->problem_count++] = xasprintf("%s; %s", e->text, what);
+}
+
+/* Takes over what c->old has for this name from this file. 0; or -1: *e
+ * stays, nothing can be kept. */
+static int keep(struct certs *c, struct slice name, const char *path, const struct err *e)
+{
+    for (size_t i = 0; c->old && i < c->old->count; i++) {
+        const struct certs_identity *was = &c->old->identities[i];
+        const struct certs_key *key = &c->old->keys[was->key];
+        if (strcmp(was->path, path) != 0 || !slice_caseeq(slice_str(was->name), name))
+            continue;
+        char *pem = key->pem ? xstrdup(key->pem) : NULL;
+        c->total += strlen(was->chain);
+        c->identities = xreallocarray(c->identities, c->count + 1, sizeof *c->identities);
+        c->identities[c->count++] = (struct certs_identity){.name = xstrdup(was->name),
+                                                            .path = xstrdup(path),
+                                                            .chain = xstrdup(was->chain),
+                                                            .key = add_key(c, key->id, &pem),
+                                                            .not_before = was->not_before,
+                                                            .not_after = was->not_after};
+        if (pem)
+            OPENSSL_cleanse(pem, strlen(pem));
+        free(pem);
+        watch(c, path);
+        add_problem(c, e, "the old one stays in use");
+        return 0;
+    }
+    if (!c->old || name.len == 0)
+        return -1;
+    watch(c, path);
+    add_problem(c, e, "this name has no certificate of its own");
     return 0;
 }
 
@@ -136,10 +197,10 @@ static int add_chain_file(struct certs *c, struct slice name, const char *path, 
     if (path[0] != '/')
         return err_set(e, "%s: the path must begin with /", path);
     if (read_pem(c, path, &p, e) < 0)
-        return -1;
+        return keep(c, name, path, e);
     int rc = add_identity(c, name, path, &p, e);
     pem_free(&p);
-    return rc;
+    return rc == 0 ? 0 : keep(c, name, path, e);
 }
 
 static int add_chain_files(struct certs *c, struct slice name, struct slice list, struct err *e)
@@ -154,6 +215,14 @@ static int add_chain_files(struct certs *c, struct slice name, struct slice list
     return rc;
 }
 
+static int keep_pair(struct certs *c, const char *certificate, const char *key, const struct err *e)
+{
+    if (keep(c, SLICE(""), certificate, e) < 0)
+        return -1;
+    watch(c, key);
+    return 0;
+}
+
 /* smtpd_tls_cert_file and smtpd_tls_key_file, which may be one file. */
 static int add_pair(struct certs *c, const char *certificate, const char *key, struct err *e)
 {
@@ -161,7 +230,7 @@ static int add_pair(struct certs *c, const char *certificate, const char *key, s
     if (!*certificate)
         return 0;
     if (read_pem(c, certificate, &p, e) < 0)
-        return -1;
+        return keep_pair(c, certificate, key, e);
     int rc = 0;
     if (strcmp(certificate, key) != 0) {
         rc = read_pem(c, key, &secret, e);
@@ -178,7 +247,7 @@ static int add_pair(struct certs *c, const char *certificate, const char *key, s
         rc = add_identity(c, SLICE(""), certificate, &p, e);
     pem_free(&p);
     pem_free(&secret);
-    return rc;
+    return rc == 0 ? 0 : keep_pair(c, certificate, key, e);
 }
 
 /* ---- tls_server_sni_maps ------------------------------------------------------------ */
@@ -291,6 +360,17 @@ int certs_load(struct certs *c, const struct config *config, struct err *e)
     return -1;
 }
 
+int certs_renew(struct certs *c, const struct config *config, const struct certs *old,
+                struct err *e)
+{
+    *c = (struct certs){.old = old};
+    int rc = load(c, config, e);
+    c->old = NULL;
+    if (rc < 0)
+        certs_free(c);
+    return rc;
+}
+
 void certs_forget_keys(struct certs *c)
 {
     for (size_t i = 0; i < c->key_count; i++) {
@@ -310,6 +390,9 @@ void certs_free(struct certs *c)
     }
     for (size_t i = 0; i < c->file_count; i++)
         free(c->files[i].path);
+    for (size_t i = 0; i < c->problem_count; i++)
+        free(c->problems[i]);
+    free(c->problems);
     free(c->identities);
     free(c->keys);
     free(c->files);

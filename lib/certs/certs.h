@@ -43,9 +43,11 @@ struct certs {
     struct certs_identity *identities;
     struct certs_key *keys;
     struct certs_file *files;
-    size_t count, key_count, file_count;
-    size_t total;      /* bytes of all chains */
-    char *authorities; /* PEM, or NULL */
+    char **problems; /* what certs_renew could not use, in words, each with its file */
+    size_t count, key_count, file_count, problem_count;
+    size_t total;            /* bytes of all chains */
+    char *authorities;       /* PEM, or NULL */
+    const struct certs *old; /* while certs_renew reads */
 };
 
 /* Whether a service with this configuration speaks TLS. */
@@ -54,6 +56,13 @@ bool certs_wanted(const struct config *config);
  * nobody else can read the key (B85, B86). -1: the error names parameter or file
  * and says what to do; *c is empty. */
 int certs_load(struct certs *c, const struct config *config, struct err *e);
+/* The same for files that `old` was read from. One that cannot be used does not stand in the
+ * way of the others: what old has from it is kept (its key without PEM, if that was
+ * forgotten), a host name that is new goes without a certificate of its own, and
+ * c->problems says so. -1: the certificates for all other names, or a table, cannot be
+ * read, and nothing of old is there to be kept. */
+int certs_renew(struct certs *c, const struct config *config, const struct certs *old,
+                struct err *e);
 void certs_free(struct certs *c);
 /* The SHA-256 fingerprint of the first certificate in a PEM file, or of its public key,
  * which stays the same when the certificate is renewed for it. 0, or -1: the error names

@@ -1,0 +1,92 @@
+"""Certificates that are renewed while others of the same service cannot be read."""
+import ssl
+
+import pytest
+
+from postern import wait_until
+from test_smtpd_tls import Relay
+from tls_rig import make, starttls, write_secret
+
+
+def text(path):
+    with open(path, encoding="ascii") as f:
+        return f.read()
+
+
+def der(made):
+    return ssl.PEM_cert_to_DER_cert(text(made.certificate))
+
+
+class Whose:
+    """As Relay wants it."""
+
+    def __init__(self, relay):
+        self.relay = relay
+
+
+class Names:
+    """A relay with certificates for all names, one.test and two.test; and newer ones."""
+
+    def __init__(self, directory, **config):
+        (directory / "new").mkdir()
+        self.main, self.one, self.two = (make(directory, f"{n}.test") for n in
+                                         ("main", "one", "two"))
+        self.new_main, self.new_one, self.new_two = (make(directory / "new", f"{n}.test") for n in
+                                                     ("main", "one", "two"))
+        self.table = str(directory / "sni")
+        write_secret(self.table, f"one.test {self.one.file}\ntwo.test {self.two.file}\n")
+        self.relay = Relay(directory / "r", Whose(self.main),
+                           smtpd_tls_chain_files=self.main.file,
+                           tls_server_sni_maps=f"texthash:{self.table}", **config)
+
+    def shown(self, name):
+        with starttls(self.relay.port, name=name) as c:
+            return c.sock.getpeercert(True)
+
+    def awaited(self, name, made):
+        wait_until(lambda: self.shown(name) == der(made), 30, f"the certificate of {name}")
+
+
+@pytest.fixture(name="names", params=["keyd", "smtpd"])
+def _names(request, tmp_path):
+    made = Names(tmp_path, smtpd_tls_key_process=request.param)
+    with made.relay:
+        yield made
+
+
+def test_a_broken_file_stands_in_no_others_way(names):
+    p = names.relay
+    write_secret(names.two.file, "garbage\n")
+    p.wait_log(rf"error: .*renewed certificate: {names.two.file}: there is no certificate in it.*; "
+               "the old one stays in use; all others are taken", 30)
+    write_secret(names.one.file, text(names.new_one.file))
+    write_secret(names.main.file, text(names.new_main.file))
+    names.awaited("one.test", names.new_one)
+    names.awaited("main.test", names.new_main)
+    assert names.shown("two.test") == der(names.two)
+    write_secret(names.two.file, text(names.new_two.file))
+    names.awaited("two.test", names.new_two)
+
+
+def test_a_new_name_with_a_broken_file(names):
+    """It has the certificate of all others, which are renewed."""
+    write_secret(names.main.file + ".three", "garbage\n")
+    write_secret(names.table, text(names.table) + f"three.test {names.main.file}.three\n")
+    names.relay.wait_log(r"error: .*\.three: .*; this name has no certificate of its own", 30)
+    write_secret(names.one.file, text(names.new_one.file))
+    names.awaited("one.test", names.new_one)
+    assert names.shown("three.test") == der(names.main)
+    write_secret(names.main.file + ".three", text(names.new_two.file))
+    names.awaited("three.test", names.new_two)
+
+
+def test_a_table_that_cannot_be_read_is_told(names):
+    """Then nobody knows which names there are: all is as before, and the log says that."""
+    lines = text(names.table)
+    write_secret(names.table, lines + "three.test\n")
+    names.relay.wait_log(rf"error: .*renewed certificate: {names.table}:3: .*; all old ones of this "
+                         "service stay in use, and no renewed one is taken until", 30)
+    write_secret(names.one.file, text(names.new_one.file))
+    assert names.shown("one.test") == der(names.one)
+    write_secret(names.table, lines)
+    names.awaited("one.test", names.new_one)
