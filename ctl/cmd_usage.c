@@ -32,6 +32,10 @@ static void print_member(const json_t *result, const char *name, bool last)
         print_field(json_string_value(value), last);
         return;
     }
+    if (json_is_boolean(value)) {
+        print_field(json_is_true(value) ? "yes" : "no", last);
+        return;
+    }
     bool time = strcmp(name, "start") == 0 || strcmp(name, "end") == 0 || strcmp(name, "time") == 0;
     if (json_is_integer(value) && time)
         print_time(text, sizeof text, (double)json_integer_value(value));
@@ -48,26 +52,13 @@ static void print_titles(const char *const *columns)
 
 static const char *const *columns_of(const struct report *r)
 {
-    static const char *const figures[] = {"owner",
-                                          "start",
-                                          "end",
-                                          "messages",
-                                          "bytes",
-                                          "delivered",
-                                          "delivered_bytes",
-                                          "refunded",
-                                          "refunded_bytes",
-                                          "granted",
-                                          "granted_bytes",
-                                          "plan",
-                                          "limit",
-                                          "limit_bytes",
-                                          "overage",
-                                          "overage_bytes",
-                                          "overage_block",
-                                          "overage_unit",
-                                          "overage_blocks",
-                                          NULL};
+    static const char *const figures[] = {"owner",           "start",         "end",
+                                          "messages",        "bytes",         "delivered",
+                                          "delivered_bytes", "refunded",      "refunded_bytes",
+                                          "granted",         "granted_bytes", "plan",
+                                          "limit",           "limit_bytes",   "overage",
+                                          "overage_bytes",   "overage_block", "overage_unit",
+                                          "overage_blocks",  "running",       NULL};
     static const char *const errors[] = {"time",      "account", "user", "id",
                                          "recipient", "reply",   NULL};
     return r->errors ? errors : figures;
@@ -89,7 +80,8 @@ static int on_line(json_t *result, void *arg)
     return 0;
 }
 
-/* "2026-11" to its first second and the first of the next month, UTC; 0 or -1. */
+/* "2026-11" to its first second and the first of the next month, as if all zones were UTC (quota
+ * knows those of accounts); 0 or -1. */
 static int month_range(const char *text, int64_t *from, int64_t *to)
 {
     int year, month, n = 0;

@@ -393,11 +393,28 @@ static void set_billed(json_t *j, const struct plan_usage *u)
     set_number(j, "overage_blocks", plan_overage_blocks(&u->terms, u));
 }
 
+/* A period belongs to the month in which it ends, by the calendar of its account: it is billed
+ * once, when it is final. One that never ends belongs to none. from, to: the month's seconds as
+ * if its zone were UTC. Where the account has another zone by now, or is gone, half a day before
+ * the end is in the right month for all zones from -12 to +12: what was billed does not move. */
+static bool ends_within(struct quota *q, struct slice account, const struct period *p, int64_t from,
+                        int64_t to)
+{
+    enum { HALF_DAY = 43200 };
+    if (p->end == INT64_MAX)
+        return false;
+    const struct account *a = account_find(q, account);
+    int64_t last = p->end - 1, local = a ? last + zone_offset(&a->plan->zone, last) : 0;
+    if (!a || (local + 1) % (2 * HALF_DAY) != 0)
+        local = last - HALF_DAY;
+    return local >= from && local < to;
+}
+
 static json_t *show_period(struct client *c, struct slice key, struct slice value)
 {
     struct plan_usage u;
     char owner[OWNER_MAX + 1];
-    struct slice rest = key, name = slice_cut(&rest, '\0');
+    struct slice rest = key, name = slice_cut(&rest, '\0'), of = name;
     int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
     int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
     const char *account = json_text(control_request(c), "account");
@@ -407,12 +424,11 @@ static json_t *show_period(struct client *c, struct slice key, struct slice valu
         return NULL;
     if (usage_decode(value, &u) < 0)
         return NULL;
-    /* a period belongs to the month in which most of it lies: zones differ */
-    int64_t middle = u.period.start + (u.period.end - u.period.start) / 2;
-    if (u.period.end != INT64_MAX && (middle < from || (to && middle >= to)))
+    if (to && !ends_within(control_quota(c), slice_cut(&of, '/'), &u.period, from, to))
         return NULL;
     snprintf(owner, sizeof owner, "%.*s", SLICE_ARG(name));
     json_t *j = show_usage(owner, &u);
+    json_object_set_new(j, "running", json_boolean(u.period.end > quota_now()));
     if (*u.terms.plan && !strchr(owner, '/')) /* records of before do not say it */
         set_billed(j, &u);
     return j;

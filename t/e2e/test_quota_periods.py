@@ -219,3 +219,57 @@ def test_the_report_of_a_period_whose_zone_changed(berlin):
     berlin.another(HERE.replace("Europe/Berlin", "America/New_York"))
     berlin.at(2031, 2, 2, 3)
     assert berlin.letter("Report of account acme", wait=3) is None
+
+
+# ---- which month a period is billed in -----------------------------------------------------------
+
+YEARLY = """plan yearly { messages = 5
+ period = year
+ zone = "Europe/Berlin"
+ at_limit = surcharge
+ overage = block:2 }
+plan once { messages = 5
+ period = none
+ at_limit = allow
+ overage = block:2 }
+plan small { messages = 3
+ zone = "America/New_York"
+ at_limit = surcharge
+ overage = block:10 }
+"""
+
+
+def billed_in(q, year, month):
+    """Owner -> line of the accounts that `usage report --month` has."""
+    def first(y, m):
+        return int(datetime.datetime(y + (m - 1) // 12, (m - 1) % 12 + 1, 1,
+                                     tzinfo=datetime.timezone.utc).timestamp())
+    return {u["owner"]: u for u in q.ask("usage.report", account="", **{
+        "from": first(year, month), "to": first(year, month + 1)})[0] if "/" not in u["owner"]}
+
+
+def test_a_period_is_billed_in_the_month_in_which_it_ends(place):
+    q = Clocked(place, YEARLY)
+    try:
+        for plan in ("yearly", "once", "small"):
+            q.account(plan, plan=plan, user=plan, domain=None)
+            q.ask("account.set", account=plan, any_sender=True)
+            q.sent(q.login(plan).ticket, recipients=8, sender=f"a@{plan}.test")
+        assert billed_in(q, 2031, 1)["small"]["running"] is True
+        q.at(2031, 8, 2)
+        assert [sorted(billed_in(q, 2031, m)) for m in range(1, 12)] == [["small"]] + 10 * [[]]
+        assert billed_in(q, 2031, 1)["small"]["running"] is False
+        assert billed_in(q, 2031, 12)["yearly"]["running"] is True
+        q.at(2032, 1, 2)
+        year = billed_in(q, 2031, 12)
+        assert list(year) == ["yearly"] and year["yearly"]["running"] is False
+        assert year["yearly"]["overage_blocks"] == 2
+        assert billed_in(q, 2032, 1) == {}
+        # another zone later on does not move what was billed
+        q.another(YEARLY.replace("Europe/Berlin", "Asia/Kolkata").replace("America/New_York", "UTC"))
+        assert list(billed_in(q, 2031, 12)) == ["yearly"] and list(billed_in(q, 2031, 1)) == ["small"]
+        # a volume without a period: wherever no month is asked for, and nowhere else
+        (once,) = [u for u in q.ask("usage.report", account="once")[0] if u["owner"] == "once"]
+        assert once["overage_blocks"] == 2 and once["running"] is True
+    finally:
+        q.stop()
