@@ -320,6 +320,52 @@ int book_charges(struct quota *q, struct slice body, struct err *e)
     return 0;
 }
 
+/* ---- messages that are gone ------------------------------------------------------------------
+ */
+
+static const char RESTORED[] = "restored"; /* T_META: struct book's, in digits */
+
+void book_restored_put(struct quota *q, struct buf *batch)
+{
+    char text[24];
+    q->book.restored = quota_now();
+    snprintf(text, sizeof text, "%lld", (long long)q->book.restored);
+    if (kv_put(batch, T_META, slice_str(RESTORED), slice_str(text)) < 0)
+        panic("a batch that is full");
+}
+
+int book_restored(struct quota *q, struct err *e)
+{
+    uint64_t at = 0;
+    if (quota_get(q, T_META, slice_str(RESTORED)) && slice_u64(buf_slice(&q->value), &at) == 0 &&
+        at < INT64_MAX)
+        q->book.restored = (int64_t)at;
+    if (!kv_is_restored(q->kv))
+        return 0;
+    struct buf batch = BUF_INIT(4096);
+    book_restored_put(q, &batch);
+    int rc = kv_apply(q->kv, buf_slice(&batch), e);
+    buf_free(&batch);
+    if (rc < 0 || kv_sync(q->kv, e) < 0 || kv_restored_noted(q->kv, e) < 0)
+        return -1;
+    log_warning("the accounts' database is a snapshot that was put in its place: mail that was on "
+                "its way when it was made, and has left the queue since, is given back to its "
+                "accounts; what became of it is in the log of mail alone");
+    return 0;
+}
+
+/* What became of it was told, and is lost with the database that heard it: it is not billed. */
+static uint8_t state_of_gone(struct quota *q, struct slice id)
+{
+    const struct entry *x = q->book.restored && id_valid(id) ? book_entry_find(q, id) : NULL;
+    if (!x || x->c.open == 0 || x->c.charged_at > q->book.restored)
+        return CHARGE_DELIVERED;
+    log_info("%.*s: has left the queue after the accounts' snapshot or export was made: %u "
+             "recipients are given back",
+             SLICE_ARG(id), x->c.open);
+    return CHARGE_REFUNDED;
+}
+
 /* The rest of messages that are gone was delivered: a refund is told before qmgr
  * lets go of a message. */
 int book_gone(struct quota *q, struct slice body, struct err *e)
@@ -338,7 +384,8 @@ int book_gone(struct quota *q, struct slice body, struct err *e)
     q->book.scanned = true;
     struct ipc_cursor cursor = ipc_list_cursor(in.ids);
     while (ipc_charge_id_next(&cursor, &id)) {
-        struct ipc_settlement all = {.id = id.id, .state = CHARGE_DELIVERED};
+        struct ipc_settlement all = {.id = id.id};
+        all.state = state_of_gone(q, id.id); /* malformed IDs are refused below */
         if (take_settlement(q, &all, true, e) < 0)
             return -1;
     }

@@ -53,6 +53,8 @@ static int open_database(struct quota *q, struct err *e)
         return err_prefix(e, "%s: ", q->s->config->accounts_directory);
     if (condition == KV_REBUILT)
         log_error("%s: %s", q->s->config->accounts_directory, e->text);
+    if (book_restored(q, e) < 0)
+        return err_prefix(e, "%s: ", q->s->config->accounts_directory);
     if (condition == KV_CREATED)
         log_info("%s: a new database for accounts", q->s->config->accounts_directory);
     return 0;

@@ -308,6 +308,10 @@ bool book_is_idle(const struct quota *q);
  * is looked at next. */
 void book_look_at(struct quota *q, const char *account, const char *user);
 /* Source pools of accounts may have changed: qmgr is told to ask again. */
+/* At the start: *e tells what failed. 0 or -1. */
+int book_restored(struct quota *q, struct err *e);
+/* In a batch: it has charges as they were at an earlier time. They hold from then on. */
+void book_restored_put(struct quota *q, struct buf *batch);
 void book_pools_changed(struct quota *q);
 
 /* ---- letters.c ------------------------------------------------------------------------------ */
@@ -365,6 +369,7 @@ struct book {
     struct key parked;          /* where the look at who held mail waits for goes on */
     struct event *release_soon; /* there is more to be released */
     bool looked;                /* through all of them since qmgr's channel came */
+    int64_t restored; /* charges up to then may be of an older database than the queue; or 0 */
     bool scanned; /* qmgr has answered on its channel: it has told of all that is in the spool */
     uint64_t charged, delivered, refunded, repeated, strangers;
 };

@@ -310,6 +310,7 @@ struct kv *kv_open(const struct kv_config *c, enum kv_condition *condition, stru
     kv->count = c->table_count;
     kv->config = c;
     int rc = open_or_make(kv, condition, e);
+    kv->restored = rc == 0 && kv_exists(kv, "db/" KV_COPY);
     kv->config = NULL;
     if (rc == 0)
         return kv;
@@ -332,6 +333,21 @@ void kv_close(struct kv *kv)
 bool kv_failed(const struct kv *kv)
 {
     return atomic_load(&kv->failed);
+}
+
+bool kv_is_restored(const struct kv *kv)
+{
+    return kv->restored;
+}
+
+int kv_restored_noted(struct kv *kv, struct err *e)
+{
+    char db[KV_DIRECTORY_MAX];
+    kv_path(kv, "db", db);
+    if (kv_remove_file(db, KV_COPY, NULL, e) < 0)
+        return -1;
+    kv->restored = false;
+    return kv_sync_directory(kv, "db", e);
 }
 
 /* ---- reading --------------------------------------------------------------- */

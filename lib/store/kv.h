@@ -88,6 +88,12 @@ bool kv_next_change(struct slice *batch, struct kv_change *out);
 int kv_apply(struct kv *kv, struct slice batch, struct err *e);
 int kv_sync(struct kv *kv, struct err *e);
 
+/* Whether what kv_open found in db/ is a snapshot that was put in its place by hand: it is older
+ * than what it was about. True at each start until kv_restored_noted, which the caller calls when
+ * what follows from it is durable; 0 or -1. */
+bool kv_is_restored(const struct kv *kv);
+int kv_restored_noted(struct kv *kv, struct err *e);
+
 /* Writes changed pages back so that a start is quick. */
 int kv_checkpoint(struct kv *kv, struct err *e);
 /* A consistent copy in snapshot/, made while others work, checked and durable; then the log

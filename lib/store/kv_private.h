@@ -15,6 +15,7 @@ struct kv {
     DB_ENV *env;
     DB *tables[KV_TABLES_MAX];
     unsigned count;
+    bool restored; /* KV_COPY is in db/ */
     atomic_bool failed;
     atomic_int panicked; /* the error that made Berkeley DB give up, or 0 */
     char said[256];      /* by Berkeley DB about its last error */
@@ -71,6 +72,7 @@ bool kv_read_file(const struct kv *kv, const char *directory, const char *name, 
 /* ---- kv_rebuild.c ---- */
 
 #define KV_DAMAGED "damaged" /* a file in db/: what was found to be damaged */
+#define KV_COPY "snapshot"   /* a file in snapshot/, and in db/ where that took its place */
 #define KV_TABLES "tables"   /* the same: names of the tables that db/ had when it was opened */
 
 /* A start finds a database where a crash may have left it between two names. 0: there is none

@@ -164,6 +164,8 @@ int kv_snapshot(struct kv *kv, struct err *e)
     if (rc == 0)
         rc = drop_log(kv, "snapshot.new", names, e);
     if (rc == 0)
+        rc = kv_write_file(kv, "snapshot.new", KV_COPY, SLICE("1\n"), e);
+    if (rc == 0)
         rc = kv_sync_files(kv, "snapshot.new", e);
     if (rc == 0)
         rc = exchange(kv, e);

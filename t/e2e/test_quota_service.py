@@ -3,6 +3,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import time
 
 import faults
@@ -14,11 +15,12 @@ from postern import Postern, wait_until
 from qmgr_peers import new_id
 
 MONTH = 'plan month { messages = 10\n at_limit = block\n zone = "Europe/Berlin" }\n'
+PLANS = MONTH + 'plan big { messages = 1000\n at_limit = allow\n report_every = 10 }\n'
 
 
 @pytest.fixture
 def quota():
-    q = Quota(MONTH + 'plan big { messages = 1000\n at_limit = allow\n report_every = 10 }\n')
+    q = Quota(PLANS)
     yield q
     q.stop()
 
@@ -501,6 +503,39 @@ def table_bytes(quota):
     quota.ask("snapshot")
     with open(os.path.join(quota.directory, "data", "accounts", "snapshot", "charge.db"), "rb") as f:
         return f.read()
+
+
+def test_F41_a_snapshot_in_place_of_the_database_bills_no_bounces(quota):
+    """What was open in it and has left the queue since is given back; what is still in the queue
+    goes on, and later mail that is gone was delivered as ever."""
+    quota.account(plan="big")
+    ticket = quota.login().ticket
+    bounced, waits = quota.sent(ticket, state=None), quota.sent(ticket, state=None, recipients=2)
+    quota.ask("snapshot")
+    quota.settle(bounced.id, REFUNDED)
+    quota.stop(remove=False)
+    accounts = os.path.join(quota.directory, "data", "accounts")
+    shutil.rmtree(os.path.join(accounts, "db"))
+    os.rename(os.path.join(accounts, "snapshot"), os.path.join(accounts, "db"))
+    for again in range(2):  # the mark outlives a second start
+        q = quota.again(PLANS)
+        quota.__dict__.update(q.__dict__)
+        assert quota.usage()["messages"] == 3
+        assert quota.master.log().count("is a snapshot that was put in its place") == 1
+        if again == 0:
+            quota.stop(remove=False)
+    quota.charge(waits.id, recipients=2, flags=0)  # as qmgr repeats it
+    restored = int(time.time())  # charges are timed in seconds
+    wait_until(lambda: time.time() >= restored + 1, 5, "the next second")
+    lost = quota.sent(quota.login().ticket, state=None)
+    query = gone(quota, bounced.id, timeout=30)
+    assert {i.id.decode() for i in query.ids} >= {bounced.id, waits.id}
+    wait_until(lambda: quota.usage()["messages"] == 3, 10, "the refund")
+    assert "has left the queue after" in quota.master.log()
+    quota.settle(waits.id, DELIVERED)
+    gone(quota, lost.id, timeout=30)
+    wait_until(lambda: quota.usage()["delivered"] == 3, 10, "the delivery")
+    assert quota.usage()["refunded"] == 1 and quota.usage()["messages"] == 3
 
 
 @pytest.mark.skipif(not faults.available(), reason="a build without fault points")
