@@ -130,6 +130,8 @@ static uint32_t check_queue(const struct qmgr *q, const struct queue *k)
     uint32_t jobs = check_jobs(k, &k->again) + check_jobs(k, &k->jobs);
     if (jobs && k->place == PLACE_IDLE)
         panic("queue: jobs in a queue that waits for nothing");
+    if (k->place == PLACE_ROUTE && list_empty(&k->link))
+        panic("queue: it waits for no route");
     if (!jobs && k->place != PLACE_IDLE)
         panic("queue: an empty queue waits for its turn");
     if (q->brakes->held)

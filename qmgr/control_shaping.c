@@ -7,6 +7,7 @@
 #include "qmgr/control_client.h"
 #include "qmgr/halts.h"
 #include "qmgr/memory.h"
+#include "qmgr/moves.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
 #include "qmgr/sources.h"
@@ -32,6 +33,14 @@ static double number_of(const struct control_client *c, const char *name)
 static bool is_meant(struct qmgr *q, const struct lane *l, struct slice name, struct slice source)
 {
     return source_is_called(l->from, source) && group_is_called(q, l->group, name);
+}
+
+/* The same, and lanes that were that destination before it had another place and still have mail
+ * of it. */
+static bool is_shown(struct qmgr *q, const struct lane *l, struct slice name, struct slice source)
+{
+    return is_meant(q, l, name, source) ||
+           (source_is_called(l->from, source) && moves_remain(q, l, name));
 }
 
 static void put_lane(struct control_client *c, struct lane *l, bool whole)
@@ -187,7 +196,7 @@ void control_shaping_show(struct control_client *c)
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        if (is_meant(q, l, name, source) && fits(c, &shown))
+        if (is_shown(q, l, name, source) && fits(c, &shown))
             put_lane(c, l, true);
     }
     put_halts(c, name, &shown);
@@ -360,7 +369,7 @@ static unsigned put_lanes(struct control_client *c, struct slice name, struct sl
     list_each(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
-        if (is_meant(q, l, name, source) && fits(c, &shown))
+        if (is_shown(q, l, name, source) && fits(c, &shown))
             put_lane(c, l, false);
     }
     return shown;

@@ -152,6 +152,9 @@ static void put_in_line(struct why *w, const struct job *j)
         state = "account_limit";
         words = seat.data;
         braked = false;
+    } else if (j->queue->place == PLACE_ROUTE && !j->brake) {
+        state = "routing";
+        words = "its destination is being looked up in DNS again";
     }
     struct buf *b = line_begin(w, braked ? "sender_slowed" : state, j->count);
     if (!b) {

@@ -9,6 +9,7 @@
 #include "qmgr/connections.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/halts.h"
+#include "qmgr/moves.h"
 #include "qmgr/seats.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
@@ -167,6 +168,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     struct job *j = queue_first(k);
     k->account->deficit -= cost(j);
     k->window += j->count;
+    k->routed = 0;
     job_unqueue(q, j);
     seats_started(q, k, j->count);
     if (queue_has_jobs(k)) { /* the next one of its class and lane comes first */
@@ -263,7 +265,7 @@ void dispatch_turn(struct qmgr *q)
         struct relay *r = relays_pick(q, l);
         if (!r)
             return;
-        if (held_by_halt(q, k) || held_by_seats(q, k))
+        if (moves_hold(q, k) || held_by_halt(q, k) || held_by_seats(q, k))
             continue;
         switch (whole_room(q, l, true, &when)) {
         case SHAPER_GO:
@@ -297,5 +299,7 @@ int64_t dispatch_next_due(const struct qmgr *q)
     if (whole && (!n || whole->key < n->key))
         n = whole;
     int64_t seats = seats_next_due(q);
+    if (moves_wanted(q))
+        return q->now;
     return n && n->key < seats ? n->key : seats;
 }

@@ -150,6 +150,19 @@ static struct group *find_at(struct qmgr *q, uint64_t sum, bool own)
     return map_get(&q->shaping.groups_at, at_of(&probe));
 }
 
+struct slice group_domain_entry(const struct qmgr *q, struct slice domain, char *out, size_t size)
+{
+    struct rules_place place = {0};
+    if (q->shaping.rules)
+        rules_place(q->shaping.rules, NULL, 0, domain, &place);
+    if (place.domain)
+        return slice_str(place.domain);
+    if (!place.provider)
+        return SLICE("");
+    int n = snprintf(out, size, "@%s", place.provider);
+    return slice_make(out, (size_t)n < size ? (size_t)n : size - 1);
+}
+
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own)
 {
     struct slice hosts[HOSTS_MAX];
@@ -175,6 +188,7 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
                             .own = own};
         g->stable = make_stable(s, g);
         list_init(&g->lanes);
+        list_init(&g->moving);
         map_put(&q->shaping.groups, g);
         brakes_meet(q, g, site_name(s));
         whole_join(q, g);
@@ -192,6 +206,7 @@ void group_unref(struct qmgr *q, struct group *g)
     map_remove(&q->shaping.groups, slice_str(g->key));
     if (g->met)
         map_remove(&q->shaping.groups_at, at_of(g));
+    list_remove(&g->moving);
     whole_leave(q, g);
     free(g->key);
     free(g->stable);
@@ -371,6 +386,7 @@ void groups_set_rules(struct qmgr *q, struct rules *rules)
     }
     rules_free(before);
     groups_reload(q);
-    sites_renew(q); /* new entries may take domains over */
+    sites_regroup(q);
+    sites_renew(q);
     dispatch_reload(q);
 }

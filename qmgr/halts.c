@@ -30,19 +30,10 @@ static bool is_text(struct slice name, const char *text)
 /* `name` in lower case. */
 static bool leads_to(const struct qmgr *q, const struct group *g, struct slice name)
 {
-    static const char transports[] = {'0' + TRANSPORT_SMTP, '0' + TRANSPORT_LMTP};
-    char key[SITE_NAME_MAX + 1];
     const struct route *r = map_get(&q->sites.routes, name);
     if (r && r->site && r->site->group == g)
         return true;
-    for (size_t i = 0; i < sizeof transports; i++) {
-        key[0] = transports[i];
-        memcpy(key + 1, name.ptr, name.len);
-        const struct site *s = map_get(&q->sites.sites, slice_make(key, name.len + 1));
-        if (s && s->group == g)
-            return true;
-    }
-    return false;
+    return site_leads_to(q, name, g);
 }
 
 static struct slice lower(struct slice name, char out[static SITE_NAME_MAX])

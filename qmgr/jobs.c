@@ -130,8 +130,9 @@ static bool merge(struct qmgr *q, struct queue *k, struct job *j)
     if (list_empty(&k->jobs))
         return false;
     struct job *last = container_of(k->jobs.prev, struct job, link);
-    if (last->m != j->m || last->site != j->site || last->room - last->count < j->count ||
-        last->bytes + j->bytes > JOB_RECIPIENT_BYTES || last->rcpts[last->count - 1] > j->rcpts[0])
+    if (last->m != j->m || last->site != j->site || !tls_rules_same(last->tls, j->tls) ||
+        last->room - last->count < j->count || last->bytes + j->bytes > JOB_RECIPIENT_BYTES ||
+        last->rcpts[last->count - 1] > j->rcpts[0])
         return false;
     memcpy(last->rcpts + last->count, j->rcpts, j->count * sizeof j->rcpts[0]);
     hold_room(k->lane, j->count);

@@ -52,6 +52,8 @@ void dispatch_init(struct qmgr *q)
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
     list_init(&q->dispatch.lanes);
+    list_init(&q->dispatch.moving);
+    list_init(&q->dispatch.moved);
     seats_init(q);
 }
 

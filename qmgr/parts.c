@@ -4,6 +4,7 @@
 #include "qmgr/brakes.h"
 #include "qmgr/halts.h"
 #include "qmgr/memory.h"
+#include "qmgr/moves.h"
 #include "qmgr/sources.h"
 
 void qmgr_init(struct qmgr *q, struct service *s)
@@ -35,7 +36,9 @@ void qmgr_turn(struct qmgr *q)
     sources_lists_turn(q);
     alerts_turn(q);
     brakes_turn(q);
+    moves_turn(q);
     dispatch_turn(q);
+    sites_turn(q); /* what it asks about */
     notices_turn(q);
     charges_turn(q);
     pools_turn(q);

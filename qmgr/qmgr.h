@@ -11,6 +11,7 @@
  *   brakes     senders that are slowed down or suspended at a destination
  *   halts      destinations that the operator has suspended
  *   dispatch   who is next: accounts, classes, lanes
+ *   moves      jobs in line whose destination is another one now
  *   whole      limits over all source addresses of a provider
  *   memory     what was learned about destinations, over restarts
  *   park       whose messages wait on the disk when memory is scarce
@@ -76,8 +77,10 @@ struct group; /* groups.c */
 struct site {
     struct list all;
     struct group *group;
-    char *key; /* transport digit, then the name */
-    size_t key_len;
+    char *key; /* transport digit and name; then what else tells it from its likes: sites.c */
+    size_t key_len, name_len;
+    char *domain; /* one whose mail goes there: providers.conf may name it */
+    bool own;     /* as in struct group */
     uint8_t transport;
     struct buf targets; /* encoded ipc_target list */
     char *tls;          /* the last connection's: "Verified TLSv1.3 with ...", "" or NULL */
@@ -87,7 +90,7 @@ struct site {
 };
 static inline struct slice site_name(const struct site *s)
 {
-    return slice_make(s->key + 1, s->key_len - 1);
+    return slice_make(s->key + 1, s->name_len);
 }
 
 /* What resolve asks of connections for a destination, for relay: passed on as it
@@ -107,6 +110,8 @@ static inline struct slice tls_rules_report(const struct tls_rules *r)
 }
 /* sites_tls.c; r may be NULL. */
 struct tls_rules *tls_rules_ref(struct tls_rules *r);
+/* Whether two ask for the same. */
+bool tls_rules_same(const struct tls_rules *a, const struct tls_rules *b);
 void tls_rules_unref(struct tls_rules *r);
 
 /* What providers see as one destination, and so the unit of limits: a provider, MX host
@@ -114,9 +119,10 @@ void tls_rules_unref(struct tls_rules *r);
  * same, whatever their names. */
 struct group {
     struct list lanes;
-    char *key;    /* unique */
-    char *stable; /* the same over restarts */
-    char *name;   /* for people: of the entry, or of the first site */
+    struct list moving; /* in dispatch.moving */
+    char *key;          /* unique */
+    char *stable;       /* the same over restarts */
+    char *name;         /* for people: of the entry, or of the first site */
     struct {
         uint64_t sum, own; /* group_targets_sum, and whether it is an own next hop */
     } at;                  /* where that site's servers are: sites of other names are met there */
@@ -166,12 +172,12 @@ enum job_state { JOB_ROUTING, JOB_QUEUED, JOB_READING, JOB_SENT };
 
 /* Work for relay: some recipients of a message, one site, one source. */
 struct job {
-    struct list link; /* of a route's waiting, a queue's jobs or a relay's jobs */
+    struct list link; /* of a route's waiting, a queue's jobs, a relay's jobs or dispatch.moved */
     struct list of_message;
     struct message *m;
     struct route *route;   /* until it is submitted */
     struct site *site;     /* once routed; counts as a reference */
-    struct queue *queue;   /* the same */
+    struct queue *queue;   /* once in line */
     struct relay *relay;   /* once chosen */
     struct lane_at *at;    /* the same: of its lane there */
     struct tls_rules *tls; /* once routed */
@@ -194,6 +200,8 @@ struct dispatch {
     struct account *recent;
     struct list active; /* accounts with ready queues */
     struct list lanes;
+    struct list moving;             /* groups whose jobs in line may belong elsewhere: moves.h */
+    struct list moved;              /* struct job: taken out of line there */
     struct heap wakes, whole_wakes; /* of lanes; of struct whole */
     struct map seats;               /* by account and group: seats.h */
     struct list seats_due;
@@ -362,6 +370,9 @@ void sites_init(struct qmgr *q);
 /* Reads defer_transports; true if it changed. */
 bool sites_reload(struct qmgr *q);
 void sites_peer(struct qmgr *q, int fd);
+/* providers.conf has changed: what is known of destinations belongs to the groups that it says now,
+ * and what is in line in others moves. */
+void sites_regroup(struct qmgr *q);
 /* Finds (or makes) the route of an address. */
 struct route *sites_route(struct qmgr *q, struct slice address);
 /* The job of the message that is being activated for this route, or NULL. Set it
@@ -390,10 +401,10 @@ void sites_turn(struct qmgr *q);
 /* ---- lanes.c, turns.c, jobs.c, dispatch.c
  * ------------------------------------------------------------------- */
 
-enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING, PLACE_SEATS };
+enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING, PLACE_SEATS, PLACE_ROUTE };
 
 struct queue {
-    struct list link; /* ready in its account, waiting in its lane, or for a seat */
+    struct list link; /* ready in its account, waiting in its lane, for a seat, or for a route */
     struct list of_lane;
     struct list again; /* jobs that go first: refused before, their time has come */
     struct list jobs;
@@ -408,6 +419,7 @@ struct queue {
     uint32_t in_flight;  /* jobs that were started */
     uint32_t window;     /* recipients started since the lane was refused something last */
     uint32_t seats_seen; /* of which generation of limits seats are */
+    int64_t routed;      /* monotonic: the route it waited for was known; 0: a job started since */
     struct seats *seats; /* of its account there, where that has limits of its own; or NULL */
 };
 
@@ -457,6 +469,9 @@ void groups_init(struct qmgr *q);
 /* The group of a site with these targets; `domain` of the recipients, `own` as in the
  * struct. Counts a reference. */
 struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own);
+/* The name of what providers.conf has for a domain by its own name, whatever its servers: its
+ * section, or in `out` '@' and the provider that names it; "": nothing. */
+struct slice group_domain_entry(const struct qmgr *q, struct slice domain, char *out, size_t size);
 void group_unref(struct qmgr *q, struct group *g);
 /* A lane's limits from main.cf and providers.conf; the source's address as bytes. Lanes
  * whose limits are the same share them: counts a reference. */

@@ -7,10 +7,14 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/moves.h"
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
 
-enum { ROUTES_MAX = 50000 };
+enum {
+    ROUTES_MAX = 200000, /* those of mail in line are looked at for each delivery */
+    ENTRY_MAX = 1024     /* of a name in providers.conf */
+};
 
 static struct slice map_route_key(const void *value)
 {
@@ -61,28 +65,105 @@ void site_unref(struct qmgr *q, struct site *s)
     group_unref(q, s->group);
     buf_free(&s->targets);
     free(s->tls);
+    free(s->domain);
     free(s->key);
     free(s);
 }
 
-struct site *site_get(struct qmgr *q, uint8_t transport, struct slice name)
+enum { KEY_MAX = SITE_NAME_MAX + ENTRY_MAX + 4 };
+
+/* The name, and what no name has in it: domains with the same servers have the same site, but
+ * those to which providers.conf gives another place by their own name, and next hops that a table
+ * names, have one of their own. */
+static struct slice make_key(uint8_t transport, struct slice name, bool own, struct slice entry,
+                             char key[static KEY_MAX])
 {
-    char key[SITE_NAME_MAX + 1];
-    name = slice_first(name, SITE_NAME_MAX);
-    key[0] = (char)('0' + transport);
-    if (name.len)
-        memcpy(key + 1, name.ptr, name.len);
-    struct site *s = map_get(&q->sites.sites, slice_make(key, name.len + 1));
+    int n = snprintf(key, KEY_MAX, "%c%.*s%s%s%.*s", '0' + transport, SLICE_ARG(name),
+                     own || entry.len ? "\n" : "", own ? ">" : "", SLICE_ARG(entry));
+    return slice_make(key, (size_t)n < KEY_MAX ? (size_t)n : KEY_MAX - 1);
+}
+
+struct site *site_get(struct qmgr *q, const struct site_id *id)
+{
+    char text[KEY_MAX], entry[ENTRY_MAX];
+    struct slice name = slice_first(id->name, SITE_NAME_MAX), by = SLICE("");
+    bool smtp = id->transport == TRANSPORT_SMTP;
+    if (smtp)
+        by = group_domain_entry(q, id->domain, entry, sizeof entry);
+    struct slice key = make_key(id->transport, name, smtp && id->own, by, text);
+    struct site *s = map_get(&q->sites.sites, key);
     if (s)
         return s;
     s = xcalloc(1, sizeof *s);
-    s->key_len = name.len + 1;
-    s->key = slice_dup(slice_make(key, s->key_len));
-    s->transport = transport;
+    s->key_len = key.len;
+    s->key = slice_dup(key);
+    s->name_len = name.len;
+    s->domain = slice_dup(id->domain);
+    s->own = id->own;
+    s->transport = id->transport;
     buf_init(&s->targets, TARGET_BYTES_MAX);
     list_push(&q->sites.all, &s->all);
     map_put(&q->sites.sites, s);
     return s;
+}
+
+bool site_leads_to(const struct qmgr *q, struct slice name, const struct group *g)
+{
+    char text[KEY_MAX], provider[ENTRY_MAX];
+    (void)snprintf(provider, sizeof provider, "@%s", g->provider ? g->provider : "");
+    const struct slice entries[] = {slice_str(g->domain ? g->domain : ""), slice_str(provider)};
+    size_t count = g->provider && !g->domain ? 2 : 1;
+    const struct site *s =
+        map_get(&q->sites.sites, make_key(TRANSPORT_LMTP, name, false, SLICE(""), text));
+    if (s && s->group == g)
+        return true;
+    for (size_t i = 0; i < 2 * count; i++) {
+        s = map_get(&q->sites.sites, make_key(TRANSPORT_SMTP, name, i % 2, entries[i / 2], text));
+        if (s && s->group == g)
+            return true;
+    }
+    return false;
+}
+
+void site_regroup(struct qmgr *q, struct site *s)
+{
+    struct group *before = s->group;
+    s->sessions = group_targets_sum(s);
+    s->group = group_get(q, s, slice_str(s->domain), s->own);
+    if (before && before != s->group)
+        moves_look(q, before);
+    group_unref(q, before);
+}
+
+/* The route's domain has another place by its name than it had, or none any more. */
+static void move_route(struct qmgr *q, struct route *r)
+{
+    struct site *before = r->site;
+    struct site *s = site_get(q, &(struct site_id){.transport = before->transport,
+                                                   .own = before->own,
+                                                   .name = site_name(before),
+                                                   .domain = domain_part(route_key(r))});
+    if (s == before)
+        return;
+    s->refs++;
+    if (s->targets.len == 0) {
+        (void)buf_adds(&s->targets, buf_slice(&before->targets));
+        s->families = before->families;
+    }
+    r->site = s;
+    moves_look(q, before->group);
+    site_unref(q, before);
+}
+
+void sites_regroup(struct qmgr *q)
+{
+    list_each(&q->sites.lru, n)
+    {
+        struct route *r = container_of(n, struct route, lru);
+        if (r->site)
+            move_route(q, r);
+    }
+    list_each(&q->sites.all, n) site_regroup(q, container_of(n, struct site, all));
 }
 
 /* ---- routes ---------------------------------------------------------------------------- */
@@ -101,7 +182,7 @@ void route_forget_answer(struct qmgr *q, struct route *r)
 static bool in_use(const struct route *r)
 {
     return r->open || !list_empty(&r->waiting) || !list_empty(&r->watchers) ||
-           r->state == ROUTE_ASKED || r->state == ROUTE_UNSENT;
+           !list_empty(&r->queues) || r->state == ROUTE_ASKED || r->state == ROUTE_UNSENT;
 }
 
 static void route_free(struct qmgr *q, struct route *r)
@@ -141,6 +222,7 @@ struct route *route_get(struct qmgr *q, struct slice key, struct slice sample)
         memcpy(r->text + key.len, sample.ptr, sample.len);
         list_init(&r->waiting);
         list_init(&r->watchers);
+        list_init(&r->queues);
         list_init(&r->unsent);
         list_init(&r->lru);
         map_put(&q->sites.routes, r);

@@ -19,6 +19,7 @@ struct route {
     struct list unsent;    /* in sites.unsent while UNSENT */
     struct list waiting;   /* struct job */
     struct list watchers;  /* struct route_watcher */
+    struct list queues;    /* struct queue: whose first job is of this route */
     struct job *open;      /* of the message that is being activated */
     struct site *site;     /* if OK and the transport delivers */
     struct tls_rules *tls; /* how its servers are spoken to */
@@ -48,8 +49,25 @@ struct route *route_get(struct qmgr *q, struct slice key, struct slice sample);
 void route_forget_answer(struct qmgr *q, struct route *r);
 /* The job goes on as the route's answer says; it may be freed. */
 void route_apply(struct qmgr *q, struct route *r, struct job *j);
+/* A site: the servers of that name, for domains to which providers.conf gives the same place.
+ * domain: one of them; own: as in struct group. */
+struct site_id {
+    uint8_t transport;
+    bool own;
+    struct slice name, domain;
+};
 /* Finds or makes one; the caller counts its reference. */
-struct site *site_get(struct qmgr *q, uint8_t transport, struct slice name);
+struct site *site_get(struct qmgr *q, const struct site_id *id);
+/* Whether a site of that name (lower case, at most SITE_NAME_MAX) leads to the group. */
+bool site_leads_to(const struct qmgr *q, struct slice name, const struct group *g);
+/* Whose limits hold there: after its targets, or providers.conf, have changed. */
+void site_regroup(struct qmgr *q, struct site *s);
+/* Of a route's key, or an address. */
+static inline struct slice domain_part(struct slice address)
+{
+    size_t at = slice_rchr(address, '@');
+    return at < address.len ? slice_from(address, at + 1) : address;
+}
 
 /* ---- sites_resolve.c ---- */
 void sites_resolve_init(struct qmgr *q);

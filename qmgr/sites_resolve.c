@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "core/log.h"
+#include "qmgr/moves.h"
 #include "qmgr/sites.h"
 #include "qmgr/sources.h"
 
@@ -77,17 +78,6 @@ static int set_targets(struct site *s, struct slice list)
     return 0;
 }
 
-/* The targets may have changed, and with them whose limits hold. */
-static void regroup(struct qmgr *q, struct site *s, struct slice key, struct slice nexthop)
-{
-    struct group *before = s->group;
-    size_t at = slice_rchr(key, '@');
-    struct slice domain = at < key.len ? slice_from(key, at + 1) : key;
-    s->sessions = group_targets_sum(s);
-    s->group = group_get(q, s, domain, !slice_caseeq(domain, nexthop));
-    group_unref(q, before);
-}
-
 /* Takes the answer over into r. -1: the reply makes no sense. */
 static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in, struct err *e)
 {
@@ -99,14 +89,20 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
     if (delivers) {
         if (in->site.len == 0 || in->site.len > SITE_NAME_MAX)
             return err_set(e, "RESOLVE_REPLY without a usable site name");
-        site = site_get(q, in->transport, in->site);
+        struct slice domain = domain_part(route_key(r));
+        site = site_get(q, &(struct site_id){.transport = in->transport,
+                                             .own = !slice_caseeq(domain, in->nexthop),
+                                             .name = in->site,
+                                             .domain = domain});
         site->refs++;
         if (set_targets(site, in->targets) < 0) {
             site_unref(q, site);
             return err_set(e, "RESOLVE_REPLY without usable targets");
         }
-        regroup(q, site, route_key(r), in->nexthop);
+        site_regroup(q, site); /* its targets may have changed, and with them whose limits hold */
     }
+    if (site && r->site && r->site->group != site->group)
+        moves_look(q, r->site->group); /* not one by one, as they come to the front */
     route_forget_answer(q, r);
     if (sites_learn_tls(r, in, e) < 0) {
         site_unref(q, site);
@@ -157,6 +153,8 @@ static void route_anew(struct qmgr *q, struct list *again)
 static void release_waiting(struct qmgr *q, struct route *r)
 {
     struct list *n;
+    while ((n = list_pop(&r->queues)))
+        moves_go_on(q, container_of(n, struct queue, link));
     while ((n = list_pop(&r->watchers))) {
         struct route_watcher *w = container_of(n, struct route_watcher, link);
         w->done(r, w->arg);

@@ -26,6 +26,12 @@ void tls_rules_unref(struct tls_rules *r)
         free(r);
 }
 
+bool tls_rules_same(const struct tls_rules *a, const struct tls_rules *b)
+{
+    return a == b || (slice_eq(tls_rules_list(a), tls_rules_list(b)) &&
+                      slice_eq(tls_rules_report(a), tls_rules_report(b)));
+}
+
 /* relay checks what is in the rules; here only how much it is. */
 int sites_learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e)
 {

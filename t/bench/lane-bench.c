@@ -27,6 +27,7 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/seats.h"
+#include "qmgr/sites.h"
 #include "qmgr/sources.h"
 #include "t/fuzz/fake_store.h"
 
@@ -65,26 +66,43 @@ static uint64_t any(void)
 
 /* ---- the world -------------------------------------------------------------------- */
 
+enum { DOMAIN_ROOM = 48 };
+
+/* Of the recipients at a destination. */
+static size_t name_domain(size_t number, char out[static DOMAIN_ROOM])
+{
+    return (size_t)snprintf(out, DOMAIN_ROOM, "destination%zu.example", number);
+}
+
+/* Its route is known, and stays. */
+static void make_route(size_t number, struct site *s)
+{
+    char domain[DOMAIN_ROOM];
+    struct slice name = slice_make(domain, name_domain(number, domain));
+    struct route *r = route_get(&world.q, name, name);
+    r->state = ROUTE_READY;
+    r->status = RESOLVE_OK;
+    r->transport = TRANSPORT_SMTP;
+    r->expires = INT64_MAX;
+    r->site = s;
+    s->refs++;
+}
+
 static struct site *make_site(size_t number)
 {
-    struct site *s = xcalloc(1, sizeof *s);
     char host[64];
     unsigned char address[4] = {10, (unsigned char)(number >> 16), (unsigned char)(number >> 8),
                                 (unsigned char)number};
     int n = snprintf(host, sizeof host, "mx%zu.destination.example", number);
-    s->key = xasprintf("%c%s", '0' + TRANSPORT_SMTP, host);
-    s->key_len = strlen(s->key);
-    s->transport = TRANSPORT_SMTP;
+    struct site *s = site_get(&world.q, &(struct site_id){.transport = TRANSPORT_SMTP,
+                                                          .name = slice_make(host, (size_t)n)});
     s->refs = 1;
     s->families = 1;
-    buf_init(&s->targets, TARGET_BYTES_MAX);
     ipc_target_add(&s->targets, &(struct ipc_target){.host = slice_make(host, (size_t)n),
                                                      .address = slice_make(address, 4),
                                                      .port = 25});
-    s->sessions = group_targets_sum(s);
-    s->group = group_get(&world.q, s, slice_make(host, (size_t)n), false);
-    map_put(&world.q.sites.sites, s);
-    list_push(&world.q.sites.all, &s->all);
+    site_regroup(&world.q, s);
+    make_route(number, s);
     return s;
 }
 
@@ -97,22 +115,39 @@ static struct source *make_source(size_t number)
     return source_new(world.q.from, &c);
 }
 
+/* Which destinations a customer writes to: the step from one to the next. */
+static size_t site_step(void)
+{
+    return world.senders > 1 ? 1 : ACCOUNTS;
+}
+
+/* Recipient `i` of a customer's message is at destination `site`; its address is put there. */
+static void make_recipient(struct message *m, uint32_t i, size_t site, size_t *at)
+{
+    char text[DOMAIN_ROOM + 8] = "someone@";
+    size_t len = 8 + name_domain(site, text + 8);
+    m->env->recipients[i] =
+        (struct recipient){.at = (uint32_t)*at, .address_len = (uint16_t)len, .state = RCPT_QUEUED};
+    memcpy(envelope_strings(m) + *at, text, len);
+    *at += len;
+}
+
 /* One message of each customer; all of the customer's deliveries are of it. */
 static struct message *make_message(size_t number)
 {
-    static const char content[] = "Subject: x\r\n\r\nx\r\n", to[] = "someone@destination.example";
+    static const char content[] = "Subject: x\r\n\r\nx\r\n";
     char name[32];
     struct id id = id_new();
-    size_t n = (size_t)snprintf(name, sizeof name, "customer%zu", number);
+    size_t n = (size_t)snprintf(name, sizeof name, "customer%zu", number), step = site_step();
+    size_t first = world.senders > 1 ? 0 : number, count = (world.sites + step - 1) / step;
     struct message *m = message_new(&world.q, &id);
-    m->env = envelope_new(1, n + sizeof to);
-    m->recipient_count = m->env->left = 1;
+    m->env = envelope_new((uint32_t)count, n + count * (DOMAIN_ROOM + 8));
+    m->recipient_count = m->env->left = (uint32_t)count;
     m->phase = PHASE_LOADED;
     m->env->account_len = (uint16_t)n;
-    m->env->recipients[0] =
-        (struct recipient){.at = (uint32_t)n, .address_len = sizeof to - 1, .state = RCPT_QUEUED};
     memcpy(envelope_strings(m), name, n);
-    memcpy(envelope_strings(m) + n, to, sizeof to - 1);
+    for (uint32_t i = 0; i < count; i++)
+        make_recipient(m, i, first + i * step, &n);
     m->env->body = xmalloc(sizeof *m->env->body + sizeof content);
     m->env->body->prefix_len = 0;
     m->env->body->body_len = sizeof content - 1;
@@ -175,7 +210,7 @@ static size_t jobs_each(void)
 /* Whose the job with that number of a pair is. */
 static struct message *message_of(size_t pair, size_t job)
 {
-    return world.message[(pair + (world.senders > 1 ? job : 0)) % ACCOUNTS];
+    return world.message[(pair % world.sites + (world.senders > 1 ? job : 0)) % ACCOUNTS];
 }
 
 /* Some customers go slower at some destinations. */
@@ -194,10 +229,10 @@ static void make_brakes(void)
     }
 }
 
-static struct job *make_job(struct message *m)
+static struct job *make_job(struct message *m, size_t recipient)
 {
     struct job *j = job_new(m, 1);
-    j->rcpts[0] = 0;
+    j->rcpts[0] = (uint32_t)recipient;
     j->count = 1;
     return j;
 }
@@ -235,7 +270,7 @@ static void memory(void)
         world.source[i] = make_source(i);
     double sites = allocated();
     for (size_t i = 0; i < count; i++)
-        jobs[i] = make_job(message_of(i / each, i % each));
+        jobs[i] = make_job(message_of(i / each, i % each), i / each % world.sites / site_step());
     double before = allocated(), before_resident = resident();
     for (size_t i = 0; i < world.pairs; i++)
         shaper_set(&lane_of(i)->shaper, 1.0 / PACE, 0, 0, world.q.now);
@@ -296,13 +331,14 @@ static int64_t finish(struct job *j)
     struct lane *l = j->queue->lane;
     struct message *m = j->m;
     struct site *s = j->site;
+    uint32_t recipient = j->rcpts[0];
     bool refused = r.signal != SHAPER_OK;
     int64_t began = nanoseconds();
     r.recipients = refused ? 0 : 1;
     dispatch_over(&world.q, j, &r, refused ? world.refusal : NULL);
     job_free(&world.q, j);
     int64_t took = nanoseconds() - began;
-    dispatch_add(&world.q, l, s, make_job(m));
+    dispatch_add(&world.q, l, s, make_job(m, recipient));
     return took;
 }
 

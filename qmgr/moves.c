@@ -1,0 +1,283 @@
+/* Jobs in line whose destination is another one now. */
+#include "qmgr/moves.h"
+
+#include "qmgr/dispatch_inside.h"
+#include "qmgr/halts.h"
+#include "qmgr/relays.h"
+#include "qmgr/seats.h"
+#include "qmgr/sites.h"
+#include "qmgr/sources.h"
+#include "qmgr/whole.h"
+
+enum {
+    LOOKED_AHEAD = 32,     /* jobs of a queue, while the routes of the first are looked up */
+    MOVED_AT_ONCE = 2000,  /* jobs in a turn */
+    REMAINS_LOOKED = 1000, /* jobs that are looked at for people */
+    LATE_SECONDS = 60      /* a job may start so long after its route was looked up for it */
+};
+enum family { FAMILY_4 = 1, FAMILY_6 = 2 };
+
+/* ---- where it belongs --------------------------------------------------------------------- */
+
+enum stand { BELONGS, ASKS, LEAVES };
+
+struct look {
+    struct site *site; /* to which the recipients' routes lead */
+    struct tls_rules *tls;
+    struct route *asks; /* the first that is looked up */
+};
+
+/* One recipient's route. */
+static enum stand look_at_route(struct qmgr *q, struct route *r, const struct group *g,
+                                struct look *out)
+{
+    if (r->state != ROUTE_READY) {
+        route_ask(q, r);
+        if (!out->asks)
+            out->asks = r;
+        return ASKS;
+    }
+    if (!r->site || r->site->group != g)
+        return LEAVES;
+    if (out->site && (out->site != r->site || !tls_rules_same(out->tls, r->tls)))
+        return LEAVES;
+    out->site = r->site;
+    out->tls = r->tls;
+    return BELONGS;
+}
+
+/* Whose route was good when the queue had waited for it, and has not had its turn since: else mail
+ * would never go where the turn takes longer to come than the route holds. */
+static struct route *route_of(struct qmgr *q, struct slice address, int64_t routed)
+{
+    struct route *r = NULL;
+    if (routed && q->now - routed < LATE_SECONDS * CLOCK_SECOND)
+        r = sites_route_known(q, address);
+    if (r && r->state == ROUTE_READY && !r->by_address && r->expires > routed)
+        return r;
+    return sites_route(q, address);
+}
+
+/* All recipients; those that follow each other are mostly of one domain. */
+static enum stand look_at_routes(struct qmgr *q, const struct job *j, const struct group *g,
+                                 int64_t routed, struct look *out)
+{
+    struct slice before = SLICE("");
+    enum stand all = BELONGS;
+    for (uint32_t i = 0; i < j->count; i++) {
+        struct slice address = recipient_address(j->m, j->rcpts[i]), domain = domain_part(address);
+        if (before.len && slice_eq(domain, before))
+            continue;
+        struct route *r = route_of(q, address, routed);
+        bool by_address = r->key_len > domain.len;
+        enum stand one = look_at_route(q, r, g, out);
+        if (one == LEAVES)
+            return LEAVES;
+        all = one == ASKS ? ASKS : all;
+        before = by_address ? SLICE("") : domain;
+    }
+    return all;
+}
+
+static bool reaches(const struct source *s, const struct site *site)
+{
+    return !s || (s->has_v4 && (site->families & FAMILY_4)) ||
+           (s->has_v6 && (site->families & FAMILY_6));
+}
+
+/* Whether the job may go from the lane, or with NULL from some lane of its site's group; then it
+ * has what its routes say now. */
+static enum stand look_at_job(struct qmgr *q, struct job *j, const struct lane *l, int64_t routed,
+                              struct route **asks)
+{
+    struct look look = {0};
+    enum stand stand = look_at_routes(q, j, l ? l->group : j->site->group, routed, &look);
+    if (!*asks)
+        *asks = look.asks;
+    if (stand != BELONGS)
+        return stand;
+    if (l && !reaches(l->from, look.site))
+        return LEAVES;
+    if (j->site != look.site) {
+        look.site->refs++;
+        site_unref(q, j->site);
+        j->site = look.site;
+    }
+    if (j->tls != look.tls) {
+        tls_rules_unref(j->tls);
+        j->tls = tls_rules_ref(look.tls);
+    }
+    return BELONGS;
+}
+
+/* Its recipients go where their routes lead; the job and perhaps its message are gone. */
+static void go_elsewhere(struct qmgr *q, struct job *j)
+{
+    struct message *m = j->m;
+    for (uint32_t i = 0; i < j->count; i++)
+        recipient_waits(m, j->rcpts[i], 0);
+    m->env->queued -= j->count;
+    job_free(q, j);
+    message_activate(q, m);
+}
+
+/* ---- about to start -------------------------------------------------------------------------- */
+
+/* It starts now, before those of its queue whose routes are looked up. */
+static void go_first(struct queue *k, struct job *j)
+{
+    if (queue_first(k) == j)
+        return;
+    list_remove(&j->link);
+    list_push_front(list_empty(&k->again) ? &k->jobs : &k->again, &j->link);
+}
+
+/* The first job near the front that does not wait for its route: *found, NULL: there is none, and
+ * *asks is what the first waits for. */
+static enum stand look_ahead(struct qmgr *q, struct queue *k, struct job **found,
+                             struct route **asks)
+{
+    struct list *lists[] = {&k->again, &k->jobs};
+    int looked = 0;
+    *found = NULL;
+    for (int i = 0; i < 2; i++)
+        list_each(lists[i], n)
+        {
+            struct job *j = container_of(n, struct job, link);
+            enum stand stand = look_at_job(q, j, k->lane, k->routed, asks);
+            if (stand != ASKS) {
+                *found = j;
+                return stand;
+            }
+            if (++looked >= LOOKED_AHEAD)
+                return ASKS;
+        }
+    return ASKS;
+}
+
+bool moves_hold(struct qmgr *q, struct queue *k)
+{
+    struct route *asks = NULL;
+    struct job *j;
+    switch (look_ahead(q, k, &j, &asks)) {
+    case BELONGS:
+        go_first(k, j);
+        return false;
+    case LEAVES:
+        go_elsewhere(q, j);
+        return true;
+    default:
+        break;
+    }
+    queue_idle(q, k);
+    k->place = PLACE_ROUTE;
+    list_push(&asks->queues, &k->link);
+    if (!lane_wake(q, k->lane)) /* the room was given to this queue */
+        whole_lose_turn(q, k->lane);
+    return true;
+}
+
+void moves_go_on(struct qmgr *q, struct queue *k)
+{
+    k->place = PLACE_IDLE;
+    k->routed = q->now;
+    if (!seats_free(q, k)) {
+        seats_wait(q, k, true);
+        return;
+    }
+    queue_waits(q, k, true);
+    lane_wake(q, k->lane);
+}
+
+/* ---- whole lines ------------------------------------------------------------------------------
+ */
+
+void moves_look(struct qmgr *q, struct group *g)
+{
+    if (list_empty(&g->moving))
+        list_push(&q->dispatch.moving, &g->moving);
+}
+
+bool moves_wanted(const struct qmgr *q)
+{
+    return !q->draining && (!list_empty(&q->dispatch.moving) || !list_empty(&q->dispatch.moved));
+}
+
+/* In line again, at a lane of the group to which its site belongs now. */
+static void put_in_line(struct qmgr *q, struct job *j)
+{
+    struct route *asks = NULL;
+    struct message *m = j->m;
+    if (look_at_job(q, j, NULL, 0, &asks) == LEAVES) {
+        go_elsewhere(q, j);
+        return;
+    }
+    struct site *site = j->site;
+    j->site = NULL; /* its reference is ours now */
+    sources_submit(q, site, j);
+    site_unref(q, site);
+    message_settle(q, m);
+}
+
+/* One group's lines at a time, and then its jobs in their order. */
+void moves_turn(struct qmgr *q)
+{
+    struct dispatch *d = &q->dispatch;
+    struct list *n;
+    if (!moves_wanted(q))
+        return;
+    if (list_empty(&d->moved) && (n = list_pop(&d->moving))) {
+        const struct group *g = container_of(n, struct group, moving);
+        list_each(&g->lanes, at)
+        {
+            struct lane *l = container_of(at, struct lane, of_group);
+            if (l->queued)
+                dispatch_take_all(q, l, &d->moved);
+        }
+    }
+    for (int i = 0; i < MOVED_AT_ONCE && (n = list_pop(&d->moved)); i++)
+        put_in_line(q, container_of(n, struct job, link));
+}
+
+/* ---- for people ---------------------------------------------------------------------------------
+ */
+
+static bool is_to(const struct qmgr *q, const struct job *j, struct slice name)
+{
+    return slice_caseeq(domain_part(recipient_address(j->m, j->rcpts[0])), name) ||
+           (j->site && group_is_called(q, j->site->group, name));
+}
+
+static bool any_in(const struct qmgr *q, const struct list *jobs, struct slice name, unsigned *left)
+{
+    list_each(jobs, n)
+    {
+        if (*left == 0)
+            return false;
+        --*left;
+        if (is_to(q, container_of(n, struct job, link), name))
+            return true;
+    }
+    return false;
+}
+
+bool moves_remain(const struct qmgr *q, const struct lane *l, struct slice name)
+{
+    unsigned left = REMAINS_LOOKED;
+    if (l->queued == 0 && l->in_flight == 0)
+        return false;
+    list_each(&l->queues, n)
+    {
+        const struct queue *k = container_of(n, struct queue, of_lane);
+        if (any_in(q, &k->again, name, &left) || any_in(q, &k->jobs, name, &left))
+            return true;
+    }
+    for (unsigned i = 0; l->in_flight && i < q->relays.count; i++)
+        list_each(&q->relays.list[i]->jobs, n)
+        {
+            const struct job *j = container_of(n, struct job, link);
+            if (j->queue->lane == l && is_to(q, j, name))
+                return true;
+        }
+    return false;
+}
