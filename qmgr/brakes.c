@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "qmgr/halts.h"
 #include "rules/rules.h"
 
 /* A sender at a destination without a rate: what it is slowed from, recipients a second. */
@@ -26,11 +27,19 @@ static struct slice alias_of(const void *value)
     return slice_str(((const struct brake *)value)->alias);
 }
 
+/* Kind and sender, with which the key begins. */
+static struct slice sender_of(const void *value)
+{
+    const struct brake *b = value;
+    return slice_make(b->key, 2 + strlen(b->who));
+}
+
 void brakes_init(struct qmgr *q)
 {
     q->brakes = xcalloc(1, sizeof *q->brakes);
     map_init(&q->brakes->by_key, key_of);
     map_init(&q->brakes->by_alias, alias_of);
+    map_init(&q->brakes->called, sender_of);
     list_init(&q->brakes->all);
 }
 
@@ -52,6 +61,13 @@ bool brake_is_on(const struct qmgr *q, const struct brake *b)
 /* ---- finding ----------------------------------------------------------------------- */
 
 enum { PLACE_MAX = SITE_NAME_MAX + 64, KEY_MAX = 4 + ACCOUNT_MAX + 1 + PLACE_MAX };
+/* Before the name, as the place of what holds wherever that is meant. No group.stable begins so. */
+static const char CALLED[] = "called ";
+
+static bool is_called(const char *place)
+{
+    return strncmp(place, CALLED, sizeof CALLED - 1) == 0;
+}
 
 /* None of the three has a line's end, so no two give the same. The bytes are in `out`. */
 static struct slice make_key(enum brake_kind kind, struct slice who, const char *place,
@@ -67,7 +83,45 @@ static struct brake *find(const struct qmgr *q, enum brake_kind kind, const char
 {
     char key[KEY_MAX];
     struct brake *b = map_get(&q->brakes->by_key, make_key(kind, who, place, key));
-    return b || !*place ? b : map_get(&q->brakes->by_alias, make_key(kind, who, name, key));
+    return b || !*place || is_called(place)
+               ? b
+               : map_get(&q->brakes->by_alias, make_key(kind, who, name, key));
+}
+
+/* The first of those by hand at names; the others are its `same`. */
+static struct brake *called_of(const struct qmgr *q, enum brake_kind kind, struct slice who)
+{
+    char key[KEY_MAX];
+    int n = snprintf(key, sizeof key, "%d\n%.*s", (int)kind,
+                     SLICE_ARG(slice_first(who, ACCOUNT_MAX + 1)));
+    return map_get(&q->brakes->called, slice_make(key, (size_t)n));
+}
+
+static void join_called(struct brakes *all, struct brake *b)
+{
+    struct brake *first = map_get(&all->called, sender_of(b));
+    b->called = true;
+    if (!first) {
+        map_put(&all->called, b);
+        return;
+    }
+    b->same = first->same;
+    first->same = b;
+}
+
+static void leave_called(struct brakes *all, struct brake *b)
+{
+    struct brake *at = map_get(&all->called, sender_of(b));
+    if (at == b) {
+        map_remove(&all->called, sender_of(b));
+        if (b->same)
+            map_put(&all->called, b->same);
+    }
+    for (; at != b; at = at->same)
+        if (at->same == b) {
+            at->same = b->same;
+            return;
+        }
 }
 
 /* A sender whose name cannot be shown, or written to the file, has none. */
@@ -121,7 +175,8 @@ struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct 
 {
     char buffer[ACCOUNT_MAX + 1];
     struct brake_pair found = {0};
-    if (q->brakes->by_key.count == 0 || (!g->braked && !q->brakes->everywhere))
+    if (q->brakes->by_key.count == 0 ||
+        (!g->braked && !q->brakes->everywhere && q->brakes->called.count == 0))
         return found;
     for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++) {
         bool answers = kind_of(m, kind) == kind;
@@ -132,6 +187,10 @@ struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct 
             stricter(q, here, &found);
         if (all && (answers || all->by_hand))
             stricter(q, all, &found);
+        struct brake *called = q->brakes->called.count ? called_of(q, kind, who) : NULL;
+        for (; called; called = called->same)
+            if (brake_suspends(q, called) && group_is_called(q, g, slice_str(called->name)))
+                stricter(q, called, &found);
     }
     return found;
 }
@@ -141,6 +200,8 @@ struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct 
 static void unlink_brake(struct brakes *all, struct brake *b)
 {
     map_remove(&all->by_key, key_of(b));
+    if (b->called)
+        leave_called(all, b);
     if (map_get(&all->by_alias, alias_of(b)) == b)
         map_remove(&all->by_alias, alias_of(b));
 }
@@ -236,7 +297,9 @@ struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place
     list_init(&b->link);
     list_push(&all->all, &b->link);
     map_put(&all->by_key, b);
-    if (*place && !map_get(&all->by_alias, alias_of(b)))
+    if (is_called(place))
+        join_called(all, b);
+    else if (*place && !map_get(&all->by_alias, alias_of(b)))
         map_put(&all->by_alias, b);
     all->everywhere += !*place;
     all->of_rules += !by_hand;
@@ -270,7 +333,8 @@ void brakes_meet(struct qmgr *q, struct group *g, struct slice site)
             break;
         if (strcmp(b->place, g->stable) == 0 || (*b->place && strcmp(b->name, g->name) == 0)) {
             g->braked = true;
-        } else if (*b->place && brake_suspends(q, b) && slice_eq(slice_str(b->name), site)) {
+        } else if (*b->place && !b->called && brake_suspends(q, b) &&
+                   slice_eq(slice_str(b->name), site)) {
             g->braked = true; /* an entry of providers.conf has taken the site over */
             copy_to(q, b, g);
         }
@@ -286,13 +350,6 @@ void brake_set_reason(struct brake *b, struct slice reason)
         n--;
     free(b->reason);
     b->reason = slice_dup(slice_first(reason, n));
-}
-
-static void set_by_hand(struct qmgr *q, struct brake *b, bool by_hand)
-{
-    q->brakes->of_rules += b->by_hand;
-    q->brakes->of_rules -= by_hand;
-    b->by_hand = by_hand;
 }
 
 /* What the sender has of the lane's rate, by its deliveries since the last refusal. */
@@ -384,12 +441,8 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
     if (!b)
         return false;
     g->braked = true;
-    if (b->by_hand && brake_suspends(q, b))
-        return true; /* the operator's suspension is the stronger */
     if (was_under_way(b, j, rule))
         return true;
-    if (b->by_hand)
-        set_by_hand(q, b, false);
     if (rule->action >= RULES_SUSPEND)
         suspend(q, b, j, rule);
     else
@@ -413,29 +466,52 @@ static void take_off(struct qmgr *q, struct brake *b)
         drop(q->brakes, b);
 }
 
-unsigned brakes_set(struct qmgr *q, struct group *g, enum brake_kind kind, struct slice who,
-                    int64_t time, struct slice reason)
+struct brake *brakes_add_called(struct qmgr *q, enum brake_kind kind, struct slice name,
+                                struct slice who)
 {
-    const char *place = g ? g->stable : "", *name = g ? g->name : "all destinations";
-    struct brake *b = find(q, kind, place, name, who);
-    if (time <= 0) {
-        bool on = b && brake_is_on(q, b);
-        if (b)
-            take_off(q, b);
-        return on;
-    }
-    if (!has_name(who) || !(b = brakes_add(q, kind, place, name, who, true)))
-        return 0;
-    if (g)
-        g->braked = true;
-    set_by_hand(q, b, true);
+    char place[PLACE_MAX], *called = place + sizeof CALLED - 1;
+    name = slice_first(name, SITE_NAME_MAX);
+    memcpy(place, CALLED, sizeof CALLED);
+    for (size_t i = 0; i < name.len; i++)
+        called[i] =
+            name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? (char)(name.ptr[i] + 32) : name.ptr[i];
+    called[name.len] = '\0';
+    return brakes_add(q, kind, place, called, who, true);
+}
+
+const struct brake *brakes_set(struct qmgr *q, struct slice name, enum brake_kind kind,
+                               struct slice who, int64_t time, struct slice reason)
+{
+    struct brake *b = NULL;
+    if (has_name(who) && slice_eq(name, SLICE("all")))
+        b = brakes_add(q, kind, "", "all destinations", who, true);
+    else if (has_name(who))
+        b = brakes_add_called(q, kind, name, who);
+    if (!b)
+        return NULL;
     b->until = time > BRAKE_DAYS_MAX * TIME_MOST ? INT64_MAX : q->now + time;
     b->cut = q->now;
-    b->probing = false;
     brake_set_reason(b, reason);
     q->brakes->file.dirty = true;
-    brake_changed(q, b);
-    return 1;
+    brakes_take_effect(q, b);
+    return b;
+}
+
+bool brakes_lift(struct qmgr *q, const struct group *g, enum brake_kind kind, struct slice who)
+{
+    struct brake *b = find(q, kind, g->stable, g->name, who);
+    bool on = b && brake_is_on(q, b);
+    if (b)
+        take_off(q, b);
+    return on;
+}
+
+const struct brake *brakes_by_hand(const struct qmgr *q, enum brake_kind kind, struct slice who)
+{
+    const struct brake *b = called_of(q, kind, who);
+    while (b && !brake_suspends(q, b))
+        b = b->same;
+    return b;
 }
 
 unsigned brakes_release(struct qmgr *q, struct slice name, enum brake_kind kind, struct slice who)

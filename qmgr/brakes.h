@@ -3,9 +3,10 @@
  * the others goes on. Put on by rules whose scope is "account" or "dkim", or by hand.
  *
  * A sender is an account (as dispatch_sharer names it), or the domain that answers for a
- * message (message_signer). A destination is a group; by hand also all of them. It is known
- * by group.stable, and where that changes (an address more in DNS, a new entry in
- * providers.conf) by its name.
+ * message (message_signer). A destination of a rule's is a group. It is known by group.stable,
+ * and where that changes (an address more in DNS, a new entry in providers.conf) by its name. By
+ * hand it is what a name means (group_is_called), as in halts.h: a provider with all its sections,
+ * a destination, a site or a domain, whatever comes later and also before any mail; or all.
  *
  * Suspended: the mail is deferred, for a while at a time, so that it expires and warns of
  * delays as ever. Slowed: what finds no token waits in the brake's own line, oldest first,
@@ -36,11 +37,13 @@ enum brake_kind { BRAKE_ACCOUNT, BRAKE_SIGNER };
 struct brake {
     struct list link;
     char *key, *alias; /* kind, who and place; kind, who and name: unique */
-    char *place, *who; /* group.stable, or "" for all; name of the sender */
+    char *place, *who; /* group.stable, "called " and the name, or "" for all; of the sender */
     char *name;        /* of the place, for people */
     char *reason;      /* the rule and the reply, or the operator's words */
     uint8_t kind;      /* enum brake_kind */
     bool by_hand;
+    bool called;               /* it holds wherever `name` is meant; in brakes.called */
+    struct brake *same;        /* the next of those of this kind and sender */
     bool probing;              /* a suspension is over: one message at a time until one is taken */
     int64_t until;             /* suspended until then; INT64_MAX: for good; 0: not */
     int64_t time;              /* of the last suspension by a rule */
@@ -63,6 +66,7 @@ struct brake {
 
 struct brakes {
     struct map by_key, by_alias;
+    struct map called; /* by kind and sender: the first of those by hand at a name */
     struct list all;
     struct heap wakes;
     struct kept_file file;
@@ -84,6 +88,9 @@ int64_t brakes_next_due(struct qmgr *q);
 /* Finds one, or makes one that does not hold anything yet; NULL: there are too many. */
 struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place, const char *name,
                          struct slice who, bool by_hand);
+/* The same by hand, wherever the name is meant. */
+struct brake *brakes_add_called(struct qmgr *q, enum brake_kind kind, struct slice name,
+                                struct slice who);
 /* The account or domain that a brake of this kind would be about, perhaps in the buffer. Where
  * no domain answers for m it is the account. */
 struct slice brakes_who(const struct message *m, enum brake_kind kind,
@@ -94,12 +101,18 @@ void brakes_taken(struct qmgr *q, const struct job *j, uint32_t recipients);
  * brakes; then the rule is about the source. */
 bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule,
                     const struct ipc_outcome *o);
-/* By hand, at a group or (NULL) everywhere: suspended for `time` microseconds (INT64_MAX:
- * for good), 0: takes any brake off, also one of a rule. Returns how many that changed. */
-unsigned brakes_set(struct qmgr *q, struct group *g, enum brake_kind kind, struct slice who,
-                    int64_t time, struct slice reason);
-/* Takes off those at places of that name, also places that have had no mail for long or are
- * known by other addresses now; "all": those that hold everywhere. Returns how many. */
+/* By hand, wherever the name is meant or ("all") everywhere: suspended for `time` microseconds
+ * (INT64_MAX: for good). What waits in a brake's line there is deferred. NULL: there are too many,
+ * or the sender has no name. */
+const struct brake *brakes_set(struct qmgr *q, struct slice name, enum brake_kind kind,
+                               struct slice who, int64_t time, struct slice reason);
+/* Takes off what a rule has put on at the group. False: nothing. */
+bool brakes_lift(struct qmgr *q, const struct group *g, enum brake_kind kind, struct slice who);
+/* A suspension by hand of the sender at some name; or NULL. */
+const struct brake *brakes_by_hand(const struct qmgr *q, enum brake_kind kind, struct slice who);
+/* Takes off those of that name, by hand or of rules at places that are called so, also places
+ * that have had no mail for long or are known by other addresses now; "all": those that hold
+ * everywhere. Returns how many. */
 unsigned brakes_release(struct qmgr *q, struct slice name, enum brake_kind kind, struct slice who);
 /* The two that may hold m at the group, each the strictest of its sort: what suspends it and
  * what slows it; or NULL. */
@@ -139,6 +152,8 @@ enum brake_holds { BRAKE_LETS_GO, BRAKE_DEFERRED, BRAKE_LINED };
 enum brake_holds brakes_hold(struct qmgr *q, struct lane *l, struct job *j, bool starts);
 /* The job leaves the line that it is in. */
 void brakes_leave(struct qmgr *q, struct job *j);
+/* It has just been put on by hand: what waits in lines and is suspended by it is deferred. */
+void brakes_take_effect(struct qmgr *q, const struct brake *b);
 /* A probe is over, or gone. */
 void brakes_probed(struct qmgr *q, const struct job *j, bool taken);
 /* Appends all jobs of a lane that wait in lines: each leaves its line and is in no list. */

@@ -25,8 +25,11 @@ static int take(struct qmgr *q, const json_t *o)
     int64_t left = until ? left_of(until, by_hand) : INT64_MAX;
     if (left <= 0)
         return 0;
-    struct brake *b = brakes_add(q, strcmp(kind, "domain") == 0 ? BRAKE_SIGNER : BRAKE_ACCOUNT,
-                                 place, name ? name : place, slice_str(who), by_hand);
+    enum brake_kind of = strcmp(kind, "domain") == 0 ? BRAKE_SIGNER : BRAKE_ACCOUNT;
+    struct slice called = slice_str(name ? name : place);
+    struct brake *b = by_hand && *place
+                          ? brakes_add_called(q, of, called, slice_str(who))
+                          : brakes_add(q, of, place, called.ptr, slice_str(who), by_hand);
     if (!b)
         return -1;
     b->until = left == INT64_MAX ? INT64_MAX : q->now + left;

@@ -158,6 +158,32 @@ static void defer(struct qmgr *q, const struct lane *l, struct job *j, const str
     job_free(q, j);
 }
 
+void brakes_take_effect(struct qmgr *q, const struct brake *b)
+{
+    struct list jobs, *n;
+    list_init(&jobs);
+    list_each(&q->brakes->all, of)
+    {
+        struct brake *other = container_of(of, struct brake, link);
+        for (int class = 0; other->held && class < 3; class ++)
+            list_each_safe(&other->line[class], at)
+            {
+                struct job *j = container_of(at, struct job, link);
+                if (brakes_of(q, j->queue->lane->group, j->m).suspends != b)
+                    continue;
+                brakes_leave(q, j);
+                list_push(&jobs, &j->link);
+            }
+        plan(q, other);
+    }
+    while ((n = list_pop(&jobs))) {
+        struct job *j = container_of(n, struct job, link);
+        struct message *m = j->m;
+        defer(q, j->queue->lane, j, b);
+        message_settle(q, m);
+    }
+}
+
 enum brake_holds brakes_hold(struct qmgr *q, struct lane *l, struct job *j, bool starts)
 {
     struct brake_pair p = brakes_of(q, l->group, j->m);

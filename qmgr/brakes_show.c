@@ -3,6 +3,7 @@
 
 #include "core/json.h"
 #include "qmgr/brakes.h"
+#include "qmgr/halts.h"
 
 enum { AHEAD_MAX = 100000 };
 
@@ -65,7 +66,9 @@ void brakes_show(struct qmgr *q, const struct group *g, struct buf *out)
     list_each(&q->brakes->all, n)
     {
         const struct brake *b = container_of(n, struct brake, link);
-        bool here = !*b->place || strcmp(b->place, g->stable) == 0 || strcmp(b->name, g->name) == 0;
+        bool here = !*b->place || strcmp(b->place, g->stable) == 0 ||
+                    strcmp(b->name, g->name) == 0 ||
+                    (b->called && group_is_called(q, g, slice_str(b->name)));
         if (!brake_is_on(q, b) || !here || shown++ >= SHOWN)
             continue;
         json_begin(out);

@@ -281,77 +281,6 @@ static int64_t time_asked(const struct control_client *c)
     return ends ? (int64_t)(seconds * 1e6) : INT64_MAX;
 }
 
-static void put_brake(struct control_client *c, struct slice who, const char *place,
-                      struct slice action)
-{
-    struct buf *b = control_line_begin(c);
-    json_str(b, "who", who);
-    json_str(b, "at", slice_str(place));
-    json_str(b, "action", action);
-    control_line_end(c);
-}
-
-/* At one place, or with g NULL at all of them. */
-static unsigned brake(struct control_client *c, struct group *g, enum brake_kind kind,
-                      struct slice who)
-{
-    struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
-    int64_t time = slice_eq(action, SLICE("suspend")) ? time_asked(c) : 0;
-    const char *place = g ? g->name : "all destinations";
-    if (!brakes_set(c->control->queue, g, kind, who, time, reason))
-        return 0;
-    log_info("shaping %s: %s of %s by %s: %s", log_esc(slice_str(place)), log_esc(action),
-             log_esc(who), c->by, log_esc(reason));
-    put_brake(c, who, place, action);
-    return 1;
-}
-
-/* The mail of one sender alone. */
-static void act_on_sender(struct control_client *c, enum brake_kind kind, struct slice who)
-{
-    struct qmgr *q = c->control->queue;
-    struct slice name, action = text_of(c, "action");
-    const struct group *last = NULL;
-    unsigned changed = 0, seen = 0;
-    bool known = slice_eq(action, SLICE("suspend")) || slice_eq(action, SLICE("resume"));
-    if (!known || who.len > ACCOUNT_MAX) {
-        control_fail(c, known ? "The name of the account or domain is too long."
-                              : "One account or domain can be suspended and resumed, no more.");
-        return;
-    }
-    if (!name_given(c, &name) || !reason_fits(c))
-        return;
-    queue_tick(q);
-    if (slice_eq(name, SLICE("all"))) {
-        seen = 1;
-        changed = brake(c, NULL, kind, who);
-    }
-    list_each(&q->dispatch.lanes, n)
-    {
-        struct lane *l = container_of(n, struct lane, all);
-        if (seen && slice_eq(name, SLICE("all")))
-            break;
-        if (l->group == last || !is_meant(q, l, name, SLICE("")))
-            continue;
-        last = l->group;
-        seen++;
-        changed += brake(c, l->group, kind, who);
-    }
-    if (!changed && slice_eq(action, SLICE("resume"))) /* no mail there, or others' addresses */
-        changed = brakes_release(q, name, kind, who);
-    if (changed && slice_eq(action, SLICE("resume")))
-        wake(q, name);
-    if (changed)
-        control_done(c, NULL);
-    else if (seen && slice_eq(action, SLICE("suspend")))
-        control_fail(c,
-                     "There are too many suspensions of accounts and domains; end some of them.");
-    else if (seen)
-        control_fail(c, "There is no suspension of %s there.", log_esc(who));
-    else
-        not_there(c, name);
-}
-
 /* ---- destinations --------------------------------------------------------------------- */
 
 static void log_act(const struct control_client *c, struct slice place)
@@ -411,18 +340,25 @@ static bool is_plain(struct slice name)
     return true;
 }
 
+/* Whether mail may go to what is called so; else the client is told. */
+static bool name_may_be(struct control_client *c, struct slice name)
+{
+    bool may = is_plain(name) && may_be_there(c->control->queue, name);
+    if (!may)
+        control_fail(c,
+                     "%s is no provider of providers.conf, no destination that has had mail "
+                     "lately, and no name of a host or domain.",
+                     log_esc(name));
+    return may;
+}
+
 /* Also where no mail has been. */
 static void suspend(struct control_client *c, struct slice name, struct slice source)
 {
     struct qmgr *q = c->control->queue;
     unsigned shown = 0;
-    if (!is_plain(name) || !may_be_there(q, name)) {
-        control_fail(c,
-                     "%s is no provider of providers.conf, no destination that has had mail "
-                     "lately, and no name of a host or domain.",
-                     log_esc(name));
+    if (!name_may_be(c, name))
         return;
-    }
     if (source.len > HALT_SOURCE_MAX || !source_is_there(q, source)) {
         control_fail(c, "There is no source %s: 'postern source list' shows those that there are.",
                      log_esc(source));
@@ -483,6 +419,89 @@ static void resume(struct control_client *c, struct slice name, struct slice sou
         control_line_end(c);
     }
     control_done(c, NULL);
+}
+
+/* ---- senders -------------------------------------------------------------------------- */
+
+static void log_brake(const struct control_client *c, struct slice name, struct slice who)
+{
+    log_info("shaping %s: %s of %s by %s: %s", log_esc(name), log_esc(text_of(c, "action")),
+             log_esc(who), c->by, log_esc(text_of(c, "reason")));
+}
+
+static void put_brake(struct control_client *c, struct slice who, struct slice place)
+{
+    struct buf *b = control_line_begin(c);
+    json_str(b, "who", who);
+    json_str(b, "at", place);
+    json_str(b, "action", text_of(c, "action"));
+    control_line_end(c);
+}
+
+/* Also where no mail has been. */
+static void suspend_sender(struct control_client *c, enum brake_kind kind, struct slice who,
+                           struct slice name)
+{
+    struct qmgr *q = c->control->queue;
+    if (!slice_eq(name, SLICE("all")) && !name_may_be(c, name))
+        return;
+    const struct brake *b = brakes_set(q, name, kind, who, time_asked(c), text_of(c, "reason"));
+    if (!b) {
+        control_fail(c,
+                     "There are too many suspensions of accounts and domains; end some of them.");
+        return;
+    }
+    log_brake(c, name, who);
+    put_brake(c, who, slice_str(b->name));
+    control_done(c, NULL);
+}
+
+/* What rules have put on goes, too. */
+static void resume_sender(struct control_client *c, enum brake_kind kind, struct slice who,
+                          struct slice name)
+{
+    struct qmgr *q = c->control->queue;
+    unsigned changed = brakes_release(q, name, kind, who), seen = slice_eq(name, SLICE("all"));
+    list_each(&q->dispatch.lanes, n)
+    {
+        const struct lane *l = container_of(n, struct lane, all);
+        if (!is_meant(q, l, name, SLICE("")))
+            continue;
+        seen++;
+        changed += brakes_lift(q, l->group, kind, who);
+    }
+    const struct brake *other = changed ? NULL : brakes_by_hand(q, kind, who);
+    if (changed) {
+        log_brake(c, name, who);
+        wake(q, name);
+        put_brake(c, who, name);
+        control_done(c, NULL);
+    } else if (other) {
+        control_fail(
+            c, "%s is suspended by hand at %s: 'postern shaping resume %s --%s %s' ends that.",
+            log_esc(who), other->name, other->name, brake_kind_name((uint8_t)kind), log_esc(who));
+    } else if (seen) {
+        control_fail(c, "There is no suspension of %s there.", log_esc(who));
+    } else {
+        not_there(c, name);
+    }
+}
+
+/* The mail of one sender alone. */
+static void act_on_sender(struct control_client *c, enum brake_kind kind, struct slice who)
+{
+    struct slice name, action = text_of(c, "action");
+    bool suspends = slice_eq(action, SLICE("suspend"));
+    bool known = suspends || slice_eq(action, SLICE("resume"));
+    if (!known || who.len > ACCOUNT_MAX) {
+        control_fail(c, known ? "The name of the account or domain is too long."
+                              : "One account or domain can be suspended and resumed, no more.");
+        return;
+    }
+    if (!name_given(c, &name) || !reason_fits(c))
+        return;
+    queue_tick(c->control->queue);
+    (suspends ? suspend_sender : resume_sender)(c, kind, who, name);
 }
 
 void control_shaping_act(struct control_client *c)

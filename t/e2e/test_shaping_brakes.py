@@ -230,7 +230,9 @@ def test_resume_where_no_mail_has_been(place):
     act(first, "suspend", account="shop", destination="d.test")
     first.end()
     second = Again(place)
-    done = act(second, "resume", account="shop", destination="mx.d.test")
+    error = act(second, "resume", account="shop", destination="mx.d.test")["error"]
+    assert "suspended by hand at d.test: 'postern shaping resume d.test --account shop'" in error
+    done = act(second, "resume", account="shop", destination="d.test")
     assert "error" not in done
     id = second.q.commit(["a@d.test"], account="shop")
     second.q.resolved()

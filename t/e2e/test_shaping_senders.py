@@ -1,9 +1,12 @@
 """Rules and operators that slow down or suspend one sender's mail at one destination, while
 that of the others goes on."""
 import os
+import time
 
 import pytest
 
+from postern import wait_until
+from qmgr_peers import checksum
 from test_qmgr_operator import Control
 from test_shaping import MAIL, refusal, rules, show
 from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
@@ -142,4 +145,111 @@ def test_a_damaged_file_of_suspensions_is_kept_aside(place):
     second = Again(place)
     second.q.wait_log("shaping: suspensions of accounts and domains are forgotten: shaping.brakes is damaged")
     assert os.path.exists(kept + ".damaged")
+    second.end()
+
+
+PROVIDER = """
+default { start_rate = "10000/s" start_connections = 5 connections = 5 }
+provider goog { mx = {".goog.test"} }
+domain own.test { connections = 3 }
+site b.goog.test { connections = 3 }
+"""
+HELD = r"{}: .*suspended for {} {}: by the operator: abuse"
+
+
+def at(host, last):
+    return dict(site=host, targets=[dict(host=host, address=bytes([127, 9, 9, last]), port=25, preference=10)])
+
+
+def sender(c, action, destination="goog", **more):
+    return c.ask(request="shaping.act", action=action, destination=destination, reason="abuse", **more)
+
+
+def test_before_any_mail_at_a_provider_with_its_sections(c):
+    """The name stands for all that it covers, now and later."""
+    q = c.q
+    rules(c, PROVIDER)
+    q.wait_log("providers.conf: 1 providers")
+    done = sender(c, "suspend", domain="spam.test", seconds=3600)
+    assert (done[0]["who"], done[0]["at"]) == ("spam.test", "goog")
+    for domain, host, last in (("g.test", "a.goog.test", 1), ("own.test", "a.goog.test", 1), ("w.test", "b.goog.test", 2)):
+        id = q.commit([f"a@{domain}"], sender="x@spam.test")
+        q.resolved(**at(host, last))
+        q.wait_log(HELD.format(id, "domain", "spam.test"))
+        why = c.ask(request="shaping.why", id=id)[0]
+        assert why["state"] == "sender_suspended" and why["brake"]["at"] == "goog"
+        shown = c.ask(request="shaping.show", destination=domain)[0]["brakes"]
+        assert [(b["who"], b["at"]) for b in shown] == [("spam.test", "goog")], domain
+        good = q.commit([f"a@{domain}"], sender="x@good.test")
+        job = q.job()
+        assert job.id == good.encode()
+        q.result(job)
+    elsewhere = q.commit(["a@e.test"], sender="x@spam.test")
+    q.resolved()
+    job = q.job()
+    assert job.id == elsewhere.encode()
+    q.result(job)
+    error = sender(c, "resume", "w.test", domain="spam.test")[-1]["error"]
+    assert "suspended by hand at goog: 'postern shaping resume goog --domain spam.test' ends that" in error
+    assert "error" not in sender(c, "resume", domain="spam.test")[-1]
+    assert len({q.job().id for _ in range(3)}) == 3
+
+
+def test_a_section_that_comes_later(c):
+    q = c.q
+    q.commit(["a@d.test"], account="bank")
+    q.resolved(**at("a.goog.test", 1))
+    q.result(q.job())
+    sender(c, "suspend", "a.goog.test", account="shop")
+    rules(c, PROVIDER + "domain d.test { connections = 2 }\n")
+    q.wait_log("providers.conf: 1 providers")
+    id = q.commit(["a@d.test"], account="shop")
+    q.wait_log(HELD.format(id, "account", "shop"))
+
+
+def test_what_a_rule_slows_and_the_operator_suspends_leaves_its_line(c):
+    q = c.q
+    ids = [q.commit(["a@d.test"], account="shop")]
+    q.resolved()
+    q.result(q.job(), scope=1, outcomes=refusal(451, "account too fast", MAIL))
+    q.wait_log("account shop slowed to 1.000/s")
+    ids += [q.commit(["a@d.test"], account="shop") for _ in range(20)]
+    sender(c, "suspend", "d.test", account="shop")
+    began = time.monotonic()
+    wait_until(lambda: q.count(HELD.format("", "account", "shop")) == len(ids), 30, "all of it deferred")
+    assert time.monotonic() - began < 5  # without waiting for tokens, one a second
+
+
+def test_several_places_of_one_sender(c):
+    q = c.q
+    for name in ("d.test", "e.test", "f.test"):
+        sender(c, "suspend", name, account="shop")
+    assert "error" not in sender(c, "resume", "E.test", account="shop")[-1]
+    for domain, held in (("d.test", True), ("e.test", False), ("f.test", True)):
+        id = q.commit([f"a@{domain}"], account="shop")
+        q.resolved()
+        if held:
+            q.wait_log(HELD.format(id, "account", "shop"))
+        else:
+            assert q.job().id == id.encode()
+    assert sender(c, "suspend", "gmial", account="shop")[-1]["error"].startswith("gmial is no provider")
+
+
+def test_they_outlive_qmgr_and_a_file_of_before_counts(place):
+    """Before, such a suspension was of the servers that the name led to then."""
+    first = Again(place)
+    sender(first, "suspend", "d.test", account="shop")
+    first.end()
+    kept = os.path.join(place, "spool", "shaping.brakes")
+    with open(kept, "rb") as f:
+        text = f.read()
+    assert b'"place":"called d.test"' in text
+    text = text[:text.rindex(b"sum ")].replace(b"called d.test", b"servers mx.d.test").replace(
+        b'"name":"d.test"', b'"name":"mx.d.test"')
+    with open(kept, "wb") as f:
+        f.write(text + b"sum %016x\n" % checksum(text))
+    second = Again(place)
+    id = second.q.commit(["a@d.test"], account="shop")
+    second.q.resolved()
+    second.q.wait_log(HELD.format(id, "account", "shop"))
     second.end()

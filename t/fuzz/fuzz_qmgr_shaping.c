@@ -464,7 +464,11 @@ static void by_hand(struct slice in)
                        q->now);
             break;
         case 4:
-            brakes_set(q, l->group, BRAKE_ACCOUNT, who, what & 0x20 ? 0 : time, SLICE("x"));
+            if (what & 0x20)
+                (void)brakes_release(q, slice_str(l->group->name), BRAKE_ACCOUNT, who);
+            else
+                (void)brakes_set(q, slice_str(l->group->name), BRAKE_ACCOUNT, who, time,
+                                 SLICE("x"));
             break;
         default:
             queue_flush_all(q);
@@ -586,8 +590,10 @@ static void take_brakes_off(void)
         list_each(&world.q.dispatch.lanes, n)
         {
             struct lane *l = container_of(n, struct lane, all);
-            for (size_t i = 0; i < sizeof who / sizeof *who; i++)
-                brakes_set(&world.q, l->group, kind, slice_str(who[i]), 0, SLICE(""));
+            for (size_t i = 0; i < sizeof who / sizeof *who; i++) {
+                (void)brakes_lift(&world.q, l->group, kind, slice_str(who[i]));
+                (void)brakes_release(&world.q, slice_str(l->group->name), kind, slice_str(who[i]));
+            }
         }
     while (!list_empty(&world.q.halts->all)) {
         const struct halt *h = container_of(world.q.halts->all.next, struct halt, link);
