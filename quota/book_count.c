@@ -217,18 +217,25 @@ static int take_charge(struct quota *q, struct ipc_charge *in, struct err *e)
     return 0;
 }
 
+static void failure_key(struct key *k, const char *account, int64_t time, const struct entry *x,
+                        uint32_t index)
+{
+    key_begin(k, slice_str(account));
+    key_number(k, (uint64_t)time);
+    key_add(k, book_entry_key(x));
+    key_number(k, index);
+}
+
 /* For the account's report: whom it could not be delivered to, and why. */
 static void note_failure(struct quota *q, const struct entry *x, const struct ipc_settlement *in,
                          uint32_t index)
 {
     struct key k;
     const struct charge *c = &x->c;
+    const int64_t now = quota_now();
     if (c->level_count == 0 || in->address.len == 0)
         return;
-    key_begin(&k, slice_str(c->levels[0].account));
-    key_number(&k, (uint64_t)quota_now());
-    key_add(&k, book_entry_key(x));
-    key_number(&k, index);
+    failure_key(&k, c->levels[0].account, now, x, index);
     struct buf address = BUF_INIT(2000), reply = BUF_INIT(2000);
     buf_add_escaped(&address, in->address, ADDRESS_TEXT_MAX);
     buf_add_escaped(&reply, in->reply, REPLY_KEPT);
@@ -237,6 +244,13 @@ static void note_failure(struct quota *q, const struct entry *x, const struct ip
                   address.len, "reply", reply.data ? reply.data : "", reply.len);
     if (j)
         quota_put_json(book_extra(q), T_FAILURE, key_slice(&k), j);
+    json_decref(j);
+    /* the reports of those above it have it, too */
+    j = json_pack("{s:s}", FAILURE_OF, c->levels[0].account);
+    for (unsigned i = 1; j && i < c->level_count; i++) {
+        failure_key(&k, c->levels[i].account, now, x, index);
+        quota_put_json(book_extra(q), T_FAILURE, key_slice(&k), j);
+    }
     json_decref(j);
     buf_free(&address);
     buf_free(&reply);

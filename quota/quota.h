@@ -424,6 +424,13 @@ struct quota {
     bool disk_full;
 };
 
+/* ---- reports.c: records of T_FAILURE ---- */
+
+#define FAILURE_OF "of"
+/* A record with its "account" in it, also where it stands under an account above that one. The
+ * caller decrefs; NULL: it is gone, or not readable. */
+json_t *failure_read(struct quota *q, struct slice key, struct slice value);
+
 /* Seconds since 1970. */
 static inline int64_t quota_now(void)
 {

@@ -9,7 +9,8 @@
  *   usage     OWNER NUL start of a period -> struct plan_usage
  *   tally     OWNER -> struct tally   charge    message ID -> struct charge
  *   notice    message ID -> JSON: a message that qmgr has not taken yet
- *   failure   ACCOUNT NUL time, ID, recipient -> JSON: for reports
+ *   failure   ACCOUNT NUL time, ID, recipient -> JSON: for reports; of an account above it:
+ *             {"of": ACCOUNT}, whose record under the same time, ID, recipient it is
  *   audit     time and number -> JSON
  *   held      time, message ID -> nothing: released at that time, for its account's rate
  *   parked    OWNER NUL time, message ID -> nothing: the same, whose time came while that

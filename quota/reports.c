@@ -21,18 +21,41 @@ enum {
 
 /* ---- the list --------------------------------------------------------------------- */
 
+json_t *failure_read(struct quota *q, struct slice key, struct slice value)
+{
+    struct slice rest = key, account = slice_cut(&rest, '\0');
+    json_t *out = json_loadb(value.ptr, value.len, 0, NULL);
+    json_t *of = json_incref(json_object_get(out, FAILURE_OF));
+    if (json_is_string(of)) {
+        struct key own;
+        key_begin(&own, slice_first(slice_str(json_string_value(of)), ACCOUNT_NAME_MAX));
+        key_add(&own, rest);
+        json_decref(out);
+        out = quota_get_json(q, T_FAILURE, key_slice(&own));
+    }
+    if (out)
+        json_object_set_new(out, "account",
+                            json_is_string(of) ? json_incref(of)
+                                               : json_stringn(account.ptr, account.len));
+    json_decref(of);
+    return out;
+}
+
 struct listing_failures {
+    struct quota *q;
+    const struct plan *plan; /* whose zone times are in */
     struct buf *csv;
     struct slice prefix; /* account, NUL */
     struct period period;
     unsigned listed, left_out;
 };
 
-static void add_failure(struct buf *csv, int64_t time, const json_t *record)
+static void add_failure(struct buf *csv, const struct plan *plan, int64_t time,
+                        const json_t *record)
 {
-    static const char *const columns[] = {"user", "id", "recipient", "reply", NULL};
-    struct buf when = BUF_INIT(64);
-    plan_print_time(&when, &plan_unlimited, time);
+    static const char *const columns[] = {"account", "user", "id", "recipient", "reply", NULL};
+    struct buf when = BUF_INIT(2 * PLAN_NAME_MAX);
+    plan_print_time(&when, plan, time);
     (void)csv_add(csv, buf_slice(&when), false);
     for (size_t i = 0; columns[i]; i++)
         (void)csv_add(csv, slice_str(json_text(record, columns[i])), !columns[i + 1]);
@@ -51,9 +74,10 @@ static bool on_failure(struct slice key, struct slice value, void *arg)
     if (!slice_starts(key, l->prefix) || failure_time(key, l->prefix.len) >= l->period.end)
         return false;
     size_t before = l->csv->len;
-    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
-    if (record)
-        add_failure(l->csv, failure_time(key, l->prefix.len), record);
+    json_t *record = failure_read(l->q, key, value);
+    if (!record)
+        return true;
+    add_failure(l->csv, l->plan, failure_time(key, l->prefix.len), record);
     json_decref(record);
     if (l->csv->len > CSV_MAX) {
         l->csv->len = before;
@@ -64,16 +88,17 @@ static bool on_failure(struct slice key, struct slice value, void *arg)
     return true;
 }
 
-static void list_failures(struct quota *q, const char *account, struct period period,
+static void list_failures(struct quota *q, const struct account *a, struct period period,
                           struct buf *csv, struct listing_failures *out)
 {
     struct key prefix, from;
     struct err e;
-    key_begin(&prefix, slice_str(account));
+    key_begin(&prefix, slice_str(a->name));
     from = prefix;
     key_number(&from, (uint64_t)period.start);
-    *out = (struct listing_failures){.csv = csv, .prefix = key_slice(&prefix), .period = period};
-    buf_addstr(csv, "\"time\",\"user\",\"id\",\"recipient\",\"reply\"\r\n");
+    *out = (struct listing_failures){
+        .q = q, .plan = a->plan, .csv = csv, .prefix = key_slice(&prefix), .period = period};
+    buf_addstr(csv, "\"time\",\"account\",\"user\",\"id\",\"recipient\",\"reply\"\r\n");
     if (kv_walk(q->kv, T_FAILURE, key_slice(&from), on_failure, out, &e) < 0)
         panic("%s", e.text);
 }
@@ -86,7 +111,7 @@ static void send_report(struct quota *q, const struct account *a, const struct p
     struct listing_failures l;
     char subject[160], name[ACCOUNT_NAME_MAX + 40];
     const struct civil first = zone_civil(&a->plan->zone, u->period.start);
-    list_failures(q, a->name, u->period, &csv, &l);
+    list_failures(q, a, u->period, &csv, &l);
     snprintf(subject, sizeof subject, "Report of account %s for %04lld-%02d-%02d", a->name,
              (long long)first.year, first.month, first.day);
     snprintf(name, sizeof name, "%s-%04lld-%02d-%02d-errors.csv", a->name, (long long)first.year,

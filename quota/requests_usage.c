@@ -454,12 +454,14 @@ static json_t *show_failure(struct client *c, struct slice key, struct slice val
     int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
     if (time < from || (to && time >= to))
         return NULL;
-    json_t *out =
-        json_pack("{s:s%,s:I}", "account", account.ptr, account.len, "time", (json_int_t)time);
-    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
-    if (out && record)
-        json_object_update(out, record);
-    json_decref(record);
+    json_t *out = failure_read(control_quota(c), key, value);
+    bool above = out && !slice_eq(account, slice_str(json_text(out, "account")));
+    if (above && !*json_text(control_request(c), "account")) { /* the list of all has it once */
+        json_decref(out);
+        return NULL;
+    }
+    if (out)
+        set_number(out, "time", (uint64_t)time);
     return out;
 }
 

@@ -170,7 +170,7 @@ def test_stop_at_the_limit_resumes_next_month_and_the_month_is_reported(tmp_path
         assert errors.get_content_type() == "text/csv" and \
             errors.get_filename().startswith("acme-") and errors.get_filename().endswith("-errors.csv")
         head, line = errors.get_content().splitlines()[:2]
-        assert head == '"time","user","id","recipient","reply"'
+        assert head == '"time","account","user","id","recipient","reply"'
         assert '"bad@dst.test","550 5.1.1 no, ""such"" user' in line
 
 

@@ -273,3 +273,38 @@ def test_a_period_is_billed_in_the_month_in_which_it_ends(place):
         assert once["overage_blocks"] == 2 and once["running"] is True
     finally:
         q.stop()
+
+
+# ---- failures of accounts below -------------------------------------------------------------------
+
+FAMILY = """plan fam { messages = 100
+ at_limit = block
+ zone = "America/New_York"
+ period_report = yes }
+plan sub { }
+"""
+
+
+def test_reports_have_the_failures_of_accounts_below(place):
+    q = Clocked(place, FAMILY)
+    try:
+        q.account("fam", plan="fam", reference="owner@fam.test", user="top", domain="fam.test")
+        q.account("kid", plan="sub", parent="fam", user="low", domain="kid.test")
+        for user, account in (("top", "fam"), ("low", "kid")):
+            sent = q.sent(q.login(user).ticket, None, sender=f"a@{account}.test",
+                          authors=(f"a@{account}.test",))
+            q.settle(sent.id, REFUNDED, [0], address=f"of-{account}@dst.test", reply="550 5.1.1 no")
+
+        def listed(account):
+            return sorted((f["account"], f["user"], f["recipient"])
+                          for f in q.ask("usage.failures", account=account)[0])
+        of_fam, of_kid = ("fam", "top", "of-fam@dst.test"), ("kid", "low", "of-kid@dst.test")
+        assert listed("fam") == listed("") == [of_fam, of_kid] and listed("kid") == [of_kid]
+        q.at(2031, 2, 2)
+        letter = q.letter("Report of account fam for ").decode()
+        assert "Failed:    2" in letter
+        lines = [l for l in letter.splitlines() if "@dst.test" in l]
+        assert ["New_York" in l for l in lines] == [True, True]  # as the figures are
+        assert sorted(l.split(",")[1] for l in lines) == ['"fam"', '"kid"']
+    finally:
+        q.stop()
