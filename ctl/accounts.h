@@ -35,6 +35,10 @@ void accounts_print_without_scram(struct ctl *ctl, json_int_t users);
  * not have. Their number; 0 as well where accounts are off or the file is wrong. */
 int plans_used_check(struct ctl *ctl, const struct config *c,
                      void (*found)(const char *sentence, void *arg), void *arg);
+/* A sentence for each setting in plans_file that has no effect; none where accounts are off or
+ * the file is wrong. */
+void plans_advise_check(struct ctl *ctl, const struct config *c,
+                        void (*found)(const char *sentence, void *arg), void *arg);
 /* A secret: from the terminal without echo, asked twice, or the first line of
  * standard input. Wiped and freed by secret_free. NULL after telling what is wrong. */
 char *secret_read(const char *what);

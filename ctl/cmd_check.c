@@ -184,6 +184,11 @@ static void on_missing_plan(const char *sentence, void *arg)
     check_say(arg, CHECK_ERROR, "%s", sentence);
 }
 
+static void on_advice(const char *sentence, void *arg)
+{
+    check_say(arg, CHECK_WARNING, "%s", sentence);
+}
+
 static void check_configuration(struct check *c)
 {
     const struct config *config = c->config;
@@ -202,6 +207,8 @@ static void check_configuration(struct check *c)
         ask_master(c);
     if (c->errors == 0 && c->pid)
         (void)plans_used_check(c->ctl, config, on_missing_plan, c);
+    if (c->errors == 0)
+        plans_advise_check(c->ctl, config, on_advice, c);
     if (c->errors == 0)
         check_sources(c);
     if (c->errors == 0)

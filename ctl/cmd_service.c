@@ -141,6 +141,12 @@ static void on_missing_plan(const char *sentence, void *arg)
 }
 
 /* The signal is sent in any case: log files are opened anew, whatever main.cf says now. */
+static void on_advice(const char *sentence, void *arg)
+{
+    (void)arg;
+    fprintf(stderr, "postern: warning: %s\n", sentence);
+}
+
 int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char **argv)
 {
     char finding[FINDING_MAX];
@@ -161,6 +167,7 @@ int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char *
     if (status != CTL_OK)
         return status;
     puts("Postern reads its configuration again; the log tells when it is in effect.");
+    plans_advise_check(ctl, c, on_advice, NULL);
     return plans_used_check(ctl, c, on_missing_plan, NULL) ? CTL_FAILED : CTL_OK;
 }
 

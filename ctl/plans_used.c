@@ -1,9 +1,10 @@
-/* Plans that accounts have, beside those that plans_file has as it stands. */
+/* Plans of plans_file as it stands: those that accounts have and it has not, and what in it has
+ * no effect. */
 #include <stdio.h>
 
 #include "core/mem.h"
 #include "ctl/accounts.h"
-#include "plan/plan.h"
+#include "plan/advice.h"
 #include "plan/tzfile.h"
 
 enum { NAMES_SHOWN = 5, TEXT_MAX = 1000 };
@@ -59,6 +60,15 @@ static int read_plans(const struct ctl *ctl, const char *name, struct plans *out
     int rc = f ? plans_parse(slice_make(text.data, n), name, tzfile_lookup, NULL, out, &e) : -1;
     buf_free(&text);
     return rc;
+}
+
+void plans_advise_check(struct ctl *ctl, const struct config *c,
+                        void (*found)(const char *sentence, void *arg), void *arg)
+{
+    struct plans plans = {NULL, 0};
+    if (c->accounts_enable && *c->plans_file && read_plans(ctl, c->plans_file, &plans) == 0)
+        plans_advise(&plans, c->plans_file, (uint64_t)c->message_size_limit, found, arg);
+    plans_free(&plans);
 }
 
 int plans_used_check(struct ctl *ctl, const struct config *c,

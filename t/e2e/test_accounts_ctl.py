@@ -288,3 +288,50 @@ def test_usage_list_of_more_accounts_than_one_turn_has(relay):
     typed(relay, text, "account", "import", "-")
     owners = [json.loads(l)["owner"] for l in relay.ctl("usage", "list", "--json").splitlines()]
     assert sorted(owners) == sorted(f"a{i}" for i in range(1203))
+
+
+IDLE = """plan big { size = 90MB }
+plan stop { messages = 10
+ at_limit = block
+ overage = block:5 }
+plan free { overage = block:5 }
+plan small_ones { byte_minimum = 10KB }
+plan unguarded { spike_action = hold }
+plan endless { period = none
+ period_report = yes }
+plan gift { credit_minimum = 2GB }
+plan two { user_rate = {5/day, 6/day} }
+plan sound { messages = 10
+ bytes = 1GB
+ byte_minimum = 10KB
+ at_limit = surcharge
+ overage = block:5
+ size = 50MB
+ spike_factor = 10
+ spike_minimum = 100
+ spike_action = hold
+ period_report = yes
+ credit_unit = 500MB
+ credit_minimum = 2GB
+ account_rate = {5/day, 6/month} }
+"""
+
+
+def test_check_and_reload_name_settings_of_plans_without_effect(relay):
+    told = [("big", "set message_size_limit = 90000000"),
+            ("stop", "overage has no effect with at_limit = block"),
+            ("free", "overage has no effect without a limit"), ("small_ones", "byte_minimum"),
+            ("unguarded", "without spike_factor"), ("endless", "period_report"),
+            ("gift", "credit_minimum"), ("two", "user_rate has two limits in one unit")]
+    assert "plans.conf: plan" not in relay.ctl("check", check=False).stdout
+    with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
+        f.write(PLANS + IDLE)
+    lines = [l for l in relay.ctl("check", check=False).stdout.splitlines()
+             if re.match("warning: .*plans.conf: plan ", l)]
+    assert len(lines) == len(told) and "sound" not in " ".join(lines)
+    for line, (plan, words) in zip(lines, told):
+        assert f"plans.conf: plan {plan}: " in line and words in line
+    reload = relay.ctl("reload", check=False)
+    assert reload.returncode == 0
+    for plan, words in told:
+        assert re.search(f"^postern: warning: .*plan {plan}: .*{words}", reload.stderr, re.M)
