@@ -116,7 +116,8 @@ static bool concerns_quota(const struct qmgr *q, const struct message *m)
     return q->s->config->accounts_enable && (paid || is_letter(m));
 }
 
-static void charge(struct qmgr *q, struct message *m, unsigned flags)
+/* added: bytes of the body that the client did not send, and does not pay for. */
+static void charge(struct qmgr *q, struct message *m, unsigned flags, uint64_t added)
 {
     struct charges *c = &q->charges;
     if (!concerns_quota(q, m))
@@ -131,16 +132,16 @@ static void charge(struct qmgr *q, struct message *m, unsigned flags)
     ipc_charge_add(&c->fresh, &(struct ipc_charge){.id = id_slice(&m->id),
                                                    .owner = message_owner(m),
                                                    .arrival = m->arrival,
-                                                   .size = message_size(m),
+                                                   .size = m->ref.body_len - added,
                                                    .recipients = m->recipient_count,
                                                    .flags = (uint8_t)flags});
     m->charged = true;
     m->charge = c->number;
 }
 
-void charges_committed(struct qmgr *q, struct message *m)
+void charges_committed(struct qmgr *q, struct message *m, uint64_t added)
 {
-    charge(q, m, CHARGE_FRESH);
+    charge(q, m, CHARGE_FRESH, added);
 }
 
 static void add_settlement(struct qmgr *q, struct slice id, enum charge_state state,
@@ -218,7 +219,7 @@ void charges_lost(struct qmgr *q, struct message *m)
 
 void charges_found(struct qmgr *q, struct message *m, const struct store_found *found)
 {
-    charge(q, m, 0);
+    charge(q, m, 0, found->envelope->added);
     for (uint32_t i = 0; m->charged && !is_letter(m) && i < m->recipient_count; i++) {
         char status = found->status[i];
         if (status == SPOOL_SENT || status == SPOOL_CONFIRM)

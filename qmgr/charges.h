@@ -8,8 +8,9 @@
 
 void charges_init(struct qmgr *q);
 void charges_peer(struct qmgr *q, int fd);
-/* A message became durable, or was found by the scan with what its status bytes say. */
-void charges_committed(struct qmgr *q, struct message *m);
+/* A message became durable, or was found by the scan with what its status bytes say. added:
+ * bytes of its body that the client did not send. */
+void charges_committed(struct qmgr *q, struct message *m, uint64_t added);
 void charges_found(struct qmgr *q, struct message *m, const struct store_found *found);
 /* Recipients' ways ended. */
 void charges_over(struct qmgr *q, struct message *m, const uint32_t *rcpts, uint32_t count,

@@ -81,6 +81,9 @@ int commit_check(const struct commit *c, const struct ipc_commit *in, struct err
         return err_set(e, "COMMIT with a text that is too long");
     if (in->prefix.len > INLINE_CONTENT_MAX || in->prefix.len + in->body.len > INLINE_CONTENT_MAX)
         return err_set(e, "COMMIT with %zu bytes of content", in->prefix.len + in->body.len);
+    /* a line end is made of one byte at least; two more may end the last line, two the header */
+    if (in->added > (in->large_len ? in->large_len : in->body.len) / 2 + 2)
+        return err_set(e, "COMMIT of a message that is hardly the client's");
     if (in->recipient_count == 0 || in->recipient_count > SPOOL_RECIPIENTS_MAX)
         return err_set(e, "COMMIT with %u recipients", in->recipient_count);
     return 0;
@@ -147,6 +150,7 @@ static void build_spool_envelope(struct commit *c, const struct ipc_commit *in)
         .sender = message_sender(m),
         .envid = message_envid(m),
         .signer = message_signer(m),
+        .added = in->added,
         .recipient_count = m->recipient_count,
         .recipients = slice_first(all, list_len),
     };

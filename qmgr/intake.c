@@ -189,7 +189,7 @@ static void on_committed(struct store_commit *sc, const char *error, int code, v
     struct qmgr *q = c->q;
     struct message *m = c->m;
     struct smtpd *s = c->smtpd;
-    uint64_t tag = c->tag;
+    uint64_t tag = c->tag, added = sc->envelope.added;
     queue_tick(q);
     q->open_commits--;
     detach(c);
@@ -219,7 +219,7 @@ static void on_committed(struct store_commit *sc, const char *error, int code, v
     message_keep_body(q, m, c->body);
     c->body = NULL;
     commit_release(c);
-    charges_committed(q, m);
+    charges_committed(q, m, added);
     message_enter(q, m);
 }
 
@@ -378,7 +378,7 @@ static void on_notice_committed(struct store_commit *sc, const char *error, int 
     message_keep_body(q, m, c->body);
     c->body = NULL;
     commit_release(c);
-    charges_committed(q, m); /* of a letter */
+    charges_committed(q, m, 0); /* of a letter */
     done(NULL, done_arg);
     message_enter(q, m);
 }

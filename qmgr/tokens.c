@@ -68,7 +68,7 @@ static enum token_verdict use(struct tokens *t, uint64_t serial)
 /* As quota was told it. */
 static uint64_t charged_size(const struct ipc_commit *in)
 {
-    return in->prefix.len + (in->large_len ? in->large_len : in->body.len);
+    return (in->large_len ? in->large_len : in->body.len) - in->added;
 }
 
 enum token_verdict tokens_check(struct tokens *t, const struct ipc_commit *in, int64_t now)

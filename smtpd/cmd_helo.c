@@ -1,6 +1,7 @@
 /* EHLO and HELO. */
 #include "core/mem.h"
 #include "smtpd/auth.h"
+#include "smtpd/gate.h"
 #include "smtpd/identity.h"
 #include "smtpd/limits.h"
 #include "smtpd/reply.h"
@@ -49,10 +50,10 @@ static void announce_all(struct session *s, struct slice all)
     reply_ready(s, 250, SLICE(""));
 }
 
-/* With the limits of the plan of who has logged in. */
+/* With the limits of the plan of who pays. */
 static void announce(struct session *s)
 {
-    const struct login *l = s->login;
+    const struct login *l = gate_payer(s);
     struct buf own = BUF_INIT(OUTPUT_MAX);
     if (l && (l->size_limit || l->recipient_limit))
         server_ehlo(s->server->config, l->size_limit, l->recipient_limit, &own);

@@ -151,6 +151,11 @@ uint64_t content_large_sum(const struct content *c)
     return XXH3_64bits_digest(c->large_sum);
 }
 
+uint64_t content_length(const struct content *c)
+{
+    return c->large_len ? c->large_len : c->body.len;
+}
+
 void content_large_ready(struct session *s, int fd)
 {
     struct content *c = s->tx.content;

@@ -47,6 +47,9 @@ void content_large_ready(struct session *s, int fd);
 void content_large_refused(struct session *s, int code);
 /* Large messages lie in a file; XXH3-64 of it. */
 uint64_t content_large_sum(const struct content *c);
+/* Bytes of the message as it is kept, without our prefix; data.sent of them came from the
+ * client. */
+uint64_t content_length(const struct content *c);
 /* Forgets what is in memory: it is on its way to qmgr, or not wanted. */
 void content_drop_memory(struct session *s);
 void content_free(struct session *s);

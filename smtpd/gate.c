@@ -8,7 +8,6 @@
 #include "smtpd/content.h"
 #include "smtpd/identity.h"
 #include "smtpd/limits.h"
-#include "smtpd/prefix.h"
 #include "smtpd/reply.h"
 
 static const struct refusal unavailable = {451, "4.3.0",
@@ -16,10 +15,14 @@ static const struct refusal unavailable = {451, "4.3.0",
 
 /* ---- who pays ---------------------------------------------------------------------- */
 
-/* The login that quota knows, or NULL. */
-static const struct login *payer(const struct session *s)
+static struct login *payer(const struct session *s)
 {
     return s->login && s->login->ticket_len ? s->login : s->host_login;
+}
+
+const struct login *gate_payer(const struct session *s)
+{
+    return payer(s);
 }
 
 static struct slice ticket_of(const struct session *s)
@@ -242,16 +245,6 @@ bool gate_wants_authors(const struct session *s)
     return s->tx.gate && !payer(s)->any_sender;
 }
 
-/* Of the content with our header lines, which is what is charged. */
-static uint64_t message_size(struct session *s)
-{
-    static char bytes[PREFIX_MAX];
-    struct buf prefix = {bytes, 0, sizeof bytes, sizeof bytes};
-    const struct content *c = s->tx.content;
-    prefix_compose(s, &prefix);
-    return (c->large_len ? c->large_len : c->body.len) + prefix.len;
-}
-
 static const struct refusal *reserve(struct session *s)
 {
     struct buf authors = BUF_INIT(AUTHORS_BYTES);
@@ -267,7 +260,7 @@ static const struct refusal *reserve(struct session *s)
                                                       .sender = buf_slice(&s->tx.sender),
                                                       .authors = buf_slice(&authors),
                                                       .recipients = s->tx.rcpt_count,
-                                                      .size = message_size(s)});
+                                                      .size = s->tx.content->data.sent});
         s->tx.gate->reserved = true; /* as far as we know */
         s->wait = WAIT_ACCOUNTS;
     }

@@ -185,6 +185,7 @@ static void send_commit(struct link *l, struct session *s)
         .body = buf_slice(&c->body),
         .large_len = c->large_len,
         .large_sum = c->large_len ? content_large_sum(c) : 0,
+        .added = content_length(c) - c->data.sent,
     };
     ipc_commit_encode(channel_out(l->channel), &m);
     content_drop_memory(s);

@@ -32,10 +32,12 @@ void data_init(struct data_machine *m, enum data_framing framing, enum data_mode
                                .framing = (uint8_t)framing};
 }
 
-static void add(struct data_machine *m, struct buf *out, const char *bytes, size_t len)
+/* `sent`: how many of these bytes the client sent; the others are ours. */
+static void add(struct data_machine *m, struct buf *out, const char *bytes, size_t len, size_t sent)
 {
     m->size += len;
-    if (m->size_limit && m->size > m->size_limit) {
+    m->sent += sent;
+    if (m->size_limit && m->sent > m->size_limit) {
         m->flags |= DATA_TOO_BIG;
         m->discard = true;
     }
@@ -48,7 +50,7 @@ static void add(struct data_machine *m, struct buf *out, const char *bytes, size
 static void write_run(struct feed *f)
 {
     if (f->p > f->run)
-        add(f->m, f->out, f->run, (size_t)(f->p - f->run));
+        add(f->m, f->out, f->run, (size_t)(f->p - f->run), (size_t)(f->p - f->run));
     f->run = f->p;
 }
 
@@ -69,7 +71,7 @@ static void bare(struct feed *f, enum data_flag what)
     struct data_machine *m = f->m;
     m->flags |= (uint8_t)what;
     m->discard |= m->mode == DATA_REJECT;
-    add(m, f->out, "\r\n", 2);
+    add(m, f->out, "\r\n", 2, 1);
     m->line = 0;
     m->state = LOOSE_START;
 }
@@ -129,7 +131,7 @@ static void step(struct feed *f)
             bare(f, DATA_BARE_CR);
             return;
         }
-        add(m, f->out, "\r\n", 2);
+        add(m, f->out, "\r\n", 2, 2);
         f->run = ++f->p;
         m->line = 0;
         m->state = LINE_START;
@@ -204,7 +206,7 @@ void data_finish(struct data_machine *m, struct buf *out)
     if (m->state == CR)
         bare(&f, DATA_BARE_CR);
     else if (m->state == IN_LINE)
-        add(m, out, "\r\n", 2);
+        add(m, out, "\r\n", 2, 0);
     m->state = ENDED;
 }
 

@@ -48,10 +48,12 @@ enum {
 };
 
 struct data_machine {
-    uint64_t size; /* bytes of canonical content so far, discarded ones included */
-    uint64_t size_limit;
-    uint64_t line;    /* bytes of the current line */
-    uint64_t longest; /* bytes of the longest line, without CRLF */
+    uint64_t size;       /* bytes of canonical content so far, discarded ones included */
+    uint64_t sent;       /* the same as the client counts them (RFC 1870 section 3): stuffed dots
+                          * and the end left out, line ends as they came */
+    uint64_t size_limit; /* of these */
+    uint64_t line;       /* bytes of the current line */
+    uint64_t longest;    /* bytes of the longest line, without CRLF */
     uint64_t line_limit;
     uint8_t flags; /* enum data_flag */
     uint8_t state; /* private */
@@ -59,7 +61,7 @@ struct data_machine {
     bool discard;
 };
 
-/* Begins a message. size_limit 0: none. */
+/* Begins a message. size_limit: of what the client sends; 0: none. */
 void data_init(struct data_machine *m, enum data_framing framing, enum data_mode mode,
                uint64_t size_limit, uint64_t line_limit);
 /* Takes bytes from the front of `in`, appends canonical content to `out`;

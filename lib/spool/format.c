@@ -22,7 +22,8 @@ enum {
     FLAG_LARGE = 1,
     ENVELOPE_FIXED = 8 + 4 + 1 + 1 + 2, /* arrival, flags, ret, class, fields that follow */
     VERSION_PLAIN = 1,
-    VERSION_SIGNER = 2
+    VERSION_SIGNER = 2,
+    VERSION_ADDED = 3
 };
 
 static const char magic[8] = {'P', 'O', 'S', 'T', 'E', 'R', 'N', '\n'};
@@ -107,7 +108,7 @@ static void add_counted(struct buf *b, struct slice s)
 }
 
 /* In the envelope's two bytes of fields: what follows the recipients. */
-enum { HAS_SIGNER = 1, FIELDS_KNOWN = HAS_SIGNER };
+enum { HAS_SIGNER = 1, HAS_ADDED = 2, FIELDS_KNOWN = HAS_SIGNER | HAS_ADDED };
 
 /* The envelope's encoded length, or 0 if a limit is passed. */
 static uint64_t envelope_length(const struct spool_envelope *v)
@@ -122,6 +123,8 @@ static uint64_t envelope_length(const struct spool_envelope *v)
     }
     if (v->signer.len)
         len += 4 + (v->signer.len < SPOOL_ENVELOPE_MAX ? v->signer.len : SPOOL_ENVELOPE_MAX);
+    if (v->added)
+        len += 8;
     if (len > SPOOL_ENVELOPE_MAX || v->recipient_count > SPOOL_RECIPIENTS_MAX ||
         !recipients_match(v->recipients, v->recipient_count))
         return 0;
@@ -135,7 +138,7 @@ static void add_envelope(struct buf *b, const struct spool_envelope *v)
     add_number(b, v->flags, 4);
     add_number(b, v->ret, 1);
     add_number(b, v->mail_class, 1);
-    add_number(b, v->signer.len ? HAS_SIGNER : 0, 2);
+    add_number(b, (v->signer.len ? HAS_SIGNER : 0u) | (v->added ? HAS_ADDED : 0u), 2);
     add_counted(b, v->account);
     add_counted(b, v->client);
     add_counted(b, v->message_id);
@@ -145,6 +148,8 @@ static void add_envelope(struct buf *b, const struct spool_envelope *v)
     add_counted(b, v->recipients);
     if (v->signer.len)
         add_counted(b, v->signer);
+    if (v->added)
+        add_number(b, v->added, 8);
 }
 
 static void add_status(struct buf *b, uint32_t recipients)
@@ -176,17 +181,26 @@ static void write_header(char *at, const struct spool_layout *l, uint64_t sum)
     wire_put(at + AT_HEADER_SUM, XXH3_64bits(at, AT_HEADER_SUM), 8);
 }
 
+static uint32_t lowest_version(const struct spool_envelope *v)
+{
+    if (v->added)
+        return VERSION_ADDED;
+    return v->signer.len ? VERSION_SIGNER : VERSION_PLAIN;
+}
+
 static int start_layout(struct spool_layout *l, const struct id *id, const struct spool_envelope *v,
                         struct slice prefix, uint64_t body_len, bool large)
 {
     *l = (struct spool_layout){.id = *id,
-                               .version = v->signer.len ? VERSION_SIGNER : VERSION_PLAIN,
+                               .version = lowest_version(v),
                                .envelope_len = envelope_length(v),
                                .prefix_len = prefix.len,
                                .body_len = body_len,
                                .recipient_count = v->recipient_count,
                                .large = large};
-    return l->envelope_len == 0 || prefix.len > SPOOL_ENVELOPE_MAX ? -1 : place(l);
+    if (l->envelope_len == 0 || prefix.len > SPOOL_ENVELOPE_MAX || v->added > body_len)
+        return -1;
+    return place(l);
 }
 
 int spool_encode_small(struct buf *out, struct spool_layout *layout, const struct id *id,
@@ -317,6 +331,8 @@ static uint64_t read_envelope(struct wire *w, struct spool_envelope *v)
     v->recipients = wire_counted(w);
     if (fields & HAS_SIGNER) /* in files of version 1, too: that was so for a while */
         v->signer = wire_counted(w);
+    if (fields & HAS_ADDED)
+        v->added = wire_number(w, 8);
     return fields & ~(uint64_t)FIELDS_KNOWN;
 }
 
@@ -340,6 +356,7 @@ enum spool_verdict spool_decode_envelope(struct slice header, const struct spool
         return newer(e, "the envelope has a field", unknown);
     }
     if (w.failed || w.rest.len || envelope->recipient_count != layout->recipient_count ||
+        envelope->added > layout->body_len ||
         !recipients_match(envelope->recipients, envelope->recipient_count))
         return corrupt(e, "the envelope is malformed");
     for (size_t i = 0; i < status.len; i++)

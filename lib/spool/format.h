@@ -19,9 +19,9 @@
  * content, which a peer chose, and is never looked at. A record counts only
  * with this message's ID and a good checksum.
  *
- * Versions: 1, and 2 where the envelope has a signer. A file gets the lowest that
- * says all of it, so that an earlier program, after a downgrade, delivers what it
- * understands and leaves the rest alone (B79).
+ * Versions: 1; 2 where the envelope has a signer; 3 where the client did not send all
+ * of the body. A file gets the lowest that says all of it, so that an earlier program, after a
+ * downgrade, delivers what it understands and leaves the rest alone (B79).
  *
  *   0 magic   8 u32 version   12 u32 flags   16 ID (24)   40 u64 envelope length
  *   48 u32 recipients   56 u64 prefix length   64 u64 body length
@@ -36,7 +36,7 @@
 #include "core/id.h"
 
 enum {
-    SPOOL_VERSION = 2, /* the latest that is known */
+    SPOOL_VERSION = 3, /* the latest that is known */
     SPOOL_HEADER = 192,
     SPOOL_LARGE_BODY = 4096,
     SPOOL_ENVELOPE_MAX = 64 * 1024 * 1024,
@@ -62,6 +62,8 @@ struct spool_envelope {
     uint8_t ret, mail_class;
     struct slice account, client, message_id, sender, envid;
     struct slice signer; /* the domain that answers for it, or empty */
+    uint64_t added; /* bytes of the body that the client did not send: line ends made CRLF, a last
+                     * one, the blank line behind the header. The others are what is charged */
     uint32_t recipient_count;
     struct slice recipients; /* encoded; walk with spool_rcpt_next */
 };

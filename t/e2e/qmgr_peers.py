@@ -45,7 +45,7 @@ HOLD, HOLD_RATE = 32, 128  # enum message_flag
 
 def charged_size(commit):
     """Of a COMMIT's fields: what RESERVE says of the same message."""
-    return len(commit["prefix"]) + (commit.get("large_len") or len(commit["body"]))
+    return (commit.get("large_len") or len(commit["body"])) - commit.get("added", 0)
 
 
 class Tokens:

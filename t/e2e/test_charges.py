@@ -166,6 +166,25 @@ def test_F16_kills_of_quota_and_qmgr_under_load(both, seed):
     check(both, both.finish())
 
 
+def test_client_pays_what_it_sent_whoever_dies(both):
+    """Neither the prefix nor what of the body is ours; the spool knows it, too."""
+    body = b"Subject: x\r\n\r\nHello\r\n"
+    both.commit(1)
+    both.finish()
+    before = both.quota.usage()
+    assert before["bytes"] == len(body) * before["messages"]
+    both.quota.kill()
+    both.qmgr.commit(["good@example.com"] * 2, account="acme/web", body=body, added=4, flags=32)
+    both.qmgr.commit(["good@example.com"], account="acme/web", body=body, added=0, flags=32)
+    restarted(both)
+    both.quota = both.quota.again(PLANS)
+    both.connect()
+    wait_until(lambda: both.quota.usage()["messages"] == before["messages"] + 3, 20, "the charges")
+    want = before["bytes"] + 3 * len(body) - 2 * 4
+    assert both.quota.usage()["bytes"] == want
+    assert both.quota.usage(user="web")["bytes"] == want
+
+
 # ---- what is deleted or damaged ---------------------------------------------------------------
 
 

@@ -25,6 +25,10 @@ plan burst { messages = 3
 plan volume { bytes = 100KB
  byte_minimum = 10KB
  at_limit = block }
+plan tens { bytes = 200KB
+ byte_minimum = 10KB
+ at_limit = block }
+plan small { size = 3000 }
 plan hard { messages = 3
  at_limit = block
  period_report = yes }
@@ -139,6 +143,76 @@ def test_megabytes_with_10_kb_at_least(tmp_path, sink):
         code, text = p.send(size=1)
         assert code == 550 and "used up until" in text
         assert p.send("bad@dst.test", size=1)[0] == 550
+
+
+def content(size):
+    """A message of exactly so many bytes, as a client counts them (RFC 1870)."""
+    head = b"From: a@acme.test\r\nSubject: x\r\n\r\n"
+    text = (b"x" * 76 + b"\r\n") * (size // 78 + 1)
+    return head + text[:size - len(head) - 2] + b"\r\n"
+
+
+def deliver(p, *messages):
+    """The replies to the ends of data of one session; the dots are its own."""
+    with smtplib.SMTP("127.0.0.1", p.port, timeout=20) as c:
+        c.ehlo()
+        replies = []
+        for m in messages:
+            assert c.docmd("MAIL FROM:<a@acme.test>")[0] == 250
+            assert c.docmd("RCPT TO:<b@dst.test>")[0] == 250
+            assert c.docmd("DATA")[0] == 354
+            c.send(m.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+            replies.append(c.getreply())
+        return replies
+
+
+def test_200_kb_are_20_messages_of_exactly_10_kb(tmp_path, sink):
+    """Our own header lines and stuffed dots are nobody's to pay."""
+    dots = content(10000).replace(b"\r\nxxxx", b"\r\n.xxx")
+    assert len(dots) == 10000 and dots.count(b"\r\n.") > 100
+    with Relay(tmp_path, "tens", sink) as p:
+        replies = deliver(p, *[content(10000)] * 10, *[dots] * 9)
+        assert [code for code, _ in replies] == [250] * 19
+        (code, text), = deliver(p, content(10001))  # that would be 10,001 of 10,000 bytes
+        assert code == 550 and b"used up" in text
+        assert deliver(p, content(10000))[0][0] == 250
+        p.settled(bytes=200000, messages=20, delivered=20)
+        sink.wait(20)
+        assert sum(dots in m.content for m in sink.messages) == 9
+        assert p.send(size=1)[0] == 550
+
+
+def test_what_is_announced_is_taken(tmp_path, sink):
+    """RFC 1870: SIZE is of the message that the client sends. With and without SIZE at MAIL,
+    with DATA and with BDAT; one byte more gets 552."""
+    with Relay(tmp_path, "small", sink, message_size_limit="5000") as p:
+        with smtplib.SMTP("127.0.0.1", p.port, timeout=20) as c:
+            c.ehlo()
+            assert c.docmd("MAIL FROM:<a@acme.test>")[0] == 250
+            c.docmd("RSET")
+            c.ehlo()
+            assert c.esmtp_features["size"] == "3000"
+            assert c.docmd("MAIL FROM:<a@acme.test> SIZE=3001")[0] == 552
+
+            def send(size, how, declared=""):
+                assert c.docmd(f"MAIL FROM:<a@acme.test>{declared}")[0] == 250
+                assert c.docmd("RCPT TO:<b@dst.test>")[0] == 250
+                if how == "DATA":
+                    assert c.docmd("DATA")[0] == 354
+                    c.send(content(size) + b".\r\n")
+                else:
+                    c.send(b"BDAT %d LAST\r\n" % size + content(size))
+                return c.getreply()
+            for how in ("DATA", "BDAT"):
+                assert send(3000, how)[0] == 250
+                assert send(3000, how, " SIZE=3000")[0] == 250
+                code, text = send(3001, how)
+                assert code == 552 and b"a message may have 3000 bytes" in text
+                assert send(3001, how, " SIZE=2999")[0] == 552
+        p.settled(bytes=12000, delivered=4)
+        p.ctl("account", "set", "acme", "--plan", "more")
+        (code, _), (larger, text) = deliver(p, content(5000), content(5001))
+        assert (code, larger) == (250, 552) and b"size" in text.lower()
 
 
 def test_packages_on_top(tmp_path, sink):

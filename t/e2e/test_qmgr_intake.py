@@ -84,7 +84,7 @@ def test_F21_below_the_reserve_mail_is_refused():
     dict(recipient_count=0), dict(flags=1 << 20), dict(ret=7), dict(mail_class=9),
     dict(sender="s" * 2000), dict(account="a" * 300), dict(large_len=5), dict(body=b"x" * 100000),
     dict(recipients=[dict(address="")]), dict(recipients=[dict(address="a@b", notify=99)]),
-    dict(recipients=b"\xff\xff\xff\xff"),
+    dict(recipients=b"\xff\xff\xff\xff"), dict(body=b"a\r\n", added=4), dict(added=1 << 63),
 ])
 def test_B89_commits_that_break_the_rules(q, fields):
     innocent = q.master.peer("smtpd", 1)

@@ -44,6 +44,35 @@ def test_bare_newline_no_is_normalize():
         assert s.accept(c).body == HEADER + b"a\r\nb\r\n"
 
 
+@pytest.mark.parametrize("send, content, added", [
+    ("DATA", HEADER + b"a\r\n..\r\n", 0), ("DATA", HEADER + b"a\nb\rc\r\n", 2),
+    ("DATA", b"Subject: x\r\nno field\r\n", 2), ("BDAT", HEADER + b"a", 2),
+    ("BDAT", b"Subject: x\nno field", 5), ("BDAT", b"", 0), ("DATA", b"no field\r\n", 0)])
+def test_what_is_ours_of_a_body(send, content, added):
+    """An account does not pay for it, and it is in no limit: qmgr is told how much it is."""
+    sent = len(content) - content.count(b"\r\n..")
+    with Smtpd(smtpd_forbid_bare_newline="normalize", message_size_limit=str(sent or 1)) as s, \
+            s.client() as c:
+        c.envelope()
+        if send == "DATA":
+            c.data(content + b".\r\n")
+        else:
+            c.send(b"BDAT %d LAST\r\n" % len(content) + content)
+        commit = s.accept(c)
+        assert commit.added == added
+        assert len(commit.body) == sent + added
+
+
+def test_what_is_ours_of_a_large_body():
+    content = HEADER + b"x\n" * 100000 + b"x"
+    with Smtpd(smtpd_forbid_bare_newline="normalize", message_size_limit=str(len(content))) as s, \
+            s.client() as c:
+        c.envelope()
+        c.send(b"BDAT %d LAST\r\n" % len(content) + content)
+        reply, _ = smtpd_large(s, c, added=100002)
+        assert reply == 250
+
+
 def test_B04_any_split_gives_the_same(smtpd):
     wire = (b"EHLO x\r\nMAIL FROM:<a@src.test>\r\nRCPT TO:<b@dst.test>\r\nBDAT 9\r\nSubject: "
             b"BDAT 9 LAST\r\nx\r\n\r\n..\r\nNOOP\r\n")
@@ -94,7 +123,7 @@ def test_B08_long_lines(smtpd):
         assert c.reply()[0] == 550
 
 
-def smtpd_large(smtpd, client):
+def smtpd_large(smtpd, client, added=0):
     """Plays qmgr for one large message; returns the reply and the file's content."""
     opened = smtpd.qmgr.expect("ipc_large_open")
     fd = os.memfd_create("large")
@@ -104,7 +133,7 @@ def smtpd_large(smtpd, client):
     os.lseek(fd, 0, os.SEEK_SET)
     content = b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
     os.close(fd)
-    assert commit.large_len == len(content)
+    assert (commit.large_len, commit.added) == (len(content), added)
     smtpd.qmgr.send("ipc_committed", tag=commit.tag)
     return client.reply()[0], content
 

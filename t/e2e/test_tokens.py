@@ -48,7 +48,7 @@ def test_without_a_token_only_mail_of_nobody_is_taken(q):
 @pytest.mark.parametrize("other", [
     dict(account="victim/web"), dict(account="acme"), dict(sender="boss@victim.test"),
     dict(id=new_id()), dict(body=BODY + b"more\r\n"),
-    dict(recipients=["a@example.com", "b@example.com"]), dict(prefix=b"")],
+    dict(recipients=["a@example.com", "b@example.com"]), dict(added=1)],
     ids=lambda o: next(iter(o)))
 def test_a_token_is_for_one_message(q, other):
     fields = of_acme()

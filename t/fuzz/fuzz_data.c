@@ -54,6 +54,19 @@ static void check_end(struct slice in, const struct result *r)
     buf_free(&with);
 }
 
+/* What the client sent is all of the content but its own line ends, each of a byte at least;
+ * a last one may be ours. */
+static void check_sent(const struct data_machine *m)
+{
+    if (m->sent > m->size || m->size - m->sent > m->size / 2 + 2)
+        panic("%llu of %llu bytes are the client's", (unsigned long long)m->sent,
+              (unsigned long long)m->size);
+    if (!(m->flags & (DATA_BARE_LF | DATA_BARE_CR)) && m->size - m->sent > 2)
+        panic("more than a line end is ours");
+    if ((m->sent > SIZE_LIMIT) != ((m->flags & DATA_TOO_BIG) != 0))
+        panic("the limit is not on what the client sent");
+}
+
 /* A machine that rejects everything unusual must get the same content back. */
 static void check_again(struct slice content)
 {
@@ -82,12 +95,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct result split = run(in, framing, mode, 1u + data[1]);
     if (whole.consumed != split.consumed || whole.status != split.status ||
         whole.m.flags != split.m.flags || whole.m.size != split.m.size ||
-        whole.m.longest != split.m.longest || whole.m.discard != split.m.discard)
+        whole.m.sent != split.m.sent || whole.m.longest != split.m.longest ||
+        whole.m.discard != split.m.discard)
         panic("the split changes the result");
     if (!whole.m.discard && !slice_eq(buf_slice(&whole.content), buf_slice(&split.content)))
         panic("the split changes the content");
     if (framing == DATA_DOTS)
         check_end(in, &whole);
+    else if (whole.m.sent != in.len)
+        panic("of %zu bytes %llu count", in.len, (unsigned long long)whole.m.sent);
+    check_sent(&whole.m);
     bool complete = whole.status == DATA_END || framing == DATA_BDAT;
     if (!whole.m.discard && complete) {
         if (whole.content.len != whole.m.size)

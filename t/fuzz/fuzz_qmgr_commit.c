@@ -28,7 +28,9 @@ static void check_message(const struct commit *c, const struct ipc_commit *in)
     if (!slice_eq(message_sender(m), in->sender) || !slice_eq(message_envid(m), in->envid) ||
         !slice_eq(message_owner(m), in->account) || !slice_eq(e->client, in->client) ||
         !slice_eq(e->message_id, in->message_id) || !slice_eq(c->c.prefix, in->prefix) ||
-        !slice_eq(c->c.body, in->body))
+        !slice_eq(c->c.body, in->body) || e->added != in->added)
+        abort();
+    if (e->added > (in->large_len ? in->large_len : in->body.len) / 2 + 2)
         abort();
 }
 

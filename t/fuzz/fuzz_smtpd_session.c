@@ -55,6 +55,7 @@ static void check_commit(const struct ipc_commit *m)
     must(!at.failed, "malformed recipients");
     must((m->envid.len != 0) == model.options, "another transaction's ENVID");
     must(((m->flags & MESSAGE_SMTPUTF8) != 0) == model.options, "another's SMTPUTF8");
+    must(m->added <= (m->large_len ? m->large_len : m->body.len) / 2 + 2, "all is ours");
     must(m->ret == (model.options ? RET_HDRS : RET_UNSET), "another transaction's RET");
     if (m->large_len)
         must(m->large_len == model.content.len, "length of a large message");

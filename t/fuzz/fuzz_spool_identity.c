@@ -46,17 +46,18 @@ static struct spool_envelope make_envelope(struct slice *in, struct buf *recipie
     }
     v.recipients = buf_slice(recipients);
     v.signer = field(in);
+    v.added = number(in) % 4;
     return v;
 }
 
 static void same_envelope(const struct spool_envelope *a, const struct spool_envelope *b)
 {
     if (a->arrival != b->arrival || a->flags != b->flags || a->ret != b->ret ||
-        a->mail_class != b->mail_class || a->recipient_count != b->recipient_count ||
-        !slice_eq(a->account, b->account) || !slice_eq(a->client, b->client) ||
-        !slice_eq(a->message_id, b->message_id) || !slice_eq(a->sender, b->sender) ||
-        !slice_eq(a->envid, b->envid) || !slice_eq(a->recipients, b->recipients) ||
-        !slice_eq(a->signer, b->signer))
+        a->mail_class != b->mail_class || a->added != b->added ||
+        a->recipient_count != b->recipient_count || !slice_eq(a->account, b->account) ||
+        !slice_eq(a->client, b->client) || !slice_eq(a->message_id, b->message_id) ||
+        !slice_eq(a->sender, b->sender) || !slice_eq(a->envid, b->envid) ||
+        !slice_eq(a->recipients, b->recipients) || !slice_eq(a->signer, b->signer))
         panic("an envelope changes in the spool");
 }
 

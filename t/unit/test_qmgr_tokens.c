@@ -31,11 +31,8 @@ static enum token_verdict commit(struct tokens *t, uint64_t serial, uint8_t hold
                                  int64_t seconds)
 {
     struct ipc_commit m = message();
-    const struct token_claim claim = {.id = m.id,
-                                      .owner = m.account,
-                                      .sender = m.sender,
-                                      .recipients = 2,
-                                      .size = m.prefix.len + m.body.len};
+    const struct token_claim claim = {
+        .id = m.id, .owner = m.account, .sender = m.sender, .recipients = 2, .size = m.body.len};
     const struct token made = {.hold = hold, .at = BEFORE, .serial = serial};
     char text[TOKEN_BYTES];
     assert_int_equal(token_make(t->key, &claim, &made, text), 0);

@@ -221,6 +221,43 @@ static void test_bdat_has_no_dots_and_no_end(void **state)
         }
 }
 
+/* RFC 1870 section 3: neither stuffed dots nor the end count, nor what we complete. */
+static void test_size_is_what_the_client_sent(void **state)
+{
+    (void)state;
+    static const struct {
+        struct slice in;
+        enum data_framing framing;
+        size_t sent;
+    } cases[] = {
+        {IN("a\r\nb\r\n.\r\n"), DATA_DOTS, 6},
+        {IN(".\r\n"), DATA_DOTS, 0},
+        {IN("..a\r\n..\r\n.\r\n"), DATA_DOTS, 7},
+        {IN("a\nb\rc\r\n.\r\n"), DATA_DOTS, 7},
+        {IN("a\n.b\n\r\n.\r\n"), DATA_DOTS, 6},
+        {IN("a\r\n.\rb\r\n.\r\n"), DATA_DOTS, 7},
+        {IN("..a"), DATA_BDAT, 3},
+        {IN("a\r"), DATA_BDAT, 2},
+        {IN("a\nb\r\n.\r\n"), DATA_BDAT, 8},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t limit = cases[i].sent ? cases[i].sent - 1 : 0; limit < cases[i].sent + 2;
+             limit++)
+            for (size_t step = 1; step < 10; step++) {
+                struct data_machine m;
+                struct buf all = BUF_INIT(OUT_MAX);
+                size_t consumed;
+                data_init(&m, cases[i].framing, DATA_NORMALIZE, limit, DATA_LINE_MAX);
+                run(&m, cases[i].in, step, 1000, &all, &consumed);
+                data_finish(&m, &all);
+                assert_int_equal(m.sent, cases[i].sent);
+                assert_int_equal((m.flags & DATA_TOO_BIG) != 0, limit && cases[i].sent > limit);
+                assert_int_equal(data_refusal(&m) ? data_refusal(&m)->code : 0,
+                                 limit && cases[i].sent > limit ? 552 : 0);
+                buf_free(&all);
+            }
+}
+
 /* ---- the way out ----------------------------------------------------------- */
 
 static void check_stuffed(struct slice content, size_t step, struct slice want)
@@ -295,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_B09_endless_data_without_line_end_takes_constant_memory),
         cmocka_unit_test(test_many_bare_CRs_are_read_in_linear_time),
         cmocka_unit_test(test_bdat_has_no_dots_and_no_end),
+        cmocka_unit_test(test_size_is_what_the_client_sent),
         cmocka_unit_test(test_dots_are_stuffed_and_the_end_is_made),
         cmocka_unit_test(test_stuffing_fills_a_small_buffer_piecewise),
     };

@@ -288,6 +288,39 @@ static void test_large_round_trip_with_a_signer(void **state)
     buf_free(&list);
 }
 
+/* Bytes of the body that the client did not send: in all files that have some, and in none
+ * other. */
+static void test_added_bytes_are_kept(void **state)
+{
+    struct id id = sample_id();
+    (void)state;
+    for (uint64_t added = 0; added <= 5; added++)
+        for (int with_signer = 0; with_signer < 2; with_signer++) {
+            struct buf file = BUF_INIT(LIMIT), list = BUF_INIT(LIMIT);
+            struct spool_layout l;
+            struct spool_envelope v = sample_envelope(&list), again;
+            v.added = added;
+            if (with_signer)
+                v.signer = SLICE("example.com");
+            int rc = spool_encode_small(&file, &l, &id, &v, SLICE("R: x\r\n"), SLICE("b\r\n!"));
+            assert_int_equal(rc, added > 4 ? -1 : 0); /* more than there is */
+            if (rc == 0) {
+                assert_int_equal(decode(buf_slice(&file), &id, &l, &again), SPOOL_GOOD);
+                assert_int_equal(l.version, added ? 3 : 1 + with_signer);
+                assert_int_equal(again.added, added);
+                assert_int_equal(again.signer.len, with_signer ? 11 : 0);
+                check_envelope(&again);
+            }
+            if (added == 4) { /* a file that says more than it has */
+                file.data[l.envelope_at + l.envelope_len - 8] = 5;
+                mend_sums(file.data, &l);
+                assert_int_equal(decode(buf_slice(&file), &id, &l, &again), SPOOL_CORRUPT);
+            }
+            buf_free(&file);
+            buf_free(&list);
+        }
+}
+
 /* A bit that this program does not know says that there is more: neither damaged nor to be
  * delivered without it. */
 static void test_B79_unknown_bits_are_of_a_later_version(void **state)
@@ -298,7 +331,7 @@ static void test_B79_unknown_bits_are_of_a_later_version(void **state)
     struct id id = sample_id();
     (void)state;
     make_signed(&file, &l, &list);
-    for (size_t bit = 1; bit < 16; bit++) {
+    for (size_t bit = 2; bit < 16; bit++) {
         char *at = file.data + AT_FIELDS + bit / 8;
         *at = (char)(*at ^ (1 << bit % 8));
         assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_CORRUPT);
@@ -315,9 +348,12 @@ static void test_B79_unknown_bits_are_of_a_later_version(void **state)
         *at = (char)(*at ^ (1 << bit % 8));
     }
     /* a field that is announced and not there, or there and not announced */
-    file.data[AT_FIELDS] = 0;
-    mend_sums(file.data, &l);
-    assert_int_equal(decode(buf_slice(&file), &id, &again, &v), SPOOL_CORRUPT);
+    for (char fields = 0; fields < 4; fields++) {
+        file.data[AT_FIELDS] = fields;
+        mend_sums(file.data, &l);
+        assert_int_equal(decode(buf_slice(&file), &id, &again, &v),
+                         fields == 1 ? SPOOL_GOOD : SPOOL_CORRUPT);
+    }
     buf_free(&file);
     buf_free(&list);
 }
@@ -462,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_other_id_and_B79_newer_version),
         cmocka_unit_test(test_B79_only_files_with_a_signer_need_version_2),
         cmocka_unit_test(test_large_round_trip_with_a_signer),
+        cmocka_unit_test(test_added_bytes_are_kept),
         cmocka_unit_test(test_B79_unknown_bits_are_of_a_later_version),
         cmocka_unit_test(test_B83_unknown_status),
         cmocka_unit_test(test_encoder_refuses_what_it_could_not_read),
