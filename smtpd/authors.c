@@ -6,7 +6,8 @@
 #include "smtpd/limits.h"
 
 static const struct refusal unreadable = {
-    550, "5.6.0", "Error: the addresses in From: or Sender: cannot be read"};
+    550, "5.6.0",
+    "Error: the addresses in From: or Sender: cannot be read (a name with an @ needs quotes)"};
 static const struct refusal too_many = {550, "5.6.0",
                                         "Error: too many addresses in From: or Sender:"};
 
@@ -18,7 +19,7 @@ static int add_field(struct slice field, unsigned *count, struct buf *out)
     struct smtp_path path;
     unsigned before = *count;
     int rc;
-    while ((rc = address_list_next(&field, &address)) == 1) {
+    while ((rc = address_list_named(&field, &address)) == 1) {
         struct slice bare = buf_slice(&address);
         if (++*count > AUTHORS_MAX)
             return 0;

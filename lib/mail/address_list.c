@@ -2,6 +2,8 @@
  * programs write them. Pure: no I/O. */
 #include "mail/address_list.h"
 
+#include <string.h>
+
 enum { COMMENT_DEPTH_MAX = 100 };
 
 /* One mailbox while it is read. */
@@ -12,6 +14,11 @@ struct scan {
     bool gap;              /* white space since the last word */
     bool special;          /* the last thing was . or @, which white space may follow */
     bool words;            /* several words: a display name, or nonsense */
+    bool named;            /* words of a name that look like addresses are wanted */
+    bool at;               /* the word that is read has an @ that is not quoted */
+    size_t word;           /* where in out it begins */
+    size_t from, to;       /* in out: the first such word of the name; to is 0: none yet */
+    struct slice behind;   /* what follows it */
 };
 
 static bool blank(char c)
@@ -65,11 +72,43 @@ static int add_enclosed(struct scan *s, char first, char last)
     return -1;
 }
 
+/* A word ends before the character that was taken last. An encoded word (RFC 2047) is text,
+ * whatever is in it; what ends so is no domain. */
+static void end_word(struct scan *s)
+{
+    struct slice word = slice_from(buf_slice(s->out), s->word);
+    bool encoded = slice_starts(word, SLICE("=?")) && slice_ends(word, SLICE("?="));
+    if (s->named && s->at && s->to == 0 && !s->angle && !encoded) {
+        s->from = s->word;
+        s->to = s->out->len;
+        s->behind = slice_make(s->rest.ptr - 1, s->rest.len + 1);
+    }
+    s->word = s->out->len;
+    s->at = false;
+}
+
+/* What was read turns out to be a name. If a word of it is wanted, that is the result, and
+ * the next call goes on behind it. */
+static bool is_named(struct scan *s)
+{
+    end_word(s);
+    if (s->to == 0)
+        return false;
+    memmove(s->out->data, s->out->data + s->from, s->to - s->from);
+    s->out->len = s->to - s->from;
+    s->rest = s->behind;
+    s->words = false;
+    return true;
+}
+
 static int open_angle(struct scan *s)
 {
     if (s->angle || s->had_angle)
         return -1;
+    if (is_named(s))
+        return 1;
     buf_clear(s->out); /* a display name */
+    s->word = 0;
     s->angle = s->had_angle = true;
     s->words = s->gap = false;
     return 0;
@@ -79,8 +118,10 @@ static int open_angle(struct scan *s)
  * address has none. */
 static void note_gap(struct scan *s, bool special)
 {
-    if (s->gap && s->out->len && !special && !s->special)
+    if (s->gap && s->out->len && !special && !s->special) {
         s->words = true;
+        end_word(s);
+    }
     s->gap = false;
     s->special = special;
 }
@@ -114,7 +155,10 @@ static int step(struct scan *s)
         /* the end of a source route, or of a group's name */
         if (s->angle ? s->out->len == 0 || s->out->data[0] != '@' : s->had_angle)
             return -1;
+        if (!s->angle && is_named(s))
+            return 1;
         buf_clear(s->out);
+        s->word = 0;
         s->words = s->gap = false;
         return 0;
     default:
@@ -125,14 +169,15 @@ static int step(struct scan *s)
     note_gap(s, c == '@' || c == '.');
     if (c == '"')
         return add_enclosed(s, '"', '"');
-    if (c == '[')
-        return add_enclosed(s, '[', ']');
-    return add(s, c);
+    size_t before = s->out->len;
+    int rc = c == '[' ? add_enclosed(s, '[', ']') : add(s, c);
+    s->at |= slice_chr(slice_from(buf_slice(s->out), before), '@') < s->out->len - before;
+    return rc;
 }
 
-int address_list_next(struct slice *rest, struct buf *out)
+static int next(struct slice *rest, bool named, struct buf *out)
 {
-    struct scan s = {.rest = *rest, .out = out};
+    struct scan s = {.rest = *rest, .out = out, .named = named};
     int rc = 0;
     buf_clear(out);
     while (s.rest.len && rc == 0) {
@@ -145,4 +190,14 @@ int address_list_next(struct slice *rest, struct buf *out)
     if (rc < 0 || s.angle || s.words || (s.had_angle && out->len == 0))
         return -1;
     return out->len > 0;
+}
+
+int address_list_next(struct slice *rest, struct buf *out)
+{
+    return next(rest, false, out);
+}
+
+int address_list_named(struct slice *rest, struct buf *out)
+{
+    return next(rest, true, out);
 }

@@ -602,9 +602,11 @@ def test_refused_at_the_end_of_data(rig):
     (b"From: nobody:;\r\n", "550 5.6.0"),
     (b"From:\r\n", "550 5.6.0"),
     (b"From: ceo@bank.test@acme.test\r\n", "550 5.6.0"),
+    (b"From: 'ceo@bank.test' <a@acme.test>\r\n", "550 5.6.0"),
+    (b"From: [ceo@bank.test] <a@acme.test>\r\n", "550 5.6.0"),
     (b"From: " + b", ".join(b"u%d@acme.test" % i for i in range(60)) + b"\r\n", "550 5.6.0"),
     (b"From: " + b"(" + b"x" * 20000 + b") a@acme.test\r\n", "550 5.6.0"),
-    (b"Sender: =\r\nFrom: a@acme.test\r\n", "550 5.6.0")], ids=range(8))
+    (b"Sender: =\r\nFrom: a@acme.test\r\n", "550 5.6.0")], ids=range(10))
 def test_B33_authors_that_cannot_be_read(rig, header, start):
     with rig.client() as c:
         rig.login(c)
@@ -617,6 +619,29 @@ def test_B33_authors_that_cannot_be_read(rig, header, start):
         rig.login(c, permissions=1)  # any sender: nobody looks
         rig.message(c, header + MESSAGE)
         assert rig.reserved().authors == []
+        rig.smtpd.accept(c)
+
+
+@pytest.mark.parametrize("header, authors", [
+    (b"From: ceo@bank.test <a@acme.test>\r\n", ["ceo@bank.test", "a@acme.test"]),
+    (b"From: The\r\n ceo@bank.test\r\n <a@acme.test>\r\n", ["ceo@bank.test", "a@acme.test"]),
+    (b"From: ceo @ bank.test <a@acme.test>\r\n", ["ceo@bank.test", "a@acme.test"]),
+    (b"From: ceo@bank.test: a@acme.test;\r\n", ["ceo@bank.test", "a@acme.test"]),
+    (b"From: a@acme.test\r\nSender: ceo@bank.test <a@acme.test>\r\n",
+     ["a@acme.test", "ceo@bank.test", "a@acme.test"]),
+    (b"From: a@acme.test, ceo@bank.test\r\n", ["a@acme.test", "ceo@bank.test"]),
+    (b"From: a@acme.test\r\nSender: b@acme.test\r\nSender: ceo@bank.test\r\n",
+     ["a@acme.test", "b@acme.test", "ceo@bank.test"]),
+    # legal, and not rare: mailing lists and address books put addresses into quoted names
+    (b"From: \"ceo@bank.test\" <a@acme.test>\r\n", ["a@acme.test"]),
+    (b"From: =?utf-8?q?ceo=40bank=2Etest?= <a@acme.test>\r\n", ["a@acme.test"]),
+    (b"From: a@acme.test (ceo@bank.test)\r\n", ["a@acme.test"])], ids=range(10))
+def test_B33_whom_a_message_names(rig, header, authors):
+    """Who is asked about at the end of data: all that may be taken for an author."""
+    with rig.client() as c:
+        rig.login(c)
+        rig.message(c, header + MESSAGE)
+        assert [a.address.decode() for a in rig.reserved().authors] == authors
         rig.smtpd.accept(c)
 
 

@@ -6,6 +6,25 @@
 #include "mail/address_list.h"
 #include "smtp/address.h"
 
+/* With the names' addresses there are all of the others, in the same order, as far as both
+ * can be read. */
+static void check_named(struct slice list)
+{
+    struct slice rest = list;
+    struct buf plain = BUF_INIT(4096), named = BUF_INIT(4096);
+    while (address_list_next(&rest, &plain) == 1) {
+        int rc;
+        while ((rc = address_list_named(&list, &named)) == 1 &&
+               (list.ptr != rest.ptr || !slice_eq(buf_slice(&plain), buf_slice(&named))))
+            if (list.len < rest.len)
+                panic("an address is left out");
+        if (rc != 1)
+            panic("what can be read cannot be read with its names");
+    }
+    buf_free(&plain);
+    buf_free(&named);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice rest = slice_make(data, size);
@@ -23,6 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             !slice_eq(buf_slice(&again), path_address(&path)))
             panic("not the same again");
     }
+    check_named(slice_make(data, size));
     buf_free(&address);
     buf_free(&again);
     return 0;
