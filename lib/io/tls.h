@@ -60,8 +60,8 @@ struct tls_settings {
     bool ask_certificate;         /* a server asks for the client's; any is taken, see tls_peer */
     bool require_certificate;     /* ... and ends the handshake if there is none that verifies */
     struct slice authorities;     /* PEM certificates that peers are verified with; may be empty */
-    struct slice session_context; /* a server's: sessions of another one are not resumed (B73);
-                                   * at most 32 bytes */
+    struct slice session_context; /* a server's: sessions of another one are not resumed (B73),
+                                   * nor of another name in SNI (RFC 6066); at most 32 bytes */
     long session_seconds;         /* how long a session may be resumed; 0: never */
 };
 

@@ -1,4 +1,5 @@
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
@@ -9,11 +10,20 @@ enum { CHAIN_CERTIFICATES_MAX = 16, NAMES_MAX = 100000 };
 
 /* ---- making one -------------------------------------------------------------------- */
 
-/* Any certificate of a client is taken: what it is worth is asked of tls_peer. */
+/* Any certificate of a client is taken: what it is worth is asked of tls_peer. Verification goes
+ * on, and the last problem is what it ends with; that a chain is too long (B71) is the cause of
+ * those behind it, and stays. */
 static int on_verify(int good, X509_STORE_CTX *store)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-    return good || !(SSL_get_verify_mode(ssl) & SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
+    struct tls *t = tls_of(ssl);
+    int too_long = X509_V_ERR_CERT_CHAIN_TOO_LONG;
+    if (good || SSL_get_verify_mode(ssl) & SSL_VERIFY_FAIL_IF_NO_PEER_CERT)
+        return good;
+    t->chain_too_long |= X509_STORE_CTX_get_error(store) == too_long;
+    if (t->chain_too_long)
+        X509_STORE_CTX_set_error(store, too_long);
+    return 1;
 }
 
 static void set_server(struct tls_context *c, SSL_CTX *native)
@@ -103,6 +113,11 @@ static struct slice identity_key(const void *value)
 
 /* ---- server names (RFC 6066 section 3) ----------------------------------------------- */
 
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+}
+
 /* The identity of a name, or of the nearest domain that it is below, or NULL. */
 static const struct tls_identity *find_name(const struct tls_context *c, struct slice name)
 {
@@ -110,8 +125,7 @@ static const struct tls_identity *find_name(const struct tls_context *c, struct 
     if (name.len == 0 || name.len > TLS_NAME_MAX)
         return NULL;
     for (size_t i = 0; i < name.len; i++)
-        low[i] =
-            (char)(name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? name.ptr[i] | 0x20 : name.ptr[i]);
+        low[i] = lower(name.ptr[i]);
     name.ptr = low;
     const struct tls_identity *found = map_get(&c->names, name);
     while (!found && slice_chr(name, '.') < name.len) {
@@ -131,6 +145,42 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
     if (found)
         SSL_set_SSL_CTX(ssl, found->native);
     return SSL_TLSEXT_ERR_OK; /* a name that nobody has gets the default certificate */
+}
+
+/* The host name in a client's extension (RFC 6066 section 3), as it stands there; empty if there
+ * is none, or it is malformed, which OpenSSL will say. */
+static struct slice asked_name(SSL *ssl)
+{
+    const unsigned char *p;
+    size_t len;
+    if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &len) != 1 || len < 5 ||
+        p[2] != TLSEXT_NAMETYPE_host_name)
+        return SLICE("");
+    struct slice name = slice_make(p + 5, len - 5);
+    size_t said = (size_t)p[3] << 8 | p[4];
+    return said == name.len && said <= TLS_NAME_MAX ? name : SLICE("");
+}
+
+/* A session is resumed under the name that it was made for only (RFC 6066 section 3): the name
+ * is part of what OpenSSL compares of sessions. Here, because a ticket of TLS 1.2 is looked at
+ * before the callback of names is called. With TLS 1.3, which leaves it to the server, the same:
+ * another name may have another certificate, which the client of a resumed session never sees. */
+static int on_client_hello(SSL *ssl, int *alert, void *arg)
+{
+    const struct tls_context *c = arg;
+    char what[1 + sizeof c->session_context + TLS_NAME_MAX];
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    struct slice name = asked_name(ssl);
+    size_t len = 0, known = c->settings.session_context.len;
+    what[0] = (char)known;
+    memcpy(what + 1, c->session_context, known);
+    for (size_t i = 0; i < name.len; i++)
+        what[1 + known + i] = lower(name.ptr[i]);
+    if (EVP_Q_digest(NULL, "SHA256", NULL, what, 1 + known + name.len, digest, &len) == 1 &&
+        SSL_set_session_id_context(ssl, digest, (unsigned)len) == 1)
+        return SSL_CLIENT_HELLO_SUCCESS;
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_CLIENT_HELLO_ERROR;
 }
 
 struct tls_context *tls_context_new(const struct tls_settings *settings, struct err *e)
@@ -156,6 +206,7 @@ struct tls_context *tls_context_new(const struct tls_settings *settings, struct 
     if (settings->server) {
         SSL_CTX_set_tlsext_servername_callback(c->native, on_server_name);
         SSL_CTX_set_tlsext_servername_arg(c->native, c);
+        SSL_CTX_set_client_hello_cb(c->native, on_client_hello, c);
     }
     return c;
 }
@@ -290,8 +341,7 @@ static SSL_CTX *native_of(struct tls_context *c, struct slice name, struct err *
     i->native = native;
     i->name = slice_dup(name);
     for (char *p = i->name; *p; p++)
-        if (*p >= 'A' && *p <= 'Z')
-            *p |= 0x20;
+        *p = lower(*p);
     map_put(&c->names, i);
     return native;
 }

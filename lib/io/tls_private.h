@@ -14,8 +14,9 @@ struct tls {
     struct slice in; /* ciphertext of the call under way */
     struct buf out;
     bool established, broken;
-    uint8_t sign_state; /* enum tls_sign_state */
-    uint8_t alert;      /* that came in, see tls_alert */
+    bool chain_too_long; /* the peer's */
+    uint8_t sign_state;  /* enum tls_sign_state */
+    uint8_t alert;       /* that came in, see tls_alert */
     struct tls_signing signing;
     struct slice signature; /* while tls_handshake runs: the answer */
     char *answer;           /* between tls_signed and that; or NULL */

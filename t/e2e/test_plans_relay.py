@@ -179,6 +179,7 @@ def test_200_kb_are_20_messages_of_exactly_10_kb(tmp_path, sink):
         p.settled(bytes=200000, messages=20, delivered=20)
         sink.wait(20)
         assert sum(dots in m.content for m in sink.messages) == 9
+        assert "ALARM" not in p.log()  # what was reserved is what is charged
         assert p.send(size=1)[0] == 550
 
 

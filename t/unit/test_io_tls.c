@@ -327,9 +327,9 @@ static void test_B70_old_protocols_and_renegotiation(void **state)
 static const struct tls_ticket_key keys[] = {{"key one        ", "aes1", "mac1"},
                                              {"key two        ", "aes2", "mac2"}};
 
-static SSL_SESSION *session_with(struct tls_context *c, struct tls_context *s)
+static SSL_SESSION *session_by(struct tls_context *c, struct tls_context *s, const char *host)
 {
-    struct pair p = connect_pair(c, s, "");
+    struct pair p = connect_pair(c, s, host);
     pair_run(&p);
     assert_int_equal(p.client_status, TLS_OK);
     SSL_SESSION *session = SSL_get1_session(tls_native(p.client));
@@ -338,9 +338,15 @@ static SSL_SESSION *session_with(struct tls_context *c, struct tls_context *s)
     return session;
 }
 
-static bool resumes(struct tls_context *c, struct tls_context *s, SSL_SESSION *session)
+static SSL_SESSION *session_with(struct tls_context *c, struct tls_context *s)
 {
-    struct pair p = connect_pair(c, s, "");
+    return session_by(c, s, "");
+}
+
+static bool resumes_by(struct tls_context *c, struct tls_context *s, SSL_SESSION *session,
+                       const char *host)
+{
+    struct pair p = connect_pair(c, s, host);
     struct tls_facts f;
     SSL_set_session(tls_native(p.client), session);
     pair_run(&p);
@@ -349,6 +355,37 @@ static bool resumes(struct tls_context *c, struct tls_context *s, SSL_SESSION *s
     tls_shutdown(p.client);
     pair_free(&p);
     return f.resumed;
+}
+
+static bool resumes(struct tls_context *c, struct tls_context *s, SSL_SESSION *session)
+{
+    return resumes_by(c, s, session, "");
+}
+
+/* RFC 6066 section 3. Names with a certificate of their own, below one, and with none. */
+static void test_B73_session_is_of_one_server_name(void **state)
+{
+    static const char *const names[] = {"a.test",      "mx.b.test",    "mx2.b.test",
+                                        "nobody.test", "nowhere.test", ""};
+    enum { NAMES = sizeof names / sizeof names[0] };
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        struct tls_context *c = client_context(version), *s = server_context("a", false);
+        add(s, "", &ec, false);
+        add(s, "a.test", &ec, false);
+        add(s, ".b.test", &ec, false);
+        tls_context_tickets(s, keys, 1);
+        for (size_t i = 0; i < NAMES; i++) {
+            SSL_SESSION *session = session_by(c, s, names[i]);
+            for (size_t k = 0; k < NAMES; k++)
+                assert_int_equal(resumes_by(c, s, session, names[k]), i == k);
+            if (i == 0)
+                assert_true(resumes_by(c, s, session, "A.Test"));
+            SSL_SESSION_free(session);
+        }
+        tls_context_free(c);
+        tls_context_free(s);
+    }
 }
 
 static void test_B73_tickets(void **state)
@@ -573,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_rsa_beside_ecdsa),
         cmocka_unit_test(test_B70_old_protocols_and_renegotiation),
         cmocka_unit_test(test_B73_tickets),
+        cmocka_unit_test(test_B73_session_is_of_one_server_name),
         cmocka_unit_test(test_both_ends_know_the_connection_by_the_same),
         cmocka_unit_test(test_clients_certificates),
         cmocka_unit_test(test_bad_certificates_and_keys),
