@@ -194,8 +194,8 @@ bool gate_may_send(const struct asking *x, struct slice sender, uint64_t size, s
 
 /* Room for a message of this size. Where there is plenty even for large ones, that is
  * the answer, and it holds for a moment. */
-static struct room room_at_mail(struct smtpd *s, const struct asking *x, uint64_t size,
-                                struct answer *no, struct ipc_mail_answer *out)
+static struct room room_at_mail(const struct asking *x, uint64_t size, struct answer *no,
+                                struct ipc_mail_answer *out)
 {
     uint64_t limit = account_message_limits(x->chain, x->levels).size;
     uint64_t most = limit && limit < GOOD_SIZE ? limit : GOOD_SIZE;
@@ -204,12 +204,37 @@ static struct room room_at_mail(struct smtpd *s, const struct asking *x, uint64_
         if (r.volume >= GOOD_ROOM) {
             out->good_for = GOOD_FOR;
             out->good_size = most;
-            s->good++;
             return r;
         }
     }
     no->code = 0;
     return gate_room(x, size, ENOUGH, no);
+}
+
+static void tell_limits(struct smtpd *s, const struct asking *x, uint64_t *size,
+                        uint32_t *recipients)
+{
+    const struct message_limits most = account_message_limits(x->chain, x->levels);
+    *size = most.size;
+    *recipients = most.recipients < UINT32_MAX ? (uint32_t)most.recipients : UINT32_MAX;
+    s->told++;
+}
+
+int gate_limits(struct smtpd *s, struct slice body, struct err *e)
+{
+    struct ipc_limits_request in;
+    struct asking x;
+    struct answer no = {.text = BUF_INIT(1000)};
+    if (ipc_limits_request_decode(body, &in) < 0)
+        return err_set(e, "malformed LIMITS_REQUEST");
+    struct ipc_limits out = {.tag = in.tag};
+    if (gate_identify(&x, s->q, in.ticket, &no)) {
+        out.known = 1;
+        tell_limits(s, &x, &out.size_limit, &out.recipient_limit);
+    }
+    ipc_limits_encode(channel_out(s->channel), &out);
+    buf_free(&no.text);
+    return 0;
 }
 
 int gate_mail(struct smtpd *s, struct slice body, struct err *e)
@@ -222,7 +247,8 @@ int gate_mail(struct smtpd *s, struct slice body, struct err *e)
         return err_set(e, "malformed MAIL_REQUEST");
     out = (struct ipc_mail_answer){.tag = in.tag};
     if (gate_identify(&x, s->q, in.ticket, &no) && gate_may_send(&x, in.sender, in.size, &no)) {
-        struct room r = room_at_mail(s, &x, in.size, &more, &out);
+        struct room r = room_at_mail(&x, in.size, &more, &out);
+        tell_limits(s, &x, &out.size_limit, &out.recipient_limit);
         if (r.spike && r.messages == 0)
             (void)guard_acts(&x, r.spike_level, 1);
         out.recipients = (uint32_t)r.messages;
@@ -250,9 +276,9 @@ void gate_changed(struct quota *q)
 {
     for (unsigned i = 0; i < q->smtpd_count; i++) {
         struct smtpd *s = q->smtpds[i];
-        if (s->good)
+        if (s->told)
             ipc_mail_forget_encode(channel_out(s->channel),
-                                   &(struct ipc_mail_forget){.answers = s->good});
-        s->good = 0;
+                                   &(struct ipc_mail_forget){.answers = s->told});
+        s->told = 0;
     }
 }

@@ -176,6 +176,7 @@ static void grant(struct quota *q, struct smtpd *s, uint64_t tag, struct account
         .size_limit = most.size,
         .recipient_limit = most.recipients < UINT32_MAX ? (uint32_t)most.recipients : UINT32_MAX,
     };
+    s->told++;
     send_result(s, &r);
     buf_free(&ticket);
 }

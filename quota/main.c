@@ -173,6 +173,8 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         return login_outside(s, f->body, e);
     case IPC_NUMBER_ipc_mail_request:
         return gate_mail(s, f->body, e);
+    case IPC_NUMBER_ipc_limits_request:
+        return gate_limits(s, f->body, e);
     case IPC_NUMBER_ipc_reserve:
         return gate_reserve(s, f->body, e);
     case IPC_NUMBER_ipc_release:

@@ -223,7 +223,7 @@ struct smtpd {
     struct map questions; /* struct question: exchanges and passwords under way */
     uint32_t count;
     uint32_t reserved; /* reservations that it asked for and that are not over */
-    uint32_t good;     /* answers to MAIL since the last MAIL_FORGET that hold for a while */
+    uint32_t told;     /* limits and answers to MAIL since the last MAIL_FORGET */
 };
 struct slice smtpd_question_key(const void *value); /* for the map */
 struct logins;
@@ -277,9 +277,11 @@ struct reservation {
     struct taken taken[];
 };
 int gate_mail(struct smtpd *s, struct slice body, struct err *e);
+int gate_limits(struct smtpd *s, struct slice body, struct err *e);
 int gate_reserve(struct smtpd *s, struct slice body, struct err *e);
 int gate_release(struct smtpd *s, struct slice body, struct err *e);
-/* Accounts, users or plans have changed: answers to MAIL do not hold any longer. */
+/* Accounts, users or plans have changed: answers to MAIL, and limits that were told, do not
+ * hold any longer. */
 void gate_changed(struct quota *q);
 /* What was reserved for a message, or NULL. */
 const struct reservation *gate_reservation(struct quota *q, struct slice id);

@@ -5,6 +5,7 @@
 #include "smtpd/auth.h"
 #include "smtpd/gate.h"
 #include "smtpd/identity.h"
+#include "smtpd/own_limits.h"
 #include "smtpd/session.h"
 
 static struct slice question_key(const void *value)
@@ -83,6 +84,8 @@ void accounts_late(struct session *s)
         auth_lost(s);
     else if (subject == ABOUT_CERTIFICATE)
         identity_lost(s);
+    else if (subject == ABOUT_LIMITS)
+        own_limits_lost(s);
     else
         gate_lost(s);
 }
@@ -157,6 +160,14 @@ static int on_reserved(struct accounts *a, const struct ipc_reserved *m, struct 
     return *e->text ? -1 : 0;
 }
 
+static int on_limits(struct accounts *a, const struct ipc_limits *m, struct err *e)
+{
+    struct session *s = take(a, m->tag, 1U << ABOUT_LIMITS, e);
+    if (s)
+        own_limits_answer(s, m);
+    return *e->text ? -1 : 0;
+}
+
 static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *arg, struct err *e)
 {
     struct accounts *a = arg;
@@ -166,6 +177,7 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
     struct ipc_mail_answer mail;
     struct ipc_reserved reserved;
     struct ipc_mail_forget forget;
+    struct ipc_limits limits;
     (void)c;
     (void)fd; /* no message of quota's has one */
     *e = (struct err){0, ""};
@@ -192,7 +204,12 @@ static int on_frame(struct channel *c, const struct ipc_frame *f, int fd, void *
         if (ipc_mail_forget_decode(f->body, &forget) < 0)
             break;
         mail_answers_forget(&a->answers);
+        a->changes++;
         return 0;
+    case IPC_NUMBER_ipc_limits:
+        if (ipc_limits_decode(f->body, &limits) == 0)
+            return on_limits(a, &limits, e);
+        break;
     case IPC_NUMBER_ipc_reserved:
         if (ipc_reserved_decode(f->body, &reserved) == 0)
             return on_reserved(a, &reserved, e);
@@ -239,5 +256,6 @@ void accounts_attach(struct accounts *a, int fd)
     a->known = false;
     give_up(a);
     mail_answers_forget(&a->answers); /* MAIL_FORGET may have been lost */
+    a->changes++;
     a->channel = channel_new(a->base, fd, "quota", &ops, a);
 }

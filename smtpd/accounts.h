@@ -21,6 +21,7 @@ struct accounts {
     bool known;      /* its first message has come */
     uint32_t credit; /* questions that may be open */
     uint64_t next_tag;
+    uint64_t changes; /* times that accounts or plans may have changed, see own_limits.h */
     struct map asked; /* struct account_question by tag */
     struct mail_answers answers;
 };
@@ -31,7 +32,8 @@ enum account_subject {
     ABOUT_CLIENT,      /* CLIENT_ACCOUNT: AUTH_RESULT */
     ABOUT_CERTIFICATE, /* CLIENT_CERTIFICATE: AUTH_RESULT */
     ABOUT_MAIL,        /* MAIL_REQUEST: MAIL_ANSWER */
-    ABOUT_ROOM         /* RESERVE: RESERVED */
+    ABOUT_ROOM,        /* RESERVE: RESERVED */
+    ABOUT_LIMITS       /* LIMITS_REQUEST: LIMITS */
 };
 
 /* A session's question: part of the session. */

@@ -430,7 +430,7 @@ void auth_challenge(struct session *s, struct slice message)
 static void granted(struct session *s, const struct ipc_auth_result *r)
 {
     struct auth *a = s->auth;
-    a->login = login_of_account(a->mechanism, r);
+    a->login = login_of_account(a->mechanism, r, s->server->accounts.changes);
     if (!a->login || r->message.len > AUTH_CHALLENGE_MAX) {
         log_error("quota has sent a login that makes no sense");
         exchange_unavailable(s);

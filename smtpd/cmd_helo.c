@@ -4,6 +4,7 @@
 #include "smtpd/gate.h"
 #include "smtpd/identity.h"
 #include "smtpd/limits.h"
+#include "smtpd/own_limits.h"
 #include "smtpd/reply.h"
 #include "smtpd/verbs.h"
 
@@ -61,12 +62,17 @@ static void announce(struct session *s)
     buf_free(&own);
 }
 
+static void announce_when_known(struct session *s)
+{
+    own_limits_ask(s, announce);
+}
+
 void cmd_ehlo(struct session *s, struct slice argument)
 {
     if (greet(s, argument) < 0)
         return;
     s->esmtp = true;
-    identity_ask(s, announce);
+    identity_ask(s, announce_when_known);
 }
 
 static void say_name(struct session *s)

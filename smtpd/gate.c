@@ -8,6 +8,7 @@
 #include "smtpd/content.h"
 #include "smtpd/identity.h"
 #include "smtpd/limits.h"
+#include "smtpd/own_limits.h"
 #include "smtpd/reply.h"
 
 static const struct refusal unavailable = {451, "4.3.0",
@@ -15,14 +16,14 @@ static const struct refusal unavailable = {451, "4.3.0",
 
 /* ---- who pays ---------------------------------------------------------------------- */
 
-static struct login *payer(const struct session *s)
+struct login *gate_payer(const struct session *s)
 {
     return s->login && s->login->ticket_len ? s->login : s->host_login;
 }
 
-const struct login *gate_payer(const struct session *s)
+static const struct login *payer(const struct session *s)
 {
-    return payer(s);
+    return gate_payer(s);
 }
 
 static struct slice ticket_of(const struct session *s)
@@ -98,6 +99,7 @@ static void ask_mail(struct session *s)
     if (mail_answers_find(&s->server->accounts.answers, ticket_of(s), buf_slice(&s->tx.sender),
                           s->tx.size, &known)) {
         keep_rest(s->tx.gate, &known);
+        own_limits_told(s, &known);
         s->tx.gate->done(s, NULL);
         return;
     }
@@ -192,7 +194,8 @@ void gate_client(struct session *s, const struct ipc_auth_result *r)
     s->wait = WAIT_NOTHING;
     switch (r->status) {
     case AUTH_OK:
-        s->host_login = login_of_account(r->user.len && s->login ? s->login->method : "", r);
+        s->host_login = login_of_account(r->user.len && s->login ? s->login->method : "", r,
+                                         s->server->accounts.changes);
         if (s->host_login)
             ask_mail(s);
         else
@@ -226,6 +229,7 @@ void gate_mail_answer(struct session *s, const struct ipc_mail_answer *a)
     }
     mail_answers_keep(&s->server->accounts.answers, ticket_of(s), buf_slice(&s->tx.sender), a);
     keep_rest(g, a);
+    own_limits_told(s, a);
     answer(s, NULL);
 }
 

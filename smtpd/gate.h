@@ -36,7 +36,7 @@ bool gate_wants_authors(const struct session *s);
 void gate_message(struct session *s, void (*done)(struct session *s, const struct refusal *no));
 /* Whose limits hold, as far as quota has been asked: who has logged in, or the account of a
  * client of mynetworks; or NULL. */
-const struct login *gate_payer(const struct session *s);
+struct login *gate_payer(const struct session *s);
 /* The largest message that the account may send, in bytes; 0: no limit of its own. */
 uint64_t gate_size_limit(const struct session *s);
 /* qmgr has the message: quota hears of it from there. */

@@ -59,7 +59,7 @@ void identity_lost(struct session *s)
 
 static void take_login(struct session *s, const struct ipc_auth_result *r)
 {
-    s->login = login_of_account("EXTERNAL", r);
+    s->login = login_of_account("EXTERNAL", r, s->server->accounts.changes);
     if (!s->login) {
         log_error("quota has sent a login that makes no sense");
         return;

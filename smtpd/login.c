@@ -20,7 +20,8 @@ static struct login *make(const char *method, struct slice user, struct slice ti
     return l;
 }
 
-struct login *login_of_account(const char *method, const struct ipc_auth_result *r)
+struct login *login_of_account(const char *method, const struct ipc_auth_result *r,
+                               uint64_t changes)
 {
     bool named = *method != '\0';
     if (r->ticket.len == 0 || r->ticket.len > LOGIN_TICKET_MAX || (r->user.len != 0) != named)
@@ -28,6 +29,7 @@ struct login *login_of_account(const char *method, const struct ipc_auth_result 
     struct login *l = make(method, r->user, r->ticket);
     l->size_limit = r->size_limit;
     l->recipient_limit = r->recipient_limit;
+    l->limits_at = changes;
     l->any_sender = (r->permissions & PERMIT_ANY_SENDER) != 0;
     return l;
 }

@@ -22,14 +22,17 @@ struct login {
     size_t name_len;
     uint64_t size_limit;      /* of a message; 0: no other than everybody's */
     uint32_t recipient_limit; /* the same */
+    uint64_t limits_at;       /* accounts.changes when quota said so */
     bool any_sender;          /* From: is not looked at */
     bool implied;             /* by the client's certificate; AUTH may still say otherwise */
     uint16_t ticket_len;      /* 0: quota does not know it */
     char ticket[];
 };
 
-/* From quota's answer, which has to say AUTH_OK. NULL: it makes no sense. */
-struct login *login_of_account(const char *method, const struct ipc_auth_result *r);
+/* From quota's answer, which has to say AUTH_OK; changes: accounts.changes. NULL: it makes no
+ * sense. */
+struct login *login_of_account(const char *method, const struct ipc_auth_result *r,
+                               uint64_t changes);
 /* Of somebody whom others vouch for. */
 struct login *login_new(const char *method, struct slice user);
 void login_free(struct login **l);

@@ -17,7 +17,8 @@ enum {
 struct mail_answer {
     int64_t until; /* monotonic */
     uint64_t size;
-    uint32_t recipients;
+    uint64_t size_limit;
+    uint32_t recipients, recipient_limit;
     uint16_t more_code;
     char more_enhanced[MORE_STATUS_MAX], more_text[MORE_TEXT_MAX];
     size_t more_enhanced_len, more_text_len;
@@ -75,6 +76,8 @@ bool mail_answers_find(struct mail_answers *m, struct slice ticket, struct slice
     }
     *out = (struct ipc_mail_answer){
         .recipients = a->recipients,
+        .size_limit = a->size_limit,
+        .recipient_limit = a->recipient_limit,
         .more_code = a->more_code,
         .more_enhanced = slice_make(a->more_enhanced, a->more_enhanced_len),
         .more_text = slice_make(a->more_text, a->more_text_len),
@@ -96,6 +99,8 @@ void mail_answers_keep(struct mail_answers *m, struct slice ticket, struct slice
     x->until = clock_mono() + (int64_t)a->good_for * (CLOCK_SECOND / 1000);
     x->size = a->good_size;
     x->recipients = a->recipients;
+    x->size_limit = a->size_limit;
+    x->recipient_limit = a->recipient_limit;
     x->more_code = a->more_code;
     x->more_enhanced_len = a->more_enhanced.len;
     x->more_text_len = a->more_text.len;

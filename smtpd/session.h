@@ -105,6 +105,7 @@ struct session {
     struct client_count *client;
     struct name_question name;
     struct account_question question;
+    void (*limits_known)(struct session *s); /* what goes on then, see own_limits.h */
     struct dovecot_question dovecot;
     struct nap nap;
     struct tls *tls;                 /* from STARTTLS on, or NULL */

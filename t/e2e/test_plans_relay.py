@@ -216,6 +216,40 @@ def test_what_is_announced_is_taken(tmp_path, sink):
         assert (code, larger) == (250, 552) and b"size" in text.lower()
 
 
+def test_open_session_has_the_limits_that_hold_now(tmp_path, sink):
+    with Relay(tmp_path, "small", sink) as p, \
+            smtplib.SMTP("127.0.0.1", p.port, timeout=20) as c:
+        def announced():
+            c.ehlo()
+            return c.esmtp_features["size"], c.esmtp_features.get("limits")
+
+        def begin():
+            assert c.docmd("MAIL FROM:<a@acme.test>")[0] == 250
+            assert c.docmd("RCPT TO:<b@dst.test>")[0] == 250
+            assert c.docmd("DATA")[0] == 354
+
+        def finish(size):
+            c.send(content(size) + b".\r\n")
+            return c.getreply()
+        c.ehlo()
+        begin()
+        assert finish(3000)[0] == 250
+        assert announced()[0] == "3000"
+        p.ctl("account", "set", "acme", "--plan", "mailbox")
+        wait_until(lambda: announced() == ("100000", "RCPTMAX=5"), 10, "the new plan's limits")
+        begin()
+        assert finish(100000)[0] == 250
+        begin()
+        p.ctl("account", "set", "acme", "--plan", "small")  # between MAIL and the end of data
+        code, text = finish(3001)
+        assert code == 552 and b"a message may have 3000 bytes" in text
+        begin()  # without a new EHLO
+        assert finish(3001)[0] == 552
+        p.ctl("account", "set", "acme", "--plan", "more")
+        begin()
+        assert finish(5000)[0] == 250
+
+
 def test_packages_on_top(tmp_path, sink):
     with Relay(tmp_path, "hard", sink) as p:
         assert p.send("b@dst.test", "c@dst.test", "d@dst.test")[0] == 250

@@ -549,7 +549,8 @@ def test_limits_at_mail_and_rcpt(rig):
                                    text="Error: a message may have 2000 bytes")
         assert question.size == 3000 and reply == (552, "5.3.4 Error: a message may have 2000 bytes")
         rig.smtpd.wait_log(r"reject: MAIL from unknown\[127.0.0.1\]: 552 5.3.4")
-        assert rig.mail(c, recipients=2, more_text="Error: a message may have 2 recipients")[1][0] == 250
+        assert rig.mail(c, recipients=2, more_text="Error: a message may have 2 recipients",
+                        size_limit=2000)[1][0] == 250
         c.expect("RCPT TO:<1@dst.test>", "250")
         c.expect("RCPT TO:<2@dst.test>", "250")
         c.expect("RCPT TO:<3@dst.test>", "452 4.5.3 Error: a message may have 2 recipients")
@@ -558,6 +559,53 @@ def test_limits_at_mail_and_rcpt(rig):
         rig.message(c)  # the next one is as if nothing had been
         rig.reserved()
         rig.smtpd.accept(c)
+
+
+def announced(text):
+    return [l for l in text.split("\n") if l.startswith(("SIZE", "LIMITS"))]
+
+
+def test_limits_that_change_in_a_session(rig):
+    """They come with the answer to MAIL; EHLO asks only when they may be others."""
+    with rig.client() as c:
+        rig.login(c, size_limit=2000, recipient_limit=5)
+        assert announced(c.expect("EHLO x", "250")) == ["SIZE 2000", "LIMITS RCPTMAX=5"]
+        rig.quota.send("ipc_mail_forget", answers=1)
+        rig.mail(c, size_limit=3000, recipient_limit=6)  # which comes behind it
+        assert announced(c.expect("EHLO x", "250")) == ["SIZE 3000", "LIMITS RCPTMAX=6"]
+        rig.mail(c, size_limit=3500, recipient_limit=7)
+        c.expect("RCPT TO:<b@dst.test>", "250")
+        c.data(MESSAGE + (b"x" * 98 + b"\r\n") * 32 + b".\r\n")
+        rig.reserved()
+        rig.smtpd.accept(c)
+        rig.quota.send("ipc_mail_forget", answers=1)
+        rig.mail(c, size_limit=3500, recipient_limit=7)
+        rig.quota.send("ipc_mail_forget", answers=1)
+        with rig.client() as other:  # its login comes behind the word of the change
+            rig.login(other, size_limit=10)
+        for known, expected in ((0, ["SIZE 3500", "LIMITS RCPTMAX=7"]), (1, ["SIZE 4000", "LIMITS RCPTMAX=8"])):
+            c.send("EHLO x\r\n")
+            question = rig.quota.expect("ipc_limits_request")
+            assert question.ticket == b"ticket"
+            rig.quota.send("ipc_limits", tag=question.tag, known=known, size_limit=4000,
+                           recipient_limit=8)
+            assert announced(c.reply()[1]) == expected
+        assert announced(c.expect("EHLO x", "250")) == ["SIZE 4000", "LIMITS RCPTMAX=8"]
+
+
+def test_F16_limits_that_nobody_tells(rig):
+    with rig.client() as c:
+        rig.login(c, size_limit=2000, recipient_limit=5)
+        rig.quota.send("ipc_mail_forget", answers=1)
+        rig.mail(c, size_limit=2000, recipient_limit=5)
+        rig.quota.send("ipc_mail_forget", answers=1)
+        with rig.client() as other:
+            rig.login(other)
+        c.send("EHLO x\r\n")
+        rig.quota.expect("ipc_limits_request")
+        rig.quota.close()
+        assert announced(c.reply()[1]) == ["SIZE 2000", "LIMITS RCPTMAX=5"]
+        assert announced(c.expect("EHLO x", "250")) == ["SIZE 2000", "LIMITS RCPTMAX=5"]
 
 
 @pytest.mark.parametrize("how", ["refused", "dropped", "client"])

@@ -201,7 +201,8 @@ static void one_of_smtpd(struct peer_end *p, uint8_t choice, struct slice bytes)
         IPC_NUMBER_ipc_auth_response,  IPC_NUMBER_ipc_auth_abort,
         IPC_NUMBER_ipc_client_account, IPC_NUMBER_ipc_client_certificate,
         IPC_NUMBER_ipc_auth_outside,   IPC_NUMBER_ipc_mail_request,
-        IPC_NUMBER_ipc_reserve,        IPC_NUMBER_ipc_release};
+        IPC_NUMBER_ipc_reserve,        IPC_NUMBER_ipc_release,
+        IPC_NUMBER_ipc_limits_request};
     send_frame(p, numbers[choice % (sizeof numbers / sizeof *numbers)], bytes);
 }
 

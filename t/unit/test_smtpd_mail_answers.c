@@ -23,6 +23,8 @@ static int teardown(void **state)
 static struct ipc_mail_answer good(uint32_t recipients)
 {
     return (struct ipc_mail_answer){.recipients = recipients,
+                                    .size_limit = 7000 + recipients,
+                                    .recipient_limit = 70 + recipients,
                                     .more_code = 452,
                                     .more_enhanced = SLICE("4.5.3"),
                                     .more_text = SLICE("Error: enough"),
@@ -48,6 +50,8 @@ static void test_the_answer_comes_back(void **state)
     assert_true(find("ticket", "a@b.test", 1000, &a));
     assert_int_equal(a.code, 0);
     assert_int_equal(a.recipients, 7);
+    assert_int_equal(a.size_limit, 7007);
+    assert_int_equal(a.recipient_limit, 77);
     assert_int_equal(a.more_code, 452);
     assert_true(slice_eq(a.more_enhanced, SLICE("4.5.3")));
     assert_true(slice_eq(a.more_text, SLICE("Error: enough")));
