@@ -122,6 +122,19 @@ static void print_messages(const json_t *line, const json_t *learned)
         printf("no limit\n");
 }
 
+/* From midnight to midnight UTC. */
+static void print_day(const json_t *line)
+{
+    char age[SHAPING_AGE];
+    double waiting = shaping_number(line, "waiting_today");
+    shaping_age(age, shaping_number(line, "day_ends_in"));
+    printf("  recipients today  %.0f of at most %.0f (%s)", shaping_number(line, "used_today"),
+           shaping_number(line, "allowed_today"), shaping_text(line, "allowed_by"));
+    if (waiting > 0)
+        printf(", %.0f more in line or under way", waiting);
+    printf("; the next day begins at midnight UTC, in %s\n", age);
+}
+
 /* A rate or number that was too much, or that the operator set, is tried beyond slowly. After a
  * change "configured" is not told. */
 static void print_limits(const json_t *line)
@@ -146,9 +159,8 @@ static void print_limits(const json_t *line)
     if (shaping_number(line, "connection_rate") > 0)
         printf("  new connections  %.1f a minute%s\n", 60 * shaping_number(line, "connection_rate"),
                json_object_get(learned, "connection_rate") ? "   learned" : "");
-    if (json_object_get(given, "daily_cap"))
-        printf("  recipients a day  %.0f of at most %.0f\n", shaping_number(line, "used_today"),
-               shaping_number(given, "daily_cap"));
+    if (json_object_get(line, "allowed_today"))
+        print_day(line);
     if (json_object_get(learned, "greylist_refused") || json_object_get(learned, "greylist_passed"))
         print_greylist(learned);
 }

@@ -87,11 +87,12 @@ static void put_state(const struct qmgr *q, const struct source *s, struct buf *
 static void put_warmup(const struct qmgr *q, struct source_record *r, struct buf *b)
 {
     int64_t age = source_age(q, r->source);
-    uint64_t most = source_allowance(r->ramp, age);
-    if (most == UINT64_MAX)
+    struct day_use use;
+    record_day(q, r, &use);
+    if (use.most == UINT64_MAX)
         return;
-    json_int(b, "allowed_today", (int64_t)most);
-    json_int(b, "left_today", (int64_t)record_room(q, r));
+    json_int(b, "allowed_today", (int64_t)use.most);
+    json_int(b, "left_today", (int64_t)day_left(&use));
     json_bool(b, "warm", source_is_warm(r->ramp, age));
     if (r->ramp->days) {
         json_int(b, "warmup_day", age + 1);

@@ -274,6 +274,13 @@ static struct cause overdue(const struct why *w)
     return (struct cause){"due", "it is due now"};
 }
 
+/* Today, not before the last midnight. */
+static bool ran_out_today(const struct qmgr *q, const struct recipient *r)
+{
+    return r->answer && r->answer->day_over &&
+           r->answer->when / sources_day_length(q) == sources_today(q);
+}
+
 static struct cause cause_of(const struct why *w, uint32_t i, const struct group *g,
                              const struct lane *l, uint8_t transport)
 {
@@ -304,6 +311,11 @@ static struct cause cause_of(const struct why *w, uint32_t i, const struct group
     if (brake == BRAKE_SLOWS)
         return (struct cause){"sender_slowed",
                               "its sender is slowed down at this destination: for its turn"};
+    if (ran_out_today(q, r))
+        return (struct cause){"daily_cap", "what may go there today has been sent: for midnight "
+                                           "UTC"};
+    if (r->answer && r->answer->no_source)
+        return (struct cause){"no_source", "for a source address that may send it"};
     return (struct cause){"retry", r->attempts ? "for its next attempt" : "for its first attempt"};
 }
 
@@ -313,6 +325,8 @@ static void put_end(const struct why *w, uint32_t i, const struct group *g, cons
 {
     const struct halt *h = halt_of(w, i, g, l);
     int64_t ends = h ? h->until : l ? l->shaper.suspended_until : 0;
+    if (!h && ends <= w->q->now && ran_out_today(w->q, &w->m->env->recipients[i]))
+        ends = sources_day_ends(w->q);
     if (h) {
         json_member(b, "suspension");
         halt_put(w->q, h, b);

@@ -225,8 +225,10 @@ static void apply_cold(const struct rules_limits *from, double divisor, struct s
     double rate = from->cold_message_rate * divisor;
     if (rate > 0 && (to->rate <= 0 || rate < to->rate))
         to->rate = rate;
-    if (from->cold_daily_cap && (!to->daily_cap || from->cold_daily_cap < to->daily_cap))
+    if (from->cold_daily_cap && (!to->daily_cap || from->cold_daily_cap < to->daily_cap)) {
         to->daily_cap = from->cold_daily_cap;
+        to->own_cap = from->own_cold_daily_cap;
+    }
 }
 
 /* What providers.conf says goes before main.cf. */
@@ -248,6 +250,7 @@ static void apply(const struct rules_limits *from, double divisor, bool cold,
     to->account_message_rate = from->account_message_rate * divisor;
     to->messages = from->messages_per_connection;
     to->daily_cap = from->daily_cap;
+    to->own_cap = from->own_daily_cap;
     if (cold)
         apply_cold(from, divisor, to);
     to->recipients = from->recipients_per_message;
@@ -337,6 +340,7 @@ void lane_limits(struct qmgr *q, struct lane *l)
     const struct shaper_limits *before = l->shaper.limits;
     l->cold = record_is_cold(q, l->record);
     l->shaper.limits = group_limits(q, l->group, lane_address(l), l->cold);
+    lane_count_cap(q, l);
     if (!before)
         return;
     bound_lifted(&l->shaper, before->rate, q->now);
@@ -353,6 +357,7 @@ void groups_reload(struct qmgr *q)
         shaper_end_trial(&l->shaper);
     }
     seats_reload(q);
+    sources_recheck(q);
 }
 
 static void on_costly(const struct rule *rule, void *arg)

@@ -49,14 +49,20 @@ void job_unqueue(struct qmgr *q, struct job *j)
 /* Recipients in line or under way count as used of what the source may send. */
 static void hold_room(struct lane *l, uint32_t recipients)
 {
+    l->recipients += recipients;
     if (l->record)
         l->record->waiting += recipients;
+    if (l->capped && l->capped != l->record)
+        l->capped->waiting += recipients;
 }
 
 static void give_room(struct lane *l, uint32_t recipients)
 {
+    l->recipients -= recipients;
     if (l->record)
         l->record->waiting -= recipients;
+    if (l->capped && l->capped != l->record)
+        l->capped->waiting -= recipients;
 }
 
 void job_free(struct qmgr *q, struct job *j)

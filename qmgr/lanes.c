@@ -231,6 +231,7 @@ void dispatch_sweep(struct qmgr *q)
     brakes_sweep(q);
     halts_sweep(q);
     overdue_sweep(q);
+    sources_sweep(q);
     list_each_safe(&q->dispatch.lanes, n)
     {
         struct lane *l = container_of(n, struct lane, all);
@@ -251,6 +252,7 @@ void dispatch_sweep(struct qmgr *q)
         whole_lose_turn(q, l);
         list_remove(&l->of_group);
         map_remove(&q->dispatch.lanes_known, lane_key(l));
+        lane_uncount_cap(l);
         if (l->from)
             l->from->lanes--;
         answer_unref(l->last);

@@ -47,6 +47,7 @@ struct answer {
     bool suspended;  /* local: nothing was tried, for a suspension */
     bool odd;        /* a temporary refusal of the recipient that no rule knows */
     bool no_source;  /* no source address might send it */
+    bool day_over;   /* of these: what may go there today has been sent */
     uint16_t source; /* number of the source it was said to; 0: the default one, or unknown */
     int64_t since;   /* monotonic: the first such refusal in a row; not kept across restarts */
     int64_t when;    /* wall microseconds */

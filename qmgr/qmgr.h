@@ -147,6 +147,7 @@ struct lane {
     struct group *group;          /* with `from` its key: they stay beside each other */
     struct source *from;          /* NULL: smtp_bind_address */
     struct source_record *record; /* of it at this provider; NULL without a source */
+    struct source_record *capped; /* what its daily cap counts, perhaps the same; NULL: no cap */
     bool blocked;                 /* its suspension is a block: other sources take over */
     struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;
@@ -156,6 +157,7 @@ struct lane {
     struct list queues;    /* all of its queues */
     struct queue *recent;  /* that was used last */
     uint32_t queued, in_flight;
+    uint32_t recipients;            /* in line or under way */
     uint32_t number;                /* connections.h, as the following */
     uint16_t open, leaving, claims; /* connections */
     bool no_reuse;

@@ -17,9 +17,8 @@ static const int64_t GROWTH = 60 * CLOCK_SECOND;     /* doubling; 20/s to 160/s 
 static const int64_t HOLD = 360 * CLOCK_SECOND;      /* longer wastes what a raised limit offers, */
 static const int64_t KNOCK = 60 * CLOCK_SECOND;      /* shorter costs a refusal too often */
 static const int64_t KNOCK_MAX = 480 * CLOCK_SECOND; /* so long a reopened door stays unused */
-static const int64_t DAY = INT64_C(86400) * CLOCK_SECOND;
-static const int64_t DEFER = 600 * CLOCK_SECOND; /* worth a log line a message, and a place out
-                                                  * of the line */
+static const int64_t DEFER = 600 * CLOCK_SECOND;     /* worth a log line a message, and a place out
+                                                      * of the line */
 
 /* ---- not divided for simulations: they follow the network, not the provider ---- */
 static const int64_t SLACK = CLOCK_SECOND / 10;   /* lateness that may be caught up on: timers
@@ -34,7 +33,6 @@ void shaper_times_init(struct shaper_times *t, unsigned divisor)
                                .hold = HOLD / by,
                                .knock = KNOCK / by,
                                .knock_max = KNOCK_MAX / by,
-                               .day = DAY / by,
                                .defer = DEFER / by};
 }
 
@@ -96,18 +94,6 @@ double shaper_connection_rate(const struct shaper *s)
 
 /* ---- may it start? ------------------------------------------------------------ */
 
-static bool capped(struct shaper *s, int64_t now, int64_t *when)
-{
-    if (!s->limits->daily_cap)
-        return false;
-    if (s->day_began == 0 || now - s->day_began >= s->limits->times.day) {
-        s->day_began = now;
-        s->day_used = 0;
-    }
-    *when = s->day_began + s->limits->times.day;
-    return s->day_used >= s->limits->daily_cap;
-}
-
 enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
 {
     if (s->suspended_until > now) {
@@ -125,8 +111,6 @@ enum shaper_room shaper_room(struct shaper *s, int64_t now, int64_t *when)
         *when = s->next_start;
         return SHAPER_LATER;
     }
-    if (capped(s, now, when))
-        return SHAPER_LATER;
     const struct connect_bounds b = connect_bounds(s);
     return connect_rate_room(&s->connecting, &b, now, when) ? SHAPER_GO : SHAPER_LATER;
 }
@@ -149,7 +133,6 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     s->held = false;
     s->binding = binding;
     s->in_flight++;
-    s->day_used += recipients;
     s->tried += recipients;
     if (binding) {
         int64_t dt = now - s->started_last;
@@ -186,7 +169,6 @@ void shaper_returned(struct shaper *s, uint32_t recipients, int64_t started, int
     connect_rate_result(&s->connecting, &b, false, 0, now);
     s->connecting.none_open = true;
     s->in_flight--;
-    s->day_used -= recipients < s->day_used ? recipients : s->day_used;
     s->tried -= recipients < s->tried ? recipients : s->tried;
     int64_t back = s->next_start - pace_of(s, recipients);
     back = back > now ? back : now;
@@ -383,8 +365,7 @@ void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t me
 
 bool shaper_remembers(const struct shaper *s, int64_t now)
 {
-    bool cap = s->limits->daily_cap && s->day_used && now - s->day_began < s->limits->times.day;
-    return cap || s->next_start > now;
+    return s->next_start > now;
 }
 
 void shaper_remember(const struct shaper *s, struct shaper_memory *out)

@@ -34,7 +34,6 @@ struct shaper_times {
     int64_t hold;      /* a limit that failed is left alone for this long */
     int64_t knock;     /* first pause before a shut door; doubles */
     int64_t knock_max; /* the longest */
-    int64_t day;       /* of daily_cap */
     int64_t defer;     /* a suspension longer than this sends messages back to wait */
 };
 void shaper_times_init(struct shaper_times *t, unsigned divisor);
@@ -46,12 +45,14 @@ struct shaper_limits {
     int64_t unreachable_max;      /* as suspend_max, where nobody answers */
     double rate, start_rate;      /* recipients a second; 0: no bound, no limit to begin with */
     uint32_t messages;            /* on one connection; 0: no bound */
-    uint32_t daily_cap;           /* recipients a day; 0: none */
     double connection_rate;       /* new connections a second; 0: no bound */
     uint32_t account_connections; /* of one account while others wait; 0: no bound */
     /* of one account over all sources, not for the controller either: seats.h; 0: no bound */
     uint32_t account_connections_max;
     double account_message_rate; /* recipients a second */
+    /* of one source, kept over restarts: sources_record.c */
+    uint32_t daily_cap; /* recipients a day, by the clock (UTC); 0: none */
+    bool own_cap;       /* of this destination alone, not of its provider */
     /* for relay, not for the controller */
     uint32_t recipients;   /* in one transaction; 0: no bound */
     uint32_t idle_seconds; /* an unused connection is kept; 0: as configured */
@@ -169,9 +170,6 @@ struct shaper {
     int64_t proven; /* last success */
     struct connect_rate connecting;
     struct strain strain;
-    /* daily cap */
-    int64_t day_began;
-    uint32_t day_used;
     struct shaper_event events[SHAPER_EVENTS];
 };
 
@@ -225,8 +223,7 @@ uint32_t shaper_messages(const struct shaper *s);
 uint32_t shaper_window(const struct shaper *s);
 /* Whether it has worked lately: a refusal then speaks of us, not of a host. */
 bool shaper_works(const struct shaper *s, int64_t now);
-/* Whether it still counts what only it knows: a pace that is slower than lanes are kept, or what
- * was used of the daily cap. */
+/* Whether it still counts what only it knows: a pace that is slower than lanes are kept. */
 bool shaper_remembers(const struct shaper *s, int64_t now);
 /* Learned limits, for keeping over restarts. */
 struct shaper_memory {

@@ -115,10 +115,10 @@ bool shaper_state(struct shaper *s, int64_t now, struct lane_state *out)
     } else if (out->room == SHAPER_LATER) {
         bool rate = s->next_start > now,
              connection = shaper_connection_rate(s) > 0 && s->connecting.none_open;
-        out->code = rate ? "rate" : connection ? "new_connections" : "daily_cap";
+        out->code = rate ? "rate" : connection ? "new_connections" : "connections";
         out->words = rate         ? "waiting for the rate"
                      : connection ? "waiting until a new connection is allowed"
-                                  : "the daily cap is used up";
+                                  : "as many deliveries as allowed are under way";
     } else if (s->beyond) {
         out->words = "trying a higher rate";
     }
@@ -143,6 +143,11 @@ void lane_state(const struct qmgr *q, struct lane *l, struct lane_state *out)
         out->room = out->when ? SHAPER_LATER : SHAPER_FULL;
         out->code = "all_sources";
         out->words = "waiting for the limits over all source addresses of its provider";
+    } else if (l->queued == 0 && lane_room(q, l) == 0) {
+        out->room = SHAPER_LATER;
+        out->code = "daily_cap";
+        out->words = "what may go there today has been sent, or is under way";
+        out->when = sources_day_ends(q);
     } else if (strain_is(&l->shaper.strain)) {
         out->words = "open, but it takes long to answer: no growth";
     }
@@ -281,9 +286,7 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     put_strain(&s->strain, b);
     put_learned(l, b);
     put_configured(l->shaper.limits, b);
-    if (s->limits->daily_cap)
-        json_int(b, "used_today",
-                 q->now - s->day_began < s->limits->times.day && s->day_began ? s->day_used : 0);
+    lane_show_day(q, l, b);
     seats_show(q, l->group, b);
     shaping_put_events(q, s, b);
 }

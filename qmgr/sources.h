@@ -3,8 +3,11 @@
  * and which pool a message's is; this is what becomes of them: which one a message gets,
  * what each has sent to whom, and whether it may send at all.
  *
- *   sources          the set in use, reload, which source a job gets
- *   sources_record   counts by source and provider, warm-up, who sent it
+ *   sources          the set in use, reload, whether one may send at all
+ *   sources_choose   which one a job gets
+ *   sources_submit   jobs get theirs, and leave one that may not send any more
+ *   sources_record   counts by source and provider, who sent it
+ *   sources_day      days, warm-ups and daily caps: what may still be sent today
  *   sources_state    their file, so that counts outlive a restart
  *   sources_lists    block lists in the DNS
  *   control_sources  the operator's view of it
@@ -25,8 +28,9 @@ enum {
     SOURCE_DAYS = 7,    /* of counts that are kept */
     SOURCE_SHARES = 16, /* senders of a source that are counted one by one */
     SOURCE_REASON_MAX = 200,
-    LIST_POINTS = 4,         /* test points of a block list: listed and not, of either family */
-    SOURCE_RECORDS_MAX = 200 /* providers of one source; more are counted with the others */
+    LIST_POINTS = 4,           /* test points of a block list: listed and not, of either family */
+    SOURCE_RECORDS_MAX = 200,  /* providers of one source; more are counted with the others */
+    SOURCE_PLACES_KEPT = 50000 /* of one source, over a restart */
 };
 
 /* Recipients. */
@@ -37,9 +41,11 @@ struct source_counts {
 /* What one source has to do with one provider. */
 struct source_record {
     struct source *source;
-    char *provider;                         /* "" for all destinations that are not a provider's */
+    char *provider;                         /* "" for all destinations that are not a provider's;
+                                             * of source.places: the group's key */
     const struct source_ramp *ramp;         /* in the present set; NULL: the source is in none */
     uint32_t waiting;                       /* recipients in line or under way */
+    uint32_t lanes;                         /* whose daily cap it counts */
     int64_t day;                            /* since 1970, of the last count */
     struct source_counts days[SOURCE_DAYS]; /* at day % SOURCE_DAYS */
 };
@@ -72,6 +78,7 @@ struct source {
     char *listed_text;       /* what the list says */
     struct source_record **records;
     size_t record_count;
+    struct map places; /* of destinations that have a daily cap of their own */
     struct source_share shares[SOURCE_SHARES];
     int64_t shares_day;
 };
@@ -86,6 +93,7 @@ enum list_state { LIST_UNKNOWN, LIST_WORKS, LIST_BROKEN };
 struct sources {
     struct sources_conf *conf; /* NULL: none, the default source alone */
     struct list all;
+    struct source *plain;        /* what is counted of mail without a source; not in `all` */
     struct source **by_position; /* of conf */
     struct source *numbers[UINT16_MAX];
     struct kept_file file;
@@ -142,6 +150,9 @@ struct slice source_sent_from(const struct qmgr *q, const struct source *s, stru
 
 /* A source of that name and addresses; its conf is the caller's to set. */
 struct source *source_new(struct sources *all, const struct source_conf *c);
+/* What may be sent has changed: lanes with more in line than they may send today let the rest look
+ * for another source, and mail that no source might send is tried now. */
+void sources_recheck(struct qmgr *q);
 /* A source may send again: the mail that no source might send is tried now. */
 void sources_wake(struct qmgr *q);
 /* It may send again: nothing of what was blocked by a rule is held against it, nor that it is on
@@ -166,26 +177,58 @@ int sources_listing(struct qmgr *q, struct slice body, struct err *e);
 /* When the file or the lists want a turn; INT64_MAX: never. */
 int64_t sources_next_due(const struct qmgr *q);
 
-/* ---- sources_record.c --------------------------------------------------------------- */
+/* ---- sources_day.c ------------------------------------------------------------------- */
 
 /* Today, in days since 1970 (shorter days under shaping_time_divisor). */
 int64_t sources_today(const struct qmgr *q);
 int64_t sources_day_length(const struct qmgr *q); /* microseconds */
-/* Of a provider's name, or "". Makes it if need be. */
-struct source_record *source_record(struct source *s, struct slice provider);
+int64_t sources_day_ends(const struct qmgr *q);   /* monotonic */
 /* Today's counts, after the days that have passed. */
 struct source_counts *record_today(const struct qmgr *q, struct source_record *r);
-/* Days since the source began; 0 if it has not. */
-int64_t source_age(const struct qmgr *q, const struct source *s);
+/* Sums of the days that are kept. */
+struct source_counts record_sum(const struct qmgr *q, struct source_record *r);
+
+/* Recipients that may be sent to in a day, and those of today. */
+struct day_use {
+    uint64_t most; /* UINT64_MAX: any */
+    uint32_t accepted, waiting;
+    bool of_source; /* sources.conf says so, else providers.conf */
+};
+/* Of what is allowed in sources.conf; of a lane: of either file, whichever leaves less. */
+void record_day(const struct qmgr *q, struct source_record *r, struct day_use *out);
+void lane_day(const struct qmgr *q, const struct lane *l, struct day_use *out);
+/* Recipients that may still be put in line; UINT64_MAX: any. */
+uint64_t day_left(const struct day_use *u);
+uint64_t lane_room(const struct qmgr *q, const struct lane *l);
+/* More is sent, in line and under way than may be: what may be sent was lowered. */
+bool lane_is_overdrawn(const struct qmgr *q, const struct lane *l);
+/* "3 sent and 2 in line or under way of 5 a day (daily_cap in providers.conf)" */
+void day_describe(const struct day_use *u, struct buf *out);
+/* Appends used_today, waiting_today, allowed_today, allowed_by, day_ends_in, if it has a limit. */
+void lane_show_day(const struct qmgr *q, const struct lane *l, struct buf *b);
 /* Whether the source warms up there: it has a daily allowance now. NULL: no. */
 bool record_is_cold(const struct qmgr *q, const struct source_record *r);
-/* Recipients that may still be put in line today; UINT64_MAX: any. */
-uint64_t record_room(const struct qmgr *q, struct source_record *r);
+
+void source_places_init(struct source *s);
+/* The count of a destination that has a daily cap of its own. Makes it if need be. */
+struct source_record *source_place(struct source *s, struct slice place);
+/* The lane's limits are other ones: what its daily cap counts, with what is in line there. */
+void lane_count_cap(struct qmgr *q, struct lane *l);
+/* The lane is freed. */
+void lane_uncount_cap(struct lane *l);
+/* Forgets counts that are of no use any more. Now and then. */
+void sources_sweep(struct qmgr *q);
+
+/* ---- sources_record.c --------------------------------------------------------------- */
+
+/* Of a provider's name, or "". Makes it if need be. */
+struct source_record *source_record(struct source *s, struct slice provider);
+void source_record_free(struct source_record *r);
+/* Days since the source began; 0 if it has not. */
+int64_t source_age(const struct qmgr *q, const struct source *s);
 /* What a job's result says of its source, before the lane learns of it. */
 void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
                     const struct verdict *v);
-/* Sums of the days that are kept. */
-struct source_counts record_sum(const struct qmgr *q, struct source_record *r);
 void source_free(struct sources *all, struct source *s);
 /* Finds or makes the place of a sender's volume; NULL for "". */
 struct source_share *source_share(struct source *s, struct slice name);

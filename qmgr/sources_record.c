@@ -1,4 +1,4 @@
-/* What sources have sent, to which provider, for whom; and what they may still send. */
+/* What sources have sent, to which provider, and for whom. */
 #include <math.h>
 
 #include "core/log.h"
@@ -7,47 +7,7 @@
 #include "qmgr/sources.h"
 #include "rules/rules.h"
 
-enum { DAY_SECONDS = 86400, UNUSABLE_SECONDS = 300 };
-
-/* ---- days ------------------------------------------------------------------------------ */
-
-int64_t sources_day_length(const struct qmgr *q)
-{
-    return DAY_SECONDS * CLOCK_SECOND / q->s->config->shaping_time_divisor;
-}
-
-int64_t sources_today(const struct qmgr *q)
-{
-    return clock_wall() / sources_day_length(q);
-}
-
-struct source_counts *record_today(const struct qmgr *q, struct source_record *r)
-{
-    int64_t today = sources_today(q);
-    if (today < r->day) { /* the clock was set back: what was counted counts for today */
-        struct source_counts kept = r->days[r->day % SOURCE_DAYS];
-        memset(r->days, 0, sizeof r->days);
-        r->days[today % SOURCE_DAYS] = kept;
-        r->day = today;
-    }
-    for (int i = 0; r->day < today && i < SOURCE_DAYS; i++)
-        r->days[++r->day % SOURCE_DAYS] = (struct source_counts){0};
-    r->day = today;
-    return &r->days[today % SOURCE_DAYS];
-}
-
-struct source_counts record_sum(const struct qmgr *q, struct source_record *r)
-{
-    struct source_counts sum = {0};
-    record_today(q, r);
-    for (int i = 0; i < SOURCE_DAYS; i++) {
-        sum.accepted += r->days[i].accepted;
-        sum.deferred += r->days[i].deferred;
-        sum.rejected += r->days[i].rejected;
-        sum.blocked += r->days[i].blocked;
-    }
-    return sum;
-}
+enum { UNUSABLE_SECONDS = 300 };
 
 /* ---- records ----------------------------------------------------------------------------- */
 
@@ -75,26 +35,23 @@ int64_t source_age(const struct qmgr *q, const struct source *s)
     return age > 0 ? age : 0;
 }
 
-uint64_t record_room(const struct qmgr *q, struct source_record *r)
+void source_record_free(struct source_record *r)
 {
-    uint64_t most = r->ramp ? source_allowance(r->ramp, source_age(q, r->source)) : UINT64_MAX;
-    if (most == UINT64_MAX)
-        return most;
-    uint64_t used = (uint64_t)record_today(q, r)->accepted + r->waiting;
-    return used < most ? most - used : 0;
+    free(r->provider);
+    free(r);
 }
 
-bool record_is_cold(const struct qmgr *q, const struct source_record *r)
+static void drop_record(void *r)
 {
-    return r && r->ramp && source_allowance(r->ramp, source_age(q, r->source)) != UINT64_MAX;
+    source_record_free(r);
 }
 
 void source_free(struct sources *all, struct source *s)
 {
-    for (size_t i = 0; i < s->record_count; i++) {
-        free(s->records[i]->provider);
-        free(s->records[i]);
-    }
+    for (size_t i = 0; i < s->record_count; i++)
+        source_record_free(s->records[i]);
+    map_clear(&s->places, drop_record);
+    map_free(&s->places);
     for (int i = 0; i < SOURCE_SHARES; i++)
         free(s->shares[i].name);
     all->numbers[s->number - 1] = NULL;
@@ -155,34 +112,50 @@ static void share(struct qmgr *q, struct source *s, const struct message *m, uin
 
 /* ---- results -------------------------------------------------------------------------------- */
 
-static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bool blocked)
+static struct source_counts counts_of(const struct ipc_result *in, bool blocked)
 {
-    const struct lane *l = j->queue->lane;
-    struct source_counts *today = record_today(q, l->record), add = {0};
+    struct source_counts sum = {0};
     struct ipc_cursor cursor = ipc_list_cursor(in->outcomes);
     struct ipc_outcome o;
     while (ipc_outcome_next(&cursor, &o)) {
         if (o.status == OUTCOME_SENT)
-            add.accepted++;
+            sum.accepted++;
         else if (o.local || o.code < 200)
             continue; /* nobody said anything */
         else if (blocked)
-            add.blocked++;
+            sum.blocked++;
         else if (o.status == OUTCOME_FAILED)
-            add.rejected++;
+            sum.rejected++;
         else
-            add.deferred++;
+            sum.deferred++;
     }
-    today->accepted += add.accepted;
-    today->deferred += add.deferred;
-    today->rejected += add.rejected;
-    today->blocked += add.blocked;
-    if (add.accepted + add.deferred + add.rejected + add.blocked == 0)
+    return sum;
+}
+
+static void add_today(const struct qmgr *q, struct source_record *r,
+                      const struct source_counts *more)
+{
+    struct source_counts *today = record_today(q, r);
+    today->accepted += more->accepted;
+    today->deferred += more->deferred;
+    today->rejected += more->rejected;
+    today->blocked += more->blocked;
+}
+
+static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bool blocked)
+{
+    const struct lane *l = j->queue->lane;
+    const struct source_counts more = counts_of(in, blocked);
+    uint32_t all = more.accepted + more.deferred + more.rejected + more.blocked;
+    if (all == 0 || (!l->from && !l->capped))
         return;
-    if (message_sender(j->m).len) /* notices are nobody's */
-        share(q, l->from, j->m, add.accepted + add.deferred + add.rejected + add.blocked,
-              add.rejected + add.blocked);
-    if (!l->from->began)
+    if (l->record)
+        add_today(q, l->record, &more);
+    if (l->capped && l->capped != l->record)
+        add_today(q, l->capped, &more);
+    if (l->from && message_sender(j->m).len) /* notices are nobody's */
+        share(q, l->from, j->m, all, more.rejected + more.blocked);
+    if (l->from && !l->from->began)
         l->from->began = clock_wall() / CLOCK_SECOND;
     q->from->file.dirty = true;
 }
@@ -205,10 +178,8 @@ void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
                     const struct verdict *v)
 {
     struct lane *l = j->queue->lane;
-    if (!l->from)
-        return;
     bool blocked = v->rule && v->rule->action == RULES_SWITCH;
-    if (shaper_believes(&l->shaper, &v->report, q->now)) {
+    if (l->from && shaper_believes(&l->shaper, &v->report, q->now)) {
         if (v->report.signal == SHAPER_OK)
             l->blocked = false;
         else if (v->report.signal == SHAPER_GO_AWAY || v->report.signal == SHAPER_UNREACHABLE)
@@ -217,6 +188,6 @@ void sources_result(struct qmgr *q, struct job *j, const struct ipc_result *in,
     if (blocked)
         memory_soon(q);
     count(q, j, in, blocked);
-    if (in->scope == SCOPE_SOURCE)
+    if (l->from && in->scope == SCOPE_SOURCE)
         cannot_be_used(q, l->from);
 }

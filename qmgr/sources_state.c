@@ -12,7 +12,8 @@
 enum {
     SAVE_SECONDS = 10,
     SAVE_SECONDS_MANY = 60, /* with more than so many sources: */
-    MANY = 200
+    MANY = 200,
+    NAME_MAX_KEPT = SITE_NAME_MAX + 64 /* of a provider, or a destination's key */
 };
 
 /* ---- saving ------------------------------------------------------------------------------ */
@@ -47,6 +48,21 @@ static void put_shares(struct buf *b, const struct source *s)
     json_list_end(b);
 }
 
+/* What daily caps of single destinations have counted. */
+static void put_places(struct buf *b, const struct source *s)
+{
+    size_t cursor = 0, kept = 0;
+    const struct source_record *r;
+    json_list(b, "destinations");
+    while (kept < SOURCE_PLACES_KEPT && (r = map_next(&s->places, &cursor))) {
+        if (r->days[r->day % SOURCE_DAYS].accepted == 0)
+            continue;
+        put_counts(b, r);
+        kept++;
+    }
+    json_list_end(b);
+}
+
 static void put_source(struct buf *b, const struct source *s, int64_t day_length)
 {
     char text[80];
@@ -67,6 +83,7 @@ static void put_source(struct buf *b, const struct source *s, int64_t day_length
     for (size_t i = 0; i < s->record_count; i++)
         put_counts(b, s->records[i]);
     json_list_end(b);
+    put_places(b, s);
     json_end(b);
     buf_addc(b, '\n');
 }
@@ -76,6 +93,7 @@ static void put(struct qmgr *q, struct buf *b)
     struct sources *all = q->from;
     bool many = all->conf && all->conf->count > MANY;
     all->file.pause = (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
+    put_source(b, all->plain, sources_day_length(q));
     list_each(&all->all, n)
         put_source(b, container_of(n, struct source, all), sources_day_length(q));
 }
@@ -110,12 +128,13 @@ static uint32_t count_of(const json_t *list, size_t at)
     return n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-static void take_counts(struct source *s, const json_t *list)
+static void take_counts(struct source *s, const json_t *list,
+                        struct source_record *(*place)(struct source *s, struct slice name))
 {
-    const char *provider = json_string_value(json_array_get(list, 0));
-    if (!provider || strlen(provider) > SOURCES_NAME_MAX)
+    const char *name = json_string_value(json_array_get(list, 0));
+    if (!name || strlen(name) > NAME_MAX_KEPT)
         return;
-    struct source_record *r = source_record(s, slice_str(provider));
+    struct source_record *r = place(s, slice_str(name));
     r->day = number(json_array_get(list, 1));
     r->day = r->day < 0 ? 0 : r->day;
     for (size_t i = 0; i < SOURCE_DAYS; i++)
@@ -159,21 +178,18 @@ static int take_addresses(const char *text, struct source_conf *out)
     return out->has_v4 || out->has_v6 ? 0 : -1;
 }
 
-static int take(struct qmgr *q, const json_t *o)
+static void take_all_counts(struct source *s, const json_t *o)
 {
-    if (number(json_object_get(o, "day")) != sources_day_length(q))
-        return 0; /* its counts are of other days */
-    const char *addresses = json_string_value(json_object_get(o, "addresses"));
-    struct source_conf c = {.name = text_of(o, "name", SOURCES_NAME_MAX)};
     size_t i;
     json_t *one;
-    if (!*c.name || !addresses || take_addresses(addresses, &c) < 0 ||
-        q->from->numbers[SOURCES_MAX - 1]) {
-        free(c.name);
-        return -1;
-    }
-    struct source *s = source_new(q->from, &c);
-    free(c.name);
+    json_array_foreach(json_object_get(o, "providers"), i, one) take_counts(s, one, source_record);
+    json_array_foreach(json_object_get(o, "destinations"), i, one)
+        take_counts(s, one, source_place);
+}
+
+/* What is of the source itself, not of where it sends to. */
+static void take_state(struct source *s, const json_t *o)
+{
     s->began = number(json_object_get(o, "began"));
     s->suspended_until = number(json_object_get(o, "suspended_until"));
     take_text(o, "reason", SOURCE_REASON_MAX, &s->reason);
@@ -183,8 +199,31 @@ static int take(struct qmgr *q, const json_t *o)
     s->listed_since = number(json_object_get(o, "listed_since"));
     s->shares_day = number(json_object_get(o, "senders_day"));
     take_shares(s, json_object_get(o, "senders"));
-    json_array_foreach(json_object_get(o, "providers"), i, one) take_counts(s, one);
+}
+
+static int take_source(struct qmgr *q, const json_t *o, struct source_conf *c)
+{
+    const char *addresses = json_string_value(json_object_get(o, "addresses"));
+    if (!addresses || take_addresses(addresses, c) < 0 || q->from->numbers[SOURCES_MAX])
+        return -1;
+    struct source *s = source_new(q->from, c);
+    take_state(s, o);
+    take_all_counts(s, o);
     return 0;
+}
+
+static int take(struct qmgr *q, const json_t *o)
+{
+    if (number(json_object_get(o, "day")) != sources_day_length(q))
+        return 0; /* its counts are of other days */
+    struct source_conf c = {.name = text_of(o, "name", SOURCES_NAME_MAX)};
+    int rc = 0;
+    if (*c.name)
+        rc = take_source(q, o, &c);
+    else
+        take_all_counts(q->from->plain, o);
+    free(c.name);
+    return rc;
 }
 
 void sources_load(struct qmgr *q)

@@ -324,10 +324,16 @@ void rules_limits(const struct rules *r, const struct rules_place *p, struct sli
     inherit_section(out, &r->everyone, source);
     if (p->provider_index && p->provider_index <= r->providers.count)
         inherit_section(out, &r->providers.list[p->provider_index - 1], source);
+    const uint32_t cap = out->daily_cap, cold_cap = out->cold_daily_cap;
+    out->daily_cap = out->cold_daily_cap = 0;
     if (p->site)
         inherit_section(out, find(&r->sites, slice_str(p->site)), source);
     if (p->domain)
         inherit_section(out, find(&r->domains, slice_str(p->domain)), source);
+    out->own_daily_cap = out->daily_cap > 0;
+    out->own_cold_daily_cap = out->cold_daily_cap > 0;
+    out->daily_cap = out->own_daily_cap ? out->daily_cap : cap;
+    out->cold_daily_cap = out->own_cold_daily_cap ? out->cold_daily_cap : cold_cap;
     /* what is narrower may contradict what is wider: the bound holds */
     if (out->message_rate > 0 && out->start_rate > out->message_rate)
         out->start_rate = out->message_rate;

@@ -57,6 +57,7 @@ struct rules_limits {
     uint32_t daily_cap;          /* recipients a day from one source address */
     /* the same as daily_cap and message_rate, from a source address that warms up there */
     uint32_t cold_daily_cap;
+    bool own_daily_cap, own_cold_daily_cap; /* a site or domain section says it: of that alone */
     double cold_message_rate;
     int64_t idle_time; /* microseconds */
     enum rules_tls tls;

@@ -135,10 +135,12 @@ def test_the_daily_cap_is_used_up():
     try:
         first(c)
         line = becomes(c, c.q.commit(["b@d.test"]), "daily_cap")
-        assert "daily cap" in line["waits"] and 86000 < line["next_in"] <= 86400
-        assert "expected_in" not in line
+        assert "has been sent: for midnight UTC" in line["waits"] and line["ends"] % 86400 < 2
+        assert 0 < line["ends_in"] <= 86400 and "expected_in" not in line
+        assert "1 sent of 1 a day (daily_cap in providers.conf)" in line["because"]
         lane = c.ask(request="shaping.show", destination="d.test")[0]
         assert (lane["configured"]["daily_cap"], lane["used_today"]) == (1, 1)
+        assert lane["state_code"] == "daily_cap" and lane["allowed_by"] == "providers.conf"
     finally:
         c.stop()
 

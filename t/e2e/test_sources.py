@@ -240,7 +240,8 @@ pool spare { sources = {warm} }
     jobs = [q.job()] + send(q, 6, domain="big.example", first=False)[1]
     assert Counter(j.source for j in jobs) == {A: 3, B: 4}
     id = q.commit(["r@big.example"])
-    q.wait_log(rf"{id}: .*status=deferred \(no source address .* it has sent what it may today\)")
+    q.wait_log(rf"{id}: .*status=deferred \(no source address .* it has sent what it may today: .* a day "
+               r"\(sources.conf\)\)")
     _, others = send(q, 5, domain="d.test")
     assert {j.source for j in others} == {A}
     # what was refused has not been sent: there is room again

@@ -729,7 +729,7 @@ static void test_silent_closes_count_when_they_repeat(void **state)
 /* ---- bounds, by hand ----------------------------------------------------------------------------
  */
 
-static void test_rate_delay_and_daily_cap(void **state)
+static void test_rate_delay(void **state)
 {
     struct shaper_limits l = limits_of(1000);
     struct shaper s;
@@ -740,18 +740,6 @@ static void test_rate_delay_and_daily_cap(void **state)
     assert_int_equal(start_all(&s, 1, 1), 1);
     assert_int_equal(shaper_room(&s, 2, &when), SHAPER_LATER);
     assert_int_equal(when, 1 + 5 * SECOND);
-    l.rate_delay = 0;
-    l.daily_cap = 3;
-    l.concurrency = l.initial = 100;
-    shaper_init(&s, &l);
-    assert_int_equal(start_all(&s, l.times.day, l.times.day + SECOND), 3);
-    assert_int_equal(start_all(&s, 2 * l.times.day, 2 * l.times.day + SECOND), 3);
-    /* the day begins with the first recipient, not when the machine was started */
-    shaper_init(&s, &l);
-    int64_t began = l.times.day / 2;
-    assert_int_equal(start_all(&s, began, began + SECOND), 3);
-    assert_int_equal(shaper_room(&s, began + 2 * SECOND, &when), SHAPER_LATER);
-    assert_int_equal(when, began + l.times.day);
 }
 
 static void test_by_hand(void **state)
@@ -861,15 +849,6 @@ static void test_what_only_a_lane_knows_is_not_forgotten(void **state)
     shaper_started(&s, 1, now);
     assert_true(shaper_remembers(&s, now + 3700 * CLOCK_SECOND));
     assert_false(shaper_remembers(&s, now + 7300 * CLOCK_SECOND));
-    l.daily_cap = 10;
-    l.start_rate = 100;
-    shaper_init(&s, &l);
-    int64_t when;
-    assert_int_equal(shaper_room(&s, now + l.times.day, &when), SHAPER_GO);
-    now += l.times.day;
-    shaper_started(&s, 10, now);
-    assert_true(shaper_remembers(&s, now + 3700 * CLOCK_SECOND));
-    assert_false(shaper_remembers(&s, now + l.times.day));
 }
 
 /* A volume a day is used up, and it is known when the door opens: what waits goes back to
@@ -955,7 +934,7 @@ int main(void)
         cmocka_unit_test(test_messages_per_connection_are_learned),
         cmocka_unit_test(test_more_messages_are_tried_ever_more_rarely),
         cmocka_unit_test(test_silent_closes_count_when_they_repeat),
-        cmocka_unit_test(test_rate_delay_and_daily_cap),
+        cmocka_unit_test(test_rate_delay),
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_memory_survives_within_the_bounds),
         cmocka_unit_test(test_a_returned_delivery_does_not_reset_the_pace),
