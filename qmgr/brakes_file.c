@@ -4,14 +4,13 @@
 
 /* Microseconds that are left of it; a clock that was set meanwhile makes it no longer than
  * anybody could have asked for. */
-static int64_t left_of(int64_t until, bool by_hand)
+static int64_t left_of(int64_t until, int64_t written, bool by_hand)
 {
     int64_t most = (by_hand ? BRAKE_DAYS_MAX : 1) * INT64_C(86400) * CLOCK_SECOND;
-    int64_t left = until - clock_wall();
+    int64_t left = kept_left(until, written);
     return left < most ? left : most;
 }
 
-/* No suspension is dropped for its words. */
 static int take(struct qmgr *q, const json_t *o)
 {
     const char *place = kept_text(o, "place", SITE_NAME_MAX + 64),
@@ -19,10 +18,11 @@ static int take(struct qmgr *q, const json_t *o)
                *who = kept_text(o, "who", ACCOUNT_MAX + 1), *kind = kept_text(o, "kind", 16),
                *reason = kept_text(o, "reason", KEPT_FILE_MAX);
     bool by_hand = json_is_true(json_object_get(o, "by_hand"));
-    int64_t until;
-    if (!place || !who || !*who || !kind || kept_time(o, "until", &until) < 0)
+    int64_t until, written;
+    if (!place || !who || !*who || !kind || kept_time(o, "until", &until) < 0 ||
+        kept_time(o, "written", &written) < 0)
         return -1;
-    int64_t left = until ? left_of(until, by_hand) : INT64_MAX;
+    int64_t left = until ? left_of(until, written, by_hand) : INT64_MAX;
     if (left <= 0)
         return 0;
     enum brake_kind of = strcmp(kind, "domain") == 0 ? BRAKE_SIGNER : BRAKE_ACCOUNT;
@@ -47,6 +47,7 @@ static void put_one(const struct qmgr *q, const struct brake *b, struct buf *out
     json_str(out, "who", slice_str(b->who));
     json_str(out, "reason", slice_str(b->reason));
     json_bool(out, "by_hand", b->by_hand);
+    json_seconds(out, "written", clock_wall());
     json_seconds(out, "until", b->until == INT64_MAX ? 0 : clock_wall() + (b->until - q->now));
     json_end(out);
     buf_addc(out, '\n');

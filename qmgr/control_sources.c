@@ -10,8 +10,7 @@
 
 enum {
     BUSY_DAY = 1000, /* recipients: with less an address is not known to large providers */
-    MONTH_DAYS = 30,
-    FOREVER_DAYS = 366
+    MONTH_DAYS = 30
 };
 
 static struct slice text_of(const struct control_client *c, const char *name)
@@ -75,8 +74,8 @@ static void put_state(const struct qmgr *q, const struct source *s, struct buf *
     } else {
         json_str(b, "state", why ? slice_str(why) : SLICE("in use"));
     }
-    if (s->suspended_until > wall && s->suspended_until < INT64_MAX)
-        json_seconds(b, "suspended_for", s->suspended_until - wall);
+    if (s->suspended_until > q->now && s->suspended_until < INT64_MAX)
+        json_seconds(b, "suspended_for", s->suspended_until - q->now);
     if (*s->listed_zones) {
         json_str(b, "listed", slice_str(s->listed_zones));
         json_str(b, "listed_text", slice_str(s->listed_text));
@@ -235,8 +234,8 @@ void control_source_act(struct control_client *c)
         return;
     queue_tick(q);
     if (slice_eq(action, SLICE("suspend"))) {
-        bool ends = isfinite(seconds) && seconds > 0 && seconds < FOREVER_DAYS * 86400.0;
-        s->suspended_until = ends ? clock_wall() + (int64_t)(seconds * 1e6) : INT64_MAX;
+        bool ends = isfinite(seconds) && seconds > 0 && seconds < SOURCE_SUSPENDED_DAYS * 86400.0;
+        s->suspended_until = ends ? q->now + (int64_t)(seconds * 1e6) : INT64_MAX;
         free(s->reason);
         s->reason = slice_dup(slice_first(reason, SOURCE_REASON_MAX));
         sources_leave(q, s);

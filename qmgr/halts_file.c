@@ -11,14 +11,6 @@ static bool is_plain(const char *text)
     return true;
 }
 
-/* Microseconds that are left. The clock may have been set since it was written: set back, the
- * suspension does not become longer than it was then. */
-static int64_t left_of(int64_t until, int64_t written)
-{
-    int64_t wall = clock_wall();
-    return until - (wall > written ? wall : written);
-}
-
 static int take(struct qmgr *q, const json_t *o)
 {
     const char *name = kept_text(o, "name", SITE_NAME_MAX),
@@ -28,7 +20,7 @@ static int take(struct qmgr *q, const json_t *o)
     if (!name || !*name || !is_plain(name) || !source || !is_plain(source) ||
         kept_time(o, "until", &until) < 0 || kept_time(o, "written", &written) < 0)
         return -1;
-    int64_t left = until ? left_of(until, written) : INT64_MAX;
+    int64_t left = until ? kept_left(until, written) : INT64_MAX;
     if (left <= 0)
         return 0;
     struct slice why = slice_str(reason ? reason : "");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "qmgr/qmgr.h"
@@ -132,4 +133,10 @@ void kept_file_stop(struct kept_file *k, struct qmgr *q)
         return;
     save(k, q);
     (void)writing_runs(&k->writing, true);
+}
+
+int64_t kept_left(int64_t until, int64_t written)
+{
+    int64_t wall = clock_wall(), left;
+    return __builtin_sub_overflow(until, wall > written ? wall : written, &left) ? 0 : left;
 }

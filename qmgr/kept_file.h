@@ -44,4 +44,8 @@ const char *kept_text(const json_t *o, const char *name, size_t max);
 /* A member that json_seconds wrote, in microseconds; 0 if it is not there. -1: no clock says so. */
 int kept_time(const json_t *o, const char *name, int64_t *out);
 
+/* What is left at the loading of a time that ends at `until`, as far as it was `written`; wall
+ * microseconds. The clock may have been set since: set back, it does not become longer. */
+int64_t kept_left(int64_t until, int64_t written);
+
 #endif

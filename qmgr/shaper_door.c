@@ -13,6 +13,9 @@
 /* Openings so many periods apart may still be told to be of the same clock: a day whose volume
  * was not used up has no end that is seen. */
 enum { PERIODS_APART = 4 };
+/* The next opening is reckoned so many periods ahead; a door that was left alone for longer is
+ * knocked at like one of which nothing is known. */
+enum { PERIODS_AHEAD = 1000000 };
 /* A period is known where it is to this part of itself; knocks are so far apart at least. */
 enum { PERIOD_KNOWN = 3, PERIOD_PARTS = 16 };
 
@@ -59,14 +62,14 @@ static void note_opening(struct shaper *s, int64_t now)
  * little late. */
 static void next_opening(const struct shaper *s, int64_t now, int64_t *from, int64_t *until)
 {
-    int64_t part = s->period / PERIOD_PARTS;
-    *from = s->opened_after + s->period_least;
-    *until = s->opened + s->period;
-    for (int k = 2; *until + part <= now && s->period > 0; k++) {
-        /* nothing was seen of those that are over */
-        *from = s->opened_after + k * s->period_least;
-        *until = s->opened + k * s->period;
-    }
+    int64_t part = s->period / PERIOD_PARTS, k = 1;
+    /* nothing was seen of those that are over */
+    if (s->period > 0 && now - part >= s->opened + s->period)
+        k = (now - part - s->opened) / s->period + 1;
+    if (k > PERIODS_AHEAD)
+        k = PERIODS_AHEAD;
+    *from = s->opened_after + k * s->period_least;
+    *until = s->opened + k * s->period;
     *from = later(*from, now);
     *until = later(*until, now);
 }

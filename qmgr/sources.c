@@ -174,13 +174,12 @@ const char *source_quarantine(const struct qmgr *q, const struct source *s)
 const char *source_outage(const struct qmgr *q, const struct source *s, int64_t *until)
 {
     static char text[SOURCE_REASON_MAX + 64];
-    int64_t wall = clock_wall();
     *until = q->now + SOURCE_LOOK_AGAIN;
     if (!s->conf)
         return "it is not in sources.conf any more";
-    if (s->suspended_until > wall) {
-        if (s->suspended_until - wall < SOURCE_LOOK_AGAIN)
-            *until = q->now + (s->suspended_until - wall);
+    if (s->suspended_until > q->now) {
+        if (s->suspended_until < *until)
+            *until = s->suspended_until;
         snprintf(text, sizeof text, "suspended by hand%s%.*s", *s->reason ? ": " : "",
                  SOURCE_REASON_MAX, s->reason);
         return text;

@@ -28,9 +28,10 @@ enum {
     SOURCE_DAYS = 7,    /* of counts that are kept */
     SOURCE_SHARES = 16, /* senders of a source that are counted one by one */
     SOURCE_REASON_MAX = 200,
-    LIST_POINTS = 4,           /* test points of a block list: listed and not, of either family */
-    SOURCE_RECORDS_MAX = 200,  /* providers of one source; more are counted with the others */
-    SOURCE_PLACES_KEPT = 50000 /* of one source, over a restart */
+    SOURCE_SUSPENDED_DAYS = 366, /* by hand; longer is for good */
+    LIST_POINTS = 4,             /* test points of a block list: listed and not, of either family */
+    SOURCE_RECORDS_MAX = 200,    /* providers of one source; more are counted with the others */
+    SOURCE_PLACES_KEPT = 50000   /* of one source, over a restart */
 };
 
 /* Recipients. */
@@ -66,7 +67,7 @@ struct source {
     bool has_v4, has_v6;
     uint32_t lanes;
     int64_t began;           /* wall seconds; 0: not used yet */
-    int64_t suspended_until; /* by hand: wall microseconds, INT64_MAX: for good; 0: not */
+    int64_t suspended_until; /* by hand: monotonic, INT64_MAX: for good; 0: not */
     char *reason;            /* of that */
     int64_t unusable_until;  /* monotonic: it could not be bound */
     uint32_t listed;         /* bits: lists of the present set that have it */

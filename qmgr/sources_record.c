@@ -7,7 +7,10 @@
 #include "qmgr/sources.h"
 #include "rules/rules.h"
 
-enum { UNUSABLE_SECONDS = 300 };
+enum {
+    UNUSABLE_SECONDS = 300,
+    SECONDS_AHEAD = 3600 /* by which a clock may be set back, and a date stays as it is */
+};
 
 /* ---- records ----------------------------------------------------------------------------- */
 
@@ -142,6 +145,16 @@ static void add_today(const struct qmgr *q, struct source_record *r,
     today->blocked += more->blocked;
 }
 
+/* Its warm-up's first day, if the file does not say it. One that is still to come was noted by a
+ * clock that was wrong, and would never be over. */
+static void begin(struct source *s)
+{
+    int64_t wall = clock_wall() / CLOCK_SECOND;
+    bool said = s->conf && s->conf->began;
+    if (!s->began || (!said && s->began > wall + SECONDS_AHEAD))
+        s->began = wall;
+}
+
 static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bool blocked)
 {
     const struct lane *l = j->queue->lane;
@@ -155,8 +168,8 @@ static void count(struct qmgr *q, struct job *j, const struct ipc_result *in, bo
         add_today(q, l->capped, &more);
     if (l->from && message_sender(j->m).len) /* notices are nobody's */
         share(q, l->from, j->m, all, more.rejected + more.blocked);
-    if (l->from && !l->from->began)
-        l->from->began = clock_wall() / CLOCK_SECOND;
+    if (l->from)
+        begin(l->from);
     q->from->file.dirty = true;
 }
 

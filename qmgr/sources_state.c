@@ -63,15 +63,19 @@ static void put_places(struct buf *b, const struct source *s)
     json_list_end(b);
 }
 
-static void put_source(struct buf *b, const struct source *s, int64_t day_length)
+static void put_source(struct buf *b, const struct qmgr *q, const struct source *s)
 {
     char text[80];
+    int64_t wall = clock_wall(), until = s->suspended_until;
+    if (until < INT64_MAX)
+        until = until > q->now ? wall + (until - q->now) : 0;
     json_begin(b);
     json_str(b, "name", slice_str(s->name));
     json_str(b, "addresses", slice_str(source_addresses(s, text)));
-    json_int(b, "day", day_length);
+    json_int(b, "day", sources_day_length(q));
     json_int(b, "began", s->began);
-    json_int(b, "suspended_until", s->suspended_until);
+    json_int(b, "written", wall);
+    json_int(b, "suspended_until", until);
     json_str(b, "reason", slice_str(s->reason));
     json_str(b, "listed", slice_str(s->listed_zones));
     json_str(b, "forgiven", slice_str(s->forgiven_zones));
@@ -93,9 +97,8 @@ static void put(struct qmgr *q, struct buf *b)
     struct sources *all = q->from;
     bool many = all->conf && all->conf->count > MANY;
     all->file.pause = (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
-    put_source(b, all->plain, sources_day_length(q));
-    list_each(&all->all, n)
-        put_source(b, container_of(n, struct source, all), sources_day_length(q));
+    put_source(b, q, all->plain);
+    list_each(&all->all, n) put_source(b, q, container_of(n, struct source, all));
 }
 
 void sources_save_soon(struct qmgr *q)
@@ -187,11 +190,22 @@ static void take_all_counts(struct source *s, const json_t *o)
         take_counts(s, one, source_place);
 }
 
+/* Until when it is suspended by hand; monotonic. */
+static int64_t suspended(const struct qmgr *q, const json_t *o)
+{
+    int64_t most = SOURCE_SUSPENDED_DAYS * INT64_C(86400) * CLOCK_SECOND,
+            until = number(json_object_get(o, "suspended_until"));
+    if (until == INT64_MAX)
+        return until;
+    int64_t left = kept_left(until, number(json_object_get(o, "written")));
+    return left > 0 ? q->now + (left < most ? left : most) : 0;
+}
+
 /* What is of the source itself, not of where it sends to. */
-static void take_state(struct source *s, const json_t *o)
+static void take_state(const struct qmgr *q, struct source *s, const json_t *o)
 {
     s->began = number(json_object_get(o, "began"));
-    s->suspended_until = number(json_object_get(o, "suspended_until"));
+    s->suspended_until = suspended(q, o);
     take_text(o, "reason", SOURCE_REASON_MAX, &s->reason);
     take_text(o, "listed", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1), &s->listed_zones);
     take_text(o, "forgiven", SOURCES_LISTS_MAX * (SOURCES_HOST_MAX + 1), &s->forgiven_zones);
@@ -207,7 +221,7 @@ static int take_source(struct qmgr *q, const json_t *o, struct source_conf *c)
     if (!addresses || take_addresses(addresses, c) < 0 || q->from->numbers[SOURCES_MAX])
         return -1;
     struct source *s = source_new(q->from, c);
-    take_state(s, o);
+    take_state(q, s, o);
     take_all_counts(s, o);
     return 0;
 }
@@ -228,6 +242,7 @@ static int take(struct qmgr *q, const json_t *o)
 
 void sources_load(struct qmgr *q)
 {
+    queue_tick(q);
     q->from->file = (struct kept_file){.writing.name = STATE_FILE, .put = put};
     kept_file_load(&q->from->file, q, take,
                    "what sources have sent is counted anew, warm-ups included");

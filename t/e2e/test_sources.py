@@ -8,10 +8,12 @@ from collections import Counter
 import pytest
 
 from dnsserver import DnsServer
+from faults import Faults, available
 from postern import BIN, Postern, wait_until
 from qmgr_peers import DEFERRED, FAILED, RECIPIENT, TARGET
 from sink import Sink
 from test_qmgr_operator import Control
+from test_qmgr_restart import place  # noqa: F401 (a fixture)
 from test_shaping import MAIL, refusal, rules
 
 SOURCE = 3  # enum failure_scope
@@ -569,6 +571,38 @@ def test_a_message_to_many_is_split_at_what_is_left_of_the_day(c, overflow):
     else:
         for address in all[5:]:
             q.wait_log(rf"{id}: to=<{address}>.*status=deferred .*source a: it has sent what it may today")
+
+
+@pytest.mark.skipif(not available(), reason="needs a build with -DPOSTERN_FAULTS=ON")
+def test_F31_a_suspension_by_hand_is_no_longer_than_was_said(place):
+    """The clock is set back while it lasts, and again while qmgr is stopped."""
+    faults = Faults(place)
+    os.chmod(faults.path, 0o666)
+
+    def start():
+        control = Control(environment=faults.environment, directory=place)
+        sources(control)
+        return control
+
+    def left(control):
+        [s] = [x for x in control.ask(request="source.list")[:-1] if x["source"] == "a"]
+        assert s["state"] == "suspended by hand: a test"
+        return s["suspended_for"]
+
+    c = start()
+    c.ask(request="source.act", source="a", action="suspend", seconds=3600, reason="a test")
+    faults.shift("wall", -86400)
+    assert 3500 < left(c) <= 3600
+    c.stop()
+    faults.clear()
+    faults.shift("wall", -2 * 86400)
+    c = start()
+    assert 3500 < left(c) <= 3600
+    c.stop()
+    faults.clear()
+    c = start()  # the two days are over, by the clock
+    assert [s["state"] for s in c.ask(request="source.list")[:-1]] == ["in use"] * 3
+    c.stop()
 
 
 # ---- fairness --------------------------------------------------------------------------------------

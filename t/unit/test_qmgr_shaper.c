@@ -851,6 +851,37 @@ static void test_what_only_a_lane_knows_is_not_forgotten(void **state)
     assert_false(shaper_remembers(&s, now + 7300 * CLOCK_SECOND));
 }
 
+/* However long nothing was sent, and however short the period: reckoned, not counted through. */
+static void test_a_door_left_alone_for_years_is_reckoned_at_once(void **state)
+{
+    (void)state;
+    static const int64_t YEAR = INT64_C(365) * 86400 * CLOCK_SECOND;
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    int64_t when = 0;
+    for (int64_t period = 1; period <= 86400 * CLOCK_SECOND; period *= 60) {
+        const int64_t opened = 1000 * CLOCK_SECOND, now = opened + 100 * YEAR;
+        shaper_init(&s, &l);
+        s.periodic = true;
+        s.period = s.period_least = period;
+        s.opened = s.opened_after = opened;
+        shaper_started(&s, 1, now);
+        (void)tell(&s, SHAPER_TOO_MUCH, now, now + 1);
+        assert_int_not_equal(shaper_room(&s, now + 2, &when), SHAPER_GO);
+        assert_true(when > now && when <= now + 2 * period + 4 * l.times.knock);
+    }
+    /* an hour's door is opened at the next full hour from the one that was seen */
+    const int64_t hour = 3600 * CLOCK_SECOND, now = 1000 * hour + hour / 2;
+    shaper_init(&s, &l);
+    s.periodic = true;
+    s.period = s.period_least = hour;
+    s.opened = s.opened_after = hour;
+    shaper_started(&s, 1, now);
+    (void)tell(&s, SHAPER_TOO_MUCH, now, now);
+    (void)shaper_room(&s, now + 1, &when);
+    assert_int_equal(when, 1001 * hour);
+}
+
 /* A volume a day is used up, and it is known when the door opens: what waits goes back to
  * wait outside, as for any long suspension. */
 static void test_a_door_shut_for_hours_is_a_suspension(void **state)
@@ -935,6 +966,7 @@ int main(void)
         cmocka_unit_test(test_more_messages_are_tried_ever_more_rarely),
         cmocka_unit_test(test_silent_closes_count_when_they_repeat),
         cmocka_unit_test(test_rate_delay),
+        cmocka_unit_test(test_a_door_left_alone_for_years_is_reckoned_at_once),
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_memory_survives_within_the_bounds),
         cmocka_unit_test(test_a_returned_delivery_does_not_reset_the_pace),
