@@ -14,13 +14,17 @@ static void print_rate(double rate)
         printf("%7.1f/s", rate);
 }
 
-/* "gmail from 192.0.2.1" */
+/* "gmail from 192.0.2.1 and 2001:db8::1" */
 static void print_name(const json_t *line)
 {
     print_safe(stdout, shaping_text(line, "destination"));
     if (*shaping_text(line, "source")) {
         printf(" from ");
         print_safe(stdout, shaping_text(line, "source"));
+    }
+    if (*shaping_text(line, "source6")) {
+        printf(" and ");
+        print_safe(stdout, shaping_text(line, "source6"));
     }
 }
 

@@ -244,18 +244,22 @@ static bool recipient_matches(const struct selection *s, const struct queue_reci
     return attempts_match(s, r->attempts) && (!s->reply.len || reply_matches(s, r->answer));
 }
 
-/* The address from which a job of it is, or will be, sent. */
+static bool is_address(const struct selection *s, int family, const void *address)
+{
+    char text[INET6_ADDRSTRLEN];
+    return inet_ntop(family, address, text, sizeof text) &&
+           pattern_matches(s->source, slice_str(text));
+}
+
+/* One of the addresses from which a job of it is, or will be, sent. */
 static bool source_matches(const struct selection *s, const struct message *m)
 {
     list_each(&m->env->jobs, n)
     {
         const struct job *j = container_of(n, struct job, of_message);
-        const struct lane *lane = j->queue ? j->queue->lane : NULL;
-        char text[INET6_ADDRSTRLEN];
-        struct slice address = lane ? lane_address(lane) : SLICE("");
-        if (address.len &&
-            inet_ntop(address.len == 4 ? AF_INET : AF_INET6, address.ptr, text, sizeof text) &&
-            pattern_matches(s->source, slice_str(text)))
+        const struct source *from = j->queue ? j->queue->lane->from : NULL;
+        if (from && ((from->has_v4 && is_address(s, AF_INET, from->v4)) ||
+                     (from->has_v6 && is_address(s, AF_INET6, from->v6))))
             return true;
     }
     return false;

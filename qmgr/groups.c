@@ -267,9 +267,20 @@ static void own_next_hop(struct rules_limits *l)
     l->total_connections = 0;
 }
 
+/* What providers.conf says of this address (bytes; NULL: none is known). */
+static void limits_of(const struct qmgr *q, const struct group *g, int family, const void *address,
+                      struct rules_limits *out)
+{
+    struct rules_place place = {g->provider, g->provider_index, g->site, g->domain};
+    char text[INET6_ADDRSTRLEN] = "";
+    if (address)
+        inet_ntop(family, address, text, sizeof text);
+    rules_limits(q->shaping.rules, &place, slice_str(text), out);
+}
+
 /* *out was zeroed with its padding, so that the same limits are the same bytes. */
-static void find_limits(const struct qmgr *q, const struct group *g, struct slice source, bool cold,
-                        struct shaper_limits *out)
+static void find_limits(const struct qmgr *q, const struct group *g, const struct source *s,
+                        bool cold, struct shaper_limits *out)
 {
     const struct config *c = q->s->config;
     out->concurrency = (uint32_t)c->default_destination_concurrency_limit;
@@ -283,23 +294,27 @@ static void find_limits(const struct qmgr *q, const struct group *g, struct slic
     shaper_times_init(&out->times, (unsigned)c->shaping_time_divisor);
     if (!q->shaping.rules || g->key[0] == '0' + TRANSPORT_LMTP)
         return;
-    struct rules_place place = {g->provider, g->provider_index, g->site, g->domain};
-    struct rules_limits limits;
-    char text[INET6_ADDRSTRLEN] = "";
-    if (source.len)
-        inet_ntop(source.len == 4 ? AF_INET : AF_INET6, source.ptr, text, sizeof text);
-    rules_limits(q->shaping.rules, &place, slice_str(text), &limits);
+    struct rules_limits limits, other;
+    limits_of(q, g, s && s->has_v4 ? AF_INET : AF_INET6,
+              !s          ? NULL
+              : s->has_v4 ? (const void *)s->v4
+                          : s->v6,
+              &limits);
+    if (s && s->has_v4 && s->has_v6) {
+        limits_of(q, g, AF_INET6, s->v6, &other);
+        rules_limits_stricter(&limits, &other);
+    }
     if (g->own && !g->provider && !g->site && !g->domain)
         own_next_hop(&limits);
     apply(&limits, (double)c->shaping_time_divisor, cold, out);
 }
 
-const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source,
-                                         bool cold)
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g,
+                                         const struct source *from, bool cold)
 {
     struct shared_limits wanted;
     memset(&wanted, 0, sizeof wanted);
-    find_limits(q, g, source, cold, &wanted.v);
+    find_limits(q, g, from, cold, &wanted.v);
     struct shared_limits *l = map_get(&q->shaping.limits, limits_key(&wanted));
     if (!l) {
         l = xmalloc(sizeof *l);
@@ -339,7 +354,7 @@ void lane_limits(struct qmgr *q, struct lane *l)
 {
     const struct shaper_limits *before = l->shaper.limits;
     l->cold = record_is_cold(q, l->record);
-    l->shaper.limits = group_limits(q, l->group, lane_address(l), l->cold);
+    l->shaper.limits = group_limits(q, l->group, l->from, l->cold);
     lane_count_cap(q, l);
     if (!before)
         return;

@@ -475,10 +475,10 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
  * section, or in `out` '@' and the provider that names it; "": nothing. */
 struct slice group_domain_entry(const struct qmgr *q, struct slice domain, char *out, size_t size);
 void group_unref(struct qmgr *q, struct group *g);
-/* A lane's limits from main.cf and providers.conf; the source's address as bytes. Lanes
- * whose limits are the same share them: counts a reference. */
-const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g, struct slice source,
-                                         bool cold);
+/* A lane's limits from main.cf and providers.conf; of a source with two addresses the stricter
+ * ones. Lanes whose limits are the same share them: counts a reference. */
+const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g,
+                                         const struct source *from, bool cold);
 /* The limits that hold for a lane now: takes them over. */
 void lane_limits(struct qmgr *q, struct lane *l);
 void limits_unref(struct qmgr *q, const struct shaper_limits *l);

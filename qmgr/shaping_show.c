@@ -28,6 +28,13 @@ struct slice lane_source(const struct lane *l, char text[static LANE_SOURCE_MAX]
     return slice_str(text);
 }
 
+struct slice lane_source6(const struct lane *l, char text[static LANE_SOURCE_MAX])
+{
+    const struct source *s = l->from;
+    bool both = s && s->has_v4 && s->has_v6 && inet_ntop(AF_INET6, s->v6, text, LANE_SOURCE_MAX);
+    return slice_str(both ? text : "");
+}
+
 void rules_put_where(struct buf *b, const struct rule *rule)
 {
     char where[512];
@@ -267,6 +274,10 @@ void lane_show(struct qmgr *q, struct lane *l, bool whole, struct buf *b)
     if (l->group->provider)
         json_str(b, "provider", slice_str(l->group->provider));
     json_str(b, "source", lane_source(l, source));
+    if (lane_source6(l, source).len)
+        json_str(b, "source6", lane_source6(l, source));
+    if (l->from)
+        json_str(b, "source_name", slice_str(l->from->name));
     json_str(b, "state", slice_str(state.words));
     json_str(b, "state_code", slice_str(state.code));
     json_int(b, "queued", l->queued);

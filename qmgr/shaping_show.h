@@ -9,6 +9,8 @@ enum { LANE_SOURCE_MAX = 48 };
 
 /* The source address as text in `text`; empty: the system's choice. */
 struct slice lane_source(const struct lane *l, char text[static LANE_SOURCE_MAX]);
+/* Beside an IPv4 address its IPv6 one; empty: it has none, or no other. */
+struct slice lane_source6(const struct lane *l, char text[static LANE_SOURCE_MAX]);
 /* Appends "where": the rule's file and line. */
 void rules_put_where(struct buf *b, const struct rule *rule);
 /* What holds a lane's next delivery back. */

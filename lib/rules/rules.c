@@ -341,6 +341,41 @@ void rules_limits(const struct rules *r, const struct rules_place *p, struct sli
         out->start_connections = out->connections;
 }
 
+void rules_limits_stricter(struct rules_limits *to, const struct rules_limits *other)
+{
+    if (other->daily_cap && (!to->daily_cap || other->daily_cap < to->daily_cap))
+        to->own_daily_cap = other->own_daily_cap;
+    if (other->cold_daily_cap &&
+        (!to->cold_daily_cap || other->cold_daily_cap < to->cold_daily_cap))
+        to->own_cold_daily_cap = other->own_cold_daily_cap;
+#define LESS(field)                                                                                \
+    if (other->field > 0 && (to->field <= 0 || other->field < to->field))                          \
+    to->field = other->field
+#define LESS_COUNT(field)                                                                          \
+    if (other->field && (!to->field || other->field < to->field))                                  \
+    to->field = other->field
+    LESS(message_rate);
+    LESS(start_rate);
+    LESS(connection_rate);
+    LESS(total_message_rate);
+    LESS(total_connection_rate);
+    LESS(account_message_rate);
+    LESS(cold_message_rate);
+    LESS(idle_time);
+    LESS_COUNT(total_connections);
+    LESS_COUNT(connections);
+    LESS_COUNT(start_connections);
+    LESS_COUNT(messages_per_connection);
+    LESS_COUNT(recipients_per_message);
+    LESS_COUNT(account_connections);
+    LESS_COUNT(account_connections_max);
+    LESS_COUNT(daily_cap);
+    LESS_COUNT(cold_daily_cap);
+#undef LESS
+#undef LESS_COUNT
+    to->tls = other->tls > to->tls ? other->tls : to->tls;
+}
+
 /* ---- matching ------------------------------------------------------------------- */
 
 /* 1: matches; 0: does not, or was too costly. */

@@ -81,6 +81,9 @@ void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
 void rules_limits(const struct rules *r, const struct rules_place *p, struct slice source,
                   struct rules_limits *out);
 
+/* For mail from one of two addresses, of which nobody knows which: of each bound the stricter. */
+void rules_limits_stricter(struct rules_limits *to, const struct rules_limits *other);
+
 /* ---- what replies mean ------------------------------------------------------------ */
 
 /* As enum smtp_stage of ipc/ipc.h. */

@@ -15,6 +15,7 @@ from sink import Sink
 from test_qmgr_operator import Control
 from test_qmgr_restart import place  # noqa: F401 (a fixture)
 from test_shaping import MAIL, refusal, rules
+from test_shaping_why import command
 
 SOURCE = 3  # enum failure_scope
 RULES = """
@@ -603,6 +604,30 @@ def test_F31_a_suspension_by_hand_is_no_longer_than_was_said(place):
     c = start()  # the two days are over, by the clock
     assert [s["state"] for s in c.ask(request="source.list")[:-1]] == ["in use"] * 3
     c.stop()
+
+
+def test_both_addresses_of_a_source_are_known(c):
+    """What providers.conf says of either holds (the stricter); either finds it, and both are told."""
+    q = c.q
+    rules(c, RULES.replace("connections = 200 }", """connections = 200
+  source "127.0.0.13" { messages_per_connection = 9 connections = 50 }
+  source "0:0::13" { messages_per_connection = 4 message_rate = "7/s" daily_cap = 30 } }"""))
+    wait_until(lambda: q.count("providers.conf: 1 providers") == 2, 10, "the rules")
+    id = q.commit(["r@d.test"], account="acme/web")
+    q.resolved()
+    job = q.job()
+    assert (job.source, job.source6) == (C, bytes(15) + b"\x13")
+    for name in "127.0.0.13", "::13", "c":
+        [lane] = [x for x in c.ask(request="shaping.show", destination="d.test", source=name)
+                  if "destination" in x]
+        assert (lane["source"], lane["source6"], lane["source_name"]) == ("127.0.0.13", "::13", "c")
+    given = lane["configured"]
+    assert (given["messages_per_connection"], given["connections"]) == (4, 50)
+    assert (given["message_rate"], lane["allowed_today"]) == (7, 30)
+    for name in "127.0.0.13", "::13":
+        found = c.ask(request="queue.list", select=dict(source=name))
+        assert [x["id"] for x in found if "id" in x] == [id], found
+    assert "from 127.0.0.13 and ::13" in command(c, "shaping", "show", "d.test")
 
 
 # ---- fairness --------------------------------------------------------------------------------------
