@@ -31,18 +31,22 @@ static int read_file(const char *name, struct buf *out, void *arg, struct err *e
     return rc;
 }
 
-static void say(const char *text, bool error, void *arg)
+static void print(const struct ctl *ctl, const char *level, const char *text)
 {
-    struct ctl *ctl = arg;
     if (ctl->json) {
-        json_t *o = json_pack("{s:s, s:s}", "level", error ? "error" : "warning", "text", text);
+        json_t *o = json_pack("{s:s, s:s}", "level", level, "text", text);
         print_json_line(o);
         json_decref(o);
         return;
     }
-    printf("%s: ", error ? "error" : "warning");
+    printf("%s: ", level);
     print_safe(stdout, text);
     putchar('\n');
+}
+
+static void say(const char *text, bool error, void *arg)
+{
+    print(arg, error ? "error" : "warning", text);
 }
 
 /* The folder of a file, where its includes are looked for; the caller frees it. */
@@ -69,6 +73,8 @@ static int try_file(struct ctl *ctl, const char *path)
     struct rules *r = provider_load(ctl, path);
     if (!r)
         return CTL_FAILED;
+    for (unsigned i = 0; rules_override(r, i); i++)
+        print(ctl, "note", rules_override(r, i));
     unsigned errors = rules_check(r, say, ctl);
     if (!ctl->json)
         printf("%s: %u providers, %u rules, %u errors\n", path, rules_providers(r), rules_count(r),

@@ -33,11 +33,13 @@ static cfg_opt_t *options(void)
     CFG_INT("total_connections", 0, CFGF_NODEFAULT),                                               \
         CFG_STR("total_message_rate", NULL, CFGF_NODEFAULT),                                       \
         CFG_STR("total_connection_rate", NULL, CFGF_NODEFAULT)
+#define OVERRIDE CFG_BOOL("override", cfg_false, CFGF_NONE)
     enum { TITLED = CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES };
     static cfg_opt_t source[] = {LIMITS, CFG_END()};
-    static cfg_opt_t place[] = {LIMITS, CFG_SEC("source", source, TITLED), CFG_END()};
-    static cfg_opt_t everyone[] = {LIMITS, CFG_SEC("source", source, TITLED), CFG_END()};
+    static cfg_opt_t place[] = {LIMITS, CFG_SEC("source", source, TITLED), OVERRIDE, CFG_END()};
+    static cfg_opt_t everyone[] = {LIMITS, CFG_SEC("source", source, TITLED), OVERRIDE, CFG_END()};
     static cfg_opt_t provider[] = {LIMITS,
+                                   OVERRIDE,
                                    CFG_SEC("source", source, TITLED),
                                    CFG_STR_LIST("mx", NULL, CFGF_NODEFAULT),
                                    CFG_STR_LIST("hosts", NULL, CFGF_NODEFAULT),
@@ -76,6 +78,7 @@ static cfg_opt_t *options(void)
                               CFG_END()};
 #undef LIMITS
 #undef TOTALS
+#undef OVERRIDE
     return top;
 }
 
@@ -269,19 +272,39 @@ static int take_sources(cfg_t *s, struct section *out, struct err *e)
     return 0;
 }
 
-static int add_section(struct section_list *list, cfg_t *s, struct err *e)
+/* Whether it changes a section of a file that this one includes. */
+static bool overrides(cfg_t *s)
+{
+    return cfg_getbool(s, "override") == cfg_true;
+}
+
+static struct section *append(struct section_list *list, cfg_t *s, enum section_kind kind)
+{
+    list->list = xreallocarray(list->list, list->count + 1, sizeof *list->list);
+    struct section *out = &list->list[list->count++];
+    *out = (struct section){.name = lower(kind == SECTION_DEFAULT ? "" : cfg_title(s)),
+                            .kind = kind,
+                            .file = reading.file,
+                            .line = s->line};
+    return out;
+}
+
+static int add_section(struct rules *r, struct section_list *list, enum section_kind kind, cfg_t *s,
+                       struct err *e)
 {
     const char *title = cfg_title(s);
     if (strlen(title) == 0 || strlen(title) > 255)
         return bad(s, e, "a name has 1 to 255 characters", "");
-    for (size_t i = 0; i < list->count; i++)
+    for (size_t i = 0; i < list->count && !overrides(s); i++)
         if (strcasecmp(list->list[i].name, title) == 0)
-            return bad(s, e, "this name was used before", list->list[i].file);
+            return bad(s, e,
+                       "this name was used before; with override = true a section changes that of "
+                       "a file which its own file includes",
+                       list->list[i].file);
+    list = overrides(s) ? &r->overrides : list;
     if (list->count == RULES_PROVIDERS_MAX)
         return bad(s, e, "too many sections", "");
-    list->list = xreallocarray(list->list, list->count + 1, sizeof *list->list);
-    struct section *out = &list->list[list->count++];
-    *out = (struct section){.name = lower(title), .file = reading.file, .line = s->line};
+    struct section *out = append(list, s, kind);
     if (take_limits(s, &out->limits, e) < 0 || take_sources(s, out, e) < 0)
         return -1;
     if (strcmp(s->name, "provider") != 0)
@@ -291,7 +314,7 @@ static int add_section(struct section_list *list, cfg_t *s, struct err *e)
     out->mx = take_list(s, "mx");
     out->hosts = take_list(s, "hosts");
     out->domains = take_list(s, "domains");
-    if (!out->mx[0] && !out->hosts[0] && !out->domains[0])
+    if (!overrides(s) && !out->mx[0] && !out->hosts[0] && !out->domains[0])
         return bad(s, e, "says by which mx, hosts or domains it is recognised", "");
     return 0;
 }
@@ -532,9 +555,20 @@ static int take_includes(struct rules *r, cfg_t *top, struct err *e)
 static int take_default(struct rules *r, cfg_t *s, struct err *e)
 {
     struct section *out = &r->everyone;
-    if (out->file)
-        return err_set(e, "%s:%d: default: there is one already (%s:%d); write both as one",
+    if (overrides(s) && r->overrides.count == RULES_PROVIDERS_MAX)
+        return err_set(e, "%s:%d: default: too many sections", reading.file, s->line);
+    for (size_t i = 0; i < r->overrides.count && overrides(s); i++)
+        if (r->overrides.list[i].kind == SECTION_DEFAULT &&
+            strcmp(r->overrides.list[i].file, reading.file) == 0)
+            return err_set(e, "%s:%d: default: there is one already in line %d; write both as one",
+                           reading.file, s->line, r->overrides.list[i].line);
+    if (!overrides(s) && out->file)
+        return err_set(e,
+                       "%s:%d: default: there is one already (%s:%d); write both as one, or "
+                       "override = true in that of the file which includes the other",
                        reading.file, s->line, out->file, out->line);
+    if (overrides(s))
+        out = append(&r->overrides, s, SECTION_DEFAULT);
     out->file = reading.file;
     out->line = s->line;
     if (take_limits(s, &out->limits, e) < 0 || take_totals(s, &out->limits, e) < 0)
@@ -551,7 +585,8 @@ static int take_all(struct rules *r, cfg_t *top, struct err *e)
             return -1;
     for (int k = 0; k < 3; k++)
         for (unsigned i = 0; i < cfg_size(top, kinds[k]); i++)
-            if (add_section(lists[k], cfg_getnsec(top, kinds[k], i), e) < 0)
+            if (add_section(r, lists[k], (enum section_kind)(SECTION_PROVIDER + k),
+                            cfg_getnsec(top, kinds[k], i), e) < 0)
                 return -1;
     for (unsigned i = 0; i < cfg_size(top, "rule"); i++)
         if (add_rule(r, cfg_getnsec(top, "rule", i), e) < 0)

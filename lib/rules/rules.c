@@ -42,7 +42,10 @@ void rules_free(struct rules *r)
 {
     if (!r)
         return;
-    struct section_list *lists[] = {&r->providers, &r->sites, &r->domains};
+    struct section_list *lists[] = {&r->providers, &r->sites, &r->domains, &r->overrides};
+    for (size_t i = 0; i < r->told_count; i++)
+        free(r->told[i]);
+    free(r->told);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++) {
         for (size_t i = 0; i < lists[k]->count; i++)
             section_free(&lists[k]->list[i]);
@@ -158,6 +161,8 @@ static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err
         if (rc < 0)
             return -1;
     }
+    if (rules_apply_overrides(r, e) < 0)
+        return -1;
     return bind_providers(r, e) < 0 ? -1 : check_marks(r, e);
 }
 
@@ -206,6 +211,11 @@ unsigned rules_provider_index(const struct rules *r, const char *name)
         if (strcmp(r->providers.list[i].name, name) == 0)
             return (unsigned)i + 1;
     return 0;
+}
+
+const char *rules_override(const struct rules *r, unsigned i)
+{
+    return i < r->told_count ? r->told[i] : NULL;
 }
 
 unsigned rules_providers(const struct rules *r)
@@ -281,7 +291,7 @@ void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
         out->domain = s->name;
 }
 
-static void inherit(struct rules_limits *to, const struct rules_limits *from)
+void rules_inherit(struct rules_limits *to, const struct rules_limits *from)
 {
 #define TAKE(field)                                                                                \
     if (from->field != 0)                                                                          \
@@ -311,10 +321,10 @@ static void inherit_section(struct rules_limits *to, const struct section *s, st
 {
     if (!s)
         return;
-    inherit(to, &s->limits);
+    rules_inherit(to, &s->limits);
     for (size_t i = 0; i < s->source_count; i++)
         if (name_is(s->sources[i].address, source))
-            inherit(to, &s->sources[i].limits);
+            rules_inherit(to, &s->sources[i].limits);
 }
 
 void rules_limits(const struct rules *r, const struct rules_place *p, struct slice source,

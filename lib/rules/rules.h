@@ -173,6 +173,8 @@ unsigned rules_index(const struct rules *r, const struct rule *rule);
 unsigned rules_provider_index(const struct rules *r, const char *name);
 unsigned rules_providers(const struct rules *r);
 
+/* What sections with override = true have changed, for people: the i-th, or NULL. */
+const char *rules_override(const struct rules *r, unsigned i);
 /* Tries every sample of every rule, and looks for rules that contradict each other.
  * Calls `say` for each finding; `error` is false for a warning. Returns the number of
  * errors. */

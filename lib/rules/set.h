@@ -27,8 +27,10 @@ struct source_limits {
 };
 
 /* default, provider, site and domain sections are alike. */
+enum section_kind { SECTION_DEFAULT, SECTION_PROVIDER, SECTION_SITE, SECTION_DOMAIN };
 struct section {
-    char *name;
+    char *name; /* of default: "" or NULL */
+    enum section_kind kind;
     const char *file;
     int line;
     char **mx, **hosts, **domains; /* NULL-terminated; a provider's ways to be recognised */
@@ -53,6 +55,9 @@ struct rules {
     size_t file_count, files_read;
     struct section everyone;
     struct section_list providers, sites, domains;
+    struct section_list overrides; /* with override = true, as they were read */
+    char **told;                   /* what each has changed, for people */
+    size_t told_count;
     struct rule_inside *list;
     size_t count;
     pcre2_match_context *context;
@@ -63,6 +68,10 @@ struct rules {
 
 /* Reads one file's text into the set; appends its includes to r->files. */
 int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e);
+/* When all files are read: changes the sections that others override. -1 with *e. */
+int rules_apply_overrides(struct rules *r, struct err *e);
+/* What *from says goes before what *to says. */
+void rules_inherit(struct rules_limits *to, const struct rules_limits *from);
 /* Whether all patterns of a rule match the reply. */
 bool rule_matches(struct rules *r, const struct rule_inside *rule, const struct rules_reply *reply);
 /* The same, whatever the stage. */
