@@ -9,6 +9,7 @@
 #include "qmgr/qmgr.h"
 #include "qmgr/relays.h"
 #include "qmgr/seats.h"
+#include "qmgr/sources.h"
 #include "qmgr/whole.h"
 
 #ifdef POSTERN_FAULTS
@@ -266,6 +267,50 @@ static void check_brakes(const struct qmgr *q)
     same(NULL, "jobs in brakes' lines", held, q->brakes->held);
 }
 
+static uint32_t recipients_counted(const struct qmgr *q, const struct source_record *cap)
+{
+    uint32_t sum = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        const struct lane *l = container_of(n, struct lane, all);
+        sum += l->capped == cap ? l->recipients : 0;
+    }
+    return sum;
+}
+
+static uint64_t recipients_in_lanes(const struct list *messages)
+{
+    uint64_t sum = 0;
+    list_each(messages, n)
+    {
+        const struct message *m = container_of(n, struct message, all);
+        if (!m->env)
+            continue;
+        list_each(&m->env->jobs, at)
+        {
+            const struct job *j = container_of(at, struct job, of_message);
+            sum += j->queue ? j->count : 0;
+        }
+    }
+    return sum;
+}
+
+/* What takes room under a day's limits is what is in line or under way. */
+static void check_days(const struct qmgr *q)
+{
+    uint64_t sum = 0;
+    list_each(&q->dispatch.lanes, n)
+    {
+        const struct lane *l = container_of(n, struct lane, all);
+        sum += l->recipients;
+        if (l->capped && l->capped != l->record)
+            same(NULL, "recipients that a daily cap counts", recipients_counted(q, l->capped),
+                 l->capped->waiting);
+    }
+    same(NULL, "recipients in line or under way",
+         recipients_in_lanes(&q->all) + recipients_in_lanes(&q->deleted), sum);
+}
+
 static void check_lanes(const struct qmgr *q)
 {
     uint64_t queued = 0, in_flight = 0, busy = 0;
@@ -317,6 +362,7 @@ void queue_check(const struct qmgr *q)
     same(NULL, "bytes of bodies", t.body_bytes, q->body_bytes);
     same(NULL, "messages being loaded", t.loading, q->loading + q->peeking);
     check_lanes(q);
+    check_days(q);
     if (!q->draining)
         check_wholes(q);
     if (!q->draining)
