@@ -18,6 +18,13 @@ static bool check_one(const struct brake *b, void *arg)
     return true;
 }
 
+static void check_all(void)
+{
+    if (q.brakes->by_key.count > BRAKES_MAX)
+        panic("more brakes than there may be");
+    (void)brakes_each(&q, check_one, NULL);
+}
+
 /* By hand, as an operator would. */
 static void take_all_off(void)
 {
@@ -43,20 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         world_start();
     if (size > INPUT_MAX)
         return 0;
-    file = slice_make((const char *)data, size);
-    brakes_load(&q);
-    if (q.brakes->by_key.count > BRAKES_MAX)
-        panic("more brakes than there may be");
-    (void)brakes_each(&q, check_one, NULL);
-    char *first = world_save(&q.brakes->file);
-    take_all_off();
-    file = slice_str(first);
-    brakes_load(&q);
-    char *second = world_save(&q.brakes->file);
-    if (strcmp(first, second) != 0)
-        panic("what was written is read as something else:\n%s%s", first, second);
-    take_all_off();
-    free(first);
-    free(second);
+    world_round_trip(slice_make((const char *)data, size), &q.brakes->file, brakes_load, check_all,
+                     take_all_off);
     return 0;
 }

@@ -62,18 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         world_start();
     if (size > INPUT_MAX)
         return 0;
-    file = slice_make((const char *)data, size);
-    halts_load(&q);
-    check_all();
-    char *first = world_save(&q.halts->file);
-    take_all_off();
-    file = slice_str(first);
-    halts_load(&q);
-    char *second = world_save(&q.halts->file);
-    if (strcmp(first, second) != 0)
-        panic("what was written is read as something else:\n%s%s", first, second);
-    take_all_off();
-    free(first);
-    free(second);
+    world_round_trip(slice_make((const char *)data, size), &q.halts->file, halts_load, check_all,
+                     take_all_off);
     return 0;
 }

@@ -86,4 +86,24 @@ static char *world_save(struct kept_file *k)
     return slice_dup(text);
 }
 
+/* The input is read and looked at, what was taken is written and read again: it must be the same.
+ * `take_off` leaves nothing. */
+static void world_round_trip(struct slice input, struct kept_file *k, void (*load)(struct qmgr *q),
+                             void (*look)(void), void (*take_off)(void))
+{
+    file = input;
+    load(&q);
+    look();
+    char *first = world_save(k);
+    take_off();
+    file = slice_str(first);
+    load(&q);
+    char *second = world_save(k);
+    if (strcmp(first, second) != 0)
+        panic("what was written is read as something else:\n%s%s", first, second);
+    take_off();
+    free(first);
+    free(second);
+}
+
 #endif
