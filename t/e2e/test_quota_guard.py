@@ -61,6 +61,16 @@ class Clock:
         return Quota(PLANS, None, directory, environment=self.environment)
 
 
+@pytest.fixture
+def timed(place):
+    """quota, and its wall time."""
+    clock = Clock(place)
+    clock.at(0)
+    quota = clock.quota()
+    yield quota, clock
+    quota.stop()
+
+
 def released(quota, count=1):
     """The next messages that quota lets go; qmgr answers."""
     ids = []
@@ -365,10 +375,8 @@ def test_a_charged_id_that_is_reserved_again_counts_once(quota):
 
 
 @needs_clock
-def test_what_the_guard_holds_is_not_the_rate_s(place):
-    clock = Clock(place)
-    clock.at(0)
-    quota = clock.quota()
+def test_what_the_guard_holds_is_not_the_rate_s(timed):
+    quota, clock = timed
     quota.account(plan="both", reference="owner@acme.test")
     ticket = quota.login().ticket
     answers = [quota.sent(ticket, state=None) for _ in range(4)]
@@ -377,15 +385,12 @@ def test_what_the_guard_holds_is_not_the_rate_s(place):
     clock.at(10 * 60)
     assert released(quota) == [answers[2].id]
     nothing_released(quota)
-    quota.stop()
 
 
 @needs_clock
-def test_each_user_waits_for_its_own_turn(place):
+def test_each_user_waits_for_its_own_turn(timed):
     """The rate of a user, with rate_action = queue."""
-    clock = Clock(place)
-    clock.at(0)
-    quota = clock.quota()
+    quota, clock = timed
     quota.account(plan="each")
     quota.ask("user.add", login="two", account="acme", password="secret")
     one, two = quota.login().ticket, quota.login("two").ticket
@@ -397,14 +402,11 @@ def test_each_user_waits_for_its_own_turn(place):
     nothing_released(quota)
     clock.at(125)
     assert released(quota) == [answers[3].id]
-    quota.stop()
 
 
 @needs_clock
-def test_held_mail_outlives_crashes(place):
-    clock = Clock(place)
-    clock.at(0)
-    quota = clock.quota()
+def test_held_mail_outlives_crashes(timed):
+    quota, clock = timed
     quota.account(plan="queued")
     ticket = quota.login().ticket
     answers = [quota.sent(ticket, state=None) for _ in range(3)]
@@ -422,14 +424,11 @@ def test_held_mail_outlives_crashes(place):
     quota.charge(answers[2].id, flags=2)
     assert released(quota) == [answers[2].id]
     assert quota.usage()["messages"] == 4
-    quota.stop()
 
 
 @needs_clock
-def test_mail_of_a_suspended_account_stays_held(place):
-    clock = Clock(place)
-    clock.at(0)
-    quota = clock.quota()
+def test_mail_of_a_suspended_account_stays_held(timed):
+    quota, clock = timed
     quota.account(plan="queued")
     ticket = quota.login().ticket
     answers = [quota.sent(ticket, state=None) for _ in range(3)]
@@ -439,7 +438,6 @@ def test_mail_of_a_suspended_account_stays_held(place):
     quota.ask("account.set", account="acme", status="active")
     clock.at(200)
     assert released(quota) == [answers[2].id]
-    quota.stop()
 
 
 # ---- logins ------------------------------------------------------------------------------------
