@@ -128,7 +128,7 @@ static int show(const struct postconf *pc)
 
 static void print_types(void)
 {
-    puts("cdb\ninline\npcre\nsocketmap\ntcp\ntexthash");
+    puts("cdb\ncidr\ninline\npcre\nsocketmap\ntcp\ntexthash");
 }
 
 /* One of a group of which only one may be given; *which is 0 before the first. */

@@ -59,7 +59,7 @@ static bool is_site(struct slice site)
         struct slice inside = slice_make(site.ptr + 1, site.len - 2);
         if (slice_casestarts(inside, SLICE("IPv6:")))
             inside = slice_from(inside, 5);
-        return nets_address(inside, bytes) > 0;
+        return network_address(inside, bytes) > 0;
     }
     for (size_t i = 0; i < site.len; i++) {
         unsigned char c = (unsigned char)site.ptr[i];

@@ -38,7 +38,7 @@ static int add_address(struct plan_service *s, struct slice text, bool optional,
 {
     unsigned char bytes[16];
     char printed[INET6_ADDRSTRLEN];
-    int len = nets_address(text, bytes);
+    int len = network_address(text, bytes);
     const char *protocols = s->config->inet_protocols;
     if (strcmp(protocols, len == 4 ? "ipv6" : "ipv4") == 0)
         return 0;

@@ -58,8 +58,9 @@ static int table_path(enum table_use use, struct slice spec, char **path, struct
         return err_set(e, "%s: %s: type %.*s is not supported; use texthash or cdb", parameter,
                        log_esc_n(spec, 100), SLICE_ARG(type));
     bool cdb = slice_eq(type, SLICE("cdb"));
-    if (!cdb && !slice_eq(type, SLICE("texthash")) && !slice_eq(type, SLICE("pcre")))
-        return err_set(e, "%s: %s: the types are texthash, cdb, pcre, inline%s", parameter,
+    if (!cdb && !slice_eq(type, SLICE("texthash")) && !slice_eq(type, SLICE("pcre")) &&
+        !slice_eq(type, SLICE("cidr")))
+        return err_set(e, "%s: %s: the types are texthash, cdb, pcre, cidr, inline%s", parameter,
                        log_esc_n(spec, 100), uses[use].servers ? ", tcp and socketmap" : "");
     if (name.ptr[0] != '/')
         return err_set(e, "%s: %s: the path must begin with /", parameter, log_esc_n(spec, 100));

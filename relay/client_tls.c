@@ -88,7 +88,7 @@ static struct slice server_name(const struct session *s, const struct tls_need *
     unsigned char raw[16];
     if (slice_eq(name, SLICE("hostname")) || (need->tlsa.len > 0 && name.len == 0))
         name = slice_str(s->host);
-    return tls_is_host_name(name) && nets_address(name, raw) < 0 ? name : SLICE("");
+    return tls_is_host_name(name) && network_address(name, raw) < 0 ? name : SLICE("");
 }
 
 static int add_records(SSL *ssl, struct slice list, struct err *e)

@@ -13,7 +13,7 @@ static bool name_matches(X509 *certificate, const struct session *s, struct slic
     unsigned char raw[16];
     if (slice_eq(name, SLICE("hostname")))
         name = slice_str(s->host);
-    int len = nets_address(name, raw);
+    int len = network_address(name, raw);
     if (len > 0)
         return X509_check_ip(certificate, raw, (size_t)len, 0) == 1;
     return tls_is_host_name(name.len && name.ptr[0] == '.' ? slice_from(name, 1) : name) &&

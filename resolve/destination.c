@@ -29,7 +29,7 @@ static int parse_address(struct slice text, struct destination *out)
     static const struct slice prefix = {"IPv6:", 5};
     bool v6_only = slice_casestarts(text, prefix);
     unsigned char raw[16];
-    int len = nets_address(v6_only ? slice_from(text, prefix.len) : text, raw);
+    int len = network_address(v6_only ? slice_from(text, prefix.len) : text, raw);
     if (len < 0 || (v6_only && len != 16))
         return -1;
     out->kind = DESTINATION_ADDRESS;

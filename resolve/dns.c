@@ -94,7 +94,7 @@ static int set_forwarders(struct ub_ctx *context, const char *nameservers, struc
         if (rc != 0)
             return err_set(e, "resolver_nameservers: \"%s\" is not an address or address@port",
                            log_esc(element));
-        int len = nets_address(host, address);
+        int len = network_address(host, address);
         if ((len == 4 && address[0] == 127) || len == 16)
             loopback = true;
     }

@@ -69,7 +69,7 @@ static char *read_resolv_conf(void)
         address = slice_first(address, slice_chr(address, ' '));
         address = slice_first(address, slice_chr(address, '\t'));
         unsigned char raw[16];
-        if (nets_address(address, raw) > 0)
+        if (network_address(address, raw) > 0)
             (void)buf_printf(&list, "%.*s ", SLICE_ARG(address));
     }
     char *servers = slice_dup(buf_slice(&list));

@@ -64,7 +64,7 @@ static int check_interfaces(const char *text, struct err *e)
     while (config_list_next(&rest, &element)) {
         any = true;
         if (slice_eq(element, SLICE("all")) || slice_eq(element, SLICE("loopback-only")) ||
-            nets_address(element, bytes) > 0)
+            network_address(element, bytes) > 0)
             continue;
         return err_set(e, "%s: is not an address; give addresses, all, or loopback-only",
                        log_esc_n(element, 80));
@@ -75,7 +75,7 @@ static int check_interfaces(const char *text, struct err *e)
 static int check_source(const char *text, int wanted, struct err *e)
 {
     unsigned char bytes[16];
-    if (!*text || nets_address(slice_str(text), bytes) == wanted)
+    if (!*text || network_address(slice_str(text), bytes) == wanted)
         return 0;
     return err_set(e, "%s: is not an %s address", log_esc_n(slice_str(text), 80),
                    wanted == 4 ? "IPv4" : "IPv6");
@@ -88,7 +88,7 @@ static int check_name_servers(const char *text, struct err *e)
     while (config_list_next(&rest, &element)) {
         struct slice whole = element, address = slice_cut(&element, '@');
         uint64_t port = 53;
-        if (nets_address(address, bytes) < 0 ||
+        if (network_address(address, bytes) < 0 ||
             (address.len < whole.len && (slice_u64(element, &port) < 0 || !port || port > 65535)))
             return err_set(e, "%s: is not a name server; write address or address@port",
                            log_esc_n(whole, 80));

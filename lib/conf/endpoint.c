@@ -16,7 +16,7 @@ static int parse_inet(struct slice text, struct endpoint *out)
     } else if (slice_caseeq(host, SLICE("localhost"))) {
         host = SLICE("127.0.0.1");
     }
-    int len = nets_address(host, bytes);
+    int len = network_address(host, bytes);
     if (len < 0 || slice_u64(port, &number) < 0 || number < 1 || number > UINT16_MAX)
         return -1;
     out->port = (uint16_t)number;

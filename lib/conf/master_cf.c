@@ -96,7 +96,7 @@ static int parse_inet(struct master_cf_service *s, struct slice text, struct err
         host = slice_make(host.ptr + 1, host.len - 2);
     if (slice_eq(host, SLICE("localhost")))
         host = SLICE("127.0.0.1");
-    if (colon < text.len && nets_address(host, bytes) < 0)
+    if (colon < text.len && network_address(host, bytes) < 0)
         return err_set(e, "%s: is not an address; write address:port or [IPv6 address]:port",
                        log_esc_n(host, 60));
     s->host = slice_dup(host);

@@ -5,14 +5,12 @@
 
 #include <sys/socket.h>
 
-#include "core/err.h"
-#include "core/slice.h"
+#include "core/network.h"
 
 enum { NETS_MAX = 10000 }; /* elements of a list */
 
 struct net {
-    unsigned char address[16]; /* IPv4 as ::ffff:a.b.c.d */
-    unsigned char bits;        /* of the 128 that count */
+    struct network network;
     bool exclude;
 };
 
@@ -29,8 +27,5 @@ void nets_free(struct nets *n);
  * IPv4-mapped IPv6 address counts as the IPv4 one. */
 bool nets_match(const struct nets *n, struct slice address);
 bool nets_match_sockaddr(const struct nets *n, const struct sockaddr *address);
-/* An address literal, IPv4, or IPv6 with or without brackets, to 4 or 16 bytes
- * in network order; their number, or -1. */
-int nets_address(struct slice text, unsigned char out[16]);
 
 #endif

@@ -18,8 +18,8 @@ static bool is_address(struct slice text)
 {
     unsigned char bytes[16];
     if (slice_casestarts(text, SLICE("IPv6:")))
-        return nets_address(slice_from(text, 5), bytes) == 16;
-    return nets_address(text, bytes) > 0;
+        return network_address(slice_from(text, 5), bytes) == 16;
+    return network_address(text, bytes) > 0;
 }
 
 /* Letters of any language: resolve converts them. */

@@ -180,13 +180,6 @@ static int check_result(struct table *t, const struct rule *r, struct err *e)
     return 0;
 }
 
-static bool keyword(struct slice line, struct slice word)
-{
-    return slice_casestarts(line, word) &&
-           (line.len == word.len ||
-            !((line.ptr[word.len] | 0x20) >= 'a' && (line.ptr[word.len] | 0x20) <= 'z'));
-}
-
 static int parse_endif(struct table *t, struct slice rest, unsigned line, struct err *e)
 {
     struct pcre_table *p = t->private_;
@@ -204,9 +197,9 @@ static int parse_rule(struct table *t, struct slice text, unsigned line, struct 
     struct pcre_table *p = t->private_;
     if (p->count >= TABLE_RULES_MAX)
         return err_set(e, "%s:%u: more than %d rules", t->path.ptr, line, TABLE_RULES_MAX);
-    if (keyword(text, SLICE("endif")))
+    if (table_keyword(text, SLICE("endif")))
         return parse_endif(t, slice_trim(slice_from(text, 5)), line, e);
-    bool is_if = keyword(text, SLICE("if"));
+    bool is_if = table_keyword(text, SLICE("if"));
     if (is_if) {
         text = slice_trim(slice_from(text, 2));
         if (p->depth == TABLE_NESTING_MAX)

@@ -8,7 +8,7 @@
 #include "tables/table_private.h"
 
 static const struct table_kind *const kinds[] = {&table_texthash, &table_cdb, &table_pcre,
-                                                 &table_inline};
+                                                 &table_cidr, &table_inline};
 
 static struct slice domain_key(const void *value)
 {
@@ -31,8 +31,8 @@ struct table *table_open_fd(struct slice spec, int fd, struct err *e)
         struct buf shown = BUF_INIT(1024);
         buf_add_escaped(&shown, spec, 200);
         err_set(e,
-                "table \"%.*s\": expected texthash:FILE, cdb:FILE, pcre:FILE or inline:{ key=value "
-                "}",
+                "table \"%.*s\": expected texthash:FILE, cdb:FILE, pcre:FILE, cidr:FILE or "
+                "inline:{ key=value }",
                 SLICE_ARG(buf_slice(&shown)));
         buf_free(&shown);
         if (fd >= 0)
@@ -202,4 +202,11 @@ int table_lines_next(struct table_lines *l, struct err *e)
         l->next++;
     }
     return l->text.len > 0;
+}
+
+bool table_keyword(struct slice line, struct slice word)
+{
+    return slice_casestarts(line, word) &&
+           (line.len == word.len ||
+            !((line.ptr[word.len] | 0x20) >= 'a' && (line.ptr[word.len] | 0x20) <= 'z'));
 }

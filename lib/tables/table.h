@@ -4,6 +4,8 @@
  *   texthash:FILE   "key value" lines, kept in memory; keys ignore case
  *   cdb:FILE        made by postmap or cdb(1); keys are stored in lower case
  *   pcre:FILE       "/pattern/flags result" with if, endif, ! and $1
+ *   cidr:FILE       "network result" with if, endif and !; keys are addresses,
+ *                   also written as [192.0.2.1] or [IPv6:2001:db8::1]
  *   inline:{ k=v, { k = value with spaces } }
  *
  * Files come as descriptors, because the services that use tables see no
@@ -16,11 +18,11 @@
 #include "core/err.h"
 
 enum {
-    TABLE_FILE_MAX = 256 * 1024 * 1024, /* bytes of a texthash or pcre file */
+    TABLE_FILE_MAX = 256 * 1024 * 1024, /* bytes of a text file */
     TABLE_LINE_MAX = 64 * 1024,         /* bytes of a logical line */
     TABLE_KEY_MAX = 1024,               /* a longer key is never found */
     TABLE_VALUE_MAX = 64 * 1024,        /* bytes of a result, substitutions included */
-    TABLE_RULES_MAX = 100000,           /* lines of a pcre table */
+    TABLE_RULES_MAX = 100000,           /* lines of a pcre or cidr table */
     TABLE_NESTING_MAX = 32,             /* if inside if */
     TABLE_PCRE_MATCH_LIMIT = 100000,    /* PCRE2's match limit for one pattern */
     TABLE_PCRE_DEPTH_LIMIT = 1000,

@@ -25,7 +25,7 @@ struct table {
     struct map address_domains; /* of char *: domains of keys with an '@' */
 };
 
-extern const struct table_kind table_texthash, table_inline, table_cdb, table_pcre;
+extern const struct table_kind table_texthash, table_inline, table_cdb, table_pcre, table_cidr;
 
 /* Remembers the domain of a key that is an address. */
 void table_note_key(struct table *t, struct slice key);
@@ -47,5 +47,7 @@ void table_lines_init(struct table_lines *l, struct table *t, struct slice conte
 /* 1: l->text holds a line, trimmed; 0: end; -1: too long. */
 int table_lines_next(struct table_lines *l, struct err *e);
 void table_lines_free(struct table_lines *l);
+/* Whether a line begins with this word, such as if; case does not count. */
+bool table_keyword(struct slice line, struct slice word);
 
 #endif

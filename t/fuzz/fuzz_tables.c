@@ -8,13 +8,13 @@
 #include "core/log.h"
 #include "tables/table.h"
 
-static const char *const specs[] = {"texthash:/f", "pcre:/f", "cdb:/f"};
+static const char *const specs[] = {"texthash:/f", "pcre:/f", "cdb:/f", NULL, "cidr:/f"};
 
 static struct table *open_table(unsigned kind, struct slice content)
 {
     struct err e;
     char spec[1024];
-    if (kind == 3) {
+    if (!specs[kind]) {
         size_t n = content.len < 1000 ? content.len : 1000;
         memcpy(spec, "inline:", 7);
         memcpy(spec + 7, content.ptr, n);
@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     struct slice content = slice_make(data + 1, size - 1), key = slice_cut(&content, '\n');
-    struct table *t = open_table(data[0] & 3, content);
+    struct table *t = open_table(data[0] & 4 ? 4 : data[0] & 3, content);
     if (!t)
         return 0;
     if (table_lookup(t, key, &value, &e) == TABLE_FOUND && value.len > TABLE_VALUE_MAX)

@@ -42,7 +42,7 @@ static void test_matches(void **state)
         struct err e = {0, ""};
         struct nets n;
         unsigned char bytes[16];
-        int len = nets_address(slice_str(rows[i].address), bytes);
+        int len = network_address(slice_str(rows[i].address), bytes);
         assert_true(len > 0);
         if (nets_parse(&n, rows[i].list, &e) < 0)
             fail_msg("%s", e.text);

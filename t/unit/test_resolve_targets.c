@@ -193,20 +193,20 @@ static void test_B63_forbidden_addresses(void **state)
     (void)state;
     assert_int_equal(policy_open(&p, &e), 0);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++) {
-        int len = nets_address(slice_str(forbidden[i]), raw);
+        int len = network_address(slice_str(forbidden[i]), raw);
         assert_true(len > 0);
         if (policy_check(&p, slice_make(raw, (size_t)len)) == ADDRESS_FINE)
             fail_msg("%s was taken", forbidden[i]);
     }
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
-        int len = nets_address(slice_str(fine[i]), raw);
+        int len = network_address(slice_str(fine[i]), raw);
         if (policy_check(&p, slice_make(raw, (size_t)len)) != ADDRESS_FINE)
             fail_msg("%s was refused", fine[i]);
     }
     assert_int_equal(policy_permit(&p, "10.1.0.0/16 [fd00::]/8", &e), 0);
-    nets_address(SLICE("10.1.2.3"), raw);
+    network_address(SLICE("10.1.2.3"), raw);
     assert_int_equal(policy_check(&p, slice_make(raw, 4)), ADDRESS_FINE);
-    nets_address(SLICE("10.2.2.3"), raw);
+    network_address(SLICE("10.2.2.3"), raw);
     assert_int_equal(policy_check(&p, slice_make(raw, 4)), ADDRESS_FORBIDDEN);
     assert_int_equal(policy_permit(&p, "10.1.0.0/99", &e), -1);
     policy_close(&p);

@@ -108,6 +108,53 @@ static void test_inline(void **state)
     table_close(t);
 }
 
+static void test_cidr(void **state)
+{
+    static const char content[] = "# hosts first\n"
+                                  "192.0.2.9        smtp:[one]\n"
+                                  "192.0.2.0/24     smtp:[net]\n"
+                                  "[2001:db8::1]    smtp:[six]\n"
+                                  "2001:db8::/32    smtp:[six\n"
+                                  "   net]\n"
+                                  "IF 10.0.0.0/8\n"
+                                  "if !10.1.0.0/16\n"
+                                  "10.2.0.0/15      smtp:[inner]\n"
+                                  "endif\n"
+                                  "10.1.2.3         smtp:[own]\n"
+                                  "endif\n"
+                                  "!0.0.0.0/0       smtp:[rest of six]\n"
+                                  "172.16.0.0/12    error:no $1\n";
+    static const struct row rows[] = {{"192.0.2.9", "smtp:[one]"},
+                                      {"192.0.2.10", "smtp:[net]"},
+                                      {"[192.0.2.10]", "smtp:[net]"},
+                                      {"192.0.3.1", NULL},
+                                      {"2001:DB8::1", "smtp:[six]"},
+                                      {"[IPv6:2001:db8::1]", "smtp:[six]"},
+                                      {"[2001:db8:1::]", "smtp:[six net]"},
+                                      {"[IPv6:192.0.2.9]", NULL},
+                                      {"[IPv6:", NULL},
+                                      {"10.2.0.1", "smtp:[inner]"},
+                                      {"10.1.2.3", "smtp:[own]"},
+                                      {"10.1.2.4", NULL},
+                                      {"::1", "smtp:[rest of six]"},
+                                      {"::ffff:192.0.2.9", "smtp:[one]"},
+                                      {"172.31.0.1", "error:no $1"},
+                                      {"192.0.2", NULL},
+                                      {"192.0.2.9/32", NULL},
+                                      {"a@[192.0.2.9]", NULL},
+                                      {"example.org", NULL},
+                                      {"*", NULL}};
+    struct err e;
+    struct table *t = open_text("cidr:/x", content, &e);
+    (void)state;
+    if (!t)
+        fail_msg("%s", e.text);
+    CHECK_ROWS(t, rows);
+    assert_false(table_is_pattern(t));
+    assert_false(table_has_address_in(t, SLICE("[192.0.2.9]")));
+    table_close(t);
+}
+
 static void test_pcre(void **state)
 {
     static const char content[] = "/^postmaster@/   lmtp:unix:/p\n"
@@ -204,6 +251,14 @@ static void test_errors_name_file_and_line(void **state)
         {"pcre:/f", "/b/ c\nendif\n", "/f:2: endif without if"},
         {"pcre:/f", "abc x\n", "/f:1: a pattern starts with a delimiter"},
         {"pcre:/f", "/a/ ${1\n", "/f:1: expected $1"},
+        {"cidr:/f", "10.0.0.0/8 a\nx b\n", "/f:2: x: is not a network"},
+        {"cidr:/f", "10.0.0.1/8 a\n", "/f:1: 10.0.0.1/8: bits behind the prefix length 8"},
+        {"cidr:/f", "10.0.0.0/33 a\n", "/f:1: 10.0.0.0/33: the prefix length must be"},
+        {"cidr:/f", "! a\n", "/f:1: a: is not a network"},
+        {"cidr:/f", "10.0.0.0/8\n", "/f:1: the network has no result"},
+        {"cidr:/f", "if ::/0 x\n", "/f:1: text after the network of if"},
+        {"cidr:/f", "if ::/0\n::1 x\n", "/f:1: if without endif"},
+        {"cidr:/f", "::1 x\nendif\n", "/f:2: endif without if"},
         {"inline:{ a }", NULL, "table inline:{ a }: expected key=value"},
         {"inline:{ a=1 a=2 }", NULL, "table inline:{ a=1 a=2 }: key \"a\" occurs twice"},
         {"inline:a=1", NULL, "table inline:a=1: expected inline:{"},
@@ -253,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_texthash),
         cmocka_unit_test(test_first_of_equal_keys_counts),
         cmocka_unit_test(test_inline),
+        cmocka_unit_test(test_cidr),
         cmocka_unit_test(test_pcre),
         cmocka_unit_test(test_pcre_limit_is_no_match),
         cmocka_unit_test(test_cdb),
