@@ -19,6 +19,8 @@ import time
 
 import logs
 
+from patience import stretched
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("POSTERN_BUILD", os.path.join(ROOT, "build"))
 BIN = os.path.join(BUILD, "bin")
@@ -43,12 +45,12 @@ def pause(seconds=0.02):
 
 
 def wait_until(condition, timeout=20.0, what="the condition"):
-    end = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"{what} did not come true within {timeout} s"
+        assert time.monotonic() - began < stretched(timeout), f"{what} did not come true within {timeout} s"
         pause()
 
 
@@ -130,13 +132,13 @@ class Postern:
 
     def _await_ready(self, timeout):
         """Until all services run; those that a test lets die at the start need not."""
-        log, end = self.config["maillog_file"], time.monotonic() + timeout
+        log, began = self.config["maillog_file"], time.monotonic()
         ready = f"master[{self.process.pid}]: ready: "
         if not os.path.isfile(self.path(log)):  # a pipe, the system's log
             return
         logs.remember(self.path(log))
         while ready not in self._read(log) and self.process.poll() is None \
-                and time.monotonic() < end:
+                and time.monotonic() - began < stretched(timeout):
             pause()
 
     def _answers(self):
@@ -153,7 +155,7 @@ class Postern:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(timeout)
+                self.process.wait(stretched(timeout))
             except subprocess.TimeoutExpired:
                 for pid in [self.process.pid, *self.pids()]:
                     os.kill(pid, signal.SIGKILL)
@@ -219,6 +221,20 @@ class Postern:
     def client(self, timeout=30):
         return smtplib.SMTP("127.0.0.1", self.port, "client.test", timeout)
 
+    def attempt(self, recipient, content):
+        """Submits once; the code of the reply that ended it, 0 for none."""
+        try:
+            with self.client() as c:
+                c.ehlo()
+                c.sendmail("a@src.test", [recipient], content)
+                return 250
+        except smtplib.SMTPRecipientsRefused as e:
+            return next(iter(e.recipients.values()))[0]
+        except smtplib.SMTPResponseException as e:
+            return e.smtp_code
+        except (smtplib.SMTPServerDisconnected, OSError):
+            return 0
+
     def send(self, sender, recipients, content, mail_options=(), rcpt_options=()):
         """Submits one message; returns its queue ID."""
         with self.client() as c:
@@ -237,7 +253,7 @@ class Postern:
         argv = [os.path.join(BIN, "postern"), "-c", self.directory, *args]
         if os.getuid() == 0 and args[0] in ("check", "reload"):
             argv = in_namespace(self.directory, argv)  # they look for the services' users
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False,
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=stretched(60), check=False,
                               stdin=subprocess.DEVNULL)
         if check:
             assert done.returncode == 0, (args, done.returncode, done.stdout, done.stderr)

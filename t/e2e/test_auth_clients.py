@@ -7,23 +7,11 @@ import subprocess
 import pytest
 from peers import Dovecot, folder, needs_root
 from postern import wait_until
-from sink import Sink
-from test_auth import MESSAGE, Shop, plain, scram
+from shop import MESSAGE, Shop, plain, shop_relay, shop_sink  # noqa: F401
+from test_auth import scram
 from test_peers_submit import CLIENTS_FOLDER
 
 USER, PASSWORD = "web@acme.test", "secret"
-
-
-@pytest.fixture(name="sink", scope="module")
-def _sink():
-    with Sink() as sink:
-        yield sink
-
-
-@pytest.fixture(name="shop", scope="module")
-def _shop(tmp_path_factory, sink):
-    with Shop(tmp_path_factory.mktemp("shop"), sink) as p:
-        yield p
 
 
 def run(*argv, **options):

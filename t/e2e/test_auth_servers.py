@@ -6,23 +6,10 @@ import pytest
 from certs import Authority
 from peers import Exim, Postfix, needs_root
 from postern import wait_until
-from sink import Sink
-from test_auth import MESSAGE, Shop
+from shop import MESSAGE, shop_relay, shop_sink  # noqa: F401
 
 USER, PASSWORD = "web@acme.test", "secret"
 PORTS = ("port", "submission", "submissions", "alternate")
-
-
-@pytest.fixture(name="sink", scope="module")
-def _sink():
-    with Sink() as sink:
-        yield sink
-
-
-@pytest.fixture(name="shop", scope="module")
-def _shop(tmp_path_factory, sink):
-    with Shop(tmp_path_factory.mktemp("shop"), sink) as p:
-        yield p
 
 
 class PostfixLogin(Postfix):

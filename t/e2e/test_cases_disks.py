@@ -2,7 +2,6 @@
 was aborted, on a device that answers writes with EIO; and the kernel's own OOM kill
 (F21-F26, F29). ext4 on a loop device; needs root."""
 import os
-import smtplib
 import subprocess
 import threading
 
@@ -90,21 +89,6 @@ class Disk:
             subprocess.run(["umount", "-l", self.backing], check=False)
 
 
-def attempt(p, recipient, body=BODY):
-    """Submits once; the code of the reply that ended it, 0 for none."""
-    try:
-        with p.client() as c:
-            c.ehlo()
-            c.sendmail("a@src.test", [recipient], body)
-            return 250
-    except smtplib.SMTPRecipientsRefused as e:
-        return next(iter(e.recipients.values()))[0]
-    except smtplib.SMTPResponseException as e:
-        return e.smtp_code
-    except (smtplib.SMTPServerDisconnected, OSError):
-        return 0
-
-
 def recipients(sink):
     return {r for m in list(sink.messages) for r in m.recipients}
 
@@ -114,7 +98,7 @@ def submit_until(p, code, prefix, most=400, refused=()):
     the codes of `refused` before were not."""
     taken = []
     for i in range(most):
-        got = attempt(p, f"{prefix}{i}@dst.test")
+        got = p.attempt(f"{prefix}{i}@dst.test", BODY)
         if got == code:
             return taken
         if got in refused:
@@ -138,16 +122,16 @@ def test_F21_F22_a_full_disk_without_a_reserve(place, disk):
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
                  queue_minfree_inodes="0", qmgr_free_files_limit="0",
                  environment=faults and faults.environment, **FAST) as p:
-        wait_until(lambda: attempt(p, "nobody@dst.test") == 250, 20, "the first 250")
+        wait_until(lambda: p.attempt("nobody@dst.test", BODY) == 250, 20, "the first 250")
         give_back = disk.fill()
         taken = submit_until(p, 452, "full")
-        assert attempt(p, "again@dst.test") == 452
+        assert p.attempt("again@dst.test", BODY) == 452
         with Sink(port) as sink:
             sink.replies = {"nobody@dst.test": "550 5.1.1 nobody here"}
             wait_until(lambda: recipients(sink) >= set(taken), 30, "deliveries on a full disk")
             wait_until(lambda: "nobody@dst.test" in sink.attempts, 30, "the refusal")
             give_back()
-            wait_until(lambda: attempt(p, "room@dst.test") == 250, 30, "a 250 after that")
+            wait_until(lambda: p.attempt("room@dst.test", BODY) == 250, 30, "a 250 after that")
             if faults:  # the notice is made again after a minute
                 faults.shift("mono", 61)
             wait_until(lambda: "a@src.test" in recipients(sink), 120, "the notice")
@@ -163,10 +147,10 @@ def test_F23_no_inodes_without_a_reserve(place, disk):
                  queue_minfree_inodes="0", qmgr_free_files_limit="8", **FAST) as p:
         taken = submit_until(p, 452, "inode", 500)
         assert len(taken) > 100
-        assert attempt(p, "large@dst.test", BODY * 20) == 452
+        assert p.attempt("large@dst.test", BODY * 20) == 452
         with Sink(port) as sink:
             wait_until(lambda: recipients(sink) >= set(taken), 60, "the deliveries")
-            wait_until(lambda: attempt(p, "room@dst.test") == 250, 30, "a 250 after that")
+            wait_until(lambda: p.attempt("room@dst.test", BODY) == 250, 30, "a 250 after that")
             wait_until(lambda: "room@dst.test" in recipients(sink), 30, "its delivery")
         assert not p.spool_files("corrupt") and not p.spool_files("tmp")
 
@@ -177,19 +161,19 @@ def test_F26_the_kernel_makes_the_file_system_read_only(place, disk):
     port = free_port()
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
                  queue_minfree_inodes="0", **FAST) as p:
-        wait_until(lambda: attempt(p, "first@dst.test") == 250, 20, "the first 250")
+        wait_until(lambda: p.attempt("first@dst.test", BODY) == 250, 20, "the first 250")
         with open(f"/sys/fs/ext4/{disk.device()}/trigger_fs_error", "w", encoding="ascii") as f:
             f.write("a test")
         submit_until(p, 451, "readonly", 3)
         wait_until(lambda: "bad" in p.ctl("status"), 10, "a status that says it")
-        assert attempt(p, "later@dst.test") == 451
+        assert p.attempt("later@dst.test", BODY) == 451
         with Sink(port) as sink:
             wait_until(lambda: "first@dst.test" in recipients(sink), 30,
                        "a delivery from a spool that cannot be written")
             p.stop()
             disk.repair()
             p.start()
-            wait_until(lambda: attempt(p, "after@dst.test") == 250, 30, "a 250 after the repair")
+            wait_until(lambda: p.attempt("after@dst.test", BODY) == 250, 30, "a 250 after the repair")
             wait_until(lambda: "after@dst.test" in recipients(sink), 30, "its delivery")
             assert not {r for r in recipients(sink) if r.startswith(("later", "readonly"))}
         assert not p.spool_files("corrupt")
@@ -202,11 +186,11 @@ def test_F24_F25_the_device_answers_with_EIO(place):
     try:
         with Postern(place, relayhost=f"[127.0.0.1]:{port}", queue_minfree="0",
                      queue_minfree_inodes="0", qmgr_free_files_limit="0", **FAST) as p:
-            wait_until(lambda: attempt(p, "first@dst.test") == 250, 20, "the first 250")
+            wait_until(lambda: p.attempt("first@dst.test", BODY) == 250, 20, "the first 250")
             give_back = disk.fill(disk.backing)
             # what the kernel says of the last write before that, may be that there is no room
             taken = submit_until(p, 451, "eio", refused=[452])
-            assert attempt(p, "later@dst.test") == 451
+            assert p.attempt("later@dst.test", BODY) == 451
             assert "bad" in p.ctl("status")
             p.stop()
             give_back()
@@ -215,7 +199,7 @@ def test_F24_F25_the_device_answers_with_EIO(place):
                 p.start()
                 owed = {"first@dst.test", *taken}
                 wait_until(lambda: recipients(sink) >= owed, 60, "all that was acknowledged")
-                wait_until(lambda: attempt(p, "after@dst.test") == 250, 30, "a 250")
+                wait_until(lambda: p.attempt("after@dst.test", BODY) == 250, 30, "a 250")
                 wait_until(lambda: "after@dst.test" in recipients(sink), 30, "its delivery")
                 assert "later@dst.test" not in recipients(sink)
     finally:
@@ -226,7 +210,7 @@ def test_a_journal_on_another_file_system_is_not_used(place):
     spool, port = os.path.join(place, "spool"), free_port()
     journal = os.path.join(spool, "journal")
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", **FAST) as p:
-        wait_until(lambda: attempt(p, "first@dst.test") == 250, 20, "the first 250")
+        wait_until(lambda: p.attempt("first@dst.test", BODY) == 250, 20, "the first 250")
         p.stop()
         owner = os.stat(journal)
         Disk.call("mount", "-t", "tmpfs", "-o",
@@ -234,7 +218,7 @@ def test_a_journal_on_another_file_system_is_not_used(place):
         try:
             p.start()
             p.wait_log("journal/ is on another file system than new/")
-            wait_until(lambda: attempt(p, "second@dst.test") == 250, 20, "a 250")
+            wait_until(lambda: p.attempt("second@dst.test", BODY) == 250, 20, "a 250")
             assert not os.listdir(journal)
             with Sink(port) as sink:
                 wait_until(lambda: recipients(sink) >= {"first@dst.test", "second@dst.test"}, 30,
@@ -255,7 +239,7 @@ def test_F29_the_kernel_kills_qmgr_for_want_of_memory(place):
     group, port, taken, done = f"{CGROUP}/postern-test-{os.getpid()}", free_port(), set(), \
         threading.Event()
     with Postern(place, relayhost=f"[127.0.0.1]:{port}", qmgr_free_files_limit="0", **FAST) as p:
-        wait_until(lambda: attempt(p, "first@dst.test") == 250, 20, "the first 250")
+        wait_until(lambda: p.attempt("first@dst.test", BODY) == 250, 20, "the first 250")
         (old,) = p.pids("qmgr")
         os.mkdir(group)
         try:
@@ -268,7 +252,7 @@ def test_F29_the_kernel_kills_qmgr_for_want_of_memory(place):
             def load(k):
                 i = 0
                 while not done.is_set():
-                    if attempt(p, f"oom{k}.{i}@dst.test", body) == 250:
+                    if p.attempt(f"oom{k}.{i}@dst.test", body) == 250:
                         taken.add(f"oom{k}.{i}@dst.test")
                     i += 1
             threads = [threading.Thread(target=load, args=(k,)) for k in range(3)]

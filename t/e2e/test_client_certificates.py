@@ -8,8 +8,8 @@ import pytest
 from accounts_rig import DENIED, NONE, OK, Quota, Refused
 from ipc import Closed
 from postern import wait_until
+from shop import MESSAGE, Shop
 from sink import Sink
-from test_auth import MESSAGE, Shop
 from tls_rig import context, make, starttls
 
 PRINT_A, PRINT_B = ":".join(["AB"] * 32), ":".join(["0C"] * 32)

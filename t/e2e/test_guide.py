@@ -9,23 +9,11 @@ import subprocess
 
 import pytest
 from postern import BIN, ROOT, wait_until
-from sink import Sink
-from test_auth import MESSAGE, Shop, scram
+from shop import MESSAGE, Shop, shop_relay, shop_sink  # noqa: F401
+from test_auth import scram
 from tls_rig import common_name, make, starttls
 
 HOOK = os.path.join(ROOT, "etc/certbot-deploy-hook")
-
-
-@pytest.fixture(name="sink", scope="module")
-def _sink():
-    with Sink() as sink:
-        yield sink
-
-
-@pytest.fixture(name="shop", scope="module")
-def _shop(tmp_path_factory, sink):
-    with Shop(tmp_path_factory.mktemp("shop"), sink) as p:
-        yield p
 
 
 def commands(beginning):

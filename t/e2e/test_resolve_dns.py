@@ -8,6 +8,7 @@ import pytest
 
 from dnsserver import DnsServer
 from ipc import FakeMaster, expand, parameters
+from patience import stretched
 from postern import wait_until
 
 OK, TEMPORARY, PERMANENT = 0, 1, 2
@@ -187,7 +188,7 @@ def test_ttl_is_obeyed(dns, start):
     assert first.ttl == 1
     while dns.asked("a.test") < 2:
         assert r.ask("u@a.test").status == OK
-        assert time.monotonic() < began + 10
+        assert time.monotonic() - began < stretched(10)
     assert time.monotonic() > began + 0.9, "asked again too early"
 
 
@@ -365,7 +366,7 @@ def test_B66_timeout_defers(dns, start):
     r = start(resolver_timeout="1")
     began = time.monotonic()
     refused(r.ask("u@dead.test"), 451, "4.4.3")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < stretched(3)
 
 
 def test_B68_bad_names(dns, start):

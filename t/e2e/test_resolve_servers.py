@@ -5,6 +5,7 @@ import time
 import pytest
 
 from ipc import Broker
+from patience import stretched
 from postern import Postern, free_port, wait_until
 from sink import Sink
 from table_servers import CLOSE, SILENT, Later, Socketmap, TcpTable
@@ -88,7 +89,7 @@ def test_garbage(start, table):
         table.answer = lambda key, garbage=garbage: garbage
         begin = time.monotonic()
         refused(r.ask("u@a.test"), 451, "4.3.0")
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < stretched(5)
         table.answer = lambda key: ROUTE
         wait_until(lambda: r.ask("v@a.test").code == 0, 10, "a table that is asked again")
 
@@ -138,7 +139,7 @@ def test_dead_backs_off_and_comes_back(resolve, table):
     begin = time.monotonic()
     for n in range(100):
         refused(resolve.ask(f"u{n}@a.test"), 451, "4.3.0")
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < stretched(1)
     assert len(resolve.broker.asked) <= tried + 2
     table.listen()
     table.values["u@a.test"] = ROUTE

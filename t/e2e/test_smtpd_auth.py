@@ -5,6 +5,7 @@ import time
 
 import pytest
 from memory import in_memory
+from patience import stretched
 from postern import wait_until
 from smtpd_rig import MESSAGE, Smtpd
 
@@ -405,14 +406,14 @@ def test_B16_failures_are_held_back_without_a_thread(rig):
     for c in sessions:
         c.send(f"AUTH PLAIN {PLAIN}\r\n")
     for _ in sessions:
-        rig.quota.send("ipc_auth_result", tag=rig.asked().tag, status=FAILED, delay=1500,
+        rig.quota.send("ipc_auth_result", tag=rig.asked().tag, status=FAILED, delay=3000,
                        reason="wrong password", user="web")
     with rig.client() as c:  # nobody else waits
         rig.login(c)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 3
     for c in sessions:
         assert c.reply()[0] == 535
-        assert time.monotonic() - begin > 1.4
+        assert time.monotonic() - begin > 2.9
         c.sock.close()
     with rig.client() as c:
         c.send(f"AUTH PLAIN {PLAIN}\r\n")
@@ -796,7 +797,7 @@ def test_quota_that_does_not_answer():
         c.sock.settimeout(60)
         d.sock.settimeout(60)
         assert c.reply()[0] == 454 and d.reply()[0] == 451
-        assert 25 < time.monotonic() - begin < 45
+        assert 25 < time.monotonic() - begin < stretched(45)
         rig.quota.send("ipc_auth_result", tag=tag, status=OK, ticket="ticket", user="web")
         c.expect("NOOP", "250")  # too late: it is not logged in
         c.expect("MAIL FROM:<a@acme.test>", "250")
