@@ -17,6 +17,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 
+from patience import stretched  # noqa: E402
 from postern import BUILD, Postern, pause  # noqa: E402
 import shim  # noqa: E402
 import soak_accounts  # noqa: E402
@@ -228,7 +229,8 @@ class Scenario:
             if share > ordered + 0.05:
                 ordered = share
                 self.give_orders()
-            assert time.monotonic() - begun < LOAD_SECONDS, "the load does not come to its end"
+            assert time.monotonic() - begun < stretched(LOAD_SECONDS), \
+                "the load does not come to its end"
             self.done.wait(0.01)
         self.shim.rule([], 0)
 
@@ -249,8 +251,8 @@ class Scenario:
             self.shim.rule(**self.lie, count=1 << 60, index=1)
         self.load()
         self.sink.tell("calm")
-        end = time.monotonic() + DRAIN_SECONDS
-        while len(p.spool_files()) > 10 and time.monotonic() < end:
+        begun = time.monotonic()
+        while len(p.spool_files()) > 10 and time.monotonic() - begun < stretched(DRAIN_SECONDS):
             pause()
         p.stop()
         self.shim.set("device", 0)
