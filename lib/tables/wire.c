@@ -78,7 +78,8 @@ int tcp_table_decode(struct slice text, struct buf *value)
             rc = buf_addc(value, text.ptr[i]);
             continue;
         }
-        rc = buf_addc(value, (char)(hex_digit(text.ptr[i + 1]) << 4 | hex_digit(text.ptr[i + 2])));
+        int high = hex_digit(text.ptr[i + 1]), low = hex_digit(text.ptr[i + 2]);
+        rc = high < 0 || low < 0 ? -1 : buf_addc(value, (char)(high << 4 | low));
         i += 2;
     }
     return rc;

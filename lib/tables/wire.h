@@ -34,7 +34,8 @@ int socketmap_request(struct slice name, struct slice key, struct buf *out);
 enum table_reply_status tcp_table_reply(struct slice in, struct table_reply *out);
 enum table_reply_status socketmap_reply(struct slice in, struct table_reply *out);
 
-/* Decodes %XX of a tcp table's value, whose reply was DONE. -1: it does not fit. */
+/* Decodes %XX of a tcp table's value, whose reply was DONE. -1: it does not fit, or
+ * is not encoded so. */
 int tcp_table_decode(struct slice text, struct buf *value);
 
 #endif
