@@ -29,6 +29,8 @@ plan tens { bytes = 200KB
  byte_minimum = 10KB
  at_limit = block }
 plan small { size = 3000 }
+plan roomy { recipients = 5
+ size = 100KB }
 plan hard { messages = 3
  at_limit = block
  period_report = yes }
@@ -235,7 +237,7 @@ def test_open_session_has_the_limits_that_hold_now(tmp_path, sink):
         begin()
         assert finish(3000)[0] == 250
         assert announced()[0] == "3000"
-        p.ctl("account", "set", "acme", "--plan", "mailbox")
+        p.ctl("account", "set", "acme", "--plan", "roomy")
         wait_until(lambda: announced() == ("100000", "RCPTMAX=5"), 10, "the new plan's limits")
         begin()
         assert finish(100000)[0] == 250

@@ -450,11 +450,16 @@ def test_B73_sessions_are_of_one_server_name(relay, tmp_path, version):
 
     def connect(name, *options):
         """Until the server has said goodbye, and so sent its tickets."""
-        done = subprocess.run(
-            ["openssl", "s_client", "-connect", f"127.0.0.1:{relay.tls_port}", version,
-             "-servername", name, "-ign_eof", *options],
-            input=b"QUIT\r\n", capture_output=True, timeout=30)
-        text = done.stdout.decode(errors="replace")
+        with subprocess.Popen(
+                ["timeout", "30", "openssl", "s_client", "-connect", f"127.0.0.1:{relay.tls_port}",
+                 version, "-servername", name, "-ign_eof", *options],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as c:
+            text = ""
+            for line in c.stdout:
+                text += line.decode(errors="replace")
+                if line.startswith(b"220 "):
+                    c.stdin.write(b"QUIT\r\n")
+                    c.stdin.flush()
         assert "221 2.0.0 Bye" in text, text
         return re.search(r"^(New|Reused), TLSv1", text, re.M)[1]
 

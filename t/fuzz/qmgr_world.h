@@ -386,16 +386,36 @@ static void play(struct slice input, int pieces, unsigned kinds,
     }
 }
 
+/* The token that quota gives for it. */
+static struct slice reserved(const struct ipc_commit *m, char text[static TOKEN_BYTES])
+{
+    struct tokens *t = &world.q.tokens;
+    const struct token_claim claim = {.id = m->id,
+                                      .owner = m->account,
+                                      .sender = m->sender,
+                                      .recipients = m->recipient_count,
+                                      .size = m->body.len};
+    const struct token made = {.hold = (uint8_t)(m->flags & (MESSAGE_HOLD | MESSAGE_HOLD_RATE)),
+                               .at = (uint32_t)(world.q.now / CLOCK_SECOND),
+                               .serial = t->top + 1};
+    if (token_make(t->key, &claim, &made, text) < 0)
+        panic("there is no token");
+    return slice_make(text, TOKEN_BYTES);
+}
+
 /* Commits what *m says beside its ID, arrival and content; returns its ID. */
 static struct id commit_one(struct ipc_commit m)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX);
     struct id id = id_new();
+    char token[TOKEN_BYTES];
     m.tag = 1;
     m.id = id_slice(&id);
     m.arrival = clock_wall();
     m.sender = SLICE("s@src.test");
     m.body = SLICE("Subject: x\r\n\r\nbody\r\n");
+    if (world.accounts && m.account.len)
+        m.token = reserved(&m, token);
     ipc_commit_encode(&frame, &m);
     world.committed = false;
     send_frame(&world.smtpd, &frame);
