@@ -55,9 +55,42 @@ static bool take_prefix(struct slice *s, struct slice prefix)
     return true;
 }
 
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Dovecot's {PBKDF2}, which is SHA-1: the salt as it is, iterations, 40 hexadecimal digits. What
+ * crypt(3) calls $1$ has no third part. */
+static int dovecot_parse(struct slice s, struct pbkdf2 *p)
+{
+    enum { SHA1_BYTES = 20 };
+    struct slice salt = slice_cut(&s, '$');
+    if (salt.len == 0 || salt.len > SALT_MAX || take_iterations(&s, p) < 0 ||
+        s.len != (size_t)SHA1_BYTES * 2)
+        return -1;
+    p->md = EVP_sha1();
+    memcpy(p->salt, salt.ptr, salt.len);
+    p->salt_len = (int)salt.len;
+    p->digest_len = SHA1_BYTES;
+    for (size_t i = 0; i < SHA1_BYTES; i++) {
+        int high = hex_value(s.ptr[2 * i]), low = hex_value(s.ptr[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return -1;
+        p->digest[i] = (unsigned char)(high << 4 | low);
+    }
+    return 0;
+}
+
 static int pbkdf2_parse(struct slice s, struct pbkdf2 *p)
 {
     bool django = false;
+    if (take_prefix(&s, SLICE("$1$")))
+        return dovecot_parse(s, p);
     if (take_prefix(&s, SLICE("$pbkdf2-sha256$")))
         p->md = EVP_sha256();
     else if (take_prefix(&s, SLICE("$pbkdf2-sha512$")))

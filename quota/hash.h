@@ -1,6 +1,6 @@
 /*
  * Password hashes: what crypt(3) knows (yescrypt, bcrypt, SHA-512 and so on) and
- * PBKDF2 in the two spellings that others export. Slow by design: for threads.
+ * PBKDF2 in the spellings that passlib, Django and Dovecot export. Slow by design: for threads.
  */
 #ifndef POSTERN_QUOTA_HASH_H
 #define POSTERN_QUOTA_HASH_H

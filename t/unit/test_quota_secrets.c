@@ -20,6 +20,7 @@ static void test_hashes_of_other_systems(void **state)
         {"$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"},
         {"$pbkdf2-sha256$6400$0ZrzXitFSGltTQnBWOsdAw$Y11AchqV4b0sUisdZd0Xr97KWoymNE0LNNrnEgY4H9M",
          "password"},
+        {"$1$0123456789abcdef$5000$88b0ca84e9400b46bbef58ed30232a4c8d699ee2", "secret"},
         {"pbkdf2_sha256$1000$salt$qN+JnzxPIE2WfgrWPAkph8EAVeuwF7PZ0ordIY1Peq0=", "secret"},
     };
     (void)state;
@@ -56,6 +57,11 @@ static void test_what_is_no_hash(void **state)
     static const char *const bad[] = {"",
                                       "secret",
                                       "$1$x",
+                                      "$1$saltsalt$nfUgMOrxpg8SkjXhu1Az7.",
+                                      "$1$salt$0$88b0ca84e9400b46bbef58ed30232a4c8d699ee2",
+                                      "$1$$5000$88b0ca84e9400b46bbef58ed30232a4c8d699ee2",
+                                      "$1$salt$5000$88b0ca84e9400b46bbef58ed30232a4c8d699ee",
+                                      "$1$salt$5000$88b0ca84e9400b46bbef58ed30232a4c8d699eeg",
                                       "$pbkdf2-sha256$0$AAAA$AAAA",
                                       "$y$",
                                       "*",
@@ -71,6 +77,8 @@ static void test_what_is_no_hash(void **state)
     struct slice prefixed = SLICE("{BLF-CRYPT}$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0X");
     assert_true(hash_known(&prefixed));
     assert_true(slice_starts(prefixed, SLICE("$2y$")));
+    prefixed = SLICE("{PBKDF2}$1$0123456789abcdef$5000$88b0ca84e9400b46bbef58ed30232a4c8d699ee2");
+    assert_true(hash_known(&prefixed));
 }
 
 /* The example of RFC 7677 section 3. */
