@@ -148,7 +148,6 @@ struct lane {
     struct source *from;          /* NULL: smtp_bind_address */
     struct source_record *record; /* of it at this provider; NULL without a source */
     struct source_record *capped; /* what its daily cap counts, perhaps the same; NULL: no cap */
-    bool blocked;                 /* its suspension is a block: other sources take over */
     struct odd odd;               /* its refusals that nobody understands */
     struct greylist greylist;
     struct shaper shaper;  /* its limits are a reference: limits_unref */
@@ -162,6 +161,7 @@ struct lane {
     uint16_t open, leaving, claims; /* connections */
     bool no_reuse;
     bool cold;                /* its source warms up there */
+    bool blocked;             /* its suspension is a block: other sources take over */
     uint16_t mail_max;        /* messages on one connection, by the server's EHLO; 0: not said */
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */

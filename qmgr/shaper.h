@@ -141,7 +141,6 @@ struct shaper {
     /* concurrency */
     double window;
     uint32_t in_flight, window_failed;
-    uint32_t window_due; /* growth that was earned, one connection after another */
     int64_t window_cut, window_grown, window_hold;
     bool periodic;      /* period was seen more than once */
     bool held, binding; /* the pace held a delivery back; the last one was such */
@@ -152,6 +151,7 @@ struct shaper {
     /* messages on one connection */
     uint32_t messages, messages_good, messages_patience;
     uint32_t closed_after, closed_count;
+    uint32_t window_due; /* of the window: growth that was earned, one connection after another */
     /* doors */
     double failed_cohorts;
     int64_t suspended_until;        /* 0: not suspended */
