@@ -341,9 +341,19 @@ static bool has_identity(struct quota *q, const char *account, struct slice iden
     return quota_get(q, T_IDENTITY, key_slice(&k));
 }
 
+/* One of them has the address or its domain. */
+static bool any_has(struct quota *q, struct account *const *chain, unsigned n, struct slice address)
+{
+    struct slice domain = slice_from(address, slice_rchr(address, '@') + 1);
+    for (unsigned i = 0; i < n; i++)
+        if (has_identity(q, chain[i]->name, address) || has_identity(q, chain[i]->name, domain))
+            return true;
+    return false;
+}
+
 bool account_owns(struct quota *q, struct account *a, struct slice address)
 {
-    char text[ADDRESS_TEXT_MAX + 1];
+    char text[ADDRESS_TEXT_MAX + 1], ascii[ADDRESS_TEXT_MAX + 1];
     struct account *chain[CHARGE_LEVELS_MAX];
     unsigned n = account_chain(q, a, chain);
     if (a->any_sender)
@@ -357,13 +367,12 @@ bool account_owns(struct quota *q, struct account *a, struct slice address)
     struct slice lower = slice_make(text, address.len);
     if (lookups_own(&q->lookups, a->name, lower))
         return true;
-    for (unsigned i = 0; i < n; i++)
-        if (has_identity(q, chain[i]->name, lower) ||
-            has_identity(q, chain[i]->name, slice_from(lower, at + 1))) {
-            lookups_add_owned(&q->lookups, a->name, lower);
-            return true;
-        }
-    return false;
+    bool owned = any_has(q, chain, n, lower); /* also of a database with U-labels in it */
+    if (!owned && !name_is_ascii(lower) && name_identity(lower, ascii) == 0)
+        owned = any_has(q, chain, n, slice_str(ascii));
+    if (owned)
+        lookups_add_owned(&q->lookups, a->name, lower);
+    return owned;
 }
 
 static int identity_class(struct quota *q, const char *account, struct slice identity)

@@ -1,5 +1,7 @@
 #include "quota/records.h"
 
+#include <idn2.h>
+
 #include <stdio.h>
 
 #include "core/mem.h"
@@ -47,6 +49,32 @@ int name_login(struct slice text, char out[static LOGIN_MAX + 1])
     return strlen(out) == text.len ? 0 : -1; /* a NUL inside */
 }
 
+bool name_is_ascii(struct slice text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if ((unsigned char)text.ptr[i] >= 0x80)
+            return false;
+    return true;
+}
+
+/* The domain in `text` to A-labels (RFC 5891), in its place: one domain has one name. */
+static int domain_to_ascii(char text[static ADDRESS_TEXT_MAX + 1])
+{
+    uint8_t *converted = NULL;
+    const char *at = strrchr(text, '@');
+    size_t before = at ? (size_t)(at + 1 - text) : 0;
+    if (name_is_ascii(slice_str(text + before)))
+        return 0;
+    int rc = idn2_lookup_u8((const uint8_t *)text + before, &converted,
+                            IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+    size_t len = rc == IDN2_OK ? strlen((const char *)converted) : 0;
+    bool good = len && before + len <= ADDRESS_TEXT_MAX;
+    if (good)
+        memcpy(text + before, converted, len + 1);
+    idn2_free(converted);
+    return good ? 0 : -1;
+}
+
 int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1])
 {
     struct smtp_path path;
@@ -56,8 +84,9 @@ int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1])
         return -1;
     int n = snprintf(whole, sizeof whole, address ? "<%s>" : "<x@%s>", out);
     struct slice rest = slice_make(whole, (size_t)n);
-    return path_parse(&rest, PATH_RECIPIENT | PATH_UTF8, &path) == PATH_OK && rest.len == 0 ? 0
-                                                                                            : -1;
+    if (path_parse(&rest, PATH_RECIPIENT | PATH_UTF8, &path) != PATH_OK || rest.len)
+        return -1;
+    return domain_to_ascii(out);
 }
 
 int name_fingerprint(struct slice text, char out[static FINGERPRINT_MAX + 1])

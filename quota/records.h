@@ -66,7 +66,8 @@ enum {
 int name_account(struct slice text, char out[static ACCOUNT_NAME_MAX + 1]);
 /* Printable, without space and '/'; 0 or -1. */
 int name_login(struct slice text, char out[static LOGIN_MAX + 1]);
-/* A domain, or an address; 0 or -1. */
+bool name_is_ascii(struct slice text);
+/* A domain, or an address, with A-labels ("xn--...") for a domain of other letters; 0 or -1. */
 int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1]);
 /* The SHA-256 fingerprint of a certificate or public key, with colons between the bytes
  * or without, as digits alone; 0 or -1. */

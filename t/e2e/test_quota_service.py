@@ -399,6 +399,23 @@ def test_B92_settlement_out_of_range_is_refused(quota):
 # ---- charges -------------------------------------------------------------------------------
 
 
+def test_a_domain_of_other_letters_has_one_name(quota):
+    """U-labels in any case and A-labels are the same domain, whoever writes them."""
+    quota.account(plan="big", domain="M\u00dcLLER.example")
+    quota.ask("domain.add", account="acme", domain="news@gr\u00fcn.example")
+    assert quota.one("account.show", account="acme")["domains"] == [
+        "news@xn--grn-ioa.example", "xn--mller-kva.example"]
+    ticket = quota.login().ticket
+    for sender in ("x@m\u00fcller.example", "x@M\u00dcLLER.example", "x@xn--mller-kva.example",
+                   "x@XN--MLLER-KVA.EXAMPLE", "News@gr\u00fcn.example", "news@xn--grn-ioa.example",
+                   "x\u00e4@m\u00fcller.example"):
+        assert quota.mail(ticket, sender=sender.encode()).code == 0, sender
+    for sender in ("x@muller.example", "x@gr\u00fcn.example", "x@m\u00fcller.test"):
+        assert quota.mail(ticket, sender=sender.encode()).code == 553, sender
+    quota.ask("domain.delete", account="acme", domain="m\u00fcller.example")
+    assert quota.mail(ticket, sender=b"x@xn--mller-kva.example").code == 553
+
+
 def test_count_quota_stops_and_refunds_reopen_it(quota):
     quota.account(plan="month")
     ticket = quota.login().ticket
