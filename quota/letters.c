@@ -205,6 +205,9 @@ void letter_figures(struct buf *out, const struct account *a, const struct plan_
                          ull(t.messages));
     else
         (void)buf_printf(out, "\nMessages:  %llu\n", ull(u->charged.messages));
+    if (u->charged.messages > u->delivered.messages)
+        (void)buf_printf(out, "In queue:  %llu of them; what cannot be delivered is given back\n",
+                         ull(u->charged.messages - u->delivered.messages));
     (void)buf_printf(out, "Volume:    %.1f", (double)u->charged.bytes / 1e6);
     if (t.bytes)
         (void)buf_printf(out, " of %.1f", (double)t.bytes / 1e6);
@@ -298,7 +301,8 @@ void letters_after_charge(struct quota *q, struct account *a, struct party *p)
     if (begun) {
         snprintf(subject, sizeof subject, "Account %s is over its plan", a->name);
         usage_letter(q, a, p, subject,
-                     "The plan's volume and all grants are used up. Mail is still taken.");
+                     "The plan's volume and all grants are used up, with what is in the queue.\n"
+                     "Mail is still taken.");
     }
 }
 

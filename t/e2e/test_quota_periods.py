@@ -122,6 +122,18 @@ def test_overage_of_a_month_that_is_over_is_in_the_report(quota):
         quota.ask("import", records=[usage[0] | {"taken": 17 * [[1, 1, False]]}])
 
 
+def test_a_letter_says_what_of_it_is_in_the_queue_still(quota):
+    """Only delivered mail counts in the end: who is told of being over is told how sure that is."""
+    quota.account(plan="small", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    quota.sent(ticket)
+    answer = quota.reserve(ticket, recipients=4)
+    quota.charge(answer.id, recipients=4, owner=answer.owner, wait=False)
+    letter = quota.letter("Account acme is over its plan")
+    assert b"Messages:  5 of 3\r\nIn queue:  4 of them; what cannot be delivered" in letter
+    assert b"with what is in the queue" in letter
+
+
 def test_blocks_of_bytes_where_messages_are_limited_too(quota):
     quota.account(plan="both")
     quota.sent(quota.login().ticket, recipients=11, size=32000)
