@@ -99,6 +99,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     seats_returned(q, k, j->count);
     unclaim(j);
     k->window -= j->count < k->window ? j->count : k->window;
+    turn_pay_back(q, k, turn_cost(k, j));
     shaper_returned(&l->shaper, j->count, j->sent_at, q->now);
     whole_returned(q, l, j->count, j->sent_at);
     whole_wake(q, l);
@@ -156,8 +157,9 @@ static int32_t cost(const struct job *j)
 }
 
 /* The lane has no room: the queue waits there, first in line. */
-static void block(struct qmgr *q, struct queue *k)
+static void block(struct qmgr *q, struct queue *k, enum shaper_room room)
 {
+    lane_no_room(q, k->lane, room);
     queue_idle(q, k);
     queue_waits(q, k, true);
 }
@@ -170,6 +172,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     k->window += j->count;
     k->routed = 0;
     job_unqueue(q, j);
+    turn_pay(q, k, turn_cost(k, j));
     seats_started(q, k, j->count);
     if (queue_has_jobs(k)) { /* the next one of its class and lane comes first */
         queue_idle(q, k);
@@ -202,7 +205,7 @@ static void come_again(struct qmgr *q, struct queue *k)
     static const int64_t SOON = CLOCK_SECOND / 10;
     heap_set(&q->dispatch.wakes, &k->lane->wake, q->now + SOON);
     whole_lose_turn(q, k->lane);
-    block(q, k);
+    block(q, k, SHAPER_FULL);
 }
 
 /* Its first job's sender goes slower here than the lane, or not at all. */
@@ -278,10 +281,10 @@ void dispatch_turn(struct qmgr *q)
             break;
         case SHAPER_LATER:
             heap_set(&d->wakes, &l->wake, when);
-            block(q, k);
+            block(q, k, SHAPER_LATER);
             break;
         case SHAPER_FULL:
-            block(q, k);
+            block(q, k, SHAPER_FULL);
             break;
         case SHAPER_SUSPENDED:
             jobs_defer(q, l);

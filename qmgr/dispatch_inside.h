@@ -42,6 +42,16 @@ bool lane_has_waiting(const struct lane *l);
 void queue_in_line(struct qmgr *q, struct queue *k);
 /* One waiting queue becomes ready, if the lane has room; false: none. */
 bool lane_wake(struct qmgr *q, struct lane *l);
+/* The lane has no room: remembers whether it is for its rate, or for want of a connection. */
+void lane_no_room(const struct qmgr *q, struct lane *l, enum shaper_room room);
+/* What a job takes of what is short at k's lane: its recipients, and where connections are short
+ * one more for each 64 KiB. */
+uint32_t turn_cost(const struct queue *k, const struct job *j);
+/* k starts a job of that cost, before it stands in line again: if others wait there, the account
+ * leaves them so many turns that this one is paid for. */
+void turn_pay(const struct qmgr *q, struct queue *k, uint32_t cost);
+/* It was not tried. */
+void turn_pay_back(const struct qmgr *q, struct queue *k, uint32_t cost);
 /* Something was refused: whoever made up that window leaves turns to others. */
 void lane_blame(const struct lane *l);
 

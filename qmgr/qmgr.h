@@ -162,6 +162,7 @@ struct lane {
     bool no_reuse;
     bool cold;                /* its source warms up there */
     bool blocked;             /* its suspension is a block: other sources take over */
+    bool paced;               /* what it waited for last was the rate, not a connection */
     uint16_t mail_max;        /* messages on one connection, by the server's EHLO; 0: not said */
     int64_t used;             /* monotonic: last job */
     struct answer *last;      /* last failure of the site */
@@ -417,6 +418,7 @@ struct queue {
     uint8_t debt;        /* turns that it leaves to others: it made up that window */
     uint8_t kin;         /* bits: classes of which its account has a queue there */
     int16_t credit;      /* among those that wait there: whose turn it is */
+    uint16_t owed;       /* turns that it leaves to others for the size of its jobs */
     uint32_t count;      /* of its jobs that were not started, also those in brakes' lines */
     uint32_t in_flight;  /* jobs that were started */
     uint32_t window;     /* recipients started since the lane was refused something last */

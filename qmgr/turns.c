@@ -3,7 +3,8 @@
  * at its lane for room. An account has one
  * place in line at a lane, whatever classes its mail is of: so accounts share a slow
  * destination evenly, and a customer's bulk mail never stands before another's password
- * reset. Whoever made up a refused window leaves turns to others.
+ * reset. Whoever had a large job pays for it with its next turns, and whoever made up a refused
+ * window leaves turns to others.
  */
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/seats.h"
@@ -112,22 +113,142 @@ static bool leaves_its_turn(const struct qmgr *q, struct queue *k)
     return false;
 }
 
-/* The account that waits first, but those that are to blame for the last refusal, and those
- * that have their share, leave their turn to others: one of its queues, in the list. */
+/* ---- what a turn costs -----------------------------------------------------------------------
+
+   Deficit round robin, on credit: a job starts whatever its size, and its account's next turns
+   pay for it. A turn pays for one unit. */
+
+enum { BYTES_UNIT = 64 * 1024, COST_MAX = 4096, OWED_MAX = 4 * COST_MAX };
+
+void lane_no_room(const struct qmgr *q, struct lane *l, enum shaper_room room)
+{
+    const struct whole *w = l->group->whole;
+    bool of_whole = w && !list_empty(&l->of_whole); /* that always says SHAPER_FULL */
+    l->paced = room == SHAPER_LATER || (of_whole && w->shaper.next_start > q->now);
+}
+
+uint32_t turn_cost(const struct queue *k, const struct job *j)
+{
+    const struct lane *l = k->lane;
+    uint32_t window = shaper_window(&l->shaper);
+    /* a large message that takes the last of several connections leaves none for others,
+     * although until now the rate was what they waited for */
+    bool last = window > 1 && l->in_flight + 1 >= window;
+    uint64_t cost = j->count;
+    if (!l->paced || last)
+        cost += message_size(j->m) / BYTES_UNIT;
+    return cost < COST_MAX ? (uint32_t)cost : COST_MAX;
+}
+
+static bool others_wait(const struct queue *k)
+{
+    const struct list *line = &k->lane->waiting;
+    if (list_empty(line))
+        return false;
+    const struct queue *first = container_of(line->next, struct queue, link);
+    return line->next != line->prev || first->account != k->account;
+}
+
+static uint32_t owed_by(const struct qmgr *q, const struct queue *k)
+{
+    uint32_t owed = 0;
+    for (uint8_t class = 0; class < 3; class ++) {
+        const struct queue *of = class == k->mail_class ? k : queue_kin(q, k, class);
+        owed += of ? of->owed : 0;
+    }
+    return owed;
+}
+
+static void take_off(const struct qmgr *q, struct queue *k, uint32_t units)
+{
+    for (uint8_t class = 0; units && class < 3; class ++) {
+        struct queue *of = class == k->mail_class ? k : queue_kin(q, k, class);
+        uint16_t part = of ? of->owed : 0;
+        part = part < units ? part : (uint16_t)units;
+        if (of)
+            of->owed = (uint16_t)(of->owed - part);
+        units -= part;
+    }
+}
+
+void turn_pay(const struct qmgr *q, struct queue *k, uint32_t cost)
+{
+    if (!others_wait(k)) {
+        take_off(q, k, 3 * OWED_MAX);
+        return;
+    }
+    uint32_t owed = k->owed + (cost ? cost - 1 : 0); /* this turn pays for one */
+    k->owed = (uint16_t)(owed < OWED_MAX ? owed : OWED_MAX);
+}
+
+void turn_pay_back(const struct qmgr *q, struct queue *k, uint32_t cost)
+{
+    take_off(q, k, cost ? cost - 1 : 0);
+}
+
+/* ---- whose turn it is ------------------------------------------------------------------------ */
+
+/* Among those that were passed. */
+struct passed {
+    struct queue *least; /* owes least of those that may go; NULL: none may */
+    uint32_t owed;
+    int count;
+};
+
+/* k's account comes by: true if it has the turn. Else it goes to the end of the line. */
+static bool comes_by(const struct qmgr *q, struct queue *k, struct passed *p)
+{
+    bool may_go = !leaves_its_turn(q, k) && !has_its_share(q, k);
+    uint32_t owed = owed_by(q, k);
+    if (may_go && owed == 0)
+        return true;
+    if (owed)
+        take_off(q, k, 1);
+    owed -= owed > 0;
+    if (may_go && (!p->least || owed < p->owed)) {
+        p->least = k;
+        p->owed = owed;
+    }
+    p->count++;
+    list_remove(&k->link);
+    list_push(&k->lane->waiting, &k->link);
+    return false;
+}
+
+/* All of those passed owe something: so many rounds would serve nobody, and are left out. Where
+ * not all that wait were looked at, it is the one's alone: the others have their rounds yet. */
+static void skip_rounds(const struct qmgr *q, const struct lane *l, const struct passed *p,
+                        bool all)
+{
+    const struct list *n = l->waiting.prev;
+    if (!all) {
+        take_off(q, p->least, p->owed);
+        return;
+    }
+    for (int i = 0; i < p->count; i++, n = n->prev)
+        take_off(q, container_of(n, struct queue, link), p->owed);
+}
+
+/* The account that waits first, but those that are to blame for the last refusal, those that
+ * have their share, and those that owe turns for jobs that were larger than others', leave
+ * theirs: one of its queues, in the list. At most PASSED_MAX are looked at; if all of them owe
+ * something it is the one that owes least. */
 static struct queue *next_account(const struct qmgr *q, struct lane *l)
 {
     enum { PASSED_MAX = 32 };
     struct queue *first = container_of(l->waiting.next, struct queue, link), *k = first;
-    bool alone = l->waiting.next == l->waiting.prev;
-    for (int i = 0; i < PASSED_MAX && !alone && (leaves_its_turn(q, k) || has_its_share(q, k));
-         i++) {
-        list_remove(&k->link);
-        list_push(&l->waiting, &k->link);
+    struct passed p = {0};
+    if (l->waiting.next == l->waiting.prev)
+        return k;
+    do {
+        if (comes_by(q, k, &p))
+            return k;
         k = container_of(l->waiting.next, struct queue, link);
-        if (k == first)
-            break;
-    }
-    return k;
+    } while (k != first && p.count < PASSED_MAX);
+    if (!p.least)
+        return k;
+    skip_rounds(q, l, &p, k == first);
+    return p.least;
 }
 
 /* Of the account's queues that wait there, the one whose class is in turn; that takes the
@@ -203,8 +324,10 @@ bool lane_wake(struct qmgr *q, struct lane *l)
     enum shaper_room room = whole_room(q, l, true, &when);
     if (room == SHAPER_LATER || room == SHAPER_SUSPENDED)
         heap_set(&q->dispatch.wakes, &l->wake, when);
-    if (room != SHAPER_GO)
+    if (room != SHAPER_GO) {
+        lane_no_room(q, l, room);
         return false;
+    }
     queue_ready(q, next_class(q, next_account(q, l)));
     return true;
 }
