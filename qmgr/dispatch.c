@@ -50,7 +50,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
         l->last = answer_ref(why);
     }
     if (report->signal >= SHAPER_TOO_FAST)
-        lane_blame(l);
+        lane_blame(q, l, report->started);
     const struct shaper_report own = whole_finished(q, l, report);
     uint8_t events = l->shaper.events_next;
     bool suspended = shaper_finished(&l->shaper, &own, q->now);

@@ -52,8 +52,10 @@ uint32_t turn_cost(const struct queue *k, const struct job *j);
 void turn_pay(const struct qmgr *q, struct queue *k, uint32_t cost);
 /* It was not tried. */
 void turn_pay_back(const struct qmgr *q, struct queue *k, uint32_t cost);
-/* Something was refused: whoever made up that window leaves turns to others. */
-void lane_blame(const struct lane *l);
+/* A delivery that began at `started` was refused: whose deliveries were more than an even share
+ * of those since the refusal before, all classes of an account together, leaves turns to others.
+ * Once for a burst: what began before the last blame says nothing more. */
+void lane_blame(const struct qmgr *q, struct lane *l, int64_t started);
 
 /* ---- jobs.c ----------------------------------------------------------------------------- */
 

@@ -165,6 +165,7 @@ struct lane {
     bool paced;               /* what it waited for last was the rate, not a connection */
     uint16_t mail_max;        /* messages on one connection, by the server's EHLO; 0: not said */
     int64_t used;             /* monotonic: last job */
+    int64_t blamed;           /* the same: when accounts were blamed for a refusal last */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
 };
@@ -421,7 +422,7 @@ struct queue {
     uint16_t owed;       /* turns that it leaves to others for the size of its jobs */
     uint32_t count;      /* of its jobs that were not started, also those in brakes' lines */
     uint32_t in_flight;  /* jobs that were started */
-    uint32_t window;     /* recipients started since the lane was refused something last */
+    uint32_t window;     /* recipients started since accounts were blamed there last */
     uint32_t seats_seen; /* of which generation of limits seats are */
     int64_t routed;      /* monotonic: the route it waited for was known; 0: a job started since */
     struct seats *seats; /* of its account there, where that has limits of its own; or NULL */

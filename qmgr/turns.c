@@ -294,25 +294,56 @@ void queue_in_line(struct qmgr *q, struct queue *k)
     lane_wake(q, k->lane);
 }
 
-/* Something was refused: whose deliveries were more than an even share of those since the
- * refusal before? */
-void lane_blame(const struct lane *l)
+/* ---- blame ----------------------------------------------------------------------------------- */
+
+/* What one account has at a lane, in all classes. */
+struct part {
+    uint64_t window;
+    bool shares; /* something was started, or waits */
+};
+
+/* False: another of the account's queues stands for it. */
+static bool part_of(const struct qmgr *q, const struct queue *k, struct part *out)
 {
-    enum { UNEVEN = 3 /* half more than an even share */, DEBT_MAX = 8 };
-    uint64_t all = 0, some = 0;
-    list_each(&l->queues, n)
-    {
-        const struct queue *k = container_of(n, struct queue, of_lane);
-        all += k->window;
-        some += k->window > 0;
+    *out = (struct part){0};
+    for (uint8_t class = 0; class < 3; class ++) {
+        const struct queue *of = class == k->mail_class ? k : queue_kin(q, k, class);
+        if (!of)
+            continue;
+        if (class < k->mail_class)
+            return false;
+        out->window += of->window;
+        out->shares =
+            out->shares || of->window || of->place == PLACE_WAITING || of->place == PLACE_READY;
     }
+    return true;
+}
+
+void lane_blame(const struct qmgr *q, struct lane *l, int64_t started)
+{
+    enum { UNEVEN = 3 /* half more than an even share */, DEBT_MAX = 8, ENOUGH = 4 };
+    uint64_t all = 0, some = 0;
+    struct part part;
+    if (started <= l->blamed) /* of the same burst */
+        return;
+    list_each(&l->queues, n) if (part_of(q, container_of(n, struct queue, of_lane), &part))
+    {
+        all += part.window;
+        some += part.shares;
+    }
+    if (all < ENOUGH)
+        return;
+    l->blamed = q->now;
     list_each(&l->queues, n)
     {
         struct queue *k = container_of(n, struct queue, of_lane);
-        uint64_t halves = all ? some * 2 * k->window / all : 0; /* of an even share */
+        k->debt = 0;
+        if (!part_of(q, k, &part))
+            continue;
+        uint64_t halves = some * 2 * part.window / all; /* of an even share */
         k->debt = (uint8_t)(halves < UNEVEN ? 0 : halves < DEBT_MAX ? halves : DEBT_MAX);
-        k->window = 0;
     }
+    list_each(&l->queues, n) container_of(n, struct queue, of_lane)->window = 0;
 }
 
 /* One waiting queue becomes ready, if the lane has room. */

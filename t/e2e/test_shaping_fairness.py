@@ -8,7 +8,7 @@ import pytest
 
 from postern import wait_until
 from test_qmgr_operator import Control
-from test_shaping import rules
+from test_shaping import BULK, MAIL, NORMAL, refusal, rules
 from test_shaping_connections import Counting, relay
 
 LIMITS = 'default { start_rate = "%s" message_rate = "%s" start_connections = %d connections = %d }\n'
@@ -49,7 +49,7 @@ def deliver_until(c, account, messages):
     return recipients, order
 
 
-@pytest.mark.parametrize("rate", ["1000000/s", "200/s"])
+@pytest.mark.parametrize("rate", ["1000000/s", "80/s"])
 def test_shares_are_counted_in_recipients(c, rate):
     """However many recipients a message has, and whether connections are short or the rate."""
     limit(c, rate, 1 if rate == "1000000/s" else 2)
@@ -140,10 +140,11 @@ def test_large_messages_do_not_take_the_connections_from_small_ones(tmp_path):
         p = relay(tmp_path, server, "start_connections = 2 connections = 2", 1)
         try:
             large = b"Subject: x\r\n\r\n" + (b"x" * 76 + b"\r\n") * 26000
-            for n in range(20):
-                p.send("x@a.test", [f"a{n}@d.test"], large)
-            for n in range(60):
-                p.send("x@b.test", [f"b{n}@d.test"], b"Subject: x\r\n\r\nx\r\n")
+            with p.client() as client:
+                for n in range(20):
+                    client.sendmail("x@a.test", [f"a{n}@d.test"], large)
+                for n in range(60):
+                    client.sendmail("x@b.test", [f"b{n}@d.test"], b"Subject: x\r\n\r\nx\r\n")
             at = len(server.order)
             wait_until(lambda: server.order.count("b") == 60, 60, "the small ones")
             meanwhile = server.order[at:].count("a")
@@ -151,3 +152,45 @@ def test_large_messages_do_not_take_the_connections_from_small_ones(tmp_path):
             wait_until(lambda: server.order.count("a") == 20, 60, "the large ones")
         finally:
             p.stop()
+
+
+SLOW = """rule slow { code = '^4' text = 'slow down' dimension = "rate" action = "slow" factor = 0.9 outcome = "retry"
+  matches = {"421 slow down"} }
+"""
+
+
+def blame(c, first, waiting, refused):
+    """`first`: whose deliveries are under way when the first `refused` of account a's are refused,
+    one after the other, the rest taken; returns the accounts of those that follow."""
+    rules(c, LIMITS % ("1000000/s", "1000000/s", len(first), len(first)) + SLOW)
+    c.q.wait_log("providers.conf: 0 providers, 1 rules")
+    for n, account in enumerate(first + waiting):
+        c.q.commit([f"r{n}@d.test"], account=account, sender=f"{account}@{account}.test",
+                   mail_class=BULK if account == "a" and n % 2 else NORMAL)
+        if n == 0:
+            c.q.resolved()
+    jobs = [c.q.job() for _ in first]
+    order = []
+    bad = [j for j in jobs if j.sender.startswith(b"a@")][:refused]
+    again = 0
+    for job in bad + [j for j in jobs if j not in bad]:
+        c.q.result(job, **(dict(outcomes=refusal(421, "slow down", MAIL), scope=2) if job in bad else {}))
+        again += 1
+    while again and len(order) < 10:
+        job = c.q.job()
+        order.append(job.sender[:1].decode())
+        c.q.result(job)
+    return "".join(order)
+
+
+@pytest.mark.parametrize("refused", [1, 2, 4, 8])
+def test_all_refusals_of_a_burst_blame_once(c, refused):
+    """Account a, in two classes, had nine of ten deliveries: b's wait in line is not longer for
+    more refusals of the same burst."""
+    order = blame(c, ["a"] * 9 + ["b"], ["a"] * 20 + ["b"] * 12, refused)
+    assert order.startswith("bbb"), order
+
+
+def test_who_had_all_of_a_refused_burst_lets_others_go_first(c):
+    order = blame(c, ["a"] * 10, ["a"] * 20 + ["b"] * 12, 1)
+    assert order.startswith("bbb"), order
