@@ -283,6 +283,15 @@ static bool make_suspended_due(struct qmgr *q, struct message *m,
     return any;
 }
 
+void message_wake_suspended(struct qmgr *q, struct message *m)
+{
+    if (!m->suspended || m->phase == PHASE_COMMITTING)
+        return;
+    m->flushed = true;
+    if (m->phase != PHASE_LOADING)
+        message_plan(q, m, q->now);
+}
+
 void queue_wake_suspended(struct qmgr *q,
                           bool (*there)(struct qmgr *q, const struct group *g, void *arg),
                           void *arg)
@@ -293,13 +302,10 @@ void queue_wake_suspended(struct qmgr *q,
         bool in_memory = m->phase == PHASE_LOADED && !m->env->peeked;
         if (m->flags & MESSAGE_HELD)
             continue;
-        if (in_memory && make_suspended_due(q, m, there, arg)) {
+        if (in_memory && make_suspended_due(q, m, there, arg))
             message_plan(q, m, q->now);
-        } else if (!in_memory && m->suspended && m->phase != PHASE_COMMITTING) {
-            m->flushed = true;
-            if (m->phase != PHASE_LOADING)
-                message_plan(q, m, q->now);
-        }
+        else if (!in_memory)
+            message_wake_suspended(q, m);
     }
 }
 

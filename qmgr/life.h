@@ -62,6 +62,9 @@ void queue_wake_all(struct qmgr *q, bool force);
 void queue_wake_suspended(struct qmgr *q,
                           bool (*there)(struct qmgr *q, const struct group *g, void *arg),
                           void *arg);
+/* The same of a message that is not in memory, if some of it waits for a suspension's end: it is
+ * not known for which, so all of it is looked at. */
+void message_wake_suspended(struct qmgr *q, struct message *m);
 /* Keeps q->held right after m->flags changed. */
 void message_count_held(struct qmgr *q, struct message *m);
 /* The due heap and load queue; called each turn. */

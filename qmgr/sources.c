@@ -12,6 +12,7 @@ static char no_name[] = "";
 void sources_init(struct qmgr *q)
 {
     q->from = xcalloc(1, sizeof *q->from);
+    q->from->waits = true; /* since before the restart, perhaps */
     list_init(&q->from->all);
     list_init(&q->from->questions);
     buf_init(&q->from->alert, 16 * 1024);

@@ -121,18 +121,21 @@ static void note_listed(struct qmgr *q, struct source *s, uint32_t list, struct 
     s->listed_text = slice_dup(slice_first(text, SOURCE_REASON_MAX));
     set_zones(q, s);
     alert(q, s, &q->from->conf->lists[list], text);
-    if (q->from->conf->lists[list].quarantine)
+    if (q->from->conf->lists[list].quarantine && !(s->forgiven & bit))
         sources_leave(q, s);
 }
 
 static void note_clean(struct qmgr *q, struct source *s, uint32_t list)
 {
     uint32_t bit = UINT32_C(1) << list;
-    if (!(s->listed & bit) || ((s->found4 | s->found6) & bit))
+    bool listed = s->listed & bit;
+    if (!((s->listed | s->forgiven) & bit) || ((s->found4 | s->found6) & bit))
         return;
     s->listed &= ~bit;
     s->forgiven &= ~bit;
     set_zones(q, s);
+    if (!listed) /* it was forgiven what a list said that was not believed then */
+        return;
     sources_wake(q);
     log_info("source %s is off the block list %s", s->name, q->from->conf->lists[list].zone);
     (void)buf_printf(&q->from->alert, "Source %s is off the block list %s.\r\n\r\n", s->name,
@@ -164,8 +167,7 @@ static void disbelieve(struct qmgr *q, uint32_t list, const char *why)
         s->found6 &= ~bit;
         if (!(s->listed & bit))
             continue;
-        s->listed &= ~bit;
-        s->forgiven &= ~bit;
+        s->listed &= ~bit; /* what the operator has forgiven stays so, if the list comes back */
         set_zones(q, s);
         (void)buf_printf(&freed, "%s%s", freed.len ? ", " : "", s->name);
     }

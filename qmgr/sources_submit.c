@@ -127,9 +127,13 @@ void sources_wake(struct qmgr *q)
     list_each(&q->all, at)
     {
         struct message *m = container_of(at, struct message, all);
-        bool may = m->phase == PHASE_LOADED && !(m->flags & (MESSAGE_HELD | MESSAGE_DELETED));
-        if (may && make_due(m))
+        bool in_memory = m->phase == PHASE_LOADED && !m->env->peeked;
+        if (m->flags & (MESSAGE_HELD | MESSAGE_DELETED))
+            continue;
+        if (in_memory && make_due(m))
             heap_set(&q->due, &m->due, q->now);
+        else if (!in_memory)
+            message_wake_suspended(q, m); /* for what is not known of it */
     }
 }
 

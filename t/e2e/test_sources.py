@@ -511,6 +511,11 @@ def test_a_block_list_alone_stops_no_mail(tmp_path):
             p.stop()
             p.start()
             assert states()["b"] == (True, "in use")  # until it is off the list, or on another
+            dns.remove("2.0.0.127.bl.test")  # for one round it is not believed
+            p.wait_log(r"block list bl.test is not believed: .*these holds no more: a, b$", 30)
+            dns.add("2.0.0.127.bl.test", "A", "127.0.0.2", ttl=1)
+            wait_until(lambda: "on the block list" in states()["a"][1], 30, "the list is believed again")
+            assert states()["b"] == (True, "in use")
             dns.remove("12.0.0.127.bl.test")
             p.wait_log("source b is off the block list bl.test", 30)
             dns.remove("2.0.0.127.bl.test")
@@ -534,6 +539,25 @@ def test_mail_that_no_source_might_send_goes_when_one_may_again(c):
     c.ask(request="source.act", source="b", action="resume")
     jobs = [q.job() for _ in ids]
     assert {j.source for j in jobs} == {B} and {j.id.decode() for j in jobs} == ids
+
+
+@pytest.mark.parametrize("c", [{"qmgr_message_active_limit": "10"}], indirect=True)
+def test_mail_that_is_not_in_memory_goes_too_when_a_source_may_send_it_again(c):
+    q = c.q
+    for name in "abc":
+        c.ask(request="source.act", source=name, action="suspend", reason="x")
+    ids = [q.commit(["r@d.test"])]
+    q.resolved()
+    for _ in range(39):
+        q.wait_log(f"{ids[-1]}: .*no source address may send this now")
+        ids.append(q.commit(["r@d.test"]))
+    q.wait_log(f"{ids[-1]}: .*no source address may send this now")
+    c.ask(request="source.act", source="b", action="resume")
+    left = set(ids)
+    while left:
+        job = q.job()
+        left.remove(job.id.decode())
+        q.result(job)
 
 
 def test_a_retry_keeps_the_source_of_an_overflow_pool(c):
