@@ -8,20 +8,20 @@
 #include "core/mem.h"
 #include "ctl/accounts.h"
 
-enum { SECRET_MAX = 1024 };
+enum { SECRET_MAX = 511 /* bytes, as crypt(3) takes, and quota with it */ };
 
 /* One line without its end; NULL if there is none or it is too long. */
 static char *read_line(FILE *in)
 {
-    char text[SECRET_MAX + 2];
+    char text[SECRET_MAX + 3]; /* with CR, LF, NUL */
     if (!fgets(text, sizeof text, in))
         return NULL;
     size_t len = strcspn(text, "\n");
     bool whole = text[len] == '\n' || feof(in);
     text[len] = '\0';
     if (len && text[len - 1] == '\r')
-        text[len - 1] = '\0';
-    char *line = whole && *text ? xstrdup(text) : NULL;
+        text[--len] = '\0';
+    char *line = whole && len <= SECRET_MAX && *text ? xstrdup(text) : NULL;
     explicit_bzero(text, sizeof text);
     return line;
 }
@@ -55,7 +55,9 @@ char *secret_read(const char *what)
     if (!isatty(STDIN_FILENO)) {
         char *line = read_line(stdin);
         if (!line)
-            ctl_error(CTL_USAGE, "the %s is expected as one line on standard input", what);
+            ctl_error(CTL_USAGE,
+                      "the %s is expected as one line of at most %d bytes on standard input", what,
+                      SECRET_MAX);
         return line;
     }
     char *first = ask(stdin, what, ""), *second = first ? ask(stdin, what, " again") : NULL;

@@ -365,8 +365,9 @@ static void warn_of_end(struct quota *q, struct account *a)
     buf_addstr(&text, ".\nIt is not renewed by itself: without a renewal no more mail is taken\n"
                       "from then on.\n");
     char subject[128];
-    snprintf(subject, sizeof subject, "The plan of account %s ends in %lld days", a->name,
-             (long long)((a->ends - now + DAY - 1) / DAY));
+    long long days = (a->ends - now + DAY - 1) / DAY;
+    snprintf(subject, sizeof subject, "The plan of account %s ends in %lld day%s", a->name, days,
+             days == 1 ? "" : "s");
     write_letter(q, a, subject, buf_slice(&text));
     json_decref(j);
     buf_free(&text);

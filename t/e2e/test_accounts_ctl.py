@@ -290,6 +290,14 @@ def test_usage_list_of_more_accounts_than_one_turn_has(relay):
     assert sorted(owners) == sorted(f"a{i}" for i in range(1203))
 
 
+def test_a_password_has_at_most_511_bytes(relay):
+    relay.ctl("account", "add", "acme")
+    typed(relay, 511 * "x" + "\r\n", "user", "add", "longest", "acme")
+    for size in (512, 513, 1024, 2000):
+        done = typed(relay, size * "x" + "\n", "user", "add", "longer", "acme", check=False)
+        assert done.returncode and "one line of at most 511 bytes" in done.stderr, size
+
+
 IDLE = """plan big { size = 90MB }
 plan stop { messages = 10
  at_limit = block

@@ -194,6 +194,16 @@ def test_a_plan_that_ends(quota):
     assert quota.mail(answer.ticket).code == 0
 
 
+def test_warning_on_the_last_day():
+    q = Quota(PLANS)
+    q.account(plan="ending", reference="owner@acme.test", ends=int(time.time()) + 80000)
+    q.stop(remove=False)
+    q = q.again(PLANS)
+    letter = q.qmgr.expect("ipc_account_notice", 10)
+    assert b"The plan of account acme ends in 1 day\r\n" in letter.content
+    q.stop()
+
+
 def test_warning_before_the_end():
     q = Quota(PLANS)
     q.account(plan="ending", reference="owner@acme.test", ends=int(time.time()) + 6 * 86400)
