@@ -347,8 +347,9 @@ const struct ctl_command ctl_commands[] = {
      "Writes usage, or failed recipients, as CSV",
      "Each period of each account and user; of accounts also the plan that it is billed by,\n"
      "what was over it, and how many blocks of overage that is.\n"
-     "  --month M   of one month; default: all that is there\n"
-     "  --errors    recipients that could not be delivered to, and why\n\n"
+     "  --month M   periods that end in this month; default: all that is there. `running`: it is\n"
+     "              not over yet\n"
+     "  --errors    recipients that could not be delivered to, and why, of accounts below, too\n\n"
      "Example:\n"
      "  postern usage report acme --month 2026-11 --errors > errors.csv\n"},
     {"shaping", "list", cmd_shaping_list, "[--all] [--json]",
