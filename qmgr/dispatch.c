@@ -99,9 +99,10 @@ void dispatch_return(struct qmgr *q, struct job *j)
     seats_returned(q, k, j->count);
     unclaim(j);
     k->window -= j->count < k->window ? j->count : k->window;
-    turn_pay_back(q, k, turn_cost(k, j));
+    uint32_t units = turn_cost(k, j);
+    turn_pay_back(q, k, units);
     shaper_returned(&l->shaper, j->count, j->sent_at, q->now);
-    whole_returned(q, l, j->count, j->sent_at);
+    whole_returned(q, k, j->count, units, j->sent_at);
     whole_wake(q, l);
     relays_release(q, j);
     list_remove(&j->link);
@@ -172,7 +173,8 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     k->window += j->count;
     k->routed = 0;
     job_unqueue(q, j);
-    turn_pay(q, k, turn_cost(k, j));
+    uint32_t units = turn_cost(k, j);
+    turn_pay(q, k, units);
     seats_started(q, k, j->count);
     if (queue_has_jobs(k)) { /* the next one of its class and lane comes first */
         queue_idle(q, k);
@@ -189,7 +191,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
     q->dispatch.in_flight++;
     shaper_started(&l->shaper, j->count, q->now);
     j->may_connect =
-        whole_started(q, l, j->count, !reuses && shaper_may_connect(&l->shaper, q->now));
+        whole_started(q, k, j->count, units, !reuses && shaper_may_connect(&l->shaper, q->now));
     if (j->may_connect)
         connections_claim(l);
     lane_wake(q, l);

@@ -7,7 +7,11 @@
 #include "qmgr/memory.h"
 #include "rules/rules.h"
 
-enum { LOOKED_AT = 64 /* lanes in line, for one that may go */ };
+enum {
+    LOOKED_AT = 64, /* lanes in line, for one that may go */
+    CHOSEN_OF = 32, /* so many of them, for the one whose account had least */
+    SERVED_BITS = 8
+};
 
 static struct slice key_of(const void *value)
 {
@@ -101,6 +105,7 @@ void whole_leave(struct qmgr *q, struct group *g)
     map_remove(&q->shaping.wholes, key_of(w));
     heap_remove(&q->dispatch.whole_wakes, &w->wake);
     answer_unref(w->last);
+    free(w->served);
     free(w->key);
     free(w->name);
     free(w->stable);
@@ -137,9 +142,40 @@ void wholes_reload(struct qmgr *q)
 /* ---- deliveries ----------------------------------------------------------------------
 
    A lane that has room itself, and whose whole has none, stands in the whole's line. A place
-   that comes free is the first one's: who is not in line goes behind it. A turn that was
-   given holds until a delivery of the lane starts, or the lane has none to start; then it is
-   the next one's. */
+   that comes free is the lane's in line whose account was served least, of equals the first
+   one's: so an account with many sources or destinations there has no larger share than one
+   with a single one. Who is not in line goes behind it. A turn that was given holds until a
+   delivery of the lane starts, or the lane has none to start; then it is the next one's. */
+
+/* Two accounts in one slot share their turn. */
+static uint64_t *slot_of(struct whole *w, const struct account *a)
+{
+    static const uint64_t GOLDEN = 0x9e3779b97f4a7c15;
+    return &w->served[(uint64_t)(uintptr_t)a * GOLDEN >> (64 - SERVED_BITS)];
+}
+
+/* What the account had; who had less than those that have been served since is not owed it. */
+static uint64_t served(struct whole *w, const struct account *a)
+{
+    uint64_t had = w->served ? *slot_of(w, a) : 0;
+    return had > w->served_now ? had : w->served_now;
+}
+
+/* The same of the account that is next at the lane. */
+static uint64_t served_of_first(struct whole *w, const struct lane *l)
+{
+    if (list_empty(&l->waiting))
+        return w->served_now; /* it will find that it has nothing to start */
+    return served(w, container_of(l->waiting.next, struct queue, link)->account);
+}
+
+static void serve(struct whole *w, const struct account *a, uint32_t cost)
+{
+    if (!w->served)
+        return;
+    w->served_now = served(w, a);
+    *slot_of(w, a) = w->served_now + cost;
+}
 
 /* The line is looked at again in this turn of the loop, or the next one. */
 static void look_again(struct qmgr *q, struct whole *w)
@@ -167,6 +203,8 @@ static void stand_in_line(struct whole *w, struct lane *l)
 {
     if (!list_empty(&l->of_whole))
         return;
+    if (!w->served && !list_empty(&w->waiting))
+        w->served = xcalloc((size_t)1 << SERVED_BITS, sizeof *w->served);
     if (w->turn == l)
         list_push_front(&w->waiting, &l->of_whole);
     else
@@ -238,11 +276,13 @@ static void want_place(struct qmgr *q, struct whole *w, struct lane *l, enum sha
         *when = until;
 }
 
-/* The first in line that may go: who would need a new connection where there is no place for
+/* Who may go, by turns of the accounts: who would need a new connection where there is no place for
  * one stays where it is, while others use those that they have. NULL: nobody; *when: until
  * then, 0: until something happens. */
 static struct lane *who_may_go(struct qmgr *q, struct whole *w, int64_t *when)
 {
+    struct lane *chosen = NULL;
+    uint64_t least = 0;
     int looked = 0;
     *when = 0;
     list_each(&w->waiting, n)
@@ -251,17 +291,24 @@ static struct lane *who_may_go(struct qmgr *q, struct whole *w, int64_t *when)
         int64_t later = 0;
         enum shaper_room room = room_of_all(q, w, l, &later);
         if (room == SHAPER_GO) {
+            uint64_t had = served_of_first(w, l);
             w->wanted = looked == 0 ? 0 : w->wanted;
-            return l;
-        }
-        if (room != SHAPER_FULL && (!*when || later < *when))
+            if (!chosen || had < least) {
+                chosen = l;
+                least = had;
+            }
+        } else if (room != SHAPER_FULL && (!*when || later < *when)) {
             *when = later;
+        }
         if (looked == 0)
             want_place(q, w, l, room, when);
-        if (++looked == LOOKED_AT)
+        looked++;
+        if (chosen && (least == w->served_now || looked >= CHOSEN_OF))
+            break;
+        if (looked == LOOKED_AT)
             break;
     }
-    return NULL;
+    return chosen;
 }
 
 static void give_turn(struct qmgr *q, struct whole *w)
@@ -296,11 +343,14 @@ void wholes_turn(struct qmgr *q)
     }
 }
 
-bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may_connect)
+bool whole_started(struct qmgr *q, struct queue *k, uint32_t recipients, uint32_t cost,
+                   bool may_connect)
 {
+    struct lane *l = k->lane;
     struct whole *w = l->group->whole;
     if (!w)
         return may_connect;
+    serve(w, k->account, cost);
     w->turn = w->turn == l ? NULL : w->turn;
     shaper_started(&w->shaper, recipients, q->now);
     if (!may_connect || shaper_may_connect(&w->shaper, q->now))
@@ -369,10 +419,15 @@ struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct
     return own;
 }
 
-void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients, int64_t started)
+void whole_returned(struct qmgr *q, struct queue *k, uint32_t recipients, uint32_t cost,
+                    int64_t started)
 {
-    if (l->group->whole)
-        shaper_returned(&l->group->whole->shaper, recipients, started, q->now);
+    struct whole *w = k->lane->group->whole;
+    if (!w)
+        return;
+    if (w->served && *slot_of(w, k->account) >= cost)
+        *slot_of(w, k->account) -= cost;
+    shaper_returned(&w->shaper, recipients, started, q->now);
 }
 
 bool whole_holds(const struct lane *l, int64_t now, int64_t *when)

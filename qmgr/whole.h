@@ -5,7 +5,8 @@
  * "provider": the same controller (shaper.h) a second time, that deliveries pass after
  * their lane's.
  *
- * A lane that has room itself waits at its whole: these lanes take turns.
+ * A lane that has room itself waits at its whole: there the accounts take turns, however many
+ * lanes each has.
  */
 #ifndef POSTERN_QMGR_WHOLE_H
 #define POSTERN_QMGR_WHOLE_H
@@ -24,7 +25,10 @@ struct whole {
     char *stable;          /* as the key, but the same after a restart */
     struct answer *last;   /* the reply that was about it last, or NULL */
     int64_t used;          /* monotonic: last delivery */
-    uint32_t refs;         /* groups */
+    /* what accounts were served, in units of turn_cost, by a hash of the account; NULL until
+     * lanes wait for each other. Who comes anew begins at served_now. */
+    uint64_t *served, served_now;
+    uint32_t refs; /* groups */
     /* connections.h: of all its lanes together */
     uint32_t open, leaving, claims;
     int64_t wanted;     /* since then the first in line wants a place; 0: it does not */
@@ -42,13 +46,16 @@ void wholes_reload(struct qmgr *q);
  * the whole alone it says SHAPER_FULL, and whole_wake wakes it; `wants`: something does wait
  * there. */
 enum shaper_room whole_room(struct qmgr *q, struct lane *l, bool wants, int64_t *when);
-/* A delivery of the lane starts; may_connect is the lane's answer. Returns that of both. */
-bool whole_started(struct qmgr *q, struct lane *l, uint32_t recipients, bool may_connect);
+/* A delivery of k's starts, of that turn_cost; may_connect is the lane's answer. Returns that of
+ * both. */
+bool whole_started(struct qmgr *q, struct queue *k, uint32_t recipients, uint32_t cost,
+                   bool may_connect);
 /* It is over. Returns what is left to be said of the lane. */
 struct shaper_report whole_finished(struct qmgr *q, struct lane *l, const struct shaper_report *r);
 /* What started then was not tried, for want of a connection. */
-void whole_returned(struct qmgr *q, struct lane *l, uint32_t recipients, int64_t started);
-/* Something is over, or has started: the first in line there has its turn, if there is room. */
+void whole_returned(struct qmgr *q, struct queue *k, uint32_t recipients, uint32_t cost,
+                    int64_t started);
+/* Something is over, or has started: whose turn it is there has it, if there is room. */
 void whole_wake(struct qmgr *q, const struct lane *l);
 /* A connection was closed, or may be used: as whole_wake, but in the turn that follows. */
 void whole_look_again(struct qmgr *q, struct whole *w);

@@ -58,15 +58,18 @@ static void send_frame(int fd, struct buf *frame)
     buf_free(frame);
 }
 
-/* d1.test is at mx1.big.test, d2.test at mx2.big.test. */
+/* d1.test is at mx1.big.test, and so on up to d9.test. */
 static void answer_route(const struct ipc_resolve_request *ask)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX), targets = BUF_INIT(1024);
-    bool second = slice_ends(ask->recipient, SLICE("d2.test"));
-    struct slice host = second ? SLICE("mx2.big.test") : SLICE("mx1.big.test");
+    char name[] = "mx1.big.test", address[] = {127, 0, 0, 1};
+    size_t dot = slice_rchr(ask->recipient, '.');
+    char digit = ask->recipient.ptr[dot - 1];
+    struct slice host = slice_make(name, sizeof name - 1);
+    name[2] = digit;
+    address[3] = (char)(digit - '0');
     ipc_target_add(&targets, &(struct ipc_target){.host = host,
-                                                  .address = second ? SLICE("\x7f\0\0\2")
-                                                                    : SLICE("\x7f\0\0\1"),
+                                                  .address = slice_make(address, sizeof address),
                                                   .port = 25});
     ipc_resolve_reply_encode(&frame, &(struct ipc_resolve_reply){.tag = ask->tag,
                                                                  .status = RESOLVE_OK,

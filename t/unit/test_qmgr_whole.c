@@ -16,7 +16,10 @@ static const char rules_text[] =
     "default { start_rate = \"1000/s\" start_connections = 10 connections = 10 }\n"
     "provider big { mx = {\".big.test\"} total_connections = 3 total_message_rate = \"60/s\" }\n"
     "site \"mx1.big.test\" { connections = 9 }\n"
-    "site \"mx2.big.test\" { connections = 9 }\n";
+    "site \"mx2.big.test\" { connections = 9 }\n"
+    "site \"mx3.big.test\" { connections = 9 }\n"
+    "site \"mx4.big.test\" { connections = 9 }\n"
+    "site \"mx5.big.test\" { connections = 9 }\n";
 
 static int start(void **state)
 {
@@ -69,6 +72,28 @@ static void test_who_waits_has_the_next_turn(void **state)
     now += CLOCK_SECOND;
     turns();
     assert_int_equal(under_way("mx2.big.test"), 1);
+}
+
+/* However many lanes each has mail for. */
+static void test_accounts_take_turns_not_lanes(void **state)
+{
+    static const char *const all[] = {"a@d1.test", "a@d2.test", "a@d3.test", "a@d4.test"};
+    enum { EACH = 10, TAKEN = 20 };
+    unsigned alone = 0;
+    (void)state;
+    for (int i = 0; i < EACH; i++)
+        for (int k = 0; k < 4; k++)
+            commit(all[k], "many");
+    for (int i = 0; i < TAKEN; i++)
+        commit("a@d5.test", "one");
+    for (int i = 0; i < TAKEN; i++) {
+        now += CLOCK_SECOND;
+        turns();
+        assert_int_equal(rig->job_count, 3);
+        alone += slice_eq(message_account(job_at(0)->m), SLICE("one"));
+        taken(0);
+    }
+    assert_true(alone >= TAKEN / 2 - 3 && alone <= TAKEN / 2 + 3);
 }
 
 static struct shaper_report report_of(enum shaper_signal signal, bool of_all)
@@ -198,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_three_at_a_time_over_both, start),
         cmocka_unit_test_setup(test_who_waits_has_the_next_turn, start),
+        cmocka_unit_test_setup(test_accounts_take_turns_not_lanes, start),
         cmocka_unit_test_setup(test_a_cut_is_of_one_or_of_all, start),
         cmocka_unit_test_setup(test_told_to_stay_away_all_do, start),
         cmocka_unit_test_setup(test_what_a_whole_has_learned_is_kept, start),
