@@ -255,6 +255,8 @@ static void scalar(char *out, size_t size, const char *key, const json_t *value)
         snprintf(out, size, "%s", json_is_true(value) ? "yes" : "no");
     else if (json_is_number(value) && strcmp(key, "rate") == 0 && number >= NO_RATE)
         snprintf(out, size, "no limit");
+    else if (json_is_number(value) && strcmp(key, "rate") == 0 && number < 0.1)
+        snprintf(out, size, "%.0f/h", number * 3600);
     else if (json_is_number(value) && strcmp(key, "rate") == 0)
         snprintf(out, size, "%.1f/s", number);
     else if (json_is_real(value) && number > A_TIMESTAMP)

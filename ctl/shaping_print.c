@@ -6,12 +6,21 @@
 
 #define FREE 1e6 /* a second: a rate that is none */
 
+/* Slow ones by the hour: 100/h is not 0.0/s. */
+static void print_number(int width, int digits, double rate)
+{
+    if (rate < 0.1)
+        printf("%*.*f/h", width, rate * 3600 < 10 ? 1 : 0, rate * 3600);
+    else
+        printf("%*.*f/s", width, digits, rate);
+}
+
 static void print_rate(double rate)
 {
     if (rate >= FREE)
         printf("%9s", "no limit");
     else
-        printf("%7.1f/s", rate);
+        print_number(7, 1, rate);
 }
 
 /* "gmail from 192.0.2.1 and 2001:db8::1" */
@@ -148,10 +157,15 @@ static void print_limits(const json_t *line)
     printf("  rate         ");
     print_rate(shaping_number(line, "rate"));
     double careful = shaping_number(learned, "rate_failed");
-    if (careful > 0 && careful < FREE)
-        printf("   careful from %.2f/s on", careful);
-    if (json_object_get(given, "message_rate"))
-        printf("   configured: at most %.1f/s", shaping_number(given, "message_rate"));
+    if (careful > 0 && careful < FREE) {
+        printf("   careful from ");
+        print_number(0, 2, careful);
+        printf(" on");
+    }
+    if (json_object_get(given, "message_rate")) {
+        printf("   configured: at most ");
+        print_number(0, 1, shaping_number(given, "message_rate"));
+    }
     printf("\n  connections  %9.0f", shaping_number(line, "concurrency"));
     if (json_object_get(learned, "concurrency_failed"))
         printf("   careful from %.0f on", shaping_number(learned, "concurrency_failed"));

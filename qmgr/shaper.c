@@ -344,8 +344,9 @@ void shaper_note_kept(struct shaper *s, uint16_t rule, int64_t now)
 void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t messages, int64_t now)
 {
     if (rate > 0) {
+        rate = rate < shaper_rate_bound(s) ? rate : shaper_rate_bound(s);
         shaper_note(s, SHAPER_SET_BY_HAND, s->rate, rate, 0, now);
-        s->rate = s->failed_rate = rate < shaper_rate_bound(s) ? rate : shaper_rate_bound(s);
+        s->rate = s->failed_rate = rate;
         s->rate_held = 0;
         s->trial_rate = 0;
         s->next_start = now;

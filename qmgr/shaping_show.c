@@ -15,7 +15,7 @@
 void shaping_put_number(struct buf *b, const char *name, double value)
 {
     char text[32];
-    int n = snprintf(text, sizeof text, "%.*f", value < 10 ? 3 : 1, value);
+    int n = snprintf(text, sizeof text, "%.*f", value < 1 ? 6 : value < 10 ? 3 : 1, value);
     json_raw(b, name, slice_make(text, (size_t)n));
 }
 

@@ -364,3 +364,21 @@ def test_a_slowed_sender_is_told_when_its_mail_goes(c):
     out = command(c, "shaping", "why", ids[-1])
     assert "in line: its sender is slowed down at this destination\n" in out
     assert "  account shop at mx.d.test slowed to 1/s since " in out and "the next goes in " in out
+
+
+def test_slow_rates_are_told_by_the_hour():
+    """Also what is set beyond the configured bound: that is what holds, and is told."""
+    c = Control()
+    rules(c, 'default { start_rate = "360/h" message_rate = "360/h" }\n')
+    c.q.wait_log("providers.conf: 0 providers")
+    c.q.commit(["a@d.test"])
+    c.q.resolved()
+    c.q.result(c.q.job())
+    c.ask(request="shaping.act", action="set", destination="d.test", rate=100 / 3600)
+    assert " 100/h " in command(c, "shaping", "list")
+    out = command(c, "shaping", "show", "d.test")
+    assert "careful from 100/h on   configured: at most 0.1/s" in out
+    c.ask(request="shaping.act", action="set", destination="d.test", rate=500)
+    [event] = [e for e in c.ask(request="shaping.show", destination="d.test")[0]["events"]][-1:]
+    assert event["after"] == 0.1
+    c.stop()

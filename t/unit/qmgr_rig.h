@@ -129,7 +129,7 @@ static inline void commit_to(const char *recipient, unsigned recipients, const c
                                                    .arrival = clock_wall(),
                                                    .sender = SLICE("s@src.test"),
                                                    .account = slice_str(account),
-                                                   .mail_class = mail_class,
+                                                   .mail_class = (uint8_t)mail_class,
                                                    .recipient_count = recipients,
                                                    .recipients = buf_slice(&list),
                                                    .body = SLICE("Subject: x\r\n\r\n")});
