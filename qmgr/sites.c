@@ -72,15 +72,29 @@ void site_unref(struct qmgr *q, struct site *s)
 
 enum { KEY_MAX = SITE_NAME_MAX + ENTRY_MAX + 4 };
 
+/* As much of it as there is room for. A name is a peer's word: it may have NUL bytes. */
+static void put(char key[static KEY_MAX], size_t *len, struct slice part)
+{
+    size_t n = part.len < KEY_MAX - *len ? part.len : KEY_MAX - *len;
+    if (n)
+        memcpy(key + *len, part.ptr, n);
+    *len += n;
+}
+
 /* The name, and what no name has in it: domains with the same servers have the same site, but
  * those to which providers.conf gives another place by their own name, and next hops that a table
  * names, have one of their own. */
 static struct slice make_key(uint8_t transport, struct slice name, bool own, struct slice entry,
                              char key[static KEY_MAX])
 {
-    int n = snprintf(key, KEY_MAX, "%c%.*s%s%s%.*s", '0' + transport, SLICE_ARG(name),
-                     own || entry.len ? "\n" : "", own ? ">" : "", SLICE_ARG(entry));
-    return slice_make(key, (size_t)n < KEY_MAX ? (size_t)n : KEY_MAX - 1);
+    char kind = (char)('0' + transport);
+    size_t len = 0;
+    put(key, &len, slice_make(&kind, 1));
+    put(key, &len, name);
+    put(key, &len, own || entry.len ? SLICE("\n") : SLICE(""));
+    put(key, &len, own ? SLICE(">") : SLICE(""));
+    put(key, &len, entry);
+    return slice_make(key, len);
 }
 
 struct site *site_get(struct qmgr *q, const struct site_id *id)
