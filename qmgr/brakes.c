@@ -363,7 +363,7 @@ static double present_rate(const struct lane *l, const struct job *j)
         own += k->account == j->queue->account ? k->window : 0;
     }
     double rate = l->shaper.rate < 1e5 ? l->shaper.rate : RATE_UNKNOWN;
-    return all ? rate * (double)own / (double)all : rate;
+    return own ? rate * (double)own / (double)all : rate; /* none: it was counted anew since */
 }
 
 /* To `set`, or to so much of what it was; where that fails again the rate is left alone for

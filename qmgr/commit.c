@@ -82,7 +82,8 @@ int commit_check(const struct commit *c, const struct ipc_commit *in, struct err
     if (in->prefix.len > INLINE_CONTENT_MAX || in->prefix.len + in->body.len > INLINE_CONTENT_MAX)
         return err_set(e, "COMMIT with %zu bytes of content", in->prefix.len + in->body.len);
     /* a line end is made of one byte at least; two more may end the last line, two the header */
-    if (in->added > (in->large_len ? in->large_len : in->body.len) / 2 + 2)
+    uint64_t body = in->large_len ? in->large_len : in->body.len;
+    if (in->added > body || in->added > body / 2 + 2)
         return err_set(e, "COMMIT of a message that is hardly the client's");
     if (in->recipient_count == 0 || in->recipient_count > SPOOL_RECIPIENTS_MAX)
         return err_set(e, "COMMIT with %u recipients", in->recipient_count);

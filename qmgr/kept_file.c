@@ -12,7 +12,8 @@
 
 enum {
     SUM_LINE = 21, /* "sum " and 16 digits and the end of the line */
-    RETRY_SECONDS = 10
+    RETRY_SECONDS = 10,
+    KEPT_LINE_MOST = 8 * 1024 * 1024 /* more than a line has */
 };
 static const double TIME_MAX = 1e12; /* seconds; no clock gets there */
 
@@ -52,7 +53,7 @@ static int read_lines(const char *name, struct buf *out, struct err *e)
 void kept_file_load(struct kept_file *k, struct qmgr *q,
                     int (*take)(struct qmgr *q, const json_t *o), const char *lost)
 {
-    struct buf text = BUF_INIT(KEPT_FILE_MAX);
+    struct buf text = BUF_INIT(KEPT_FILE_MAX + FILE_READ_STEP);
     struct err e;
     queue_tick(q);
     int rc = read_lines(k->writing.name, &text, &e);
@@ -92,10 +93,18 @@ static void save(struct kept_file *k, struct qmgr *q)
 {
     struct buf *out = writing_begin(&k->writing, KEPT_FILE_MAX);
     k->put(q, out);
-    kept_file_add_sum(out);
-    writing_start(&k->writing);
     k->dirty = false;
     k->save_at = q->now + k->pause;
+    if (out->len > KEPT_FILE_MAX - KEPT_LINE_MOST) { /* a line may be missing */
+        if (!k->too_long)
+            log_error("%s stays as it is, for it would be longer than %d MB", k->writing.name,
+                      KEPT_FILE_MAX >> 20);
+        k->too_long = true;
+        return;
+    }
+    k->too_long = false;
+    kept_file_add_sum(out);
+    writing_start(&k->writing);
 }
 
 /* Whether none is under way; one that failed is done again after a while. */

@@ -19,6 +19,7 @@ struct kept_file {
     struct writing writing;
     /* Appends all the lines. */
     void (*put)(struct qmgr *q, struct buf *out);
+    bool too_long;   /* it is not written, and that was said */
     bool dirty;      /* the file is behind; set by who keeps something in it */
     int64_t save_at; /* monotonic: not before */
     int64_t pause;   /* microseconds between the beginnings of two writings, at least */

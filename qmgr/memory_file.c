@@ -54,7 +54,7 @@ static int check(struct slice text, struct slice *entries)
 
 int memory_file_read(void (*entry)(struct slice object, void *arg), void *arg, struct err *e)
 {
-    struct buf text = BUF_INIT(MEMORY_FILE_MAX);
+    struct buf text = BUF_INIT((size_t)MEMORY_FILE_MAX + FILE_READ_STEP);
     struct slice entries;
     int rc = file_read_whole(MEMORY_FILE, &text, e);
     if (rc == 0 && check(buf_slice(&text), &entries) < 0)

@@ -164,6 +164,7 @@ bool moves_hold(struct qmgr *q, struct queue *k)
         go_first(k, j);
         return false;
     case LEAVES:
+        k->routed = 0; /* what was good then sends it away: no more of it */
         go_elsewhere(q, j);
         return true;
     default:

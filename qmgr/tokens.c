@@ -81,9 +81,12 @@ enum token_verdict tokens_check(struct tokens *t, const struct ipc_commit *in, i
     struct token token;
     if (!t->used || token_read(t->key, &claim, in->token, &token) < 0)
         return TOKEN_FALSE;
+    if (token.serial >> CHANNEL_BITS > t->channels) /* no quota was given such a number */
+        return TOKEN_FALSE;
     if (token.hold & ~in->flags)
         return TOKEN_NOT_HELD;
-    if (now > (token.at + TOKEN_SECONDS) * CLOCK_SECOND)
+    /* its seconds are counted modulo 2^32; quota's clock may be a moment ahead of this turn's */
+    if ((int32_t)((uint32_t)(now / CLOCK_SECOND) - token.at) > TOKEN_SECONDS)
         return TOKEN_LATE;
     return use(t, token.serial);
 }

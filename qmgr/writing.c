@@ -24,7 +24,7 @@ int file_read_whole(const char *name, struct buf *text, struct err *e)
     int rc =
         fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? 0 : err_set(e, "%s: not a regular file", name);
     while (rc == 0 && n > 0) {
-        if (buf_reserve(text, 65536) < 0)
+        if (buf_reserve(text, FILE_READ_STEP) < 0)
             rc = err_set(e, "%s: longer than %zu bytes", name, text->max);
         else if ((n = read(fd, text->data + text->len, text->cap - text->len)) < 0)
             rc = err_sys(e, "%s", name);

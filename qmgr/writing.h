@@ -11,6 +11,7 @@
 #include "core/buf.h"
 #include "core/err.h"
 
+enum { FILE_READ_STEP = 65536 }; /* bytes of room that file_read_whole wants beyond the file */
 /* Appends all of a file to *out, as far as its max. 0; 1: there is none; -1 with *e. */
 int file_read_whole(const char *name, struct buf *out, struct err *e);
 /* Renames a file that is of no use to NAME.damaged, so that it is not overwritten: appends to

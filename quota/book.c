@@ -70,8 +70,8 @@ struct entry *book_entry_find(struct quota *q, struct slice id)
 void book_entry_touched(struct quota *q, struct entry *x)
 {
     x->dirty = true;
-    if (list_empty(&x->dirty_link))
-        list_push(&q->book.dirty, &x->dirty_link);
+    list_remove(&x->dirty_link); /* it may stand among the finished: it is not, any more */
+    list_push(&q->book.dirty, &x->dirty_link);
 }
 
 /* As a rule nothing more is heard of a message that is over: the database has it. */

@@ -281,7 +281,8 @@ static int take_settlement(struct quota *q, const struct ipc_settlement *in, boo
     struct counted k;
     uint64_t count = 0;
     if (!id_valid(in->id) || in->recipients.len % 4 ||
-        (in->state != CHARGE_DELIVERED && in->state != CHARGE_REFUNDED))
+        (in->state != CHARGE_DELIVERED && in->state != CHARGE_REFUNDED) ||
+        (in->address.len && in->recipients.len > 4)) /* an address is of one recipient */
         return err_set(e, "a malformed settlement");
     struct entry *x = book_entry_find(q, in->id);
     if (!x) {
@@ -324,9 +325,12 @@ int book_charges(struct quota *q, struct slice body, struct err *e)
     while (ipc_charge_next(&c, &charge))
         if (take_charge(q, &charge, e) < 0)
             return -1;
-    while (ipc_settlement_next(&s, &settlement))
+    while (ipc_settlement_next(&s, &settlement)) {
+        if (book_extra(q)->len > KV_BATCH_MAX / 8) /* failures that are reported fill it */
+            book_apply(q);
         if (take_settlement(q, &settlement, false, e) < 0)
             return -1;
+    }
     if (c.failed || s.failed)
         return err_set(e, "malformed CHARGES");
     q->book.batch = in.batch;

@@ -57,6 +57,8 @@ bool name_is_ascii(struct slice text)
     return true;
 }
 
+#define HOST_BYTES "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
 /* The domain in `text` to A-labels (RFC 5891), in its place: one domain has one name. */
 static int domain_to_ascii(char text[static ADDRESS_TEXT_MAX + 1])
 {
@@ -68,7 +70,9 @@ static int domain_to_ascii(char text[static ADDRESS_TEXT_MAX + 1])
     int rc = idn2_lookup_u8((const uint8_t *)text + before, &converted,
                             IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
     size_t len = rc == IDN2_OK ? strlen((const char *)converted) : 0;
-    bool good = len && before + len <= ADDRESS_TEXT_MAX;
+    bool good = len && before + len <= ADDRESS_TEXT_MAX &&
+                /* a full-width @ has become one, and what stands before it was never looked at */
+                strspn((const char *)converted, HOST_BYTES) == len;
     if (good)
         memcpy(text + before, converted, len + 1);
     idn2_free(converted);

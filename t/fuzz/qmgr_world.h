@@ -396,7 +396,7 @@ static struct slice reserved(const struct ipc_commit *m, char text[static TOKEN_
                                       .recipients = m->recipient_count,
                                       .size = m->body.len};
     const struct token made = {.hold = (uint8_t)(m->flags & (MESSAGE_HOLD | MESSAGE_HOLD_RATE)),
-                               .at = (uint32_t)(world.q.now / CLOCK_SECOND),
+                               .at = (uint32_t)(clock_mono() / CLOCK_SECOND),
                                .serial = t->top + 1};
     if (token_make(t->key, &claim, &made, text) < 0)
         panic("there is no token");
@@ -441,6 +441,14 @@ static void commit(struct ipc_commit m)
     buf_free(&list);
 }
 
+/* Its channel ends, and reconnect makes it another one. */
+static void restart_relay(void)
+{
+    (void)shutdown(world.relay.fd, SHUT_RDWR);
+    world.relay.closed = true;
+    turns();
+}
+
 /* Time passes, every question gets its proper answer. */
 static void end_everything(void)
 {
@@ -451,6 +459,8 @@ static void end_everything(void)
         queue_tick(&world.q);
         queue_flush_all(&world.q);
         turns();
+        if (hour == HOURS_MAX / 2) /* the input may have said that it has all connections */
+            restart_relay();
         reconnect();
     }
     if (world.q.messages.count)
