@@ -63,6 +63,9 @@ static void test_the_window_forgets_what_is_far_behind(void **state)
     const uint64_t first = UINT64_C(1) << 40, second = UINT64_C(2) << 40;
     struct tokens t = fresh();
     (void)state;
+    assert_int_equal(commit(&t, first, 0, 0, 0), TOKEN_FALSE); /* there was no channel */
+    t.channels = 2;
+    assert_int_equal(commit(&t, UINT64_MAX, 0, 0, 0), TOKEN_FALSE); /* nor ever so many */
     assert_int_equal(commit(&t, first, 0, 0, 0), TOKEN_GOOD);
     assert_int_equal(commit(&t, first + TOKEN_WINDOW - 1, 0, 0, 0), TOKEN_GOOD);
     assert_int_equal(commit(&t, first, 0, 0, 0), TOKEN_AGAIN);
