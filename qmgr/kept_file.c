@@ -100,6 +100,7 @@ static void save(struct kept_file *k, struct qmgr *q)
             log_error("%s stays as it is, for it would be longer than %d MB", k->writing.name,
                       KEPT_FILE_MAX >> 20);
         k->too_long = true;
+        buf_free(out);
         return;
     }
     k->too_long = false;

@@ -1,8 +1,8 @@
 /*
  * Which mail of accounts is let into the queue: that for which quota has reserved room
- * (token/token.h). qmgr makes the key when it starts and tells quota on each new channel, so
- * tokens hold over a restart of quota and end with qmgr; which ones were used is known by
- * their numbers.
+ * (token/token.h). qmgr makes the key when it starts and tells quota on each new channel. Which
+ * ones were used is known by their numbers: those of a quota that was restarted end when the
+ * first one of the new quota is used (then the client is told to try again), all end with qmgr.
  */
 #ifndef POSTERN_QMGR_TOKENS_H
 #define POSTERN_QMGR_TOKENS_H

@@ -15,15 +15,23 @@ static const int64_t DAY = INT64_C(86400) * CLOCK_SECOND;
 
 static struct qmgr q;
 
+static char place[] = "/tmp/postern-memory-XXXXXX";
+
+static int make_place(void **state)
+{
+    (void)state;
+    return mkdtemp(place) && chdir(place) == 0 ? 0 : -1;
+}
+
+static int remove_place(void **state)
+{
+    (void)state;
+    return rmdir(place);
+}
+
 static int start(void **state)
 {
-    static char place[] = "/tmp/postern-memory-XXXXXX";
-    static bool there;
     (void)state;
-    if (!there && (!mkdtemp(place) || chdir(place) < 0))
-        return -1;
-    there = true;
-    (void)unlink(MEMORY_FILE);
     q = (struct qmgr){.now = clock_mono()};
     list_init(&q.dispatch.lanes);
     memory_init(&q);
@@ -172,5 +180,5 @@ int main(void)
                                         stop),
         cmocka_unit_test_setup_teardown(test_what_is_newer_stays, start, stop),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_place, remove_place);
 }
