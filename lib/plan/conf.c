@@ -123,20 +123,12 @@ static int parse_name(struct slice s, char out[static PLAN_NAME_MAX + 1])
 
 /* ---- options ------------------------------------------------------------------ */
 
-struct met {
-    const cfg_opt_t *opt;
-    unsigned values;
-    bool closed; /* it may not come again */
-};
-
 struct reading {
     plan_zone_lookup *lookup;
     void *lookup_arg;
     const char *file;
     struct err *e;
     bool failed; /* *e is set */
-    struct met *met;
-    size_t met_count;
 };
 
 /* libconfuse's callbacks have no argument of ours. One file is read at a time. */
@@ -290,30 +282,12 @@ static void on_error(cfg_t *cfg, const char *format, va_list args)
     err_set(reading->e, "%s:%d: %s", reading->file, cfg ? cfg->line : 0, log_esc(slice_str(text)));
 }
 
-/* An option of one plan that has been met. */
-static struct met *met(const cfg_opt_t *opt)
-{
-    for (size_t i = reading->met_count; i-- > 0;)
-        if (reading->met[i].opt == opt)
-            return &reading->met[i];
-    reading->met = xreallocarray(reading->met, reading->met_count + 1, sizeof reading->met[0]);
-    reading->met[reading->met_count] = (struct met){.opt = opt};
-    return &reading->met[reading->met_count++];
-}
-
 /* Called for each value; for a list once more at its end, without a new value. */
 static int on_value(cfg_t *cfg, cfg_opt_t *opt)
 {
     unsigned n = cfg_opt_size(opt);
     const struct option *o = option_find(opt->name);
     struct plan scratch = plan_unlimited;
-    struct met *m = met(opt);
-    if (m->closed) {
-        cfg_error(cfg, "%s is given twice", opt->name);
-        return -1;
-    }
-    m->closed = !o->list || n == m->values;
-    m->values = n;
     for (unsigned i = 0; i < n; i++) {
         const char *text = cfg_opt_getnstr(opt, i);
         if (o->set(&scratch, slice_str(text)) < 0) {
@@ -419,7 +393,6 @@ int plans_parse(struct slice text, const char *file, plan_zone_lookup *lookup, v
     int rc = read_all(copy, out, &ours);
     reading = NULL;
     free(copy);
-    free(r.met);
     if (rc == 0)
         return 0;
     plans_free(out);

@@ -134,6 +134,7 @@ unsigned rules_check(struct rules *r, void (*say)(const char *text, bool error, 
     void (*before)(const struct rule *, void *) = r->costly;
     void *before_arg = r->costly_arg;
     rules_on_costly(r, on_costly, &c);
+    rules_warn_marks(r, say, arg);
     for (size_t i = 0; i < r->count; i++) {
         check_samples(&c, &r->list[i]);
         for (size_t k = 0; k < i; k++)

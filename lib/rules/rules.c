@@ -79,67 +79,6 @@ static int bind_providers(struct rules *r, struct err *e)
     return 0;
 }
 
-/* ---- one way to recognise two providers ---- */
-
-/* mx, hosts or domains: what a provider is recognised by. */
-struct mark {
-    const char *name;
-    size_t kind;
-    const struct section *of;
-};
-
-static int compare_marks(const void *a, const void *b)
-{
-    const struct mark *x = a, *y = b;
-    int by_name = strcmp(x->name, y->name);
-    if (by_name)
-        return by_name;
-    if (x->kind != y->kind)
-        return x->kind < y->kind ? -1 : 1;
-    return x->of < y->of ? -1 : x->of > y->of;
-}
-
-/* All of the providers' marks, sorted; the caller frees them. */
-static struct mark *all_marks(const struct rules *r, size_t *count)
-{
-    struct mark *marks = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < r->providers.count; i++) {
-        const struct section *s = &r->providers.list[i];
-        char *const *lists[] = {s->mx, s->hosts, s->domains};
-        for (size_t kind = 0; kind < 3; kind++)
-            for (size_t k = 0; lists[kind] && lists[kind][k]; k++) {
-                if ((n & (n - 1)) == 0)
-                    marks = xreallocarray(marks, n ? 2 * n : 1, sizeof *marks);
-                marks[n++] = (struct mark){lists[kind][k], kind, s};
-            }
-    }
-    if (n)
-        qsort(marks, n, sizeof *marks, compare_marks);
-    *count = n;
-    return marks;
-}
-
-/* The second of two providers would never be found by it. */
-static int check_marks(const struct rules *r, struct err *e)
-{
-    static const char *const kinds[] = {"mx", "hosts", "domains"};
-    size_t count;
-    int rc = 0;
-    struct mark *marks = all_marks(r, &count);
-    for (size_t i = 1; i < count && rc == 0; i++) {
-        const struct mark *a = &marks[i - 1], *b = &marks[i];
-        if (a->of != b->of && a->kind == b->kind && strcmp(a->name, b->name) == 0)
-            rc = err_set(e,
-                         "%s:%d: provider %s: %s \"%s\" is how provider %s is recognised "
-                         "(%s:%d); take it out of one of them",
-                         b->of->file, b->of->line, b->of->name, kinds[a->kind], b->name,
-                         a->of->name, a->of->file, a->of->line);
-    }
-    free(marks);
-    return rc;
-}
-
 /* ---- reading ---- */
 
 static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err *e)
@@ -151,19 +90,15 @@ static int read_all(struct rules *r, rules_reader *reader, void *arg, struct err
         int rc = reader(file, &text, arg, e);
         if (rc < 0 && by->file)
             err_prefix(e, "%s:%d: include", by->file, by->line);
-        if (rc == 0 && text.len > 0 && memchr(text.data, '\0', text.len))
-            rc = err_set(e, "%s: holds a NUL byte", file);
-        if (rc == 0 && buf_addc(&text, '\0') < 0)
-            rc = err_set(e, "%s: longer than %d bytes", file, RULES_TEXT_MAX);
         if (rc == 0)
-            rc = rules_read_text(r, file, text.data, e);
+            rc = rules_read_text(r, file, buf_slice(&text), e);
         buf_free(&text);
         if (rc < 0)
             return -1;
     }
     if (rules_apply_overrides(r, e) < 0)
         return -1;
-    return bind_providers(r, e) < 0 ? -1 : check_marks(r, e);
+    return bind_providers(r, e) < 0 ? -1 : rules_check_marks(r, e);
 }
 
 struct rules *rules_load(const char *name, rules_reader *reader, void *arg, struct err *e)
@@ -242,12 +177,25 @@ static bool suffix_is(const char *suffix, struct slice host)
     return tail.ptr[0] == '.' || host.ptr[host.len - tail.len - 1] == '.';
 }
 
-static bool any_is(char **list, struct slice s, bool (*matches)(const char *, struct slice))
+static bool any_is(char **list, struct slice s)
 {
     for (size_t i = 0; list && list[i]; i++)
-        if (matches(list[i], s))
+        if (name_is(list[i], s))
             return true;
     return false;
+}
+
+/* How much of a host the longest suffix of the list covers, with the dot before it; 0: none
+ * matches. */
+static size_t longest_suffix(char **list, struct slice host)
+{
+    size_t longest = 0;
+    for (size_t i = 0; list && list[i]; i++) {
+        size_t len = strlen(list[i]) + (list[i][0] != '.');
+        if (suffix_is(list[i], host) && len > longest)
+            longest = len;
+    }
+    return longest;
 }
 
 static const struct section *find(const struct section_list *list, struct slice name)
@@ -258,23 +206,37 @@ static const struct section *find(const struct section_list *list, struct slice 
     return NULL;
 }
 
-/* A domain's own entry first, then hosts, then suffixes; the best MX host decides. */
+/* The provider whose list of hosts names it, else that with the longest suffix. */
+static unsigned provider_of_host(const struct rules *r, struct slice host)
+{
+    const struct section_list *p = &r->providers;
+    unsigned found = 0;
+    size_t longest = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (any_is(p->list[i].hosts, host))
+            return (unsigned)i + 1;
+    for (size_t i = 0; i < p->count; i++) {
+        size_t len = longest_suffix(p->list[i].mx, host);
+        if (len > longest) {
+            longest = len;
+            found = (unsigned)i + 1;
+        }
+    }
+    return found;
+}
+
+/* A domain's own entry first, then the best MX host that somebody knows. */
 static unsigned find_provider(const struct rules *r, const struct slice *hosts, size_t count,
                               struct slice domain)
 {
     const struct section_list *p = &r->providers;
+    unsigned found = 0;
     for (size_t i = 0; i < p->count; i++)
-        if (any_is(p->list[i].domains, domain, name_is))
+        if (any_is(p->list[i].domains, domain))
             return (unsigned)i + 1;
-    for (size_t h = 0; h < count; h++) {
-        for (size_t i = 0; i < p->count; i++)
-            if (any_is(p->list[i].hosts, hosts[h], name_is))
-                return (unsigned)i + 1;
-        for (size_t i = 0; i < p->count; i++)
-            if (any_is(p->list[i].mx, hosts[h], suffix_is))
-                return (unsigned)i + 1;
-    }
-    return 0;
+    for (size_t h = 0; h < count && !found; h++)
+        found = provider_of_host(r, hosts[h]);
+    return found;
 }
 
 void rules_place(const struct rules *r, const struct slice *hosts, size_t count,

@@ -81,6 +81,11 @@ void rules_place(const struct rules *r, const struct slice *hosts, size_t count,
 void rules_limits(const struct rules *r, const struct rules_place *p, struct slice source,
                   struct rules_limits *out);
 
+/* Appends where one of them is said, by its name in the file: "providers.conf:71: provider gmail:
+ * connections = 20". False: nowhere. */
+bool rules_tell_origin(const struct rules *r, const struct rules_place *p, struct slice source,
+                       const char *limit, struct buf *out);
+
 /* For mail from one of two addresses, of which nobody knows which: of each bound the stricter. */
 void rules_limits_stricter(struct rules_limits *to, const struct rules_limits *other);
 

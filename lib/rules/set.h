@@ -29,7 +29,7 @@ struct source_limits {
 /* default, provider, site and domain sections are alike. */
 enum section_kind { SECTION_DEFAULT, SECTION_PROVIDER, SECTION_SITE, SECTION_DOMAIN };
 struct section {
-    char *name; /* of default: "" or NULL */
+    char *name; /* of default: "" */
     enum section_kind kind;
     const char *file;
     int line;
@@ -67,9 +67,22 @@ struct rules {
 };
 
 /* Reads one file's text into the set; appends its includes to r->files. */
-int rules_read_text(struct rules *r, const char *file, const char *text, struct err *e);
+int rules_read_text(struct rules *r, const char *file, struct slice text, struct err *e);
 /* When all files are read: changes the sections that others override. -1 with *e. */
 int rules_apply_overrides(struct rules *r, struct err *e);
+/* fields.c: the limits that sections have, in the order of the guide. */
+enum { RULES_FIELDS = 18 };
+const char *rules_field_name(unsigned i);
+/* 0: not said. */
+double rules_field_value(const struct rules_limits *l, unsigned i);
+/* Appends a value as people write it: "100/s", "60s", "encrypt"; "nothing" for 0. */
+void rules_field_tell(unsigned i, double value, struct buf *out);
+const char *section_kind_name(enum section_kind kind);
+/* marks.c: refuses that two providers are recognised by the same mx, host or domain. -1 with *e. */
+int rules_check_marks(const struct rules *r, struct err *e);
+/* Says where one name is in the lists of two providers in different ways. */
+void rules_warn_marks(const struct rules *r, void (*say)(const char *text, bool error, void *arg),
+                      void *arg);
 /* What *from says goes before what *to says. */
 void rules_inherit(struct rules_limits *to, const struct rules_limits *from);
 /* Whether all patterns of a rule match the reply. */
@@ -81,6 +94,8 @@ bool rule_matches_text(struct rules *r, const struct rule_inside *rule,
  * (factor, value or time), outcome, retry_after. Where none of these tells, the first one does. */
 bool rule_goes_before(const struct rule *a, const struct rule *b);
 
+/* A decimal number such as 5 or 0.25, nothing after it; 0 or -1. */
+int rules_parse_number(const char *text, double *out);
 /* "90s", "5m", "1h", "30d", "500ms" into microseconds; 0 or -1. */
 int rules_parse_time(const char *text, int64_t *out);
 

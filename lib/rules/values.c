@@ -19,6 +19,12 @@ static int number(const char *text, double *out, const char **rest)
     return end == text + digits && isfinite(*out) ? 0 : -1;
 }
 
+int rules_parse_number(const char *text, double *out)
+{
+    const char *rest;
+    return number(text, out, &rest) == 0 && !*rest ? 0 : -1;
+}
+
 int rules_parse_rate(const char *text, double *out)
 {
     static const struct {

@@ -26,30 +26,14 @@ static struct met *find(const cfg_opt_t *opt)
     return NULL;
 }
 
-static struct met *meet(const cfg_opt_t *opt, int line)
-{
-    enum { SECTION_OPTIONS_MAX = 4 * SOURCES_PROVIDERS_MAX }; /* those of its sections, too */
-    struct reading *r = sources_reading;
-    size_t first = r->count > SECTION_OPTIONS_MAX ? r->count - SECTION_OPTIONS_MAX : 0;
-    for (size_t i = r->count; i-- > first;)
-        if (r->met[i].opt == opt)
-            return &r->met[i];
-    r->met = xreallocarray(r->met, r->count + 1, sizeof *r->met);
-    r->met[r->count] = (struct met){.opt = opt, .line = line};
-    return &r->met[r->count++];
-}
-
 /* Called for each value; for a list once more at its end, without a new value. */
 static int on_value(cfg_t *cfg, cfg_opt_t *opt)
 {
-    unsigned n = cfg_opt_size(opt);
-    struct met *m = meet(opt, cfg->line);
-    if (m->closed) {
-        cfg_error(cfg, "%s is given twice", opt->name);
-        return -1;
-    }
-    m->closed = !(opt->flags & CFGF_LIST) || n == m->values;
-    m->values = n;
+    struct reading *r = sources_reading;
+    if (r->count && r->met[r->count - 1].opt == opt)
+        return 0;
+    r->met = xreallocarray(r->met, r->count + 1, sizeof *r->met);
+    r->met[r->count++] = (struct met){.opt = opt, .line = cfg->line};
     return 0;
 }
 

@@ -6,12 +6,10 @@
 
 #include "sources/sources.h"
 
-/* An option that the file gives: where, and how often so far. */
+/* An option that the file gives, and where. */
 struct met {
     const cfg_opt_t *opt;
-    unsigned values;
     int line;
-    bool closed; /* it may not come again */
 };
 
 /* One file is read at a time: libconfuse's callbacks have no argument of ours. */

@@ -1,6 +1,6 @@
 """What relay services sell, each row through a whole relay: a client's session at one end,
 what arrives at the other, letters to the owner included. quota's own corners are in
-test_quota_plans.py, logins in test_auth.py, the arithmetic in test_plan.c."""
+test_quota_plans.py, logins in test_auth.py, the arithmetic in test_plan.c and test_plan_books.c."""
 import calendar
 import datetime
 import email

@@ -104,6 +104,12 @@ static void test_what_is_wrong_is_told_with_its_line(void **state)
     refused("source a { ipv4 = 192.0.2.1\n warmup = table: }", ":2: source a: warmup");
     refused("source a { ipv4 = 192.0.2.1\n colour = red }", "sources.conf:2: no such option");
     refused("source a { ipv4 = 192.0.2.1\n ipv4 = 192.0.2.2 }", ":2: ipv4 is given twice");
+    refused("alert_address = a@x.test\n\nalert_address = b@x.test", ":3: alert_address is given");
+    refused(TWO "pool p { sources = {a}\n sources = {b} }", ":6: sources is given twice");
+    refused("source a { ipv4 = 192.0.2.1 provider p { volume = 5\n volume = 6 } }",
+            ":2: volume is");
+    refused("source a { ipv4 = 192.0.2.1 weight = 0x10 }", "weight is a number");
+    refused("source a { ipv4 = 192.0.2.1\n helo = 'x }", ":2: the quoted text that begins");
     refused("source a { ipv4 = 192.0.2.1 }\nsource b { ipv4 = 192.0.2.1 }",
             "sources.conf:2: source b: its address is that of source a, line 1");
     refused(TWO "pool p { sources = {a, c} }", "sources.conf:5: pool p: there is no source \"c\"");
@@ -117,6 +123,9 @@ static void test_what_is_wrong_is_told_with_its_line(void **state)
     refused("alert_address = \"a b@c\"", "sources.conf:1: alert_address");
     refused("source a { ipv4 = 192.0.2.1\n", "sources.conf:1: this '{' has no '}'");
     refused("source a { ipv4 = $HOME }", "'$' has no meaning");
+    struct sources_conf *c = parsed("source a { ipv4 = 192.0.2.1 weight = 010 }"); /* ten */
+    assert_int_equal(c->sources[0].weight, 10);
+    sources_conf_free(c);
 }
 
 static void test_the_shipped_file_is_valid(void **state)
