@@ -1,5 +1,4 @@
 /* shaping replay: what two sets of rules make of the refusals in an event log. */
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include "core/map.h"
 #include "core/mem.h"
 #include "ctl/ctl.h"
+#include "ctl/event_log.h"
 #include "rules/rules.h"
 #include "rules/tally.h"
 
@@ -40,7 +40,7 @@ struct replay {
     int64_t now; /* time of the last event */
     struct map pairs;
     unsigned samples;
-    unsigned long lines, bad_lines, attempts, refusals, other_differences, nobody[SETS];
+    unsigned long bad_lines, attempts, refusals, other_differences, nobody[SETS];
 };
 
 static struct slice pair_key(const void *value)
@@ -258,22 +258,40 @@ static void take_event(struct replay *r, const json_t *event)
         differ(r, found, event);
 }
 
-static void read_log(struct replay *r, FILE *log)
+/* Whether it is an event: an object with its name. */
+static bool take_line(struct replay *r, const char *line)
 {
-    char *line = NULL;
-    size_t size = 0;
-    while (getline(&line, &size, log) > 0) {
-        r->lines++;
-        if (!strstr(line, "\"code\"")) /* a cheap look: logs are long */
-            continue;
-        json_t *event = json_loads(line, 0, NULL);
-        if (json_is_object(event))
-            take_event(r, event);
-        else
-            r->bad_lines++;
-        json_decref(event);
+    bool event = line[0] == '{' && strstr(line, "\"event\"");
+    if (!event || !strstr(line, "\"code\"")) /* a cheap look: logs are long */
+        return event;
+    json_t *parsed = json_loads(line, 0, NULL);
+    bool object = json_is_object(parsed);
+    if (object)
+        take_event(r, parsed);
+    json_decref(parsed);
+    return object;
+}
+
+static int read_log(struct replay *r, struct event_log *log, struct err *e)
+{
+    const char *line, *unpacker = NULL;
+    int rc;
+    while ((rc = event_log_next(log, &line, e)) > 0) {
+        if (log->lines == 1)
+            unpacker = event_log_unpacker(line);
+        r->bad_lines += !take_line(r, line);
     }
-    free(line);
+    if (rc < 0)
+        return -1;
+    if (unpacker)
+        return err_set(e, "%s: is compressed: %s FILE | postern shaping replay - --rules ...",
+                       log->path, unpacker);
+    if (r->attempts == 0 && r->bad_lines > 0)
+        return err_set(e,
+                       "%s: is no event log: %lu of its %lu lines were not understood, and none "
+                       "tells of a delivery; see event_log_file in main.cf",
+                       log->path, r->bad_lines, log->lines);
+    return 0;
 }
 
 /* ---- printing ------------------------------------------------------------------------- */
@@ -408,7 +426,9 @@ static void print_pairs(const struct replay *r)
         all[n++] = p;
     qsort(all, n, sizeof *all, by_count);
     if (!r->ctl->json)
-        printf(n ? "\nDifferences, with the first replies:\n" : "\nNo differences.\n");
+        printf("\n%s\n", n             ? "Differences, with the first replies:"
+                         : r->attempts ? "No differences."
+                                       : "There is nothing to compare.");
     for (size_t i = 0; i < n; i++)
         print_pair(r, all[i]);
     if (r->other_differences && !r->ctl->json)
@@ -429,7 +449,7 @@ static void print_all(const struct replay *r)
         printf("%lu attempts, %lu of them refused in words of the other side", r->attempts,
                r->refusals);
         if (r->bad_lines)
-            printf("; %lu lines are no JSON", r->bad_lines);
+            printf("; %lu lines were not understood", r->bad_lines);
         printf("\n\n");
     }
     print_counts(r);
@@ -447,7 +467,7 @@ static void drop_pair(void *value)
     free(p);
 }
 
-static int run(struct replay *r, FILE *log)
+static int run(struct replay *r, struct event_log *log)
 {
     for (int k = 0; k < SETS; k++) {
         r->counts[k] = xcalloc(rules_count(r->sets[k]) + 1UL, sizeof *r->counts[k]);
@@ -456,8 +476,10 @@ static int run(struct replay *r, FILE *log)
         r->scopes[k] = tallies_scopes(r->sets[k]);
     }
     map_init(&r->pairs, pair_key);
-    read_log(r, log);
-    print_all(r);
+    struct err e;
+    int status = read_log(r, log, &e) == 0 ? CTL_OK : ctl_error(CTL_FAILED, "%s", e.text);
+    if (status == CTL_OK)
+        print_all(r);
     map_clear(&r->pairs, drop_pair);
     map_free(&r->pairs);
     for (int k = 0; k < SETS; k++) {
@@ -466,25 +488,24 @@ static int run(struct replay *r, FILE *log)
         tallies_free(r->tallies[k]);
     }
     free(r->last);
-    return CTL_OK;
+    return status;
 }
 
 static int load_and_run(struct replay *r, const char *log, const char *tried, const char *against)
 {
-    bool standard = strcmp(log, "-") == 0;
     int status = CTL_FAILED;
-    FILE *in = standard ? stdin : fopen(log, "re");
-    if (!in)
-        return ctl_error(CTL_FAILED, "%s: %s", log, strerror(errno));
+    struct event_log in;
+    struct err e;
+    if (event_log_open(&in, log, &e) < 0)
+        return ctl_error(CTL_FAILED, "%s", e.text);
     r->sets[0] = provider_load(r->ctl, against);
     r->sets[1] = r->sets[0] ? provider_load(r->ctl, tried) : NULL;
     if (r->sets[1])
-        status = run(r, in);
+        status = run(r, &in);
     for (int k = 0; k < SETS; k++)
         if (r->sets[k])
             rules_free(r->sets[k]);
-    if (!standard)
-        fclose(in);
+    event_log_close(&in);
     return status;
 }
 

@@ -427,8 +427,9 @@ const struct ctl_command ctl_commands[] = {
      "EVENTLOG --rules FILE [--against FILE] [--samples N] [--json]",
      "Shows what other rules would have made of replies in an event log",
      "Counts for each rule how many refusals it matched, under the rules in use and under\n"
-     "those of FILE, and lists where they differ, with the first such replies. '-' reads\n"
-     "the log from standard input.\n"
+     "those of FILE, and lists where they differ, with the first such replies. A log that was\n"
+     "rotated and compressed (.gz) is read as it is; '-' reads standard input. A file that is\n"
+     "no event log is an error, which counts the lines that were not understood.\n"
      "  --rules FILE     the rules to try, in the syntax of providers.conf\n"
      "  --against FILE   compared with these; default: provider_config_file\n"
      "  --samples N      replies shown for each difference; default 3\n\n"

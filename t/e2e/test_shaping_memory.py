@@ -1,15 +1,18 @@
 """What was learned about destinations: kept over restarts, with age; exported, imported;
 and what other rules would have made of the replies that there were."""
+import gzip
 import json
+import lzma
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 
 import pytest
 
-from postern import Postern, wait_until
+from postern import BIN, Postern, wait_until
 from qmgr_peers import FAILED, SENT, TARGET, Qmgr
 from test_qmgr_operator import Control
 from test_shaping import DOT, MAIL, RCPT, RULES, refusal, rules
@@ -278,7 +281,7 @@ def test_replay_tells_what_other_rules_would_have_done(tmp_path):
         + [event("lost: go away", local=True), event("ok", 250, "delivered"), "\"code\" no json"]) + "\n")
     p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(tmp_path / "in-use.conf"))
     out = p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--rules", str(tmp_path / "other.conf"))
-    assert "8 attempts, 6 of them refused in words of the other side; 1 lines are no JSON" in out
+    assert "8 attempts, 6 of them refused in words of the other side; 1 lines were not understood" in out
     assert "        3         5  too-fast: slow rate (other.conf:3)" in out
     assert "        0         1  away: suspend for 5m (other.conf:" in out
     assert "        2         0  no rule" not in out and "        3         0  no rule" in out
@@ -290,6 +293,35 @@ def test_replay_tells_what_other_rules_would_have_done(tmp_path):
     wrong = p.ctl("shaping", "replay", str(tmp_path / "events.json"), "--rules", "/nonexistent", check=False)
     assert wrong.returncode == 1 and "/nonexistent" in wrong.stdout + wrong.stderr
     assert p.ctl("shaping", "replay", "--rules", "x", check=False).returncode == 2
+
+
+def test_replay_reads_what_was_rotated_and_refuses_junk(tmp_path):
+    rules_file = tmp_path / "rules.conf"
+    rules_file.write_text(RULES)
+    text = ("\n".join([event("slow down")] * 3 + [event("ok", 250, "delivered")]) + "\n").encode()
+    p = Postern(str(tmp_path / "relay"), start=False, provider_config_file=str(rules_file))
+
+    def replay(name, content=None, **more):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        return subprocess.run([os.path.join(BIN, "postern"), "-c", p.directory, "shaping", "replay",
+                               name if name == "-" else str(tmp_path / name), "--rules", str(rules_file)],
+                              capture_output=True, text=True, timeout=60, check=False, **more)
+    for done in (replay("events.json", text), replay("events.json.2.gz", gzip.compress(text)),
+                 replay("-", input=text.decode())):
+        assert done.returncode == 0 and "4 attempts, 3 of them refused" in done.stdout, done
+        assert "No differences." in done.stdout
+    done = replay("mail.log", b"Nov 22 sshd: hello\n{}\n\xff\x00\x01 junk\n" * 100)
+    assert done.returncode == 1 and not done.stdout, done
+    assert "mail.log: is no event log: 300 of its 300 lines were not understood, and none tells" in done.stderr
+    done = replay("events.json.3.gz", gzip.compress(text * 1000)[:-40])
+    assert done.returncode == 1 and "the compressed file ends too early" in done.stderr and not done.stdout, done
+    done = replay("events.json.4.xz", lzma.compress(text))
+    assert done.returncode == 1 and "is compressed: xzcat FILE | postern shaping replay - " in done.stderr, done
+    done = replay("empty.json", b"")
+    assert done.returncode == 0 and "There is nothing to compare." in done.stdout, done
+    done = replay("gone.json")
+    assert done.returncode == 1 and "gone.json: No such file" in done.stderr, done
 
 
 COUNTING = """
