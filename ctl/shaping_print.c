@@ -378,12 +378,39 @@ static void print_next(const json_t *line)
         shaping_wait("  goes on in   ", line, "next_in");
 }
 
+/* What was set by hand beyond a bound. */
+static void print_bounded(const json_t *line)
+{
+    size_t i;
+    json_t *e;
+    json_array_foreach(json_object_get(line, "bounded"), i, e)
+    {
+        bool rate = strncmp(shaping_text(e, "setting"), "rate", 4) == 0;
+        printf("  %s: ", shaping_text(e, "setting"));
+        if (rate)
+            print_number(0, 1, shaping_number(e, "holds"));
+        else
+            printf("%.0f", shaping_number(e, "holds"));
+        printf(" holds, not ");
+        if (rate)
+            print_number(0, 1, shaping_number(e, "asked"));
+        else
+            printf("%.0f", shaping_number(e, "asked"));
+        if (*shaping_text(e, "because")) {
+            printf(", because of ");
+            print_safe(stdout, shaping_text(e, "because"));
+        }
+        putchar('\n');
+    }
+}
+
 void shaping_lane(const json_t *line, bool whole)
 {
     print_name(line);
     printf(": %s; %.0f in line, %.0f under way\n", shaping_text(line, "state"),
            shaping_number(line, "queued"), shaping_number(line, "in_flight"));
     print_next(line);
+    print_bounded(line);
     if (*shaping_text(line, "reason")) {
         printf("  reason: ");
         print_safe(stdout, shaping_text(line, "reason"));
@@ -417,6 +444,11 @@ int shaping_show_line(json_t *line, void *arg)
     }
     if (json_object_get(line, "suspension")) {
         shaping_suspension(json_object_get(line, "suspension"));
+        return 0;
+    }
+    if (json_object_get(line, "ended")) {
+        printf("ended:");
+        shaping_suspension(json_object_get(line, "ended"));
         return 0;
     }
     if (*shaping_text(line, "action")) {

@@ -9,6 +9,7 @@ struct listing {
     struct table *table; /* made with the first row */
     unsigned rows;
     bool senders; /* they have their heading */
+    bool shared;  /* a source is in several pools */
 };
 
 static double number(const json_t *o, const char *name)
@@ -99,8 +100,9 @@ static int list_line(json_t *line, void *arg)
 
 static int pool_line(json_t *line, void *arg)
 {
-    static const char *const titles[] = {"pool",     ">sources", ">usable", ">today",
-                                         ">busiest", "overflow", "advice",  NULL};
+    static const char *const titles[] = {
+        "pool",     ">sources", ">usable", ">today by its sources", ">on their busiest day",
+        "overflow", "advice",   NULL};
     struct listing *l = arg;
     char sources[32], usable[32], today[32], busiest[32];
     if (l->ctl->json) {
@@ -112,6 +114,7 @@ static int pool_line(json_t *line, void *arg)
     snprintf(usable, sizeof usable, "%.0f", number(line, "usable"));
     snprintf(today, sizeof today, "%.0f", number(line, "accepted_today"));
     snprintf(busiest, sizeof busiest, "%.0f", number(line, "busiest_day"));
+    l->shared = l->shared || number(line, "shared_sources") > 0;
     const char *const cells[] = {
         text(line, "pool"),  sources, usable, today, busiest, text(line, "overflow"),
         text(line, "advice")};
@@ -131,6 +134,9 @@ static int list(struct ctl *ctl, const struct ctl_command *self, char **argv, co
         return ctl_usage(self, "takes no arguments");
     int status = client_ask(ctl, json_pack("{s:s}", "request", request), line, &l, NULL);
     end_table(&l);
+    if (l.shared)
+        puts("\nA source that is in several pools counts in each of them with all that it sent,\n"
+             "whichever pool the mail came through.");
     if (status == CTL_OK && l.rows == 0 && !ctl->json)
         puts("No sources: mail leaves from smtp_bind_address; see source_config_file.");
     return status;

@@ -43,6 +43,21 @@ json_t *control_asked(const struct control_client *c, const char *name)
     return json_object_get(c->base.request, name);
 }
 
+struct slice control_text(const struct control_client *c, const char *name)
+{
+    const json_t *value = control_asked(c, name);
+    return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
+                                 : SLICE("");
+}
+
+bool control_id(struct control_client *c)
+{
+    bool is_id = id_parse(control_text(c, "id"), &c->request.id) == 0;
+    if (!is_id)
+        control_fail(c, "\"id\" must be a queue ID, as 'postern queue list' shows them.");
+    return is_id;
+}
+
 void control_pin(struct control_client *c)
 {
     requests_pin(&c->base);

@@ -52,6 +52,11 @@ struct control_client {
 
 /* The member `name` of what was asked; NULL: there is none. */
 json_t *control_asked(const struct control_client *c, const char *name);
+/* The same as text; empty if there is none, or no text. Borrowed from the request. */
+struct slice control_text(const struct control_client *c, const char *name);
+/* Puts the queue ID that is asked for into c->request.id; false: it is none, and the client was
+ * told. */
+bool control_id(struct control_client *c);
 /* A result line: control_line_begin, members with core/json.h, control_line_end. */
 struct buf *control_line_begin(struct control_client *c);
 void control_line_end(struct control_client *c);
@@ -81,7 +86,7 @@ void control_site_show(struct control_client *c);    /* control_status.c */
 void control_ping(struct control_client *c);         /* control_status.c */
 void control_shaping_list(struct control_client *c); /* control_shaping.c */
 void control_shaping_show(struct control_client *c);
-void control_shaping_act(struct control_client *c);
+void control_shaping_act(struct control_client *c); /* control_hand.c */
 void control_shaping_why(struct control_client *c);
 void control_source_list(struct control_client *c); /* control_sources.c */
 void control_source_show(struct control_client *c);

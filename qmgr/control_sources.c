@@ -1,6 +1,7 @@
 /* source.*: the addresses that mail is sent from, as the operator sees and steers them. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "core/json.h"
 #include "core/log.h"
@@ -12,13 +13,6 @@ enum {
     BUSY_DAY = 1000, /* recipients: with less an address is not known to large providers */
     MONTH_DAYS = 30
 };
-
-static struct slice text_of(const struct control_client *c, const char *name)
-{
-    const json_t *value = control_asked(c, name);
-    return json_is_string(value) ? slice_make(json_string_value(value), json_string_length(value))
-                                 : SLICE("");
-}
 
 /* ---- figures ------------------------------------------------------------------------------ */
 
@@ -158,7 +152,7 @@ void control_source_list(struct control_client *c)
 
 static struct source *wanted(struct control_client *c)
 {
-    struct slice name = text_of(c, "source");
+    struct slice name = control_text(c, "source");
     struct source *s = source_find(c->control->queue, name);
     if (!s)
         control_fail(c, "There is no source of that name: %s. 'postern source list' shows them.",
@@ -221,14 +215,13 @@ void control_source_show(struct control_client *c)
     control_done(c, NULL);
 }
 
-/* ---- by hand ------------------------------------------------------------------------------------
- */
+/* ---- by hand -------------------------------------------------------------------------- */
 
 void control_source_act(struct control_client *c)
 {
     struct qmgr *q = c->control->queue;
     struct source *s = wanted(c);
-    struct slice action = text_of(c, "action"), reason = text_of(c, "reason");
+    struct slice action = control_text(c, "action"), reason = control_text(c, "reason");
     double seconds = json_number_value(control_asked(c, "seconds"));
     if (!s)
         return;
@@ -256,8 +249,7 @@ void control_source_act(struct control_client *c)
     control_done(c, NULL);
 }
 
-/* ---- pools
- * ---------------------------------------------------------------------------------------- */
+/* ---- pools ---------------------------------------------------------------------------- */
 
 /* The busiest of the days that are kept. */
 static uint64_t peak_of(const struct qmgr *q, const struct pool_conf *p)
@@ -305,17 +297,28 @@ static void advise(struct buf *b, const struct pool_conf *p, uint64_t peak, uint
     json_str(b, "advice", slice_str(text));
 }
 
-static void put_pool(struct control_client *c, const struct pool_conf *p)
+/* Of each source, by its position, how many pools have it. The caller frees it. */
+static uint32_t *count_pools(const struct sources_conf *conf)
+{
+    uint32_t *pools_of = xcalloc(conf->count, sizeof *pools_of);
+    for (size_t k = 0; k < conf->pool_count; k++)
+        for (size_t i = 0; i < conf->pools[k].count; i++)
+            pools_of[conf->pools[k].members[i]]++;
+    return pools_of;
+}
+
+static void put_pool(struct control_client *c, const struct pool_conf *p, const uint32_t *pools_of)
 {
     struct qmgr *q = c->control->queue;
     uint64_t volume = 0, today = 0, peak = peak_of(q, p);
-    size_t usable = 0, spared = 0;
+    size_t usable = 0, spared = 0, shared = 0;
     bool cold = false;
     int64_t until;
     for (size_t i = 0; i < p->count; i++) {
         struct source *s = q->from->by_position[p->members[i]];
         usable += source_trouble(q, s, &until) == NULL;
         spared += source_spared(q, s) != NULL;
+        shared += pools_of[p->members[i]] > 1;
         cold = cold || !source_is_warm(&s->conf->all, source_age(q, s));
         volume = s->conf->all.volume > volume ? s->conf->all.volume : volume;
         for (size_t k = 0; k < s->record_count; k++)
@@ -324,6 +327,7 @@ static void put_pool(struct control_client *c, const struct pool_conf *p)
     struct buf *b = control_line_begin(c);
     json_str(b, "pool", slice_str(p->name));
     json_int(b, "sources", (int64_t)p->count);
+    json_int(b, "shared_sources", (int64_t)shared); /* they count in each of their pools */
     usable = usable ? usable : spared;
     json_int(b, "usable", (int64_t)usable);
     json_int(b, "accepted_today", (int64_t)today);
@@ -339,7 +343,9 @@ void control_source_pools(struct control_client *c)
     struct qmgr *q = c->control->queue;
     const struct sources_conf *conf = q->from->conf;
     queue_tick(q);
-    for (size_t i = 0; conf && conf->count && i < conf->pool_count && !control_full(c); i++)
-        put_pool(c, &conf->pools[i]);
+    uint32_t *pools_of = conf && conf->count ? count_pools(conf) : NULL;
+    for (size_t i = 0; pools_of && i < conf->pool_count && !control_full(c); i++)
+        put_pool(c, &conf->pools[i], pools_of);
+    free(pools_of);
     control_done(c, NULL);
 }

@@ -473,12 +473,8 @@ static void visited(void *arg)
 
 void control_shaping_why(struct control_client *c)
 {
-    const json_t *id = control_asked(c, "id");
-    if (!json_is_string(id) ||
-        id_parse(slice_make(json_string_value(id), json_string_length(id)), &c->request.id) < 0) {
-        control_fail(c, "\"id\" must be a queue ID, as 'postern queue list' shows them.");
+    if (!control_id(c))
         return;
-    }
     c->request.walk =
         queue_visit_one(c->control->queue, WALK_BOTH, id_slice(&c->request.id), visit, visited, c);
 }

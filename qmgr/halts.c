@@ -229,7 +229,8 @@ struct halt *halts_set(struct qmgr *q, struct slice name, struct slice source, i
     return h;
 }
 
-unsigned halts_release(struct qmgr *q, struct slice name, struct slice source)
+unsigned halts_release(struct qmgr *q, struct slice name, struct slice source,
+                       void (*ended)(const struct halt *h, void *arg), void *arg)
 {
     unsigned changed = 0;
     list_each_safe(&q->halts->all, n)
@@ -238,7 +239,10 @@ unsigned halts_release(struct qmgr *q, struct slice name, struct slice source)
         if (!slice_caseeq(name, slice_str(h->name)) ||
             (source.len && !slice_eq(source, slice_str(h->source))))
             continue;
-        changed += halt_is_on(q, h);
+        bool on = halt_is_on(q, h);
+        changed += on;
+        if (on && ended)
+            ended(h, arg);
         drop(q->halts, h);
     }
     return changed;

@@ -52,9 +52,10 @@ bool source_is_called(const struct source *s, struct slice name);
  * source. What is in line there is deferred. NULL: there are too many. */
 struct halt *halts_set(struct qmgr *q, struct slice name, struct slice source, int64_t time,
                        struct slice reason);
-/* Takes off those of that name, for that source or ("") all that there are. Returns how many.
- * Their mail is woken by the caller. */
-unsigned halts_release(struct qmgr *q, struct slice name, struct slice source);
+/* Takes off those of that name, for that source or ("") all that there are. Returns how many
+ * were on, and calls `ended` (may be NULL) with each. Their mail is woken by the caller. */
+unsigned halts_release(struct qmgr *q, struct slice name, struct slice source,
+                       void (*ended)(const struct halt *h, void *arg), void *arg);
 /* What suspends a group for mail from a source (NULL: the default one): the one that lasts
  * longest, or NULL. */
 const struct halt *halts_at(const struct qmgr *q, const struct group *g, const struct source *s);

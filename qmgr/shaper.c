@@ -353,7 +353,9 @@ void shaper_set(struct shaper *s, double rate, uint32_t concurrency, uint32_t me
         shaper_measure_anew(s);
     }
     if (concurrency > 0) {
-        shaper_note(s, SHAPER_SET_BY_HAND, s->window, concurrency, 0, now);
+        uint32_t most = s->limits->concurrency;
+        shaper_note(s, SHAPER_SET_BY_HAND, s->window, concurrency < most ? concurrency : most, 0,
+                    now);
         s->window = concurrency;
         s->window_failed = concurrency + 1;
         s->window_cut = now;

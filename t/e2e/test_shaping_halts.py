@@ -12,6 +12,7 @@ from test_qmgr_operator import Control
 from test_shaping import refusal, rules
 from test_shaping_brakes import later
 from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
+from test_shaping_why import command
 from test_sources import A, B, TWO, sources
 
 HOUR, DAY = 3600, 86400
@@ -100,7 +101,7 @@ def test_one_that_was_resumed_is_over_after_a_kill(place):
     first = again(place)
     suspend(first)
     saved(place)
-    assert act(first, "resume")[0]["action"] == "resume"
+    assert act(first, "resume")[1]["action"] == "resume"
     file = os.path.join(place, "spool", FILE)
     wait_until(lambda: b"d.test" not in open(file, "rb").read(), 10, "the file")
     first.q.kill()
@@ -297,5 +298,26 @@ def test_the_operator_s_words(place):
         assert "Suspended by hand:\n  d.test suspended by hand for " in out
         assert "  e.test suspended by hand until it is resumed: until asked\n" in out
         id = p.send("x@s.test", ["r@d.test"], b"Subject: x\r\n\r\nx\r\n")
-        assert p.ctl("shaping", "resume", "e.test") == "e.test: resumed\n"
+        assert p.ctl("shaping", "resume", "e.test") == (
+            "ended:  e.test suspended by hand until it is resumed: until asked\ne.test: resumed\n")
         assert json.loads(p.ctl("shaping", "list", "--json").splitlines()[-1])["suspension"]["name"] == "d.test", id
+
+
+def test_a_resume_names_each_suspension_that_it_ends(c):
+    """Also that of one source alone, which has its own name and reason."""
+    sources(c, TWO)
+    c.q.commit(["a@goog.test"])
+    c.q.resolved(targets=target("mx.goog.test"))
+    suspend(c, "goog", reason="delisting")
+    suspend(c, "goog", source="a", reason="warm-up", seconds=2 * HOUR)
+    suspend(c, "own.test", reason="other")
+    lines = [x["ended"] for x in act(c, "resume", "goog") if "ended" in x]
+    assert {(x["name"], x["source"], x["reason"]) for x in lines} == {("goog", "", "delisting"), ("goog", "a", "warm-up")}
+    c.q.wait_log(r"shaping goog from a: the suspension by hand is ended by uid \d+: warm-up")
+    suspend(c, "goog", reason="delisting")
+    suspend(c, "goog", source="b", reason="slow", seconds=2 * HOUR)
+    out = command(c, "shaping", "resume", "goog")
+    assert "ended:  goog suspended by hand for " in out and ": delisting\n" in out, out
+    assert "ended:  goog from b suspended by hand for 2h: slow\n" in out or "for 1h59m: slow\n" in out, out
+    out = command(c, "shaping", "list")
+    assert "own.test suspended by hand" in out and "goog suspended" not in out, out

@@ -382,3 +382,43 @@ def test_slow_rates_are_told_by_the_hour():
     [event] = [e for e in c.ask(request="shaping.show", destination="d.test")[0]["events"]][-1:]
     assert event["after"] == 0.1
     c.stop()
+
+
+BOUNDED = """default { connections = 15 message_rate = "50/s" }
+provider big { domains = {"d.test"}
+  connections = 20
+  total_connections = 12
+}
+domain slow.test { message_rate = "360/h" }
+"""
+
+
+def test_what_is_set_beyond_a_bound_is_told_with_its_line():
+    c = Control()
+    rules(c, BOUNDED)
+    c.q.wait_log("providers.conf: 1 providers")
+    c.q.commit(["a@d.test"])
+    c.q.resolved()
+    out = command(c, "shaping", "set", "d.test", "--connections", "50", "--rate", "40")
+    assert "  connections: 20 holds, not 50, because of a.conf:2: provider big: connections = 20\n" in out, out
+    assert ("  connections over all source addresses: 12 holds, not 50, because of "
+            "a.conf:2: provider big: total_connections = 12\n") in out, out
+    assert "  rate: " not in out
+    out = command(c, "shaping", "set", "d.test", "--rate", "60", "--messages", "1000")
+    assert "  rate: 50.0/s holds, not 60.0/s, because of a.conf:1: default: message_rate = 50/s\n" in out, out
+    assert "messages: " not in out and "connections: " not in out
+    [line] = [x for x in c.ask(request="shaping.act", action="set", destination="d.test", connections=21) if "state" in x]
+    assert line["concurrency"] == 20
+    assert line["bounded"][0] == {"setting": "connections", "asked": 21, "holds": 20,
+                                  "because": "a.conf:2: provider big: connections = 20"}
+    assert "bounded" not in c.ask(request="shaping.act", action="set", destination="d.test", connections=12)[0]
+    # the narrowest section that says it; what main.cf says where there is none
+    c.q.commit(["a@slow.test"])
+    c.q.resolved()
+    out = command(c, "shaping", "set", "slow.test", "--rate", "2")
+    assert "  rate: 0.1/s holds, not 2.0/s, because of a.conf:6: domain slow.test: message_rate = 0.1/s\n" in out, out
+    rules(c, "default { start_connections = 2 }\n")
+    c.q.wait_log("providers.conf: 0 providers")
+    out = command(c, "shaping", "set", "d.test", "--connections", "50")
+    assert "20 holds, not 50, because of main.cf: default_destination_concurrency_limit = 20\n" in out, out
+    c.stop()

@@ -676,3 +676,31 @@ provider big"""))
         q.result(job)
     order = [q.job().id.decode() for _ in range(2)]
     assert set(order) <= set(late), (order, late, many)
+
+
+def test_a_bound_of_one_source_is_told_with_its_line(c):
+    """What is set by hand beyond it does not hold; of two addresses the stricter one's does."""
+    rules(c, 'provider big { domains = {"d.test"} connections = 9\n'
+             '  source "127.0.0.11" { connections = 8 messages_per_connection = 6 }\n'
+             '  source "::13" { connections = 7 } }\n')
+    sources(c, TWO)
+    send(c.q, 1, account="acme")
+    done = command(c, "shaping", "set", "d.test", "--connections", "50", "--messages", "60")
+    assert ("  connections: 7 holds, not 50, because of a.conf:1: provider big source ::13: "
+            "connections = 7\n") in done and "messages:" not in done, done
+    sources(c, "source a { ipv4 = 127.0.0.11 }\n")
+    send(c.q, 1, first=False)
+    done = command(c, "shaping", "set", "d.test", "--messages", "60", "--source", "127.0.0.11")
+    assert ("  messages: 6 holds, not 60, because of a.conf:1: provider big source 127.0.0.11: "
+            "messages_per_connection = 6\n") in done, done
+
+
+def test_sources_in_several_pools_are_told(c):
+    sources(c, TWO + "pool one { sources = {a, b} }\npool two { sources = {b} }\n")
+    pools = {x["pool"]: x["shared_sources"] for x in c.ask(request="source.pools") if "pool" in x}
+    assert pools == {"default": 2, "one": 2, "two": 1, "spare": 0}
+    out = command(c, "source", "pools")
+    assert "today by its sources" in out and "on their busiest day" in out
+    assert "A source that is in several pools counts in each of them with all that it sent" in out
+    sources(c, "source a { ipv4 = 127.0.0.11 }\n")
+    assert "several pools" not in command(c, "source", "pools")

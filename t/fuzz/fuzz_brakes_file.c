@@ -18,7 +18,7 @@ static bool check_one(const struct brake *b, void *arg)
     return true;
 }
 
-static void check_all(void)
+static void kept_check(void)
 {
     if (q.brakes->by_key.count > BRAKES_MAX)
         panic("more brakes than there may be");
@@ -26,7 +26,7 @@ static void check_all(void)
 }
 
 /* By hand, as an operator would. */
-static void take_all_off(void)
+static void kept_take_off(void)
 {
     while (!list_empty(&q.brakes->all)) {
         struct brake *b = container_of(q.brakes->all.next, struct brake, link);
@@ -42,15 +42,12 @@ static void take_all_off(void)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static struct kept_file *kept_file(void)
 {
-    if (!service.base)
-        world_start();
-    if (size > INPUT_MAX)
-        return 0;
-    world_round_trip(slice_make((const char *)data, size), &q.brakes->file, brakes_load, check_all,
-                     take_all_off);
-    return 0;
+    return &q.brakes->file;
+}
+
+static void kept_load(struct qmgr *of)
+{
+    brakes_load(of);
 }

@@ -24,7 +24,7 @@ static void check(const struct halt *h)
             panic("a name that would break a line");
 }
 
-static void check_all(void)
+static void kept_check(void)
 {
     struct buf shown = BUF_INIT(4096);
     size_t count = 0;
@@ -42,27 +42,24 @@ static void check_all(void)
 }
 
 /* By hand, as an operator would. */
-static void take_all_off(void)
+static void kept_take_off(void)
 {
     while (!list_empty(&q.halts->all)) {
         const struct halt *h = container_of(q.halts->all.next, struct halt, link);
         char *name = xstrdup(h->name), *source = xstrdup(h->source);
-        if (halts_release(&q, slice_str(name), slice_str(source)) == 0)
+        if (halts_release(&q, slice_str(name), slice_str(source), NULL, NULL) == 0)
             panic("a suspension that cannot be taken off");
         free(name);
         free(source);
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static struct kept_file *kept_file(void)
 {
-    if (!service.base)
-        world_start();
-    if (size > INPUT_MAX)
-        return 0;
-    world_round_trip(slice_make((const char *)data, size), &q.halts->file, halts_load, check_all,
-                     take_all_off);
-    return 0;
+    return &q.halts->file;
+}
+
+static void kept_load(struct qmgr *of)
+{
+    halts_load(of);
 }

@@ -164,7 +164,7 @@ static void by_hand(struct slice in)
             (void)halts_set(q, slice_str(l->group->name), SLICE(""), time, SLICE("x"));
             break;
         case 1:
-            (void)halts_release(q, slice_str(l->group->name), SLICE(""));
+            (void)halts_release(q, slice_str(l->group->name), SLICE(""), NULL, NULL);
             shaper_unsuspend(&l->shaper);
             whole_resume(q, l);
             queue_wake_suspended(q, anywhere, NULL);
@@ -243,7 +243,7 @@ static void take_brakes_off(void)
     while (!list_empty(&world.q.halts->all)) {
         const struct halt *h = container_of(world.q.halts->all.next, struct halt, link);
         char *name = slice_dup(slice_str(h->name));
-        (void)halts_release(&world.q, slice_str(name), SLICE(""));
+        (void)halts_release(&world.q, slice_str(name), SLICE(""), NULL, NULL);
         free(name);
     }
     turns();
