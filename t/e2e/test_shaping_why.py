@@ -419,6 +419,8 @@ def test_what_is_set_beyond_a_bound_is_told_with_its_line():
     assert "  rate: 0.1/s holds, not 2.0/s, because of a.conf:6: domain slow.test: message_rate = 0.1/s\n" in out, out
     rules(c, "default { start_connections = 2 }\n")
     c.q.wait_log("providers.conf: 0 providers")
-    out = command(c, "shaping", "set", "d.test", "--connections", "50")
+    c.q.commit(["a@e.test"])
+    c.q.resolved()
+    out = command(c, "shaping", "set", "e.test", "--connections", "50")
     assert "20 holds, not 50, because of main.cf: default_destination_concurrency_limit = 20\n" in out, out
     c.stop()
