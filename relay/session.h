@@ -93,24 +93,23 @@ struct session {
     struct transaction tx;
 };
 
-/* Starts on a connected or connecting socket, for s->job; -1: session_connecting
- * brings it. */
-void session_open(struct session *s, int fd, bool connected);
-/* The socket that a session waits for; or -1 and why there is none. */
-void session_connecting(struct session *s, int fd, struct slice why);
-/* Whether one more transaction, for this job, may go over the connection. */
-bool session_usable(const struct session *s, const struct job *j);
-/* Gives an idle session a job and starts on it. */
-void session_assign(struct session *s, struct job *j);
+/* ---- session.c: its states and its end ------------------------------------------- */
+
+/* What a session waits for in each state. A state without a handler awaits no
+ * reply: one that comes all the same ends the session. */
+struct session_awaits {
+    const char *doing; /* "while ..." */
+    enum smtp_stage stage;
+    size_t timeout; /* offset of the limit in struct config, or 0 */
+    void (*reply)(struct session *s, const struct smtp_reply *r);
+};
+const struct session_awaits *session_awaits(const struct session *s);
 /* Enters a state: its time limit begins. */
 void session_enter(struct session *s, enum session_state state);
 /* Where commands go; they are sent when the input at hand has been dealt with. */
 struct buf *session_queue(struct session *s);
-/* Sends what is queued, then content. Ends the session if that fails. */
-void session_flush(struct session *s);
-/* Tells qmgr which messages are about to be completed, and completes them (F12,
- * F13). Once a turn, for all sessions together: one system call. */
-void session_release_held(struct relay *relay);
+/* Whether one more transaction, for this job, may go over the connection. */
+bool session_usable(const struct session *s, const struct job *j);
 /* The job is over: reports it, and the session becomes idle or ends. */
 void session_finish_job(struct session *s);
 /* The connection has failed its job: the job tries elsewhere if nothing had
@@ -119,6 +118,8 @@ void session_finish_job(struct session *s);
 void session_fail(struct session *s, const struct verdict *v, bool answered);
 /* The server does not keep to the protocol: session_fail with words for it. */
 void session_protocol_error(struct session *s, const char *what);
+/* The connection was lost, with this errno; 0: the server has closed it. Ends the session. */
+void session_lost(struct session *s, int error);
 /* QUIT, and end without waiting for long. */
 void session_quit(struct session *s);
 /* The same without waiting for the reply: another connection is opened in its place. */
@@ -128,6 +129,23 @@ void session_close(struct session *s);
 void session_free(struct session *s);
 /* For struct timers. */
 void session_expired(struct deadline *d);
+
+/* ---- session_io.c: reading, writing, beginning --------------------------------------- */
+
+/* Starts on a connected or connecting socket, for s->job; -1: session_connecting
+ * brings it. */
+void session_open(struct session *s, int fd, bool connected);
+/* The socket that a session waits for; or -1 and why there is none. */
+void session_connecting(struct session *s, int fd, struct slice why);
+/* Gives an idle session a job and starts on it. */
+void session_assign(struct session *s, struct job *j);
+/* Sends what is queued, then content. Ends the session if that fails. */
+void session_flush(struct session *s);
+/* Tells qmgr which messages are about to be completed, and completes them (F12,
+ * F13). Once a turn, for all sessions together: one system call. */
+void session_release_held(struct relay *relay);
+/* Forgets the beginning of a reply. */
+void session_drop_partial(struct session *s);
 
 /* ---- handlers of replies, by state ----------------------------------------- */
 
