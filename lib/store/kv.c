@@ -365,6 +365,7 @@ int kv_get(struct kv *kv, unsigned table, struct slice key, struct buf *value, s
     if (buf_reserve(value, 512) < 0)
         panic("a buffer too small for any value");
     for (;;) {
+        fault_point("kv.read");
         DBT v = {.data = value->data, .ulen = (u_int32_t)value->cap, .flags = DB_DBT_USERMEM};
         int rc = db->get(db, NULL, &k, &v, 0);
         if (rc == DB_NOTFOUND)
@@ -405,6 +406,7 @@ int kv_last(struct kv *kv, unsigned table, struct slice most, struct buf *key, s
     int rc = db->cursor(db, NULL, &cursor, DB_READ_COMMITTED);
     if (rc)
         return fail_reading(kv, rc, e);
+    fault_point("kv.read");
     rc = seek_last(cursor, most, &k, &v);
     buf_clear(key);
     buf_clear(value);
@@ -431,6 +433,7 @@ int kv_walk(struct kv *kv, unsigned table, struct slice from,
     rc = cursor->get(cursor, &k, &v, from.len ? DB_SET_RANGE : DB_FIRST);
     bool first = true;
     while (rc == 0) {
+        fault_point("kv.read");
         bool more = each(slice_make(k.data, k.size), slice_make(v.data, v.size), arg);
         if (first) /* the key that was given is the caller's; this one is ours */
             k.flags = DB_DBT_REALLOC;

@@ -17,6 +17,7 @@ from postern import BIN
 KILL = -1
 RECORD = "=48siIII"  # struct fault of lib/core/fault.c
 RECORDS_MAX = 16
+COUNTED_MAX = 2 ** 32 - 1
 
 
 def available():
@@ -53,6 +54,16 @@ class Faults:
             self.set(point, seconds)
         at = self.clocks[point]
         self._write(at, struct.pack(RECORD, point.encode(), seconds, 0, 1, 0))
+
+    def count(self, point):
+        """Counts the visits of the point from now on, until clear(); visits() tells them."""
+        self.set(point, 0, skip=COUNTED_MAX)
+        return self.used - 1
+
+    def visits(self, index):
+        with open(self.path, "rb") as f:
+            f.seek(index * struct.calcsize(RECORD))
+            return COUNTED_MAX - struct.unpack(RECORD, f.read(struct.calcsize(RECORD)))[2]
 
     def left(self, index=0):
         """How many visits are still to fail."""
