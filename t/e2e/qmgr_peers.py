@@ -97,6 +97,7 @@ class Qmgr:
             self.add_relay(slot)
         self.tag = 0
         self.tokens = None
+        self.ahead = None  # test_qmgr_operator.Ahead
         if values.get("accounts_enable") == "yes":
             quota = self.add_quota()  # what is committed here is reserved by nobody else
             self.tokens = Tokens(quota.expect("ipc_token_key"))
@@ -155,7 +156,10 @@ class Qmgr:
         return ask
 
     def job(self, relay=None, timeout=10.0):
-        return (relay or self.relay).expect("ipc_deliver", timeout)
+        relay = relay or self.relay
+        if self.ahead:
+            return wait_until(lambda: self.ahead.job(relay), timeout, "ipc_deliver")
+        return relay.expect("ipc_deliver", timeout)
 
     def result(self, job, relay=None, outcomes=None, **fields):
         """Reports a job; outcomes: a dict that holds for all recipients, or a list."""

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from faults import Faults
 from ipc import expand, parameters
 from patience import stretched
 from qmgr_peers import SITE, Qmgr
@@ -16,12 +17,50 @@ from test_qmgr_delivery import NO_SUCH_USER, REFUSED
 from test_qmgr_restart import again, place, wait_file  # noqa: F401 (a fixture)
 
 
-class Control:
-    """qmgr with its control socket."""
+STEP_MOST = 8  # seconds
 
-    def __init__(self, config=None, **options):
+
+class Ahead:
+    """qmgr's clocks move on while a test waits for a job: what is slowed down or left alone for a
+    while takes no time there. In a build without fault points it takes its time."""
+
+    def __init__(self, directory, clocks=("mono",)):
+        self.faults, self.clocks, self.seconds, self.step = Faults(directory), clocks, 0, 1
+        self.wake = None  # what makes qmgr look at its clocks
+
+    def move(self, seconds):
+        self.seconds += seconds
+        for clock in self.clocks:
+            self.faults.shift(clock, self.seconds)
+        self.wake()
+
+    def job(self, relay):
+        """The next job; None: time has gone on."""
+        m = relay.receive(0.05)
+        assert m is None or m.name in ("ipc_deliver", "ipc_heartbeat", "ipc_mail_forget", "ipc_connection"), m
+        if m is None:
+            self.move(int(self.step))
+            self.step = min(STEP_MOST, self.step * 1.5)
+        if m is None or m.name != "ipc_deliver":
+            return None
+        self.step = 1
+        return m
+
+
+class Control:
+    """qmgr with its control socket; `ahead`: an Ahead, for waits of q.job()."""
+
+    def __init__(self, config=None, ahead=None, **options):
         self.path = os.path.join(tempfile.mkdtemp(prefix="postern-"), "control")
+        if ahead:
+            options["environment"] = ahead.faults.environment
         self.q = Qmgr(config, listen=[self.path], **options)
+        self.go_ahead(ahead)
+
+    def go_ahead(self, ahead):
+        self.q.ahead = ahead
+        if ahead:
+            ahead.wake = lambda: self.ask(request="shaping.list")
 
     def open(self):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

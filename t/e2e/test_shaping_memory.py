@@ -14,7 +14,7 @@ import pytest
 
 from postern import BIN, Postern, wait_until
 from qmgr_peers import FAILED, SENT, TARGET, Qmgr
-from test_qmgr_operator import Control
+from test_qmgr_operator import Ahead, Control
 from test_shaping import DOT, MAIL, RCPT, RULES, refusal, rules
 from test_sources import A, B, RULES as SWITCH, TWO, sources
 
@@ -28,7 +28,9 @@ class Again(Control):
         self.path = os.path.join(place, "control")
         if os.path.exists(self.path):
             os.unlink(self.path)
-        self.q = Qmgr(directory=place, listen=[self.path])
+        ahead = Ahead(place)
+        self.q = Qmgr(directory=place, listen=[self.path], environment=ahead.faults.environment)
+        self.go_ahead(ahead)
 
     def file(self):
         return os.path.join(self.q.directory, "spool", FILE)
@@ -226,6 +228,7 @@ def test_what_the_operator_sets_survives_a_kill_within_seconds(place):
     c = start(place)
     contact(c)
     c.ask(request="shaping.act", action="set", destination="d.test", rate=3)
+    c.q.ahead.move(10)
     wait_until(lambda: os.path.exists(c.file()), 30, "the file is written")
     c.q.kill()
     c = start(place)
@@ -376,7 +379,7 @@ def test_replay_of_a_real_log_decides_as_the_run_did(tmp_path):
     """The log tells of each reply which rule matched, and whether it acted or was only
     counted; the same rules come to the same in replay: of several recipients, attempts that
     were not refused, two destinations, senders and signing domains."""
-    c = Control(dict(event_log_file="events"))
+    c = Control(dict(event_log_file="events"), Ahead(tmp_path, ("mono", "wall")))
     q = c.q
     rules(c, REAL)
     q.wait_log("providers.conf: 1 providers, 6 rules")
@@ -387,15 +390,18 @@ def test_replay_of_a_real_log_decides_as_the_run_did(tmp_path):
                              ("your domain", 421, MAIL), ("all of you", 421, MAIL), ("full", 452, RCPT)][n % 6]
         script.append((list(sites)[n // 2 % 3], text if n % 7 else None, code, stage, f"acc{n % 3}", f"s{n % 2}.test"))
     known = set()
+
+    def turn_of(id):
+        """Its job; those before it, which were refused, go as the lane allows."""
+        while (job := q.job()).id != id.encode():
+            q.result(job)
+        return job
     for n, (domain, text, code, stage, account, signer) in enumerate(script):
         id = q.commit([f"a{n}@{domain}", f"b{n}@{domain}"], account=account, signer=signer)
         if domain not in known:
-            q.resolved(site=sites[domain], targets=[dict(TARGET, host=sites[domain])])
+            q.resolved(site=sites[domain], targets=[dict(TARGET, host=sites[domain])], ttl=10 ** 8)
         known.add(domain)
-        job = q.job(timeout=60)
-        while job.id != id.encode():  # one that was refused, and goes on as the lane allows
-            q.result(job)
-            job = q.job(timeout=60)
+        job = turn_of(id)
         answers = [dict(status=SENT, code=250, enhanced="", text="Ok", stage=DOT, index=0),
                    dict(refusal(code, text, stage) if text else dict(status=SENT, code=250, text="Ok", stage=DOT),
                         index=1)]
@@ -405,7 +411,7 @@ def test_replay_of_a_real_log_decides_as_the_run_did(tmp_path):
         q.wait_log(rf"to=<b{n}@{domain}>.*status=")
         if text == "full" and n > 36:  # once more, and that is believed
             c.act("flush", id)
-            job = q.job(timeout=60)
+            job = turn_of(id)
             q.result(job, scope=0, outcomes=refusal(code, text, stage), host=sites[domain].decode())
             q.wait_log(rf"to=<b{n}@{domain}>.*status=bounced")
     with open(q.master.events_path, encoding="utf-8") as f:
