@@ -64,7 +64,7 @@ enum { PLACE_MAX = SITE_NAME_MAX + 64, KEY_MAX = 4 + ACCOUNT_MAX + 1 + PLACE_MAX
 /* Before the name, as the place of what holds wherever that is meant. No group.stable begins so. */
 static const char CALLED[] = "called ";
 
-static bool is_called(const char *place)
+bool brake_is_called(const char *place)
 {
     return strncmp(place, CALLED, sizeof CALLED - 1) == 0;
 }
@@ -83,7 +83,7 @@ static struct brake *find(const struct qmgr *q, enum brake_kind kind, const char
 {
     char key[KEY_MAX];
     struct brake *b = map_get(&q->brakes->by_key, make_key(kind, who, place, key));
-    return b || !*place || is_called(place)
+    return b || !*place || brake_is_called(place)
                ? b
                : map_get(&q->brakes->by_alias, make_key(kind, who, name, key));
 }
@@ -124,8 +124,7 @@ static void leave_called(struct brakes *all, struct brake *b)
         }
 }
 
-/* A sender whose name cannot be shown, or written to the file, has none. */
-static bool has_name(struct slice who)
+bool brake_has_name(struct slice who)
 {
     for (size_t i = 0; i < who.len; i++)
         if ((unsigned char)who.ptr[i] < ' ' || who.ptr[i] == 0x7f)
@@ -297,7 +296,7 @@ struct brake *brakes_add(struct qmgr *q, enum brake_kind kind, const char *place
     list_init(&b->link);
     list_push(&all->all, &b->link);
     map_put(&all->by_key, b);
-    if (is_called(place))
+    if (brake_is_called(place))
         join_called(all, b);
     else if (*place && !map_get(&all->by_alias, alias_of(b)))
         map_put(&all->by_alias, b);
@@ -437,7 +436,8 @@ bool brakes_refused(struct qmgr *q, const struct job *j, const struct rule *rule
         kind_of(j->m, rule->scope == RULES_OF_DKIM ? BRAKE_SIGNER : BRAKE_ACCOUNT);
     struct group *g = j->queue->lane->group;
     struct slice who = who_of(j->m, kind, buffer);
-    struct brake *b = has_name(who) ? brakes_add(q, kind, g->stable, g->name, who, false) : NULL;
+    struct brake *b =
+        brake_has_name(who) ? brakes_add(q, kind, g->stable, g->name, who, false) : NULL;
     if (!b)
         return false;
     g->braked = true;
@@ -483,9 +483,9 @@ const struct brake *brakes_set(struct qmgr *q, struct slice name, enum brake_kin
                                struct slice who, int64_t time, struct slice reason)
 {
     struct brake *b = NULL;
-    if (has_name(who) && slice_eq(name, SLICE("all")))
+    if (brake_has_name(who) && slice_eq(name, SLICE("all")))
         b = brakes_add(q, kind, "", "all destinations", who, true);
-    else if (has_name(who))
+    else if (brake_has_name(who))
         b = brakes_add_called(q, kind, name, who);
     if (!b)
         return NULL;

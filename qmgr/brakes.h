@@ -127,6 +127,10 @@ void brakes_meet(struct qmgr *q, struct group *g, struct slice site);
 void brakes_sweep(struct qmgr *q);
 /* At most BRAKE_REASON_MAX bytes of it, cut where a character ends. */
 void brake_set_reason(struct brake *b, struct slice reason);
+/* A sender whose name cannot be shown, or written to the file, has none. */
+bool brake_has_name(struct slice who);
+/* Whether a place is that of what holds wherever a name is meant; no group.stable is. */
+bool brake_is_called(const char *place);
 bool brake_suspends(const struct qmgr *q, const struct brake *b);
 bool brake_is_on(const struct qmgr *q, const struct brake *b);
 const char *brake_kind_name(uint8_t kind);

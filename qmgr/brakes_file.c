@@ -11,6 +11,15 @@ static int64_t left_of(int64_t until, int64_t written, bool by_hand)
     return left < most ? left : most;
 }
 
+/* Whether one is written so. By hand it holds wherever its name is meant; by a rule it is at one
+ * place. What is written otherwise would be found under another one's key, or be read as something
+ * else the next time. */
+static bool is_one(const char *place, const char *name, const char *who, bool by_hand)
+{
+    return place && name && who && brake_has_name(slice_str(who)) &&
+           (by_hand || (*place && !brake_is_called(place)));
+}
+
 static int take(struct qmgr *q, const json_t *o)
 {
     const char *place = kept_text(o, "place", SITE_NAME_MAX + 64),
@@ -19,17 +28,15 @@ static int take(struct qmgr *q, const json_t *o)
                *reason = kept_text(o, "reason", KEPT_FILE_MAX);
     bool by_hand = json_is_true(json_object_get(o, "by_hand"));
     int64_t until, written;
-    if (!place || !who || !*who || !kind || kept_time(o, "until", &until) < 0 ||
+    if (!is_one(place, name, who, by_hand) || !kind || kept_time(o, "until", &until) < 0 ||
         kept_time(o, "written", &written) < 0)
         return -1;
     int64_t left = until ? left_of(until, written, by_hand) : INT64_MAX;
     if (left <= 0)
         return 0;
     enum brake_kind of = strcmp(kind, "domain") == 0 ? BRAKE_SIGNER : BRAKE_ACCOUNT;
-    struct slice called = slice_str(name ? name : place);
-    struct brake *b = by_hand && *place
-                          ? brakes_add_called(q, of, called, slice_str(who))
-                          : brakes_add(q, of, place, called.ptr, slice_str(who), by_hand);
+    struct brake *b = by_hand && *place ? brakes_add_called(q, of, slice_str(name), slice_str(who))
+                                        : brakes_add(q, of, place, name, slice_str(who), by_hand);
     if (!b)
         return -1;
     b->until = left == INT64_MAX ? INT64_MAX : q->now + left;
