@@ -47,10 +47,22 @@ enum rcpt_outcome outcome_of_code(uint16_t code)
     return code < 300 ? OUTCOME_SENT : code < 500 ? OUTCOME_DEFERRED : OUTCOME_FAILED;
 }
 
+/* Some say it with another enhanced code. */
+static bool says_too_many(struct slice text)
+{
+    enum { LOOKED_AT_MAX = 512 };
+    text = slice_first(text, LOOKED_AT_MAX);
+    for (; text.len; text = slice_from(text, 1))
+        if (slice_casestarts(text, SLICE("too many recipients")))
+            return true;
+    return false;
+}
+
 bool reply_too_many(const struct smtp_reply *r)
 {
     if (r->code != 452 && r->code != 552)
         return false;
     struct slice enhanced = slice_str(r->enhanced);
-    return enhanced.len == 0 || slice_eq(slice_from(enhanced, 1), SLICE(".5.3"));
+    return enhanced.len == 0 || slice_eq(slice_from(enhanced, 1), SLICE(".5.3")) ||
+           says_too_many(buf_slice(&r->text));
 }

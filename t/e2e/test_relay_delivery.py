@@ -174,7 +174,7 @@ def test_what_began_over_an_open_connection_ends_over_another():
         assert len(server.connections) == 2 and result.connections == 1
 
 
-@pytest.mark.parametrize("reply", ["452 4.5.3 too many recipients", "552 too many"])
+@pytest.mark.parametrize("reply", ["452 4.5.3 too many recipients", "452 4.3.1 Error: Too many recipients", "552 too many"])
 def test_too_many_recipients_splits(reply):
     class Server:
         def __init__(self):
