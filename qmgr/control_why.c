@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "qmgr/brakes.h"
 #include "qmgr/control_client.h"
+#include "qmgr/dispatch_inside.h"
 #include "qmgr/halts.h"
 #include "qmgr/seats.h"
 #include "qmgr/shaping_show.h"
@@ -78,24 +79,23 @@ static void put_lane(struct why *w, struct lane *l, bool whole, struct buf *b)
 /* Jobs of its own queue that go before it, or in the line of the brake that holds it. */
 static unsigned ahead_of(const struct job *j)
 {
-    const struct queue *k = j->queue;
-    unsigned n = 0;
+    struct queue *k = j->queue;
+    const struct list *mine = j->link.prev;
+    unsigned n = 0, others = 0;
     if (j->brake)
         return brake_ahead(j);
-    for (const struct list *at = j->link.prev; n < AHEAD_MAX; at = at->prev) {
-        if (at == &k->again)
-            return n;
-        if (at == &k->jobs)
-            break;
+    for (; n < AHEAD_MAX && mine != &k->again && mine != &k->jobs; mine = mine->prev)
         n++;
-    }
-    list_each(&k->again, at)
+    /* of those in the other line one goes before each of these, and one more if it is its turn */
+    unsigned most = n + (n < AHEAD_MAX && queue_line(k) != mine);
+    list_each(mine == &k->again ? &k->jobs : &k->again, at)
     {
         (void)at;
-        if (++n >= AHEAD_MAX)
+        if (others >= most)
             break;
+        others++;
     }
-    return n;
+    return n + others < AHEAD_MAX ? n + others : AHEAD_MAX;
 }
 
 /* Other accounts or senders with mail in line there. */

@@ -169,6 +169,7 @@ static void start(struct qmgr *q, struct queue *k, struct relay *r)
 {
     struct lane *l = k->lane;
     struct job *j = queue_first(k);
+    k->took_again = k->again.next == &j->link;
     k->account->deficit -= cost(j);
     k->window += j->count;
     k->routed = 0;

@@ -62,7 +62,9 @@ void lane_blame(const struct qmgr *q, struct lane *l, int64_t started);
 /* None of those that wait in a brake's line. */
 bool queue_has_jobs(const struct queue *k);
 /* Of a queue that has jobs. */
-struct job *queue_first(const struct queue *k);
+struct job *queue_first(struct queue *k);
+/* Its line that the next one comes from: those that were put off, or the others. */
+struct list *queue_line(struct queue *k);
 /* Takes a queued job out of its queue, or out of the line of a brake. */
 void job_unqueue(struct qmgr *q, struct job *j);
 /* The lane is suspended: all that is in line there is deferred, and settled. */

@@ -100,11 +100,17 @@ static void defer_suspended(struct qmgr *q, struct lane *l, struct job *j)
     job_free(q, j);
 }
 
-/* Of a queue that has jobs. */
-struct job *queue_first(const struct queue *k)
+/* By turns: while those that were put off once are delivered, new ones are put off whose time
+ * comes later; one after the other would leave the destination idle. */
+struct list *queue_line(struct queue *k)
 {
-    const struct list *jobs = list_empty(&k->again) ? &k->jobs : &k->again;
-    return container_of(jobs->next, struct job, link);
+    bool again = list_empty(&k->jobs) || (!k->took_again && !list_empty(&k->again));
+    return again ? &k->again : &k->jobs;
+}
+
+struct job *queue_first(struct queue *k)
+{
+    return container_of(queue_line(k)->next, struct job, link);
 }
 
 void jobs_defer(struct qmgr *q, struct lane *l)
@@ -220,7 +226,7 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
         take(q, container_of(n, struct job, link), jobs);
     list_each(&l->queues, of)
     {
-        const struct queue *k = container_of(of, struct queue, of_lane);
+        struct queue *k = container_of(of, struct queue, of_lane);
         while (queue_has_jobs(k))
             take(q, queue_first(k), jobs);
     }

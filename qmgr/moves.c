@@ -128,8 +128,9 @@ static void go_first(struct queue *k, struct job *j)
 {
     if (queue_first(k) == j)
         return;
+    struct list *turn = queue_line(k);
     list_remove(&j->link);
-    list_push_front(list_empty(&k->again) ? &k->jobs : &k->again, &j->link);
+    list_push_front(turn, &j->link);
 }
 
 /* The first job near the front that does not wait for its route: *found, NULL: there is none, and

@@ -1,6 +1,9 @@
 #include "qmgr/odd.h"
 
+#include <math.h>
 #include <xxhash.h>
+
+#include "core/clock.h"
 
 enum {
     GAIN = 16,         /* a share follows a sixteenth of each attempt */
@@ -8,6 +11,11 @@ enum {
     USUAL_GAIN = 128,  /* the usual share follows so much more slowly */
     FEW = 2048,        /* of 65536: a usual share below this is none */
     CLUSTER = 32,      /* of 255: so much more than usual is two in a row, hardly chance */
+    HALF = 128,        /* of 255: where the rate is refused in other words it takes so many */
+    QUIET = 16,        /* of 255: so few are none */
+    RUN_MOST = 64,     /* attempts since they began: older ones count half */
+    FAR_BELOW = 191,   /* of 255: so many are refused where the limit is far below */
+    FEW_LEFT = 16,     /* of 255 */
     EXPERIMENT = 30,   /* attempts after which a cut has shown what it does */
     NEARLY_ALL = 223,  /* of 255: a rate that was cut would let more through */
     ROUNDS = 4,        /* so many experiments in a row before it is given up */
@@ -15,6 +23,7 @@ enum {
     OF_RATE_MOST = 3,  /* so many experiments must fail until one that helped is forgotten */
     STRANGERS = 64,    /* of 255: so few first attempts are taken where all are greylisted */
     PASSED_ENOUGH = 3, /* taken when tried again */
+    BY_AGE = 16,       /* tosses of a coin in a row: hardly chance */
     PLACE_TELLS = 5,   /* messages before it; fewer may be chance */
     WORDS_MAX = 512,   /* of a reply's text that are looked at */
     SAME_ENOUGH = 3    /* refusals in a row at one place of the connection */
@@ -33,6 +42,21 @@ static void count(struct odd *o, bool refused)
     int target = refused ? UINT16_MAX : 0;
     o->usual = (uint16_t)(o->usual + (target - o->usual) / USUAL_GAIN);
     o->share = follow(o->share, refused);
+    if (o->share < QUIET || o->run == RUN_MOST) {
+        o->run /= 2;
+        o->run_refused /= 2;
+    }
+    if (refused || o->run) {
+        o->run++;
+        o->run_refused = (uint8_t)(o->run_refused + refused);
+    }
+}
+
+/* The share that is refused, of 255: that since it began, as the other follows late. */
+static uint8_t present_share(const struct odd *o)
+{
+    int run = o->run ? o->run_refused * UINT8_MAX / o->run : 0;
+    return (uint8_t)(run > o->share ? run : o->share);
 }
 
 /* Whether so large a share after the cut (of 255) shows that it was the rate. */
@@ -61,8 +85,11 @@ static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
                                                           : OF_RATE_MOST);
         return ODD_NOTHING;
     }
-    if (share > MANY && share < NEARLY_ALL && ++o->rounds < ROUNDS) {
-        o->tried = 1; /* some are taken, and many are not: it may not have been cut enough */
+    /* of a limit far below a cut shows little */
+    bool fewer = 4 * share < 3 * o->last || (o->rounds == 0 && o->last > FAR_BELOW);
+    if (fewer && share > o->usual / 256 + FEW_LEFT && share < NEARLY_ALL && ++o->rounds < ROUNDS) {
+        o->tried = 1; /* it may not have been cut enough */
+        o->last = (uint8_t)share;
         return ODD_NOTHING;
     }
     o->rounds = 0;
@@ -76,8 +103,10 @@ static enum odd_says experiment(struct odd *o, bool refused, int64_t now)
 enum odd_says odd_other(struct odd *o, bool first, int64_t now)
 {
     count(o, false);
-    if (first)
+    if (first) {
         o->first_taken = follow(o->first_taken, true);
+        o->taken = true;
+    }
     return experiment(o, false, now);
 }
 
@@ -140,38 +169,92 @@ bool odd_takes_strangers(const struct odd *o)
     return o->first_taken >= STRANGERS;
 }
 
+/* How improbable it is that one had the luck of such a share (of 255) of all. */
+static float tosses(int share)
+{
+    enum { LEAST = UINT8_MAX / 16 };
+    int sure = share > LEAST ? share : LEAST;
+    return -log2f((float)sure / UINT8_MAX);
+}
+
+void odd_again(struct odd *o, int64_t age, bool taken)
+{
+    enum { PARTS = CLOCK_SECOND / 10 };
+    uint32_t tenths = age / PARTS < UINT32_MAX ? (uint32_t)(age / PARTS) : UINT32_MAX;
+    bool fits = taken ? tenths >= o->too_early : o->old_enough == 0 || tenths <= o->old_enough;
+    if (!fits) { /* one that was younger was taken, or one that was older refused */
+        o->by_age = 0;
+        o->too_early = o->old_enough = 0;
+    }
+    if (taken && (o->old_enough == 0 || tenths < o->old_enough))
+        o->old_enough = tenths;
+    if (!taken && tenths > o->too_early)
+        o->too_early = tenths;
+    o->by_age += tosses(taken ? o->first_taken : UINT8_MAX - o->first_taken);
+    if (o->by_age > BY_AGE)
+        o->by_age = BY_AGE;
+    if (taken && o->passed < UINT8_MAX)
+        o->passed++;
+    o->taken = o->taken || taken;
+}
+
+/* Some are greylisted, and others are taken at once: a limit of the rate, or chance, would not
+ * ask for how long they are known. */
+static bool is_by_age(const struct odd *o)
+{
+    return o->by_age >= BY_AGE && o->first_taken <= UINT8_MAX - MANY && o->of_rate <= 0;
+}
+
 bool odd_is_greylisting(const struct odd *o)
 {
-    return o->passed >= PASSED_ENOUGH && !odd_takes_strangers(o) && o->of_rate <= 0;
+    return o->passed >= PASSED_ENOUGH && o->of_rate <= 0 &&
+           (!odd_takes_strangers(o) || is_by_age(o));
+}
+
+/* It is a matter of recipients: a cut that is on trial was made in vain. */
+static enum odd_says greylisted(struct odd *o, int64_t now)
+{
+    if (o->tried == 0)
+        return ODD_STRANGER;
+    odd_stop(o);
+    o->of_rate = -1;
+    o->given_up = now;
+    return ODD_NOT_RATE;
 }
 
 /* So large a share makes the rate suspect. */
 static int enough(const struct odd *o)
 {
     int more = o->usual / 256 + CLUSTER;
+    if (o->says_rate)
+        return more > HALF ? more : HALF;
     return o->of_rate > 0 && o->usual < FEW ? 0 : more > MANY ? more : MANY;
 }
 
-enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now)
+enum odd_says odd_refused(struct odd *o, enum odd_who who, uint32_t place, int64_t forgets,
+                          int64_t now)
 {
-    if (first)
+    if (who == ODD_FIRST)
         o->first_taken = follow(o->first_taken, false);
     if (of_connection(o, place))
         return ODD_CONNECTION;
-    if (first && odd_is_greylisting(o))
-        return ODD_STRANGER;
+    if (who != ODD_KNOWN && (odd_is_greylisting(o) || is_by_age(o)))
+        return greylisted(o, now);
+    if (!o->taken) /* at the pace to begin with: it has nothing to do with that yet */
+        return ODD_NOTHING;
     count(o, true);
     enum odd_says says = experiment(o, true, now);
     if (says != ODD_NOTHING)
         return says;
     if (o->of_rate < 0 && (now - o->given_up > forgets || o->share > o->before + CLUSTER))
         o->of_rate = 0;
-    if (o->of_rate < 0 || o->share <= enough(o))
+    bool round = o->tried == 1 && o->rounds > 0;
+    if (o->of_rate < 0 || (o->share <= enough(o) && !round))
         return ODD_NOTHING;
-    if (o->tried > UNDER_WAY && o->share <= MANY)
-        return ODD_NOTHING; /* what a cut of one has left may be chance: it is being found out */
+    if (o->tried > 1 && (o->of_rate <= 0 || (o->tried > UNDER_WAY && o->share <= MANY)))
+        return ODD_NOTHING; /* what a cut has left may be chance: it is being found out */
     if (o->tried == 0) {
-        o->before = o->share;
+        o->before = o->last = present_share(o);
         o->tried = 1;
     }
     return ODD_RATE;
@@ -182,7 +265,7 @@ enum shaper_signal odd_signal(const struct odd *o, struct shaper *s, enum odd_sa
 {
     switch (says) {
     case ODD_RATE:
-        if (o->tried == 1) /* a new one: the cut of the last stays */
+        if (o->tried == 1 && o->rounds == 0) /* a new one: the cut of the last stays */
             shaper_end_trial(s);
         r->trial = o->of_rate > 0 ? SHAPER_TRIAL_PROVEN : SHAPER_TRIAL_UNPROVEN;
         return SHAPER_TOO_FAST;

@@ -7,7 +7,8 @@
  *               cut is undone, and no other is tried for a while. That they become as few
  *               as is usual shows nothing: it was tried when they were many by chance.
  *   connection  they come again and again after the same number of messages on one.
- *   recipients  first attempts are mostly refused, and second ones taken.
+ *   recipients  first attempts are mostly refused, and second ones taken; or whether one is
+ *               taken that was refused before is a matter of how long ago that was.
  *
  * No I/O, no allocation.
  */
@@ -30,16 +31,24 @@ struct odd_words {
 };
 
 struct odd {
-    uint8_t share;       /* of recent attempts that got one: 0 to 255 */
-    uint8_t before;      /* the same when the rate was cut for it */
-    uint16_t usual;      /* the same over many attempts: 0 to 65535 */
-    uint8_t tried;       /* attempts since then + 1, until it is known what it did; 0: it is */
-    uint8_t refused;     /* of these */
-    uint8_t rounds;      /* experiments in a row that were not enough */
-    int8_t of_rate;      /* above 0: the last cut helped; below: it did not */
-    uint8_t first_taken; /* of recent recipients that were tried for the first time, the share
-                          * that was taken */
-    uint8_t passed;      /* recipients that were taken after such a refusal; stays at 255 */
+    uint8_t share;            /* of recent attempts that got one: 0 to 255 */
+    uint8_t run, run_refused; /* attempts since they began to be refused; of these */
+    uint8_t before;           /* the share that was refused when the rate was cut for it */
+    uint8_t last;             /* the same in the last round of the experiment */
+    uint16_t usual;           /* the same over many attempts: 0 to 65535 */
+    uint8_t tried;            /* attempts since then + 1, until it is known what it did; 0: it is */
+    uint8_t refused;          /* of these */
+    uint8_t rounds;           /* experiments in a row that were not enough */
+    int8_t of_rate;           /* above 0: the last cut helped; below: it did not */
+    uint8_t first_taken;      /* of recent recipients that were tried for the first time, the share
+                               * that was taken */
+    uint8_t passed;           /* recipients that were taken after such a refusal; stays at 255 */
+    bool taken;               /* anybody, ever */
+    bool says_rate;           /* it says in words that a rule knows when it is the rate */
+    float by_age;             /* so many tosses of a coin in a row are as improbable as what came of
+                               * recipients that were tried again, if it was not for their age */
+    uint32_t too_early;  /* the greatest age of these that was refused, in tenths of a second */
+    uint32_t old_enough; /* the smallest that was taken; 0: none */
     uint8_t same;        /* refusals in a row at the same place of a connection */
     uint32_t place;      /* messages taken on the connection before the last of them */
     struct odd_words closed[ODD_WORDS];
@@ -57,9 +66,18 @@ enum odd_says {
 /* An attempt that got no such refusal; `first`: of a recipient that had not been tried, and
  * was taken. */
 enum odd_says odd_other(struct odd *o, bool first, int64_t now);
+/* Whose attempt it was. */
+enum odd_who {
+    ODD_KNOWN, /* a recipient, or several, of whom nothing is known in this respect */
+    ODD_FIRST, /* one that had not been tried before */
+    ODD_AGAIN  /* one that got such a refusal before */
+};
 /* One that did. `place`: messages of the connection before it, if all of them were taken;
  * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
-enum odd_says odd_refused(struct odd *o, bool first, uint32_t place, int64_t forgets, int64_t now);
+enum odd_says odd_refused(struct odd *o, enum odd_who who, uint32_t place, int64_t forgets,
+                          int64_t now);
+/* A recipient that got such a refusal before, so long ago (microseconds), was tried again. */
+void odd_again(struct odd *o, int64_t age, bool taken);
 /* Such a refusal came in words of that hash (odd_hash) at the connection's use-th message. It may
  * speak of the rate or of that number of messages, which a server says in two ways, or in one:
  * true: of the messages, for it has come there twice running, or (`guess`) is the first of all.
@@ -83,7 +101,7 @@ static inline void odd_stop(struct odd *o)
 /* Whether recipients that had not been tried before are taken: that is not greylisting, or not
  * of everybody. */
 bool odd_takes_strangers(const struct odd *o);
-/* Whether a first attempt that is refused looks like greylisting. */
+/* Whether a first attempt that is refused looks like greylisting; some may be taken at once. */
 bool odd_is_greylisting(const struct odd *o);
 
 #endif

@@ -410,12 +410,15 @@ enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING, PLACE_SEATS, PLACE_ROUTE };
 struct queue {
     struct list link; /* ready in its account, waiting in its lane, for a seat, or for a route */
     struct list of_lane;
-    struct list again; /* jobs that go first: refused before, their time has come */
+    struct list
+        again; /* jobs that were refused before, their time has come: by turns with others */
     struct list jobs;
     struct list parked;      /* struct message: sent away for want of memory */
     struct account *account; /* with lane and mail_class its key: they stay beside each other */
     struct lane *lane;
-    uint8_t mail_class, place;
+    uint8_t mail_class;
+    uint8_t place : 7;
+    bool took_again : 1; /* the last one that was started was of `again` */
     uint8_t debt;        /* turns that it leaves to others: it made up that window */
     uint8_t kin;         /* bits: classes of which its account has a queue there */
     int16_t credit;      /* among those that wait there: whose turn it is */

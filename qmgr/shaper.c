@@ -133,7 +133,6 @@ void shaper_started(struct shaper *s, uint32_t recipients, int64_t now)
     s->held = false;
     s->binding = binding;
     s->in_flight++;
-    s->tried += recipients;
     if (binding) {
         int64_t dt = now - s->started_last;
         s->paced += dt;
@@ -169,7 +168,6 @@ void shaper_returned(struct shaper *s, uint32_t recipients, int64_t started, int
     connect_rate_result(&s->connecting, &b, false, 0, now);
     s->connecting.none_open = true;
     s->in_flight--;
-    s->tried -= recipients < s->tried ? recipients : s->tried;
     int64_t back = s->next_start - pace_of(s, recipients);
     back = back > now ? back : now;
     if (started >= s->rate_cut && back < s->next_start) /* else it is the pace of a cut since */
@@ -221,7 +219,6 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
     s->failed_cohorts = 0;
     s->proven = now;
     s->taken += r->recipients;
-    s->taken_of_tried += r->recipients;
     if (r->recipients)
         s->accepted = now;
     if (s->rate >= SHAPER_RATE_FREE)
@@ -246,6 +243,7 @@ static void succeed(struct shaper *s, const struct shaper_report *r, int64_t now
 /* True if the signal has suspended the lane, as for a dead destination or a rule's word. */
 static bool take_signal(struct shaper *s, const struct shaper_report *r, bool idle, int64_t now)
 {
+    shaper_count_answers(s, r);
     switch (r->signal) {
     case SHAPER_OK:
         if (!idle || r->started >= s->rate_cut)

@@ -136,7 +136,7 @@ struct shaper {
     int64_t free_since;                  /* without a rate: the present period of counting began */
     float free_taken, free_before;       /* recipients taken in it, and in the one before */
     int64_t accepted, grown, growth_due; /* last acceptance; last growth, not grown since */
-    uint32_t tried, taken_of_tried;      /* recipients since the last growth */
+    float answered, answered_taken; /* recipients lately, little of one that was put off; taken */
     int64_t rate_cut, rate_hold, rate_held; /* since when, how long, how long already */
     /* concurrency */
     double window;

@@ -37,6 +37,8 @@ void shaper_grow_rate(struct shaper *s, int64_t dt, int64_t now);
 void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t now);
 /* Told to stay away: as a limit it is one of rate, what came before it was too much. */
 void shaper_lower_rate(struct shaper *s);
+/* How many of those that were answered were taken: whether that shows that more are allowed. */
+void shaper_count_answers(struct shaper *s, const struct shaper_report *r);
 /* Recipients were put off, not taken: they used up little of the pace. */
 void shaper_give_back(struct shaper *s, uint32_t recipients, int64_t now);
 /* Recipients were taken where there is no rate: what a first refusal is measured by. */

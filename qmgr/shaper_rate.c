@@ -28,8 +28,10 @@ enum { FIRST_HOLD_PARTS = 2 };
 /* What is put off (greylisting) uses up little of what is allowed: this share of its time is
  * given back. Not all: to be asked costs the other side something, too. */
 #define PUT_OFF_BACK 0.75
-/* Where fewer of those that were tried were taken, it shows nothing that more are allowed. */
-#define TAKEN_LEAST 0.5
+/* Where fewer of those that were answered lately were taken, it shows nothing that more are
+ * allowed. */
+#define TAKEN_LEAST 0.6
+#define ANSWERS_LATELY 32.0F
 /* Without a rate nothing is paced: what was taken in the last growth time is counted, the one
  * before it for as much of it as lies within a growth time. Less than this part of one shows
  * a burst, not a rate. */
@@ -48,10 +50,9 @@ void shaper_grow_rate(struct shaper *s, int64_t dt, int64_t now)
         return;
     dt = s->growth_due < t->growth / 4 ? s->growth_due : t->growth / 4;
     /* what was answered with something else (greylisting) proves nothing */
-    double share = s->tried > s->taken_of_tried ? (double)s->taken_of_tried / s->tried : 1;
+    double share = s->answered > 0 ? (double)(s->answered_taken / s->answered) : 1;
     growths = share < TAKEN_LEAST ? 0 : (double)dt / (double)t->growth * share;
     s->growth_due = 0;
-    s->tried = s->taken_of_tried = 0;
     s->grown = now;
     double near = (s->blind ? NEAR_BLIND : NEAR_FAILED) * s->failed_rate;
     if (s->failed_rate <= 0 || s->rate < near) {
@@ -201,6 +202,20 @@ void shaper_too_fast(struct shaper *s, const struct shaper_report *r, int64_t no
     s->next_start = now + (step > pause ? step : pause);
     shaper_measure_anew(s);
     shaper_note(s, SHAPER_RATE_CUT, before, s->rate, r->rule, now);
+}
+
+void shaper_count_answers(struct shaper *s, const struct shaper_report *r)
+{
+    if (r->signal != SHAPER_OK && r->signal != SHAPER_NEUTRAL)
+        return;
+    /* where everybody is put off once, and then taken, more are asked than taken while it grows */
+    double answers = r->recipients + (1 - PUT_OFF_BACK) * r->put_off;
+    s->answered += answers > 0 ? (float)answers : 1;
+    s->answered_taken += (float)r->recipients;
+    if (s->answered > ANSWERS_LATELY) {
+        s->answered /= 2;
+        s->answered_taken /= 2;
+    }
 }
 
 /* Otherwise the pace would be one of questions, and grow until all that was put off comes

@@ -77,12 +77,15 @@ static bool is_first(const struct job *j)
     return j->m->env->recipients[j->rcpts[0]].attempts == 0;
 }
 
-/* A recipient that had not been tried before, refused for now. */
-static bool is_first_refusal(const struct job *j, const struct ipc_outcome *o)
+/* Whose refusal for now it is. */
+static enum odd_who who_is_refused(const struct job *j, const struct ipc_outcome *o)
 {
     const struct recipient *r = &j->m->env->recipients[o->index];
-    return o->stage >= STAGE_RCPT && o->stage <= STAGE_DOT && o->code != 421 &&
-           (r->attempts == 0 || (r->answer && r->answer->odd));
+    if (o->stage < STAGE_RCPT || o->stage > STAGE_DOT || o->code == 421)
+        return ODD_KNOWN;
+    if (r->attempts == 0)
+        return ODD_FIRST;
+    return r->answer && r->answer->odd ? ODD_AGAIN : ODD_KNOWN;
 }
 
 static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
@@ -108,7 +111,7 @@ static enum shaper_signal by_stage(const struct qmgr *q, const struct job *j,
         return by_odd(l, odd_other(&l->odd, false, q->now), r);
     bool all_taken = in->use_count > 0 && in->taken_count == in->use_count - 1;
     return by_odd(l,
-                  odd_refused(&l->odd, is_first_refusal(j, o), all_taken ? in->taken_count : 0,
+                  odd_refused(&l->odd, who_is_refused(j, o), all_taken ? in->taken_count : 0,
                               FORGETS_GROWTHS * l->shaper.limits->times.growth, q->now),
                   r);
 }
@@ -128,6 +131,7 @@ static void by_known(struct qmgr *q, const struct job *j, struct verdict *v,
     if (v->rule->scope == RULES_OF_RECIPIENT)
         (void)by_odd(l, odd_other(&l->odd, false, q->now), r);
     v->acts = verdict_by_rule(q, j, v->rule, &v->worst, r);
+    l->odd.says_rate = l->odd.says_rate || r->signal == SHAPER_TOO_FAST;
 }
 
 /* ---- the result ------------------------------------------------------------------------------ */
@@ -217,8 +221,8 @@ static void taken_after_all(const struct job *j, const struct ipc_outcome *o)
     if (!since)
         return;
     greylist_passed(&l->greylist, j->sent_at - since);
-    if (a->odd && l->odd.passed < UINT8_MAX)
-        l->odd.passed++;
+    if (a->odd)
+        odd_again(&l->odd, j->sent_at - since, true);
 }
 
 int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j)
@@ -283,8 +287,11 @@ void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict
     bool doubtful = is_doubtful(j->queue->lane, rule);
     if (rule && rule->greylist && !doubtful) {
         refused_for_now(q, j, o, rule->retry_after / divisor, fate);
-    } else if ((!rule || doubtful) && !o->local && o->code / 100 == 4 && is_first_refusal(j, o)) {
-        const struct odd *odd = &j->queue->lane->odd;
+    } else if ((!rule || doubtful) && !o->local && o->code / 100 == 4 &&
+               who_is_refused(j, o) != ODD_KNOWN) {
+        struct odd *odd = &j->queue->lane->odd;
+        if (since_of(j, o->index))
+            odd_again(odd, j->sent_at - since_of(j, o->index), false);
         if (odd_is_greylisting(odd))
             refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
         fate->odd = true;

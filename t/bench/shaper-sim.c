@@ -1,6 +1,6 @@
 /*
  * The controller alone against models of what limits a sender, in simulated time:
- * usage: shaper-sim [-v] [-q] [-w] [-s SECONDS] [-d DIVISOR] [MODEL...]
+ * usage: shaper-sim [-v] [-q] [-w] [-s SECONDS] [-d DIVISOR] [-r SEED] [MODEL...]
  *
  * For each model: the share of what it allowed that was used, refusals per 1,000
  * deliveries, and how long the limit's change took to be followed. Then (not with -q) what a
@@ -19,8 +19,9 @@
 #include "qmgr/brakes.h"
 #include "qmgr/odd.h"
 #include "qmgr/shaper.h"
+#include "strangers.h"
 
-enum { FLIGHT_MAX = 512, SOURCES_MAX = 2, PUT_OFF_MAX = 4096 };
+enum { FLIGHT_MAX = 512, SOURCES_MAX = 2 };
 
 /* How the rate is limited: a bucket of tokens; so many in each period; a bucket, and a door
  * that is shut for a while after too many refusals. */
@@ -39,6 +40,8 @@ struct model {
     double wave;      /* the rate goes up and down by this part of it, in a minute */
     double flaky;     /* part of the attempts that fail by chance, in unknown words */
     double grey;      /* seconds after which a recipient is taken that was put off; 0: none */
+    double known;     /* this part of the recipients is not put off */
+    bool strange;     /* they are put off in words that no rule knows */
     bool unknown;     /* the rate is refused in words that no rule knows */
     bool hidden;      /* too many connections: no answer instead of a refusal */
     double knee;      /* with more deliveries at a time it becomes slow; 0: never */
@@ -72,6 +75,13 @@ static const struct model models[] = {
     {"flaky-unknown", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 40, 15, 0, .flaky = 0.05,
      .unknown = true, .sources = 1},
     {"greylist", BUCKET, 20, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .grey = 5, .sources = 1},
+    {"greylist-fast", BUCKET, 140, 140, 5, 60, 0.004, 0.002, 0, 0, 0, .grey = 5, .sources = 1},
+    {"greylist-half", BUCKET, 60, 60, 5, 60, 0.004, 0.002, 0, 0, 0, .grey = 18, .known = 0.5,
+     .sources = 1},
+    {"greylist-unknown", BUCKET, 60, 60, 5, 60, 0.004, 0.002, 0, 0, 0, .grey = 5, .strange = true,
+     .sources = 1},
+    {"greylist-some", BUCKET, 60, 60, 5, 60, 0.004, 0.002, 0, 0, 0, .grey = 24, .known = 0.5,
+     .strange = true, .sources = 1},
     {"unknown", BUCKET, 40, 20, 5, 20, 0.004, 0.002, 0, 0, 0, .unknown = true, .sources = 1},
     {"two-sources", BUCKET, 40, 20, 8, 100, 0.02, 0.02, 0, 0, 0, .sources = 2},
     {"two-drop", BUCKET, 80, 40, 8, 100, 0.02, 0.02, 40, 20, 0, .sources = 2},
@@ -90,6 +100,7 @@ struct flight {
     enum shaper_signal signal;
     unsigned use_count, source;
     bool unknown, put_off, may_connect;
+    struct stranger who;
     double latency;
 };
 
@@ -114,8 +125,7 @@ struct world {
     int64_t period;
     struct flight flight[FLIGHT_MAX];
     unsigned open, in_flight;
-    int64_t put_off[PUT_OFF_MAX];
-    unsigned put_off_first, put_off_count;
+    struct strangers strangers;
     uint64_t delivered, refused, decisions, random;
     double allowed;
     int64_t settled;
@@ -213,17 +223,15 @@ static unsigned session(struct world *w, struct sender *from)
     return 1;
 }
 
-/* Whether the next recipient is one that the server does not know yet. */
-static bool is_stranger(struct world *w, int64_t now)
+/* Who is next, and whether the server puts him off. */
+static bool is_stranger(struct world *w, struct stranger *who, int64_t now)
 {
+    *who = (struct stranger){.since = 0};
     if (w->m->grey <= 0)
         return false;
-    if (w->put_off_count && w->put_off[w->put_off_first % PUT_OFF_MAX] <= now) {
-        w->put_off_first++;
-        w->put_off_count--;
-        return false;
-    }
-    return w->put_off_count < PUT_OFF_MAX;
+    if (strangers_take(&w->strangers, now, who))
+        return now < who->since + (int64_t)(w->m->grey * 1e6);
+    return chance(w) >= w->m->known;
 }
 
 static bool is_of_connection(enum shaper_signal signal)
@@ -254,9 +262,10 @@ static bool start(struct world *w, unsigned source, int64_t now)
     struct flight *f = &w->flight[i];
     *f = (struct flight){
         .started = now, .use_count = use, .source = source, .may_connect = may_connect};
-    f->put_off = is_stranger(w, now);
+    f->put_off = is_stranger(w, &f->who, now);
     f->signal = judge(w, now, f);
     f->unknown = w->m->unknown && f->signal == SHAPER_TOO_FAST;
+    f->unknown = f->unknown || (w->m->strange && f->put_off && f->signal == SHAPER_OK);
     if (f->signal == SHAPER_OK && chance(w) < w->m->flaky) {
         f->signal = SHAPER_NEUTRAL;
         f->unknown = true;
@@ -279,17 +288,34 @@ static bool start(struct world *w, unsigned source, int64_t now)
 static void ask_odd(struct world *w, struct sender *from, const struct flight *f,
                     struct shaper_report *r, int64_t now)
 {
-    bool taken = f->signal == SHAPER_OK;
+    bool taken = f->signal == SHAPER_OK && !f->put_off && !f->who.since;
     if (!shaper_on_trial(&from->s))
         odd_stop(&from->odd);
-    enum odd_says says = !f->unknown ? odd_other(&from->odd, taken, now)
-                                     : odd_refused(&from->odd, true, f->use_count - 1,
-                                                   20 * w->limits.times.growth, now);
+    enum odd_says says = !f->unknown
+                             ? odd_other(&from->odd, taken, now)
+                             : odd_refused(&from->odd, f->who.since ? ODD_AGAIN : ODD_FIRST,
+                                           f->use_count - 1, 20 * w->limits.times.growth, now);
     enum shaper_signal signal = odd_signal(&from->odd, &from->s, says, r);
     if (f->unknown)
         r->signal = signal;
+    from->odd.says_rate = from->odd.says_rate || (!f->unknown && f->signal == SHAPER_TOO_FAST);
     if (!odd_is_trying(&from->odd) && r->trial != SHAPER_TRIAL_FAILED)
         shaper_end_trial(&from->s);
+}
+
+/* What a recipient that was put off, or taken, tells of greylisting. */
+static void greet(struct world *w, const struct flight *f)
+{
+    struct odd *odd = w->m->strange ? &w->from[f->source].odd : NULL;
+    int64_t first = 300 * CLOCK_SECOND / w->divisor;
+    if (w->m->grey <= 0)
+        return;
+    if (f->signal != SHAPER_OK)
+        strangers_back(&w->strangers, f->who);
+    else if (f->put_off)
+        strangers_put_off(&w->strangers, f->who, odd, f->started, first);
+    else
+        strangers_taken(&w->strangers, &f->who, odd, f->started);
 }
 
 static void finish(struct world *w, struct flight *f, int64_t now)
@@ -313,11 +339,9 @@ static void finish(struct world *w, struct flight *f, int64_t now)
     if (f->signal == SHAPER_TOO_MANY && w->m->hidden &&
         (from->s.in_flight <= 1 || !shaper_works(&from->s, now)))
         r.signal = SHAPER_UNREACHABLE; /* the queue takes it for that */
-    if (w->m->unknown || w->m->flaky > 0)
+    if (w->m->unknown || w->m->flaky > 0 || w->m->strange)
         ask_odd(w, from, f, &r, now);
-    if (ok && f->put_off)
-        w->put_off[(w->put_off_first + w->put_off_count++) % PUT_OFF_MAX] =
-            now + (int64_t)(w->m->grey * 1e6);
+    greet(w, f);
     w->delivered += taken;
     if (ok || f->signal == SHAPER_NEUTRAL)
         from->sessions[from->idle_count++] = f->use_count;
@@ -514,8 +538,8 @@ static void run_brake(struct world *w, double seconds, bool verbose)
     }
 }
 
-static void run(const struct model *m, double seconds, unsigned divisor, bool verbose,
-                bool whole_time)
+static void run(const struct model *m, double seconds, unsigned divisor, uint64_t seed,
+                bool verbose, bool whole_time)
 {
     static struct world w;
     w = (struct world){.m = m,
@@ -526,7 +550,7 @@ static void run(const struct model *m, double seconds, unsigned divisor, bool ve
                        .tokens = m->burst,
                        .connect_tokens = m->connects,
                        .period = -1,
-                       .random = 88172645463325252ULL};
+                       .random = 88172645463325252ULL + seed * 0x9e3779b97f4a7c15ULL};
     set_limits(&w);
     if (m->sender > 0)
         run_brake(&w, seconds, verbose);
@@ -589,9 +613,10 @@ int main(int argc, char **argv)
 {
     double seconds = 120;
     unsigned divisor = 60;
+    uint64_t seed = 0;
     bool verbose = false, quick = false, whole_time = false;
     int option;
-    while ((option = getopt(argc, argv, "vqws:d:")) != -1) {
+    while ((option = getopt(argc, argv, "vqws:d:r:")) != -1) {
         if (option == 'v')
             verbose = true;
         else if (option == 'q')
@@ -602,12 +627,14 @@ int main(int argc, char **argv)
             seconds = strtod(optarg, NULL);
         else if (option == 'd')
             divisor = (unsigned)strtoul(optarg, NULL, 10);
+        else if (option == 'r')
+            seed = strtoull(optarg, NULL, 10);
         else
             return 2;
     }
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
         if (is_wanted(models[i].name, argv + optind))
-            run(&models[i], seconds, divisor, verbose, whole_time);
+            run(&models[i], seconds, divisor, seed, verbose, whole_time);
     if (!quick)
         cost();
     return 0;

@@ -17,8 +17,8 @@ static double run_limited(struct odd *o, double pace, double limit, int seconds,
     for (int second = 0; second < seconds; second++) {
         for (int i = 0; i < (int)pace; i++) {
             int64_t now = (second + 1) * SECOND + i;
-            enum odd_says says =
-                i < limit ? odd_other(o, true, now) : odd_refused(o, true, 0, 20 * MINUTE, now);
+            enum odd_says says = i < limit ? odd_other(o, true, now)
+                                           : odd_refused(o, ODD_FIRST, 0, 20 * MINUTE, now);
             refused += second >= skip && i >= limit;
             all += second >= skip;
             if (says == ODD_RATE)
@@ -52,7 +52,7 @@ static void test_random_failures_do_not_slow_for_long(void **state)
         bool fails = (seed >> 16) % 100 < 40;
         uint8_t running = o.tried;
         enum odd_says says =
-            fails ? odd_refused(&o, true, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
+            fails ? odd_refused(&o, ODD_FIRST, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
         cuts += says == ODD_RATE && running == 0;
         undone += says == ODD_NOT_RATE;
     }
@@ -72,7 +72,7 @@ static void test_chance_is_not_taken_for_a_proof(void **state)
         seed = seed * 1103515245u + 12345u;
         bool fails = (seed >> 16) % 100 < 9;
         enum odd_says says =
-            fails ? odd_refused(&o, true, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
+            fails ? odd_refused(&o, ODD_FIRST, 0, 20 * MINUTE, now) : odd_other(&o, true, now);
         cuts += says == ODD_RATE;
     }
     assert_in_range(cuts, 0, 60);
@@ -83,8 +83,8 @@ static void test_few_failures_are_left_alone(void **state)
     struct odd o = {0};
     (void)state;
     for (int i = 0; i < 1000; i++)
-        assert_int_not_equal(i % 20 ? odd_other(&o, true, i) : odd_refused(&o, true, 0, MINUTE, i),
-                             ODD_RATE);
+        assert_int_not_equal(
+            i % 20 ? odd_other(&o, true, i) : odd_refused(&o, ODD_FIRST, 0, MINUTE, i), ODD_RATE);
 }
 
 static void test_what_closes_connections_is_told_apart_by_its_words(void **state)
@@ -135,11 +135,11 @@ static void test_the_same_place_of_a_connection(void **state)
     for (int i = 0; i < 2; i++) {
         for (int k = 0; k < 12; k++)
             odd_other(&o, true, SECOND);
-        assert_int_equal(odd_refused(&o, true, 12, MINUTE, SECOND), ODD_NOTHING);
+        assert_int_equal(odd_refused(&o, ODD_FIRST, 12, MINUTE, SECOND), ODD_NOTHING);
     }
     for (int k = 0; k < 12; k++)
         odd_other(&o, true, SECOND);
-    assert_int_equal(odd_refused(&o, true, 12, MINUTE, SECOND), ODD_CONNECTION);
+    assert_int_equal(odd_refused(&o, ODD_FIRST, 12, MINUTE, SECOND), ODD_CONNECTION);
     assert_int_equal(o.place, 12);
 }
 
@@ -148,10 +148,81 @@ static void test_strangers_are_not_a_matter_of_rate(void **state)
     struct odd o = {.passed = 3};
     (void)state;
     for (int i = 0; i < 100; i++)
-        assert_int_equal(odd_refused(&o, true, 0, MINUTE, i), ODD_STRANGER);
+        assert_int_equal(odd_refused(&o, ODD_FIRST, 0, MINUTE, i), ODD_STRANGER);
     for (int i = 0; i < 16; i++) /* most new recipients are taken: it is something else */
         odd_other(&o, true, i);
-    assert_int_not_equal(odd_refused(&o, true, 0, MINUTE, 1), ODD_STRANGER);
+    assert_int_not_equal(odd_refused(&o, ODD_FIRST, 0, MINUTE, 1), ODD_STRANGER);
+}
+
+/* One in twenty seconds is tried at once, and again 5, 15 and 35 minutes later while it is refused.
+ * Half of them are taken at once, the others when `delay` has passed. Until then the time goes on
+ * from *now; returns how many cuts were undone. */
+static unsigned greet(struct odd *o, int64_t delay, int64_t *now, int64_t until)
+{
+    enum { STEP = 20 * SECOND };
+    static const int64_t ages[] = {0, 5 * MINUTE, 15 * MINUTE, 35 * MINUTE};
+    unsigned undone = 0;
+    for (; *now < until; *now += STEP) {
+        for (size_t i = 0; i < sizeof ages / sizeof ages[0]; i++) {
+            int64_t since = *now - ages[i];
+            bool known = since / STEP % 2, over = i > 0 && (known || ages[i - 1] >= delay);
+            if (since < MINUTE || over)
+                continue;
+            bool taken = i == 0 ? known : ages[i] >= delay;
+            if (i > 0)
+                odd_again(o, ages[i], taken);
+            enum odd_says says =
+                taken ? odd_other(o, i == 0, *now)
+                      : odd_refused(o, i ? ODD_AGAIN : ODD_FIRST, 0, 20 * MINUTE, *now);
+            undone += says == ODD_NOT_RATE;
+        }
+    }
+    return undone;
+}
+
+static void test_some_are_strangers(void **state)
+{
+    struct odd o = {0};
+    int64_t now = MINUTE;
+    (void)state;
+    assert_int_equal(greet(&o, 34 * MINUTE, &now, 6 * MINUTE), 0);
+    assert_true(odd_is_trying(&o)); /* it may be the rate */
+    assert_int_equal(greet(&o, 34 * MINUTE, &now, 20 * MINUTE), 1);
+    assert_false(odd_is_trying(&o));
+    assert_int_equal(odd_refused(&o, ODD_FIRST, 0, 20 * MINUTE, now), ODD_STRANGER);
+    assert_false(odd_is_greylisting(&o)); /* nobody knows when they are taken */
+    assert_int_equal(greet(&o, 34 * MINUTE, &now, 40 * MINUTE), 0);
+    assert_true(odd_is_greylisting(&o));
+}
+
+/* Whether one is taken that was refused before does not depend on its age. */
+static void test_a_limit_asks_for_no_age(void **state)
+{
+    struct odd o = {0};
+    unsigned seed = 1, strangers = 0;
+    (void)state;
+    for (int i = 0; i < 2000; i++) {
+        seed = seed * 1103515245u + 12345u;
+        bool taken = (seed >> 16) % 100 < 60;
+        int64_t age = 5 * MINUTE + (int64_t)(seed >> 8) % MINUTE;
+        if (i % 2)
+            odd_again(&o, age, taken);
+        if (taken)
+            odd_other(&o, i % 2 == 0, i * SECOND);
+        else
+            strangers += odd_refused(&o, i % 2 ? ODD_AGAIN : ODD_FIRST, 0, 20 * MINUTE,
+                                     i * SECOND) == ODD_STRANGER;
+    }
+    assert_in_range(strangers, 0, 10); /* of 800: chance alone is rare, and not believed for long */
+}
+
+/* Nobody was taken yet: what is refused is no matter of how many come. */
+static void test_the_first_ever_is_no_matter_of_rate(void **state)
+{
+    struct odd o = {0};
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(odd_refused(&o, ODD_FIRST, 0, 20 * MINUTE, i), ODD_NOTHING);
 }
 
 /* ---- early signs -------------------------------------------------------------------------- */
@@ -203,6 +274,9 @@ int main(void)
         cmocka_unit_test(test_words_that_differ_each_time),
         cmocka_unit_test(test_the_same_place_of_a_connection),
         cmocka_unit_test(test_strangers_are_not_a_matter_of_rate),
+        cmocka_unit_test(test_some_are_strangers),
+        cmocka_unit_test(test_a_limit_asks_for_no_age),
+        cmocka_unit_test(test_the_first_ever_is_no_matter_of_rate),
         cmocka_unit_test(test_strain_is_measured_against_the_usual),
         cmocka_unit_test(test_a_server_that_is_always_slow_is_not_strained),
     };

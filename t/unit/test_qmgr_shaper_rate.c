@@ -153,9 +153,44 @@ static void test_what_is_put_off_takes_little_of_the_pace(void **state)
     (void)state;
     shaper_init(&s, &l);
     play_greylisting(&s, 5, &taken, &tried);
-    assert_true(tried > 200 && tried < 300); /* 100 without that; 400 if it cost nothing else */
-    assert_true(taken > 40 && taken < 60);
-    assert_true(s.rate < 11); /* to be asked is not to be let in */
+    assert_true(tried > 200 && tried < 350); /* 100 without that; 500 if it cost nothing else */
+    assert_true(taken > 40 && taken < 70);
+    assert_true(s.rate < 13); /* to be asked is not to be let in */
+}
+
+/* Everybody is put off once, and taken five seconds later, before new ones: until it has grown
+ * more are put off than taken. */
+static void test_the_rate_grows_where_everybody_is_put_off_once(void **state)
+{
+    enum { SECONDS = 30 };
+    struct shaper_limits l = limits_of(10);
+    struct shaper s;
+    unsigned due[SECONDS + 6] = {0}, taken = 0;
+    int64_t now = SECOND, end = SECONDS * SECOND, when;
+    (void)state;
+    shaper_init(&s, &l);
+    while (now < end) {
+        if (shaper_room(&s, now, &when) != SHAPER_GO) {
+            now = when;
+            continue;
+        }
+        int64_t at = now / SECOND, first = 0;
+        while (first < at && due[first] == 0)
+            first++;
+        bool take = first < at;
+        struct shaper_report r = {.signal = SHAPER_OK,
+                                  .started = now,
+                                  .recipients = take,
+                                  .put_off = !take,
+                                  .use_count = 1};
+        shaper_started(&s, 1, now);
+        assert_false(shaper_finished(&s, &r, now));
+        due[first] -= take;
+        due[at + 5] += !take;
+        taken += take;
+    }
+    assert_true(s.rate > 60); /* 10 without that */
+    assert_true(taken > 500);
 }
 
 int main(void)
@@ -167,6 +202,7 @@ int main(void)
         cmocka_unit_test(test_a_rate_limit_is_found_and_kept),
         cmocka_unit_test(test_a_raised_limit_is_found_within_fifteen_minutes),
         cmocka_unit_test(test_what_is_put_off_takes_little_of_the_pace),
+        cmocka_unit_test(test_the_rate_grows_where_everybody_is_put_off_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
