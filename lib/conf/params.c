@@ -49,6 +49,7 @@ bool param_is_path(int index)
     case PARAM_INDEX_maillog_file:
     case PARAM_INDEX_event_log_file:
     case PARAM_INDEX_provider_config_file:
+    case PARAM_INDEX_source_config_file:
     case PARAM_INDEX_accounts_directory:
     case PARAM_INDEX_plans_file:
     case PARAM_INDEX_smtpd_tls_cert_file:

@@ -115,11 +115,15 @@ static void test_relative_paths_start_from_the_configuration(void **state)
 {
     (void)state;
     struct config *c = parse_good("queue_directory = spool\ndata_directory = lib\n"
-                                  "maillog_file = stderr\nevent_log_file = events\n");
+                                  "maillog_file = stderr\nevent_log_file = events\n"
+                                  "source_config_file = sources.conf\n"
+                                  "provider_config_file = providers.conf\n");
     assert_string_equal(c->queue_directory, "/conf/spool");
     assert_string_equal(c->empty_directory, "/conf/lib/empty");
     assert_string_equal(c->maillog_file, "stderr");
     assert_string_equal(c->event_log_file, "/conf/events");
+    assert_string_equal(c->source_config_file, "/conf/sources.conf");
+    assert_string_equal(c->provider_config_file, "/conf/providers.conf");
     config_free(c);
 }
 
