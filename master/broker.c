@@ -150,6 +150,16 @@ static void send_authorities(struct process *p)
     close(fd);
 }
 
+/* Without mynetworks_account quota says of clients of mynetworks that they are nobody's, and
+ * sessions of the processes that there are keep to that: also for a qmgr that comes later, when
+ * it is set again. */
+void broker_forget_owners(struct master *m)
+{
+    if (*m->plan->config->mynetworks_account)
+        return;
+    list_each(&m->processes, n) container_of(n, struct process, link)->owners_only = false;
+}
+
 /* plans.conf goes to quota as tables go to resolve. */
 static void send_plans(struct process *p)
 {

@@ -100,6 +100,7 @@ static void change_over(struct master *m, struct change *c)
     listen_close(&m->listeners);
     while (!list_empty(&c->listeners))
         list_push(&m->listeners, list_pop(&c->listeners));
+    broker_forget_owners(m);
     tables_set(&m->tables, resolve_service(m->plan)->config);
     keys_adopt(m, m->plan);
     m->generation++;

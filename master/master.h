@@ -109,6 +109,9 @@ extern const struct channel_ops supervise_channel_ops;
 /* ---- broker.c ---- */
 /* Gives a process that has become ready its peers. */
 void broker_connect(struct process *p);
+/* After a reload: where mynetworks_account is empty now, no process that there is has owners only.
+ */
+void broker_forget_owners(struct master *m);
 /* Sends a process all lookup tables, if it takes any. */
 void broker_tables(struct process *p);
 /* Gives an smtpd process its region of the table of client counts. */

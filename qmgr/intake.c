@@ -335,6 +335,8 @@ void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
 {
     static const struct peer_ops ops = {on_frame, on_gone};
     char name[64];
+    const bool owners_only = q->owners_only && pid == q->owners_only;
+    q->owners_only = 0; /* it is said of the next one; later its number may be another process's */
     if (q->smtpd_count == SMTPDS_MAX) {
         log_error("more than %d smtpd processes: one stays without a queue", SMTPDS_MAX);
         close(fd);
@@ -343,7 +345,7 @@ void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     snprintf(name, sizeof name, "smtpd %u (process %u)", slot, pid);
     struct smtpd *s = xcalloc(1, sizeof *s);
     s->told_state = -1;
-    s->owners_only = pid == q->owners_only;
+    s->owners_only = owners_only;
     if (s->owners_only)
         log_debug("all mail of %s has to be of accounts", name);
     list_init(&s->open);
@@ -351,6 +353,12 @@ void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd)
     peer_open(&s->peer, q, fd, name, &ops);
     q->smtpds[q->smtpd_count++] = s;
     tell_state(s, intake_current_state(q));
+}
+
+void intake_reload(struct qmgr *q)
+{
+    for (unsigned i = 0; !*q->s->config->mynetworks_account && i < q->smtpd_count; i++)
+        q->smtpds[i]->owners_only = false;
 }
 
 /* ---- our own notices

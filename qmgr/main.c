@@ -129,6 +129,7 @@ static void reload(struct service *s)
 {
     struct qmgr *q = s->state;
     queue_tick(q);
+    intake_reload(q);
     events_reload(q);
     groups_reload(q);
     dispatch_reload(q);

@@ -364,6 +364,9 @@ void qmgr_turn(struct qmgr *q);
 /* ---- intake.c -------------------------------------------------------------------- */
 
 void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd);
+/* Where mynetworks_account is empty now, sessions of the smtpd processes that there are may hear
+ * from quota that their mail is nobody's, and stay with that when it is set again. */
+void intake_reload(struct qmgr *q);
 /* Tells every smtpd what the state is, if it changed. */
 void intake_state(struct qmgr *q);
 int intake_current_state(const struct qmgr *q);

@@ -129,7 +129,7 @@ static void say(struct tokens *t, const char *from, const struct ipc_commit *in,
 }
 
 /* An older process may go on without owners after a reload that has taken mynetworks_account
- * away. */
+ * away, and after one that has set it again (intake_reload). */
 static bool may_be_nobodys(const struct config *c, bool owners_only)
 {
     return !owners_only || !*c->mynetworks_account;

@@ -140,8 +140,8 @@ def test_accounts_that_are_off_want_none():
 
 def test_mail_of_nobody_from_an_smtpd_whose_clients_have_accounts():
     q = Qmgr({"accounts_enable": "yes", "mynetworks_account": "own"})
-    q.master.master.send("ipc_owners_only", pid=4711)
     other = q.master.peer("smtpd", 1, pid=4710)
+    q.master.master.send("ipc_owners_only", pid=4711)
     strict = q.master.peer("smtpd", 2, pid=4711)
     for peer in (other, strict):
         peer.expect("ipc_spool_state")
@@ -153,8 +153,31 @@ def test_mail_of_nobody_from_an_smtpd_whose_clients_have_accounts():
     q.master.configure(mynetworks_account="")
     wait_until(lambda: q.commit(smtpd=strict, answer=None) and
                strict.receive().name == "ipc_committed", 10, "the new configuration")
+    alarms = q.log().count("ALARM")
+    # set again: its sessions have heard from quota that they are nobody's, and keep to that
+    q.master.configure(mynetworks_account="own")
+    behind = q.master.peer("smtpd", 3)  # told after the configuration
+    behind.expect("ipc_spool_state")
+    behind.close()
+    q.commit(smtpd=strict)
+    assert q.log().count("ALARM") == alarms
     other.close()
     strict.close()
+    q.stop()
+
+
+def test_a_process_number_that_comes_again_has_no_owners():
+    """What was said of a process holds for its one introduction."""
+    q = Qmgr({"accounts_enable": "yes", "mynetworks_account": "own"})
+    q.master.master.send("ipc_owners_only", pid=4711)
+    first = q.master.peer("smtpd", 2, pid=4711)
+    first.expect("ipc_spool_state")
+    refused(q, smtpd=first, account="")
+    first.close()
+    second = q.master.peer("smtpd", 3, pid=4711)
+    second.expect("ipc_spool_state")
+    q.commit(smtpd=second)
+    second.close()
     q.stop()
 
 
