@@ -95,6 +95,7 @@ static char *absolute_path(const struct config_private *p, int index, struct sli
     return xasprintf("%s/%.*s", p->directory, SLICE_ARG(text));
 }
 
+enum { SCRAM_ITERATIONS_LEAST = 4096 /* RFC 7677 section 4 */ };
 enum { JOURNAL_SIZE_LEAST = 1024 * 1024 /* some blocks of the largest messages */ };
 
 static int check_relations(const struct config *c, struct err *e)
@@ -113,6 +114,13 @@ static int check_relations(const struct config *c, struct err *e)
             "%s: queue_journal_size (%lld bytes) is less than 1m: give at least 1m, or 0 "
             "for no journal",
             p->where[i] ? p->where[i] : p->file, (long long)c->queue_journal_size);
+    i = PARAM_INDEX_scram_iterations;
+    if (c->scram_iterations > 0 && c->scram_iterations < SCRAM_ITERATIONS_LEAST)
+        return err_set(e,
+                       "%s: scram_iterations (%lld) is less than %d, the least that RFC 7677 "
+                       "allows: give at least %d, or 0 for no SCRAM",
+                       p->where[i] ? p->where[i] : p->file, (long long)c->scram_iterations,
+                       SCRAM_ITERATIONS_LEAST, SCRAM_ITERATIONS_LEAST);
     i = PARAM_INDEX_smtpd_upstream_proxy_protocol;
     /* otherwise any client could claim to be any other (B35) */
     if (*c->smtpd_upstream_proxy_protocol && !*c->smtpd_proxy_networks)

@@ -176,6 +176,8 @@ static void test_B84_bad_settings_name_file_and_line(void **state)
         {"accounts_enable = yes\nsmtpd_sasl_auth_enable = yes\n"
          "smtpd_sasl_mechanism_filter = gssapi\n",
          "main.cf:3: smtpd_sasl_mechanism_filter leaves no way to log in"},
+        {"scram_iterations = 1\n",
+         "main.cf:1: scram_iterations (1) is less than 4096, the least that RFC 7677 allows"},
         {"queue_journal_size = 100k\n", "queue_journal_size (102400 bytes) is less than 1m"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
