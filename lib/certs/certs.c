@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "certs/pem.h"
@@ -127,6 +128,7 @@ static int add_identity(struct certs *c, struct slice name, const char *path, st
     struct certs_identity *i = &c->identities[c->count++];
     *i = (struct certs_identity){.name = slice_dup(name),
                                  .path = xstrdup(path),
+                                 .table = c->table ? xstrdup(c->table) : NULL,
                                  .chain = p->chain,
                                  .not_before = p->not_before,
                                  .not_after = p->not_after};
@@ -171,12 +173,14 @@ static int keep(struct certs *c, struct slice name, const char *path, const stru
         char *pem = key->pem ? xstrdup(key->pem) : NULL;
         c->total += strlen(was->chain);
         c->identities = xreallocarray(c->identities, c->count + 1, sizeof *c->identities);
-        c->identities[c->count++] = (struct certs_identity){.name = xstrdup(was->name),
-                                                            .path = xstrdup(path),
-                                                            .chain = xstrdup(was->chain),
-                                                            .key = add_key(c, key->id, &pem),
-                                                            .not_before = was->not_before,
-                                                            .not_after = was->not_after};
+        c->identities[c->count++] =
+            (struct certs_identity){.name = xstrdup(was->name),
+                                    .path = xstrdup(path),
+                                    .table = c->table ? xstrdup(c->table) : NULL,
+                                    .chain = xstrdup(was->chain),
+                                    .key = add_key(c, key->id, &pem),
+                                    .not_before = was->not_before,
+                                    .not_after = was->not_after};
         if (pem)
             OPENSSL_cleanse(pem, strlen(pem));
         free(pem);
@@ -265,28 +269,95 @@ static bool is_sni_name(struct slice name)
     return good;
 }
 
-static int add_sni_lines(struct certs *c, const char *path, struct slice text, struct err *e)
+static bool has_identity(const struct certs *c, const struct certs_identity *other)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->identities[i].table && strcmp(c->identities[i].table, other->table) == 0 &&
+            strcasecmp(c->identities[i].name, other->name) == 0 &&
+            strcmp(c->identities[i].path, other->path) == 0)
+            return true;
+    return false;
+}
+
+/* What old has for this name (empty: for any) by this table, and is not here yet. The files are
+ * read again: they may be renewed though the table is wrong. */
+static int keep_names(struct certs *c, struct slice name)
+{
+    struct err e;
+    for (size_t i = 0; i < c->old->count; i++) {
+        const struct certs_identity *was = &c->old->identities[i];
+        if (!was->table || strcmp(was->table, c->table) != 0 || has_identity(c, was) ||
+            (name.len && !slice_caseeq(slice_str(was->name), name)))
+            continue;
+        if (add_chain_file(c, slice_str(was->name), was->path, &e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* A line that is wrong does not stand in the way of the others once there was a right one. */
+static int keep_line(struct certs *c, struct slice name, const struct err *e)
+{
+    if (!c->old || (is_sni_name(name) && keep_names(c, name) < 0))
+        return -1;
+    add_problem(c, e, "this line is left out");
+    return 0;
+}
+
+/* The same for a table of which no more can be read. */
+static int keep_table(struct certs *c, const struct err *e)
+{
+    if (!c->old || keep_names(c, SLICE("")) < 0)
+        return -1;
+    watch(c, c->table);
+    add_problem(c, e, "the names that were in it stay");
+    return 0;
+}
+
+static int add_sni_line(struct certs *c, struct slice line, unsigned number, struct err *e)
+{
+    size_t end = 0;
+    while (end < line.len && line.ptr[end] != ' ' && line.ptr[end] != '\t')
+        end++;
+    struct slice name = slice_first(line, end), files = slice_trim(slice_from(line, end));
+    int rc = 0;
+    if (!is_sni_name(name) || files.len == 0)
+        rc = err_set(e,
+                     "%s:%u: write a host name and a file with its private key and "
+                     "certificates",
+                     c->table, number);
+    else if (add_chain_files(c, name, files, e) < 0)
+        rc = err_prefix(e, "%s:%u", c->table, number);
+    return rc == 0 ? 0 : keep_line(c, name, e);
+}
+
+static int add_sni_lines(struct certs *c, struct slice text, struct err *e)
 {
     struct cf_reader r;
     struct slice line;
     int rc;
-    cf_open(&r, path, text);
+    cf_open(&r, c->table, text);
     while ((rc = cf_next(&r, &line, e)) == 1) {
-        size_t end = 0;
-        while (end < line.len && line.ptr[end] != ' ' && line.ptr[end] != '\t')
-            end++;
-        struct slice name = slice_first(line, end), files = slice_trim(slice_from(line, end));
-        if (!is_sni_name(name) || files.len == 0)
-            rc = err_set(e,
-                         "%s:%u: write a host name and a file with its private key and "
-                         "certificates",
-                         path, r.start);
-        else if (add_chain_files(c, name, files, e) < 0)
-            rc = err_prefix(e, "%s:%u", path, r.start);
+        rc = add_sni_line(c, line, r.start, e);
         if (rc < 0)
             break;
     }
     cf_close(&r);
+    return rc;
+}
+
+static int add_sni_table(struct certs *c, const char *path, struct err *e)
+{
+    struct stat st;
+    struct buf text;
+    c->table = path;
+    int rc = read_file(c, path, &text, &st, e);
+    if (rc == 0)
+        rc = add_sni_lines(c, buf_slice(&text), e);
+    if (rc < 0)
+        rc = keep_table(c, e);
+    c->table = NULL;
+    buf_free(&text);
     return rc;
 }
 
@@ -295,17 +366,12 @@ static int add_sni_maps(struct certs *c, const char *list, struct err *e)
     struct slice rest = slice_str(list), spec;
     int rc = 0;
     while (rc == 0 && config_list_next(&rest, &spec)) {
-        struct stat st;
-        struct buf text;
         struct slice name = spec, type = slice_cut(&name, ':');
         if (!slice_eq(type, SLICE("texthash")) || name.len == 0 || name.ptr[0] != '/')
             return err_set(e, "tls_server_sni_maps: %s: write texthash:/path",
                            log_esc_n(spec, 120));
         char *path = slice_dup(name);
-        rc = read_file(c, path, &text, &st, e);
-        if (rc == 0)
-            rc = add_sni_lines(c, path, buf_slice(&text), e);
-        buf_free(&text);
+        rc = add_sni_table(c, path, e);
         free(path);
     }
     return rc;
@@ -320,8 +386,16 @@ static int add_authorities(struct certs *c, const char *path, struct err *e)
     if (!*path)
         return 0;
     int rc = read_file(c, path, &text, &st, e);
-    if (rc == 0)
+    if (rc == 0 && pem_check_authorities(buf_slice(&text), e) < 0)
+        rc = err_prefix(e, "%s", path);
+    if (rc == 0) {
         c->authorities = slice_dup(buf_slice(&text));
+    } else if (c->old && c->old->authorities) {
+        c->authorities = xstrdup(c->old->authorities);
+        watch(c, path);
+        add_problem(c, e, "the authorities that were in it stay");
+        rc = 0;
+    }
     buf_free(&text);
     return rc;
 }
@@ -386,6 +460,7 @@ void certs_free(struct certs *c)
     for (size_t i = 0; i < c->count; i++) {
         free(c->identities[i].name);
         free(c->identities[i].path);
+        free(c->identities[i].table);
         free(c->identities[i].chain);
     }
     for (size_t i = 0; i < c->file_count; i++)

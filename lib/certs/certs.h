@@ -28,6 +28,7 @@ struct certs_key {
 struct certs_identity {
     char *name;  /* of SNI; "": for all other names */
     char *path;  /* of its file, for messages */
+    char *table; /* of tls_server_sni_maps that names it, or NULL */
     char *chain; /* PEM */
     size_t key;  /* index in keys */
     time_t not_before, not_after;
@@ -48,6 +49,7 @@ struct certs {
     size_t total;            /* bytes of all chains */
     char *authorities;       /* PEM, or NULL */
     const struct certs *old; /* while certs_renew reads */
+    const char *table;       /* while a table is read: its path */
 };
 
 /* Whether a service with this configuration speaks TLS. */
@@ -59,8 +61,9 @@ int certs_load(struct certs *c, const struct config *config, struct err *e);
 /* The same for files that `old` was read from. One that cannot be used does not stand in the
  * way of the others: what old has from it is kept (its key without PEM, if that was
  * forgotten), a host name that is new goes without a certificate of its own, and
- * c->problems says so. -1: the certificates for all other names, or a table, cannot be
- * read, and nothing of old is there to be kept. */
+ * c->problems says so. The same holds for a line of tls_server_sni_maps; of a table that cannot
+ * be read all names stay, with their files read again; and for smtpd_tls_CAfile. -1: the
+ * certificates for all other names cannot be read, and nothing of old is there to be kept. */
 int certs_renew(struct certs *c, const struct config *config, const struct certs *old,
                 struct err *e);
 void certs_free(struct certs *c);

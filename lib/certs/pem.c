@@ -113,6 +113,25 @@ static int take_certificates(struct slice text, struct pem_parts *out, struct er
     return rc;
 }
 
+int pem_check_authorities(struct slice text, struct err *e)
+{
+    int count = 0;
+    X509 *x;
+    tls_library();
+    ERR_clear_error();
+    BIO *in = BIO_new_mem_buf(text.ptr, (int)text.len);
+    while (in && (x = PEM_read_bio_X509_AUX(in, NULL, NULL, NULL))) {
+        X509_free(x);
+        count++;
+    }
+    bool good = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    ERR_clear_error();
+    BIO_free(in);
+    if (count && !good)
+        return err_set(e, "certificate %d in it is damaged", count + 1);
+    return count ? 0 : err_set(e, "there is no certificate in it (-----BEGIN CERTIFICATE-----)");
+}
+
 int pem_split(struct slice text, struct pem_parts *out, struct err *e)
 {
     *out = (struct pem_parts){.key = NULL};

@@ -12,6 +12,9 @@ struct pem_parts {
     time_t not_before, not_after; /* of the first certificate */
 };
 
+/* Whether it has certificates, and none that is damaged: of authorities, as many as there are. The
+ * error has no file name. */
+int pem_check_authorities(struct slice text, struct err *e);
 /* The error has no file name. Wipe with pem_free. */
 int pem_split(struct slice text, struct pem_parts *out, struct err *e);
 void pem_free(struct pem_parts *p);

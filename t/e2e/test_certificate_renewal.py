@@ -1,6 +1,8 @@
 """Certificates that are renewed while others of the same service cannot be read."""
+import re
 import ssl
 
+import faults as fault_points
 import pytest
 
 from postern import wait_until
@@ -80,13 +82,62 @@ def test_a_new_name_with_a_broken_file(names):
     names.awaited("three.test", names.new_two)
 
 
-def test_a_table_that_cannot_be_read_is_told(names):
-    """Then nobody knows which names there are: all is as before, and the log says that."""
+def test_a_wrong_line_of_a_table_stands_in_no_others_way(names):
     lines = text(names.table)
-    write_secret(names.table, lines + "three.test\n")
-    names.relay.wait_log(rf"error: .*renewed certificate: {names.table}:3: .*; all old ones of this "
-                         "service stay in use, and no renewed one is taken until", 30)
+    write_secret(names.table, f"one.test {names.one.file}\ntwo.test\nthree.test x\n")
+    names.relay.wait_log(rf"error: .*renewed certificate: {names.table}:2: .*; this line is left "
+                         "out; all others are taken", 30)
+    names.relay.wait_log(rf"{names.table}:3: .*; this line is left out", 5)
     write_secret(names.one.file, text(names.new_one.file))
-    assert names.shown("one.test") == der(names.one)
-    write_secret(names.table, lines)
     names.awaited("one.test", names.new_one)
+    assert names.shown("two.test") == der(names.two), "its line was right once"
+    write_secret(names.two.file, text(names.new_two.file))
+    names.awaited("two.test", names.new_two)
+    write_secret(names.table, lines.replace("two.test", "2.test"))
+    names.awaited("2.test", names.new_two)
+    names.awaited("two.test", names.main)
+
+
+def test_a_table_that_cannot_be_read_stands_in_no_others_way(names):
+    """The names that were in it stay, and what is renewed of them is taken."""
+    lines = text(names.table)
+    write_secret(names.table, " one.test is behind a space\n" + lines)
+    names.relay.wait_log(rf"error: .*renewed certificate: {names.table}:1: .*; the names that were "
+                         "in it stay; all others are taken", 30)
+    for name, new in (("one", names.new_one), ("main", names.new_main)):
+        write_secret(getattr(names, name).file, text(new.file))
+        names.awaited(f"{name}.test", new)
+    assert names.shown("two.test") == der(names.two)
+    write_secret(names.table, f"one.test {names.one.file}\n")
+    names.awaited("two.test", names.new_main)
+    assert names.shown("one.test") == der(names.new_one)
+
+
+def test_a_broken_file_of_authorities_stands_in_no_renewal_s_way(tmp_path):
+    ca = str(tmp_path / "ca.pem")
+    (tmp_path / "ca").mkdir()
+    authority = make(tmp_path / "ca", "ca.test")
+    write_secret(ca, text(authority.certificate))
+    names = Names(tmp_path, smtpd_tls_CAfile=ca)
+    with names.relay as p:
+        write_secret(ca, "garbage\n")
+        p.wait_log(rf"error: .*renewed certificate: {ca}: there is no certificate in it.*; the "
+                   "authorities that were in it stay; all others are taken", 30)
+        write_secret(names.main.file, text(names.new_main.file))
+        names.awaited("main.test", names.new_main)
+
+
+@pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
+def test_what_is_wrong_is_told_each_day(tmp_path, place):
+    faults = fault_points.Faults(place)
+    names = Names(tmp_path, environment=faults.environment)
+    wrong = rf"error: .*renewed certificate: {names.two.file}: there is no certificate in it"
+    with names.relay as p:
+        write_secret(names.two.file, "garbage\n")
+        p.wait_log(wrong, 30)
+        for days in (1, 2):
+            assert len(re.findall(wrong, p.log())) == days
+            faults.shift("mono", days * 86400 + 60)
+            wait_until(lambda n=days: len(re.findall(wrong, p.log())) > n, 30, "the next day's line")
+        write_secret(names.two.file, text(names.new_two.file))
+        names.awaited("two.test", names.new_two)
