@@ -9,7 +9,15 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-enum { ENTRIES_CACHED = 20000, SYNC_INTERVAL = 50000 /* microseconds */ };
+enum {
+    ENTRIES_CACHED = 20000,
+    RECIPIENTS_CACHED = 16000000, /* of them, a byte each */
+    ENTRY_BYTES = 6144,           /* of a batch: a charge without its recipients, and the usage and
+                                   * rates of its account, those above it and its user */
+    DIRTY_BYTES = KV_BATCH_MAX / 4, /* that gather before they are written early, */
+    EXTRA_BYTES = KV_BATCH_MAX / 8, /* and of letters and failures: a batch has both */
+    SYNC_INTERVAL = 50000           /* microseconds */
+};
 
 /* Usage of a period that is over, while something of it changes. */
 struct past {
@@ -32,6 +40,7 @@ struct slice book_entry_key(const void *value)
 void book_entry_free(struct quota *q, struct entry *x)
 {
     map_remove(&q->book.open, book_entry_key(x));
+    q->book.recipients -= x->weighed;
     list_remove(&x->link);
     list_remove(&x->dirty_link);
     free(x->c.states);
@@ -48,6 +57,13 @@ struct entry *book_entry_new(struct quota *q, struct slice id)
     return x;
 }
 
+/* How many recipients it has is known now. */
+static void weigh(struct quota *q, struct entry *x)
+{
+    q->book.recipients += x->c.recipients - x->weighed;
+    x->weighed = x->c.recipients;
+}
+
 struct entry *book_entry_find(struct quota *q, struct slice id)
 {
     struct entry *x = map_get(&q->book.open, id);
@@ -59,8 +75,10 @@ struct entry *book_entry_find(struct quota *q, struct slice id)
     if (!quota_get(q, T_CHARGE, id))
         return NULL;
     x = book_entry_new(q, id);
-    if (charge_decode(buf_slice(&q->value), &x->c) == 0)
+    if (charge_decode(buf_slice(&q->value), &x->c) == 0) {
+        weigh(q, x);
         return x;
+    }
     log_error("charge of %s: the record is not readable, nothing more is counted for it",
               log_esc(id));
     book_entry_free(q, x);
@@ -69,6 +87,9 @@ struct entry *book_entry_find(struct quota *q, struct slice id)
 
 void book_entry_touched(struct quota *q, struct entry *x)
 {
+    weigh(q, x);
+    if (!x->dirty)
+        q->book.dirty_bytes += ENTRY_BYTES + x->c.recipients;
     x->dirty = true;
     list_remove(&x->dirty_link); /* it may stand among the finished: it is not, any more */
     list_push(&q->book.dirty, &x->dirty_link);
@@ -83,7 +104,7 @@ static void trim(struct quota *q)
     list_each_safe(&q->book.recent, n)
     {
         struct entry *x = container_of(n, struct entry, link);
-        if (q->book.open.count <= ENTRIES_CACHED)
+        if (q->book.open.count <= ENTRIES_CACHED && q->book.recipients <= RECIPIENTS_CACHED)
             break;
         if (!x->dirty)
             book_entry_free(q, x);
@@ -126,6 +147,7 @@ void book_apply(struct quota *q)
         if (x->c.open == 0) /* freed by trim: a caller may be looking at it */
             list_push(&finished, &x->dirty_link);
     }
+    q->book.dirty_bytes = 0;
     accounts_gather(q, &batch);
     gather_past(&batch, q);
     if (buf_adds(&batch, buf_slice(&extra)) < 0)
@@ -134,6 +156,15 @@ void book_apply(struct quota *q)
     if (batch.len)
         sync_apply(q, buf_slice(&batch), NULL, NULL);
     buf_free(&batch);
+}
+
+void book_make_room(struct quota *q)
+{
+    bool much = q->book.recipients > RECIPIENTS_CACHED;
+    if (much || q->book.dirty_bytes > DIRTY_BYTES || extra.len > EXTRA_BYTES)
+        book_apply(q);
+    if (much)
+        trim(q);
 }
 
 struct plan_usage *book_usage(struct quota *q, struct party *p, int64_t start)

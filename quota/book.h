@@ -9,6 +9,7 @@ struct entry {
     struct list link, dirty_link; /* of book.recent, book.dirty */
     char id[ID_MAX + 1];
     bool dirty;
+    uint32_t weighed; /* recipients of it in book.recipients */
     struct charge c;
 };
 
@@ -21,6 +22,9 @@ struct entry *book_entry_new(struct quota *q, struct slice id);
 void book_entry_free(struct quota *q, struct entry *x);
 /* It is written with the next book_apply. */
 void book_entry_touched(struct quota *q, struct entry *x);
+/* Before a charge is taken in or changed, while no entry is in use: what has gathered is written
+ * and forgotten where one more might not fit. How much that is qmgr says, not we. */
+void book_make_room(struct quota *q);
 /* Where a level of a charge is counted: the running period's usage, or that of one
  * before. Valid until the next book_apply. */
 struct plan_usage *book_usage(struct quota *q, struct party *p, int64_t start);

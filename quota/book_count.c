@@ -322,12 +322,13 @@ int book_charges(struct quota *q, struct slice body, struct err *e)
     if (ipc_charges_decode(body, &in) < 0)
         return err_set(e, "malformed CHARGES");
     struct ipc_cursor c = ipc_list_cursor(in.charges), s = ipc_list_cursor(in.settlements);
-    while (ipc_charge_next(&c, &charge))
+    while (ipc_charge_next(&c, &charge)) {
+        book_make_room(q);
         if (take_charge(q, &charge, e) < 0)
             return -1;
+    }
     while (ipc_settlement_next(&s, &settlement)) {
-        if (book_extra(q)->len > KV_BATCH_MAX / 8) /* failures that are reported fill it */
-            book_apply(q);
+        book_make_room(q);
         if (take_settlement(q, &settlement, false, e) < 0)
             return -1;
     }
@@ -403,6 +404,7 @@ int book_gone(struct quota *q, struct slice body, struct err *e)
     struct ipc_cursor cursor = ipc_list_cursor(in.ids);
     while (ipc_charge_id_next(&cursor, &id)) {
         struct ipc_settlement all = {.id = id.id};
+        book_make_room(q);
         all.state = state_of_gone(q, id.id); /* malformed IDs are refused below */
         if (take_settlement(q, &all, true, e) < 0)
             return -1;

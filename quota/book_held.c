@@ -197,6 +197,7 @@ static bool release_due(struct quota *q)
     while (next_key(&keys, &key)) {
         struct slice id = slice_from(key, 8);
         int64_t until = (int64_t)key_last_number(slice_first(key, 8));
+        book_make_room(q);
         if (stopped_by(q, book_entry_find(q, id), owner)) {
             (void)kv_remove(&batch, T_HELD, key);
             park(&batch, owner, until, id);
@@ -291,8 +292,10 @@ static unsigned look_at(struct quota *q, struct slice name, unsigned most)
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     gather(q, T_PARKED, g.prefix, &g);
     struct slice keys = buf_slice(&g.keys), key;
-    while (next_key(&keys, &key))
+    while (next_key(&keys, &key)) {
+        book_make_room(q);
         unpark(q, key, &batch);
+    }
     apply(q, &batch);
     q->book.unsynced = true;
     book_apply(q); /* the charges, with their new times, and the rates */

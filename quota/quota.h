@@ -356,9 +356,11 @@ struct book {
     struct map open;    /* struct entry: charges in memory */
     struct list recent; /* the same, least recently used first */
     struct list dirty;
-    uint32_t batch; /* the last that was taken in */
-    bool unsynced;  /* it is not on its way to the disk yet */
-    bool asked;     /* the batch is among what is not: CHARGED follows */
+    size_t dirty_bytes;  /* that those need in a batch, at most */
+    uint64_t recipients; /* of the charges in memory */
+    uint32_t batch;      /* the last that was taken in */
+    bool unsynced;       /* it is not on its way to the disk yet */
+    bool asked;          /* the batch is among what is not: CHARGED follows */
     uint32_t syncing;
     int64_t last_sync;      /* monotonic: when the last one began */
     struct event *interval; /* until the next may */

@@ -678,3 +678,26 @@ def test_B16_one_smtpd_alone_locks_nobody_out_of_the_others(quota):
     elsewhere = b"\x0a\x00\x00\x02"
     answers = [guess(quota.smtpd, client=elsewhere) for _ in range(12)]
     assert answers == 10 * [FAILED] + 2 * [TOO_MANY]
+
+
+# ---- a qmgr that was taken over ---------------------------------------------------------------------
+
+
+def resident(quota):
+    """Bytes of its own memory."""
+    with open(f"/proc/{quota.master.process.pid}/status", encoding="ascii") as f:
+        return next(int(l.split()[1]) * 1024 for l in f if l.startswith("RssAnon:"))
+
+
+def test_charges_of_very_many_recipients_are_written_in_parts(quota):
+    """More than a batch holds, and more than quota wants to have in memory."""
+    quota.account()
+    before = resident(quota)
+    ids = [new_id() for _ in range(400)]
+    quota.charges([dict(id=i, owner="acme/web", arrival=1, size=1000, recipients=200000,
+                        flags=FRESH) for i in ids])
+    assert quota.usage()["messages"] == len(ids) * 200000
+    assert resident(quota) - before < 60 << 20
+    quota.charges((), [dict(id=i, state=1, recipients=b"") for i in ids])
+    assert quota.usage()["delivered"] == len(ids) * 200000
+    assert resident(quota) - before < 60 << 20
