@@ -18,6 +18,7 @@ struct import {
     json_t *warnings;
     json_t *kept; /* counts that were not taken, by their types */
     json_int_t without_scram;
+    bool first; /* the database was empty, so all of the file is taken */
 };
 
 static json_int_t kept_of(const struct import *i, const char *type)
@@ -36,14 +37,24 @@ static unsigned long left_out(const struct import *i)
 static void print_kept(const struct import *i)
 {
     json_int_t usage = kept_of(i, "usage"), rates = kept_of(i, "rates"),
-               grants = kept_of(i, "grant");
-    if (strcmp(i->counts, "keep") != 0 || usage + rates + grants == 0)
+               grants = kept_of(i, "grant"), charges = kept_of(i, "charge"),
+               held = kept_of(i, "held");
+    if (strcmp(i->counts, "keep") != 0 || usage + rates + grants + charges + held == 0)
         return;
+    if (usage + rates + grants)
+        fprintf(stderr,
+                "postern: what this database has counted itself was kept: usage records %lld, "
+                "rates\n%lld, use of grants %lld.\n",
+                (long long)usage, (long long)rates, (long long)grants);
+    if (charges + held)
+        fprintf(stderr,
+                "postern: charges of messages (%lld) and mail that is held (%lld) were left out: "
+                "they\nare of the queue that the file was written beside.\n",
+                (long long)charges, (long long)held);
     fprintf(stderr,
-            "postern: what this database has counted itself was kept: usage records %lld, rates\n"
-            "%lld, use of grants %lld. With --usage replace those of the file are taken, and what\n"
-            "was sent since it was written is forgotten.\n",
-            (long long)usage, (long long)rates, (long long)grants);
+            "With --usage replace those of the file are taken, and what was sent since it was\n"
+            "written is forgotten. If the first import of this file stopped half-way, that is "
+            "what\nis wanted.\n");
 }
 
 /* How much of the file is there, after something was wrong with the rest. */
@@ -51,10 +62,18 @@ static int stopped(const struct import *i, int status)
 {
     if (i->taken == 0)
         return ctl_error(status, "nothing was imported; mend it and import the file again");
+    if (i->first)
+        return ctl_error(status,
+                         "the first %lu records were imported, the rest was not; mend it and "
+                         "import the whole file again, with --usage replace: the database is not "
+                         "empty any more, and without it usage, charges and held mail of the file "
+                         "may be left out",
+                         i->taken);
     return ctl_error(status,
                      "the first %lu records were imported, the rest was not; mend it and import "
-                     "the whole file again",
-                     i->taken);
+                     "the whole file again%s%s",
+                     i->taken, strcmp(i->counts, "keep") == 0 ? "" : ", with --usage ",
+                     strcmp(i->counts, "keep") == 0 ? "" : i->counts);
 }
 
 /* "record 17: ..." is about that one of the lot. */
@@ -85,6 +104,7 @@ static int flush(struct import *i, bool more)
     const char *error = json_string_value(json_object_get(last, "error"));
     json_array_extend(i->warnings, json_object_get(last, "warnings"));
     i->without_scram += json_integer_value(json_object_get(last, "without_scram"));
+    i->first = i->first || json_is_true(json_object_get(last, "first"));
     const char *type;
     json_t *n;
     json_object_foreach(json_object_get(last, "kept"), type, n)

@@ -23,6 +23,8 @@ struct importing {
     enum counts counts;   /* what becomes of those that the database has */
     json_t *kept;         /* of those by their types: how many records were not taken */
     json_t *granted;      /* accounts of this request's grants: how many they have */
+    bool charges;         /* it has some */
+    bool first;           /* the first import of an empty database: all of the file is taken */
     json_int_t without_scram; /* users who have a password's hash, and no SCRAM keys yet */
 };
 
@@ -38,7 +40,9 @@ bool import_is_counted(const char *type);
 /* Each takes one record: 0, or -1 and why. */
 int import_counts(struct importing *i, const char *type, const json_t *in, struct err *e);
 int import_grant(struct importing *i, const json_t *in, struct err *e);
-/* After the request was applied: what memory has of these was counted before. */
+/* Right before the request is applied, with what belongs into its batch. */
+void import_counting(const struct importing *i);
+/* After it was applied: what memory has of these was counted before. */
 void import_counted(const struct importing *i);
 
 #endif

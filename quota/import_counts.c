@@ -141,13 +141,18 @@ int import_counts(struct importing *i, const char *type, const json_t *in, struc
         json_array_append_new(i->changes,
                               json_sprintf("%s %s%s", type, name, there ? "" : " (new)"));
         rc = kv_put(i->batch, t, key_slice(&k), buf_slice(&value));
-        if (t == T_CHARGE)
-            book_restored_put(i->q, i->batch);
+        i->charges = i->charges || t == T_CHARGE;
         if (t == T_USAGE || t == T_TALLY)
             json_array_append_new(i->owners, json_string(name));
     }
     buf_free(&value);
     return rc;
+}
+
+void import_counting(const struct importing *i)
+{
+    if (i->charges)
+        book_restored_put(i->q, i->batch);
 }
 
 void import_counted(const struct importing *i)

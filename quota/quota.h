@@ -312,7 +312,8 @@ void book_look_at(struct quota *q, const char *account, const char *user);
 /* Source pools of accounts may have changed: qmgr is told to ask again. */
 /* At the start: *e tells what failed. 0 or -1. */
 int book_restored(struct quota *q, struct err *e);
-/* In a batch: it has charges as they were at an earlier time. They hold from then on. */
+/* In a batch that is applied next: it has charges as they were at an earlier time. They hold from
+ * then on. */
 void book_restored_put(struct quota *q, struct buf *batch);
 void book_pools_changed(struct quota *q);
 

@@ -308,13 +308,14 @@ static void warn_owners(const struct importing *i)
 }
 
 /* False: answered. */
-static bool read_counts(struct client *c, enum counts *out)
+static bool read_counts(struct client *c, enum counts *out, bool *first)
 {
     const json_t *value = json_object_get(control_request(c), "counts");
     const char *word = json_string_value(value);
     *out = COUNTS_KEEP;
     if (!value || (word && strcmp(word, "keep") == 0)) {
-        if (control_quota(c)->empty) /* also between two parts of its first import */
+        *first = control_quota(c)->empty; /* also between two parts of its first import */
+        if (*first)
             *out = COUNTS_REPLACE;
         return true;
     }
@@ -332,6 +333,8 @@ static json_t *told(const struct importing *i, size_t count)
         json_pack("{s:I,s:I}", "records", (json_int_t)count, "without_scram", i->without_scram);
     if (json_object_size(i->kept))
         json_object_set(out, "kept", i->kept);
+    if (i->first)
+        json_object_set_new(out, "first", json_true());
     return out;
 }
 
@@ -342,11 +345,13 @@ void transfer_import(struct client *c)
     const json_t *records = json_object_get(control_request(c), "records");
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     enum counts counts;
-    if (!read_counts(c, &counts))
+    bool first = false;
+    if (!read_counts(c, &counts, &first))
         return;
     struct importing i = {.q = q,
                           .c = c,
                           .counts = counts,
+                          .first = first,
                           .kept = json_object(),
                           .granted = json_object(),
                           .batch = &batch,
@@ -380,6 +385,7 @@ void transfer_import(struct client *c)
         periods_again(q);
         book_pools_changed(q);
         audit_changes(c, &i, &batch);
+        import_counting(&i);
         control_change_with(c, &batch, what, told(&i, count));
         import_counted(&i);
         missing_changed(q);

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from postern import BIN, Postern, free_port, wait_until
+from qmgr_peers import new_id
 
 PLANS = 'plan small { messages = 100\n at_limit = block }\n'
 
@@ -96,6 +97,45 @@ def test_export_and_import(relay, tmp_path):
         assert bad.returncode == 1
         assert bad.stderr.startswith(f"postern: {path}:604: {words}"), bad.stderr
         assert "postern: the first 500 records were imported, the rest was not" in bad.stderr
+        assert "--usage replace" not in bad.stderr, "it was no first import"
+
+
+def test_a_first_import_that_stops_half_way(tmp_path):
+    """What to do is told, and what is left out of a second one that does it otherwise."""
+    with open(tmp_path / "plans.conf", "w", encoding="utf-8") as f:
+        f.write(PLANS)
+    counts = [{"type": "account", "account": "many"},
+              *[{"type": "domain", "account": "many", "domain": f"d{n}.test"} for n in range(600)],
+              {"type": "held", "id": new_id(), "until": 2000000000}]
+    good = "".join(json.dumps(r) + "\n" for r in counts)
+    with Postern(tmp_path, accounts_enable="yes", plans_file="plans.conf", accounts_minfree="0",
+                 relayhost=f"[127.0.0.1]:{free_port()}", scram_iterations="4096") as p:
+        wait_until(lambda: p.ctl("account", "status", check=False).returncode == 0, 20, "quota")
+        bad = typed(p, good + "nonsense\n", "account", "import", "-", check=False)
+        assert bad.returncode == 1
+        assert "the first 500 records were imported" in bad.stderr
+        assert "import the whole file again, with --usage replace" in bad.stderr
+        again = typed(p, good, "account", "import", "--usage", "replace", "-")
+        assert again.stdout.startswith("602 records") and not again.stderr
+        assert '"type":"held"' in p.ctl("account", "export")
+        # otherwise what is left out is told, with how to have it
+        more = json.dumps({"type": "held", "id": new_id(), "until": 2000000000})
+        third = typed(p, good + more, "account", "import", "-")
+        assert "charges of messages (0) and mail that is held (1) were left out" in third.stderr
+        assert "With --usage replace those of the file are taken" in third.stderr
+        assert third.stdout.startswith("602 records")
+
+
+def test_audit_of_a_time(relay):
+    relay.ctl("account", "add", "acme")
+    def audit(*args):
+        return [json.loads(l)["what"] for l in
+                relay.ctl("account", "audit", "--json", *args).splitlines()]
+    assert audit("--since", "1h") == audit() == ["account acme"]
+    assert audit("--until", "1h") == audit("--since", "2100-01-01") == []
+    assert audit("--since", "2020-01-01", "--until", "2100-01-01 00:00") == ["account acme"]
+    wrong = relay.ctl("account", "audit", "--since", "2026-11-31", check=False)
+    assert wrong.returncode == 2 and "give a date such as" in wrong.stderr
 
 
 def test_users_without_scram_keys_are_told(relay):

@@ -4,6 +4,9 @@ import json
 
 import pytest
 from accounts_rig import CLIENT, DELIVERED, OK, REFUNDED, Quota, Refused, scram
+from postern import wait_until
+from qmgr_peers import new_id
+from test_quota_service import gone
 from test_scram_keys import HASHES, pbkdf2
 
 PLANS = """plan small { messages = 5\n at_limit = allow\n overage = block:10 }
@@ -31,6 +34,16 @@ def lines(q):
         if json.loads(line).get("done"):
             return out
         out.append(line)
+
+
+def raw(q, request):
+    """Its lines as they are, but for what an import cannot know."""
+    q.connect()
+    q.connection.sendall(json.dumps({"request": request}).encode() + b"\n")
+    out = []
+    while not json.loads(line := q.lines.readline()).get("done"):
+        out.append(line)
+    return out
 
 
 def records(text):
@@ -205,6 +218,38 @@ def test_import_keeps_the_limit_of_grants(quota):
     assert quota.ask("grant.list", account="other")[0] == []
 
 
+def test_an_import_that_is_refused_gives_nothing_back(quota):
+    """It has charges, and a record that is wrong: none of it holds, not even for a moment."""
+    ticket, file = in_service(quota)
+    mine = quota.sent(ticket, state=None)
+    (charge,) = [r for r in records(lines(quota)) if r["type"] == "charge" and r["id"] == mine.id]
+    other = {**charge, "id": new_id()}
+    with pytest.raises(Refused, match="record 2: "):
+        quota.ask("import", records=[other, {"type": "user", "login": "x", "account": "none"}],
+                  counts="replace")
+    before = quota.usage()
+    while mine.id not in {i.id.decode() for i in gone(quota, mine.id, timeout=30).ids}:
+        pass
+    wait_until(lambda: quota.usage()["delivered"] == before["delivered"] + 1, 20, "the delivery")
+    assert quota.usage()["messages"] == before["messages"]
+
+
+def test_a_first_import_that_stops_says_so(quota):
+    """For whoever imports it: the same file again needs other words."""
+    _, file = in_service(quota)
+    other = Quota(PLANS)
+    try:
+        _, last = other.ask("import", records=records(file[:5]), more=True)
+        assert last["first"] is True
+        with pytest.raises(Refused):
+            other.ask("import", records=[{"type": "user", "login": "x", "account": "none"}])
+        _, last = other.ask("import", records=records(file), counts="replace")
+        assert "first" not in last and "kept" not in last
+        assert lines(other) == file
+    finally:
+        other.stop()
+
+
 # ---- there and back again ---------------------------------------------------------------------
 
 
@@ -256,6 +301,8 @@ def test_round_trip_is_the_same_byte_for_byte(quota):
             before = len(other.ask("audit.list")[0])
             _, last = other.ask("import", records=records(first))
             assert lines(other) == first and "kept" not in last
+            for request in ("account.list", "user.list", "domain.list", "grant.list"):
+                assert raw(other, request) == raw(quota, request), request
             assert [a["what"] for a in other.ask("audit.list")[0][before:]] == \
                 [f"{len(first)} records"]
             assert other.login("sha512", "Hello world!", CLIENT).status != OK  # zz is suspended
