@@ -1,4 +1,5 @@
 #include <string.h>
+#include <time.h>
 
 #include "core/slice.h"
 #include "ctl/ctl.h"
@@ -102,4 +103,26 @@ int args_size(const char *text, int64_t *bytes)
                                         {'K', 1 << 10}, {'M', 1 << 20}, {'G', 1 << 30},
                                         {'\0', 0}};
     return with_unit(text, units, 0, INT64_C(1) << 50, bytes);
+}
+
+int args_moment(const char *text, int64_t *seconds)
+{
+    static const char *const formats[] = {"%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        struct tm tm = {.tm_mday = 1};
+        const char *end = strptime(text, formats[i], &tm);
+        if (!end || *end)
+            continue;
+        const int day = tm.tm_mday;
+        tm.tm_isdst = -1;
+        time_t t = mktime(&tm);
+        if (t < 0 || tm.tm_mday != day) /* the 31st of November */
+            return -1;
+        *seconds = t;
+        return 0;
+    }
+    if (args_duration(text, seconds) < 0)
+        return -1;
+    *seconds = (int64_t)time(NULL) - *seconds;
+    return *seconds < 0 ? -1 : 0;
 }

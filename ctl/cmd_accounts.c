@@ -130,7 +130,7 @@ enum { OPTIONS = sizeof option_names / sizeof option_names[0] };
 
 struct line {
     const char *values[OPTIONS];
-    const char *certificate, *note;
+    const char *certificate, *note, *since, *until;
     bool any_sender, no_any_sender, bought, hash, yes, public_key;
 };
 
@@ -188,6 +188,10 @@ static int parse(struct ctl *ctl, const struct ctl_command *self, const struct s
         args[n++] = (struct arg){"--note", NULL, &l->note};
     if (s->confirm)
         args[n++] = (struct arg){"--yes", &l->yes, NULL};
+    if (strcmp(s->request, "audit.list") == 0) {
+        args[n++] = (struct arg){"--since", NULL, &l->since};
+        args[n++] = (struct arg){"--until", NULL, &l->until};
+    }
     return args_parse(ctl, self, args, argv);
 }
 
@@ -254,6 +258,23 @@ static int add_positions(json_t *j, const struct ctl_command *self, const struct
     return at < count ? -1 : 0;
 }
 
+/* A moment that an option gives, or none; 0 or -1. */
+static int add_moment(json_t *j, const struct ctl_command *self, const char *option,
+                      const char *text, const char *member)
+{
+    int64_t seconds;
+    if (!text)
+        return 0;
+    if (args_moment(text, &seconds) < 0) {
+        ctl_usage(self,
+                  "%s %.40s: give a date such as 2026-11-22, with a time such as \"2026-11-22 "
+                  "14:30\" if need be, or an age such as 2h or 7d",
+                  option, text);
+        return -1;
+    }
+    return json_object_set_new(j, member, json_integer((json_int_t)seconds));
+}
+
 static int add_secret(json_t *j, const struct line *l)
 {
     char *secret = secret_read(l->hash ? "hash" : "password");
@@ -298,6 +319,9 @@ static json_t *build(const struct ctl_command *self, const struct shape *s, cons
         ctl_usage(self, "this cannot be undone; give --yes as well");
         goto wrong;
     }
+    if (add_moment(j, self, "--since", l->since, "from") < 0 ||
+        add_moment(j, self, "--until", l->until, "to") < 0)
+        goto wrong;
     if (l->certificate && add_certificate(j, l->certificate, l) < 0)
         goto wrong;
     if (l->note)

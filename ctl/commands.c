@@ -209,9 +209,16 @@ const struct ctl_command ctl_commands[] = {
      "itself, and when the log has grown.\n\n"
      "Example:\n"
      "  postern account snapshot && cp -a /var/lib/postern/accounts/snapshot /backup/\n"},
-    {"account", "audit", cmd_accounts, "[--json]", "Lists who changed what, and when",
-     "Example:\n"
-     "  postern account audit --json | tail\n"},
+    {"account", "audit", cmd_accounts, "[--since TIME] [--until TIME] [--json]",
+     "Lists who changed what, and when",
+     "Changes by 'postern' and by imports, with the user's number; plans that plans_file has\n"
+     "added, changed or lost, and what quota itself changed, have the number of its user.\n"
+     "  --since TIME   from then on: a date such as 2026-11-22, \"2026-11-22 14:30\", or an age\n"
+     "                 such as 2h or 7d\n"
+     "  --until TIME   before that\n\n"
+     "Examples:\n"
+     "  postern account audit --since 2d\n"
+     "  postern account audit --since 2026-11-01 --until 2026-12-01 --json\n"},
     {"account", "status", cmd_accounts, "[--json]", "Shows the counters of the accounts' service",
      "Since it started: messages charged, recipients delivered and refunded, and repeated\n"
      "charges, which count once. strangers: charges of accounts that do not exist.\n"

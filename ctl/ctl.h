@@ -79,6 +79,9 @@ static inline int args_status(int parsed)
 }
 /* "90", "2h", "5d" to seconds; 0, or -1. */
 int args_duration(const char *text, int64_t *seconds);
+/* A moment: "2026-11-22", "2026-11-22 14:30" or "2026-11-22 14:30:05" of the local time, or an
+ * age before now such as "2h"; to seconds since 1970. 0, or -1. */
+int args_moment(const char *text, int64_t *seconds);
 /* "500", "20k", "3m", "1g" to bytes (units of 1024); 0, or -1. */
 int args_size(const char *text, int64_t *bytes);
 

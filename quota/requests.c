@@ -150,9 +150,13 @@ void member_key(struct key *k, const char *account, char kind, const char *name)
 
 /* ---- lists ------------------------------------------------------------------------------ */
 
+enum { LIST_BYTES = 4 * 1024 * 1024 /* of records in one turn */ };
+
 struct listing_walk {
     struct client *c;
     const struct listing *l;
+    struct slice until;
+    struct buf records; /* each with the lengths of its key and value before it */
     unsigned count;
     bool end;
 };
@@ -160,32 +164,63 @@ struct listing_walk {
 static bool on_listed(struct slice key, struct slice value, void *arg)
 {
     struct listing_walk *w = arg;
-    if (!slice_starts(key, w->l->prefix))
+    const size_t lengths[2] = {key.len, value.len};
+    if (!slice_starts(key, w->l->prefix) || (w->until.len && slice_cmp(key, w->until) >= 0))
         return false;
-    if (w->count++ == CONTROL_SLICE) {
+    if (w->count++ == CONTROL_SLICE || w->records.len > LIST_BYTES) {
         struct key *at = control_position(w->c);
         at->len = 0;
         key_add(at, key);
         w->end = false;
         return false;
     }
-    json_t *result = w->l->show(w->c, key, value);
-    if (result)
-        control_result(w->c, result);
+    (void)buf_add(&w->records, lengths, sizeof lengths);
+    (void)buf_adds(&w->records, key);
+    (void)buf_adds(&w->records, value);
     return true;
 }
 
-void listing_go_on(struct client *c, const struct listing *l)
+static void show_listed(const struct listing_walk *w)
 {
-    struct listing_walk w = {c, l, 0, true};
+    struct slice rest = buf_slice(&w->records);
+    size_t lengths[2];
+    while (rest.len) {
+        memcpy(lengths, rest.ptr, sizeof lengths);
+        struct slice key = slice_first(slice_from(rest, sizeof lengths), lengths[0]);
+        struct slice value = slice_first(slice_from(rest, sizeof lengths + key.len), lengths[1]);
+        json_t *result = w->l->show(w->c, key, value);
+        if (result)
+            control_result_sorted(w->c, result); /* an import writes members in another order */
+        rest = slice_from(rest, sizeof lengths + key.len + value.len);
+    }
+}
+
+/* Shown when nothing is read any more: what is looked up for it may be written first. */
+void listing_go_on_until(struct client *c, const struct listing *l, struct slice end)
+{
+    struct listing_walk w = {.c = c,
+                             .l = l,
+                             .until = end,
+                             .records =
+                                 BUF_INIT(LIST_BYTES + KV_VALUE_MAX + sizeof(struct key) + 64),
+                             .end = true};
     struct key from = *control_position(c);
     struct err e;
     if (from.len == 0)
         key_add(&from, l->prefix);
-    if (kv_walk(control_quota(c)->kv, l->table, key_slice(&from), on_listed, &w, &e) < 0)
+    if (kv_walk(control_quota(c)->kv, l->table, key_slice(&from), on_listed, &w, &e) < 0) {
         control_fail(c, "%s", e.text);
-    else if (w.end)
-        control_done(c, NULL);
+    } else {
+        show_listed(&w);
+        if (w.end)
+            control_done(c, NULL);
+    }
+    buf_free(&w.records);
+}
+
+void listing_go_on(struct client *c, const struct listing *l)
+{
+    listing_go_on_until(c, l, SLICE(""));
 }
 
 /* ---- records ------------------------------------------------------------------------------ */

@@ -61,6 +61,8 @@ struct listing {
 /* Adds up to CONTROL_SLICE results and remembers where to go on; ends the request
  * at the end. */
 void listing_go_on(struct client *c, const struct listing *l);
+/* The same of keys before `end`; empty: of all. */
+void listing_go_on_until(struct client *c, const struct listing *l, struct slice end);
 
 control_serve account_add, account_set, account_show, account_list, account_delete, account_unguard;
 control_serve user_add, user_set, user_show, user_list, user_delete;

@@ -3,22 +3,29 @@
 
 static json_t *show_audit(struct client *c, struct slice key, struct slice value)
 {
-    int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
-    json_t *record = json_loadb(value.ptr, value.len, 0, NULL);
-    (void)key;
-    if (record && json_integer_value(json_object_get(record, "time")) >= from)
-        return record;
-    json_decref(record);
-    return NULL;
+    (void)c, (void)key;
+    return json_loadb(value.ptr, value.len, 0, NULL);
+}
+
+/* Where the entries of this time begin; empty where the request has none. */
+static void audit_key(struct client *c, const char *member, struct key *k)
+{
+    json_int_t time = json_integer_value(json_object_get(control_request(c), member));
+    k->len = 0;
+    if (time > 0 && time <= INT64_MAX / CLOCK_SECOND)
+        key_number(k, (uint64_t)time * CLOCK_SECOND);
 }
 
 static void list_audit(struct client *c)
 {
-    listing_go_on(c, &(struct listing){T_AUDIT, SLICE(""), show_audit});
+    struct key to;
+    audit_key(c, "to", &to);
+    listing_go_on_until(c, &(struct listing){T_AUDIT, SLICE(""), show_audit}, key_slice(&to));
 }
 
 void audit_list(struct client *c)
 {
+    audit_key(c, "from", control_position(c));
     control_continue(c, list_audit);
 }
 

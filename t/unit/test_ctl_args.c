@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -43,6 +44,27 @@ static void test_durations(void **state)
         assert_int_equal(rc, rows[i].seconds < 0 ? -1 : 0);
         assert_int_equal(seconds, rows[i].seconds);
     }
+}
+
+static void test_moments(void **state)
+{
+    static const char *const wrong[] = {
+        "",        "2026-11-31",       "2026-13-01", "yesterday", "2026-11-22x",
+        "2026-11", "2026-11-22 25:00", "0h"};
+    int64_t day = 0, noon = 0, second = 0, ago = 0;
+    (void)state;
+    setenv("TZ", "Europe/Berlin", 1);
+    tzset();
+    assert_int_equal(args_moment("2026-11-22", &day), 0);
+    assert_int_equal(day, 1795302000); /* 23:00 UTC of the day before */
+    assert_int_equal(args_moment("2026-11-22 12:00", &noon), 0);
+    assert_int_equal(noon, day + 43200);
+    assert_int_equal(args_moment("2026-11-22 12:00:05", &second), 0);
+    assert_int_equal(second, noon + 5);
+    assert_int_equal(args_moment("2h", &ago), 0);
+    assert_in_range((uint64_t)(time(NULL) - ago), 7200, 7260);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(args_moment(wrong[i], &ago), -1);
 }
 
 static void test_options_and_positionals_mix(void **state)
@@ -166,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_moments),
         cmocka_unit_test(test_options_and_positionals_mix),
         cmocka_unit_test(test_selection_is_never_all_by_mistake),
         cmocka_unit_test(test_numbers_for_people),
