@@ -356,7 +356,11 @@ const struct ctl_command ctl_commands[] = {
      "what was over it, and how many blocks of overage that is.\n"
      "  --month M   periods that end in this month; default: all that is there. `running`: it is\n"
      "              not over yet\n"
-     "  --errors    recipients that could not be delivered to, and why, of accounts below, too\n\n"
+     "  --errors    recipients that could not be delivered to, and why, of accounts below, too:\n"
+     "              with --month those of the periods that end in it, as in the letters. What "
+     "counts\n"
+     "              is when the failure was known: a message of January that bounces in February\n"
+     "              is in February's list, though January's figures have it as refunded\n\n"
      "Example:\n"
      "  postern usage report acme --month 2026-11 --errors > errors.csv\n"},
     {"shaping", "list", cmd_shaping_list, "[--all] [--json]",

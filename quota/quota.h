@@ -335,8 +335,11 @@ void letters_tick(struct quota *q);
 /* ---- reports.c --------------------------------------------------------------------------------
  */
 
-/* Sends the report of the period that is over, if the plan wants one. */
+/* Sends the reports of periods that are over, if the plan wants them. */
 void reports_account(struct quota *q, struct account *a);
+/* What was counted in the account's period that this time lies in; where nothing was, the period
+ * as the plan has it, with zeros. */
+void reports_period(struct quota *q, const struct account *a, int64_t time, struct plan_usage *out);
 void reports_tick(struct quota *q); /* forgets old failures */
 
 /* ---- control.c --------------------------------------------------------------------------------

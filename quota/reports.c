@@ -4,7 +4,9 @@
  *
  * `reported` in the account's record is the end of the period that runs: once that is
  * over, the report of it is due. It is written with the letter in one transaction, so
- * a report is neither lost nor made twice.
+ * a report is neither lost nor made twice. An active account gets one of each period, also of one
+ * in which it sent nothing; after an outage those that were missed come once, the oldest first,
+ * as far back as the list of failures goes.
  */
 #include "core/csv.h"
 #include "core/log.h"
@@ -13,6 +15,8 @@
 
 enum {
     CSV_MAX = 48 * 1024,     /* a letter has to fit into a frame to qmgr */
+    LOOKS_MAX = 5000,        /* failures that are looked at for one letter */
+    REPORTS_MISSED = 3,      /* periods that are over and are reported at a time */
     FAILURE_DAYS = 100,      /* failures are kept for reports */
     FAILURES_SLICE = 2000,   /* looked at in one turn */
     FAILURES_SECONDS = 3600, /* from one look at all of them to the next */
@@ -47,7 +51,8 @@ struct listing_failures {
     struct buf *csv;
     struct slice prefix; /* account, NUL */
     struct period period;
-    unsigned listed, left_out;
+    unsigned listed, looks;
+    bool more; /* than the letter has */
 };
 
 static void add_failure(struct buf *csv, const struct plan *plan, int64_t time,
@@ -74,17 +79,21 @@ static bool on_failure(struct slice key, struct slice value, void *arg)
     if (!slice_starts(key, l->prefix) || failure_time(key, l->prefix.len) >= l->period.end)
         return false;
     size_t before = l->csv->len;
+    if (l->looks++ == LOOKS_MAX) {
+        l->more = true;
+        return false;
+    }
     json_t *record = failure_read(l->q, key, value);
     if (!record)
         return true;
     add_failure(l->csv, l->plan, failure_time(key, l->prefix.len), record);
     json_decref(record);
     if (l->csv->len > CSV_MAX) {
-        l->csv->len = before;
-        l->left_out++;
-    } else {
-        l->listed++;
+        l->csv->len = before; /* it is full: the rest, however long, is not read */
+        l->more = true;
+        return false;
     }
+    l->listed++;
     return true;
 }
 
@@ -126,12 +135,11 @@ static void send_report(struct quota *q, const struct account *a, const struct p
     (void)buf_printf(&text, "\nDelivered: %llu\nFailed:    %llu\n",
                      (unsigned long long)u->delivered.messages,
                      (unsigned long long)u->refunded.messages);
-    if (l.left_out)
-        (void)buf_printf(
-            &text,
-            "\nThe attached list has the first %u of %u failures; ask your provider for"
-            " the others.\n",
-            l.listed, l.listed + l.left_out);
+    if (l.more)
+        (void)buf_printf(&text,
+                         "\nThe attached list has the first %u failures. There are more; ask your "
+                         "provider\nfor the others.\n",
+                         l.listed);
     else if (l.listed)
         (void)buf_printf(&text, "\nThe failures are in the attached list.\n");
     letter_write(q, a, subject, buf_slice(&text), name, l.listed ? buf_slice(&csv) : SLICE(""));
@@ -150,24 +158,58 @@ static void set_reported(struct quota *q, struct account *a, int64_t end)
     json_decref(j);
 }
 
+void reports_period(struct quota *q, const struct account *a, int64_t time, struct plan_usage *out)
+{
+    struct period planned = plan_period_at(a->plan, a->began, time);
+    bool any = party_last_usage(q, a->name, time, out);
+    if (any && time < out->period.end)
+        return;
+    if (any && planned.start < out->period.end) /* the plan was another one */
+        planned.start = out->period.end;
+    *out = (struct plan_usage){.period = planned};
+}
+
+/* An account that could not send, or without an address, needs no letter that says so. */
+static bool is_wanted(const struct account *a, const struct plan_usage *u)
+{
+    if (u->charged.messages || u->delivered.messages || u->refunded.messages)
+        return true;
+    return *a->reference && a->status == ACCOUNT_ACTIVE && (!a->ends || a->ends > u->period.start);
+}
+
+/* Usage of the periods before the running one without a report, the latest first. */
+static unsigned gather_due(struct quota *q, const struct account *a, struct period running,
+                           struct plan_usage due[static REPORTS_MISSED])
+{
+    unsigned n = 0;
+    int64_t at = running.start - 1;
+    if (a->reported == 0) /* it is new, or its plan has reports now */
+        return party_last_usage(q, a->name, at, &due[0]) && due[0].period.end >= running.start;
+    for (; n < REPORTS_MISSED && at >= a->reported - 1; n++) {
+        reports_period(q, a, at, &due[n]);
+        at = due[n].period.start - 1;
+    }
+    if (at >= a->reported - 1)
+        log_warning("account %s: only the last %d periods that are over are reported; 'postern "
+                    "usage report %s' has the figures of those before",
+                    a->name, REPORTS_MISSED, a->name);
+    return n;
+}
+
 void reports_account(struct quota *q, struct account *a)
 {
     int64_t now = quota_now();
-    struct plan_usage u;
+    struct plan_usage due[REPORTS_MISSED];
     if (!a->plan->period_report || a->plan->period == PERIOD_NONE)
         return;
     struct period running = party_find(q, a, SLICE(""))->usage.period;
-    if (a->reported > running.end) /* with another plan it ends earlier than it was to */
-        set_reported(q, a, running.end);
-    if (a->reported > now)
+    if (now < a->reported && a->reported <= running.end)
         return;
-    book_apply(q); /* what was counted last may be in memory only */
-    bool any = party_last_usage(q, a->name, running.start - 1, &u) &&
-               u.period.end >= (a->reported ? a->reported : running.start);
-    if (!any && a->reported == 0)
-        return; /* a new account */
-    if (any)
-        send_report(q, a, &u);
+    book_apply(q); /* what was counted last, and records of accounts, may be in memory only */
+    if (a->reported <= running.end) /* else with another plan it ends earlier than it was to */
+        for (unsigned n = gather_due(q, a, running, due); n-- > 0;)
+            if (is_wanted(a, &due[n]))
+                send_report(q, a, &due[n]);
     set_reported(q, a, running.end);
 }
 

@@ -180,6 +180,7 @@ void account_set(struct client *c)
 {
     char name[ACCOUNT_NAME_MAX + 1];
     json_t *record;
+    book_apply(control_quota(c)); /* what was told of the account may be in memory only */
     if (request_account(c, "account", name) && (record = request_existing_account(c, name)))
         change(c, name, record, false);
 }

@@ -446,13 +446,29 @@ void usage_report(struct client *c)
     control_continue(c, list_periods);
 }
 
+/* A failure belongs to the month of the period in which it was heard of: what the letter of the
+ * period lists, its month lists. Without periods months are those of the account's calendar. */
+static bool failed_within(struct quota *q, struct slice account, int64_t time, int64_t from,
+                          int64_t to)
+{
+    struct plan_usage u;
+    const struct account *a = account_find(q, account);
+    if (a && a->plan->period != PERIOD_NONE) {
+        reports_period(q, a, time, &u);
+        return ends_within(q, account, &u.period, from, to);
+    }
+    if (a)
+        time += zone_offset(&a->plan->zone, time);
+    return time >= from && time < to;
+}
+
 static json_t *show_failure(struct client *c, struct slice key, struct slice value)
 {
     struct slice rest = key, account = slice_cut(&rest, '\0');
     int64_t time = (int64_t)key_last_number(slice_first(rest, 8));
     int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
     int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
-    if (time < from || (to && time >= to))
+    if (to && !failed_within(control_quota(c), account, time, from, to))
         return NULL;
     json_t *out = failure_read(control_quota(c), key, value);
     bool above = out && !slice_eq(account, slice_str(json_text(out, "account")));

@@ -6,6 +6,7 @@ import time
 import faults as fault_points
 import pytest
 from accounts_rig import REFUNDED, Quota, Refused
+from postern import wait_until
 
 PLANS = """
 plan big { messages = 1000
@@ -318,5 +319,115 @@ def test_reports_have_the_failures_of_accounts_below(place):
         lines = [l for l in letter.splitlines() if "@dst.test" in l]
         assert ["New_York" in l for l in lines] == [True, True]  # as the figures are
         assert sorted(l.split(",")[1] for l in lines) == ['"fam"', '"kid"']
+    finally:
+        q.stop()
+
+
+# ---- reports of each month -------------------------------------------------------------------------
+
+MONTHLY = """plan told { messages = 1000
+ at_limit = block
+ period_report = yes }
+"""
+
+
+@pytest.fixture
+def told(place):
+    q = Clocked(place, MONTHLY)
+    q.account(plan="told", reference="owner@acme.test")
+    q.at(2031, 1, 11)  # accounts are looked at when the hour is another one
+    wait_until(lambda: q.ask("account.list")[0][0].get("reported"), 20, "the look at all accounts")
+    yield q
+    q.stop()
+
+
+def reports(q, wait=3.0):
+    """The first days of the periods that are reported now."""
+    found = []
+    while (m := q.letter("Report of account ", 10.0 if not found else wait)) is not None:
+        found.append(m.split(b"Subject: Report of account acme for ")[1][:10].decode())
+    return found
+
+
+def test_a_month_without_mail_is_reported_too(told):
+    q = told
+    q.at(2031, 2, 1, 1)
+    letter = q.letter("Report of account acme for 2031-01-01")
+    assert b"Messages:  0 of 1000" in letter and b"Delivered: 0" in letter and b"csv" not in letter
+    q.at(2031, 2, 2)
+    assert q.letter("Report of account", 3) is None
+    # nobody is told of an account that could not send
+    q.ask("account.set", account="acme", status="suspended")
+    q.at(2031, 3, 1, 1)
+    assert q.letter("Report of account", 3) is None
+    q.ask("account.set", account="acme", status="active")
+    q.at(2031, 4, 1, 1)
+    assert reports(q) == ["2031-03-01"]
+
+
+def test_reports_that_an_outage_missed_come_once(told):
+    q = told
+    q.sent(q.login().ticket)
+    q.another(MONTHLY)
+    q.at(2031, 4, 2)
+    assert reports(q) == ["2031-01-01", "2031-02-01", "2031-03-01"]
+    q.another(MONTHLY)
+    q.at(2031, 4, 3)
+    assert q.letter("Report of account", 3) is None
+    # no more than the list of failures goes back
+    q.at(2032, 1, 2)
+    assert reports(q) == ["2031-10-01", "2031-11-01", "2031-12-01"]
+    assert "only the last 3 periods that are over are reported" in q.master.log()
+
+
+def test_a_report_with_very_many_failures_has_the_first(told):
+    q = told
+    sent = q.reserve(q.login().ticket, recipients=90)
+    q.charge(sent.id, recipients=90)
+    reply = "550 5.1.1 " + "x" * 280
+    for i in range(90):
+        q.settle(sent.id, REFUNDED, [i], address="a" * 250 + f"{i}@dst.test", reply=reply)
+    q.at(2031, 2, 2)
+    letter = q.letter("Report of account acme for ").decode()
+    listed = len([l for l in letter.splitlines() if "@dst.test" in l])
+    assert 60 < listed < 90
+    assert f"The attached list has the first {listed} failures. There are more" in letter
+    assert "Failed:    90" in letter
+
+
+# ---- failures by month ---------------------------------------------------------------------------------
+
+
+def test_failures_of_a_month_are_those_of_its_letter(place):
+    """By the calendar of the account, and by when the failure was known."""
+    q = Clocked(place, FAMILY)
+    try:
+        q.account("fam", plan="fam", reference="owner@fam.test", user="top", domain="fam.test")
+
+        def bounced(id, recipient):
+            q.settle(id, REFUNDED, [0], address=f"{recipient}@dst.test", reply="550 5.1.1 no")
+
+        def sent():
+            return q.sent(q.login("top").ticket, None, sender="a@fam.test",
+                          authors=("a@fam.test",)).id
+        late = sent()
+        q.at(2031, 1, 31, 23)
+        bounced(sent(), "jan")
+        q.at(2031, 2, 1, 3)  # January still, in New York
+        bounced(sent(), "jan-there")
+        q.at(2031, 2, 1, 6)
+        bounced(late, "of-january")
+        letter = q.letter("Report of account fam for ").decode()
+
+        def listed(month):
+            def first(m):
+                return int(datetime.datetime(2031, m, 1, tzinfo=datetime.timezone.utc).timestamp())
+            return sorted(f["recipient"] for account in ("fam", "")
+                          for f in q.ask("usage.failures", account=account,
+                                         **{"from": first(month), "to": first(month + 1)})[0])
+        assert listed(1) == sorted(2 * ["jan@dst.test", "jan-there@dst.test"])
+        assert listed(2) == 2 * ["of-january@dst.test"]
+        assert "jan-there@dst.test" in letter and "of-january@dst.test" not in letter
+        assert b"of-january" in (q.at(2031, 3, 1, 6) or q.letter("Report of account fam for "))
     finally:
         q.stop()
