@@ -24,6 +24,7 @@
 #include "core/mem.h"
 #include "quota/missing.h"
 #include "quota/owners.h"
+#include "quota/plan_changes.h"
 #include "quota/pools.h"
 #include "quota/quota.h"
 #include "quota/zones.h"
@@ -262,6 +263,7 @@ static void take_plans(struct quota *q, struct slice text, const char *path)
     book_pools_changed(q);
     log_info("%zu plans read from %s", q->plans.count, path);
     missing_count(q, true);
+    plan_changes_note(q, path);
     if (q->sources || !*q->s->config->source_config_file)
         pools_check_plans(q);
 }

@@ -18,7 +18,7 @@
  *   letters    alerts and warnings, handed to qmgr; reports: of a whole period
  *   control    the socket of `postern account`, requests_*: what it serves
  *   owners     which accounts own a domain; pools: names of source pools
- *   missing    accounts whose plan is not in plans_file
+ *   missing    accounts whose plan is not in plans_file; plan_changes: what else has changed there
  *   frozen     tables as they were at one moment, for export
  *
  * One thread runs all of it and alone changes the database; what it changes is

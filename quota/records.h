@@ -17,7 +17,7 @@
  *             account, or that user, could not send: it waits for it
  *   certificate  FINGERPRINT -> LOGIN: of those that stand in users' records
  *   owner     DOMAIN NUL LOCAL PART (or nothing) NUL ACCOUNT -> nothing: identity the other way
- *   meta      "ticket key" and so on
+ *   meta      "ticket key" and so on; "plan/NAME" -> JSON: as plans_file had it last
  *
  * An OWNER is an account or "account/user". Numbers in keys are big-endian, so
  * that they sort.

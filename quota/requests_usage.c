@@ -1,65 +1,31 @@
 /* Plans, grants, usage and what reports are made of. */
 #include "core/mem.h"
+#include "quota/plan_json.h"
+#include "quota/pools.h"
 #include "quota/rates.h"
 #include "quota/requests.h"
 #include "quota/spike.h"
 
 /* ---- plans ------------------------------------------------------------------------------- */
 
-static json_t *show_plan(const struct plan *p)
+static void show_plan(struct client *c, const struct plan *p)
 {
-    static const char *const periods[] = {"none", "day", "week", "month", "year"};
-    static const char *const at_limit[] = {"block", "allow", "surcharge"};
-    json_t *j = json_pack("{s:s,s:s,s:s,s:s,s:s}", "plan", p->name, "period", periods[p->period],
-                          "anchor", p->anchor == ANCHOR_CALENDAR ? "calendar" : "anniversary",
-                          "zone", p->zone_name, "at_limit", at_limit[p->at_limit]);
-    const struct {
-        const char *name;
-        uint64_t value;
-    } numbers[] = {{"messages", p->messages},
-                   {"bytes", p->bytes},
-                   {"byte_minimum", p->byte_minimum},
-                   {"overage_block", p->overage_block},
-                   {"recipients", p->recipient_limit},
-                   {"size", p->size_limit},
-                   {"credit_unit", p->credit_unit},
-                   {"spike_factor", p->spike_factor},
-                   {"destination_connections", p->destination_connections}};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        if (numbers[i].value)
-            json_object_set_new(j, numbers[i].name, json_integer((json_int_t)numbers[i].value));
-    if (p->overage_block)
-        json_object_set_new(j, "overage_unit",
-                            json_string(p->overage_bytes ? "bytes" : "messages"));
-    if (*p->source)
-        json_object_set_new(j, "source", json_string(p->source));
-    if (p->destination_rate.count) {
-        struct buf text = BUF_INIT(100);
-        rates_print(&text, &p->destination_rate);
-        json_object_set_new(j, "destination_rate", json_stringn(text.data, text.len));
-        buf_free(&text);
-    }
-    for (int k = 0; k < 2; k++) {
-        const struct plan_rate *rates = k ? p->account_rates : p->user_rates;
-        struct buf text = BUF_INIT(400);
-        for (unsigned i = 0; i < PLAN_RATES_MAX && rates[i].count; i++) {
-            if (i)
-                buf_addstr(&text, ", ");
-            rates_print(&text, &rates[i]);
-        }
-        if (text.len)
-            json_object_set_new(j, k ? "account_rate" : "user_rate",
-                                json_stringn(text.data, text.len));
-        buf_free(&text);
-    }
-    return j;
+    struct buf text = BUF_INIT(2000), line = BUF_INIT(2400);
+    pools_wrong(control_quota(c), p->source, &text);
+    if (text.len)
+        (void)buf_printf(&line, "plan %s: source = %s: %.*s", p->name, p->source,
+                         SLICE_ARG(buf_slice(&text)));
+    control_warn(c, buf_slice(&line));
+    control_result(c, plan_json(p));
+    buf_free(&text);
+    buf_free(&line);
 }
 
 void plan_list(struct client *c)
 {
     const struct plans *p = &control_quota(c)->plans;
     for (size_t i = 0; i < p->count; i++)
-        control_result(c, show_plan(&p->list[i]));
+        show_plan(c, &p->list[i]);
     control_done(c, NULL);
 }
 
@@ -71,7 +37,7 @@ void plan_show(struct client *c)
         control_fail(c, "There is no plan of that name; 'postern plan list' shows all.");
         return;
     }
-    control_result(c, show_plan(p));
+    show_plan(c, p);
     control_done(c, NULL);
 }
 

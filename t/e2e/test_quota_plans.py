@@ -230,6 +230,34 @@ def test_reload_with_another_plan(quota):
     assert quota.mail(ticket).recipients == 7
 
 
+def test_what_changes_in_plans_conf_is_in_the_audit_log(quota):
+    """Also what has changed while quota was away; the first plans of all are no change."""
+    def told():
+        return [(a["what"], a["request"]) for a in quota.ask("audit.list")[0]
+                if a["what"].startswith("plan ")]
+    mailbox = "plan mailbox { recipients = 7 }\n"
+    assert told() == []
+    quota.account()
+    quota.master.table("plans_file", 0, "plans.conf", PLANS)  # once more, as it is
+    plans(quota, PLANS + "plan fresh { messages = 5 }\n")
+    assert told() == [("plan fresh", "added in plans.conf")]
+    plans(quota, PLANS + "plan fresh { messages = 6\n size = 2MB\n alerts = {50, 75}\n"
+          " zone = \"Europe/Berlin\"\n period_report = yes }\n")
+    assert told()[1:] == [("plan fresh", "changed in plans.conf: zone UTC -> Europe/Berlin, "
+                           "messages 5 -> 6, size none -> 2000000, alerts 80, 90, 100 -> 50, 75, "
+                           "period_report none -> yes")]
+    quota.stop(remove=False)
+    quota.__dict__.update(quota.again(mailbox).__dict__)
+    last = told()[2:]
+    assert ("plan fresh", "taken out of plans.conf") in last and len(last) > 2
+    assert any(what == "plan mailbox" and "recipients" in text for what, text in last)
+    before = len(told())
+    plans(quota, mailbox)
+    quota.master.table("plans_file", 0, "plans.conf", "plan x { recipients = x }\n")
+    quota.master.wait_log("plans.conf:1: recipients = x")
+    assert len(told()) == before
+
+
 def plans(quota, text):
     quota.master.table("plans_file", 0, "plans.conf", text)
     quota.master.wait_log(f"{text.count('plan ')} plans read from")
