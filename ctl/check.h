@@ -26,6 +26,9 @@ void check_system(struct check *c);
 void check_network(struct check *c);
 /* Providers that sources.conf names: check_sources.c. */
 void check_sources(struct check *c);
+struct sources_conf;
+/* source_config_file, which the caller frees; NULL: it cannot be used, and master says why. */
+struct sources_conf *check_load_sources(const char *path);
 /* Certificates and keys of smtpd: check_certificates.c. */
 void check_certificates(struct check *c);
 

@@ -9,8 +9,7 @@
 #include "rules/rules.h"
 #include "sources/sources.h"
 
-/* What master has found right. */
-static struct sources_conf *load_sources(const char *path)
+struct sources_conf *check_load_sources(const char *path)
 {
     struct buf text = BUF_INIT(SOURCES_FILE_MAX + 1);
     struct sources_conf *sources = NULL;
@@ -41,7 +40,7 @@ void check_sources(struct check *c)
 {
     const struct config *config = c->config;
     struct sources_conf *sources =
-        *config->source_config_file ? load_sources(config->source_config_file) : NULL;
+        *config->source_config_file ? check_load_sources(config->source_config_file) : NULL;
     struct rules *rules = sources && *config->provider_config_file
                               ? provider_load(c->ctl, config->provider_config_file)
                               : NULL;

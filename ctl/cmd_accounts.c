@@ -353,7 +353,7 @@ int cmd_accounts(struct ctl *ctl, const struct ctl_command *self, int argc, char
     accounts_print_end(&o);
     if (status == CTL_OK)
         json_object_del(last, "done");
-    if (status == CTL_OK && !ctl->json) {
+    if (status == CTL_OK && (!ctl->json || o.count)) { /* a list has no line for them */
         accounts_print_warnings(json_object_get(last, "warnings"));
         json_object_del(last, "warnings");
     }

@@ -206,7 +206,7 @@ static void check_configuration(struct check *c)
     if (c->errors == 0)
         ask_master(c);
     if (c->errors == 0 && c->pid)
-        (void)plans_used_check(c->ctl, config, on_missing_plan, c);
+        (void)plans_used_check(c->ctl, config, on_missing_plan, on_advice, c);
     if (c->errors == 0)
         plans_advise_check(c->ctl, config, on_advice, c);
     if (c->errors == 0)

@@ -168,7 +168,7 @@ int cmd_reload(struct ctl *ctl, const struct ctl_command *self, int argc, char *
         return status;
     puts("Postern reads its configuration again; the log tells when it is in effect.");
     plans_advise_check(ctl, c, on_advice, NULL);
-    return plans_used_check(ctl, c, on_missing_plan, NULL) ? CTL_FAILED : CTL_OK;
+    return plans_used_check(ctl, c, on_missing_plan, on_advice, NULL) ? CTL_FAILED : CTL_OK;
 }
 
 /* ---- status ------------------------------------------------------------------------ */

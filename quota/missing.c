@@ -33,17 +33,15 @@ void missing_keep(struct quota *q, const struct plans *old)
     plans_free(&before);
 }
 
-/* ---- a census: the name of a plan -> its accounts' number and the first of their names --------
+/* ---- a census: the name of a plan (or pool) -> its accounts' number and their first names ------
  */
 
-static void census_add(json_t *census, struct slice account, struct slice record)
+static void census_add(json_t *census, struct slice account, const char *name)
 {
-    json_t *j = json_loadb(record.ptr, record.len, 0, NULL);
-    const char *plan = json_text(j, "plan");
-    json_t *of = *plan ? json_object_get(census, plan) : NULL;
-    if (*plan && !of) {
+    json_t *of = *name ? json_object_get(census, name) : NULL;
+    if (*name && !of) {
         of = json_pack("{s:i,s:[]}", "accounts", 0, "names");
-        json_object_set_new(census, plan, of);
+        json_object_set_new(census, name, of);
     }
     if (of) {
         json_t *names = json_object_get(of, "names");
@@ -52,11 +50,10 @@ static void census_add(json_t *census, struct slice account, struct slice record
         if (json_array_size(names) < NAMES_TOLD)
             json_array_append_new(names, json_stringn(account.ptr, account.len));
     }
-    json_decref(j);
 }
 
 struct census_walk {
-    json_t *census;
+    json_t *plans, *sources; /* NULL: not wanted */
     struct key *at;
     unsigned left;
     bool end;
@@ -71,15 +68,20 @@ static bool on_account(struct slice key, struct slice value, void *arg)
         w->end = false;
         return false;
     }
-    census_add(w->census, key, value);
+    json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
+    census_add(w->plans, key, json_text(j, "plan"));
+    if (w->sources)
+        census_add(w->sources, key, json_text(j, "source"));
+    json_decref(j);
     return true;
 }
 
 /* True when all accounts were looked at. */
-static bool census_go_on(struct quota *q, json_t *census, struct key *at, unsigned most)
+static bool census_go_on(struct quota *q, json_t *plans, json_t *sources, struct key *at,
+                         unsigned most)
 {
     struct key from = *at;
-    struct census_walk w = {census, at, most, true};
+    struct census_walk w = {plans, sources, at, most, true};
     struct err e;
     if (kv_walk(q->kv, T_ACCOUNT, key_slice(&from), on_account, &w, &e) < 0)
         panic("%s", e.text);
@@ -129,7 +131,7 @@ static void census_over(struct quota *q)
 static void go_on(struct quota *q)
 {
     struct missing *m = &q->missing;
-    if (m->census && census_go_on(q, m->census, &m->at, ACCOUNTS_A_TICK))
+    if (m->census && census_go_on(q, m->census, NULL, &m->at, ACCOUNTS_A_TICK))
         census_over(q);
 }
 
@@ -174,22 +176,25 @@ static void drop_census(void *state)
 
 static void list_used(struct client *c)
 {
+    static const char *const kinds[] = {"plan", "source"};
     json_t *census = control_state(c), *of;
-    const char *plan;
-    if (!census_go_on(control_quota(c), census, control_position(c), CONTROL_SLICE))
+    const char *name;
+    if (!census_go_on(control_quota(c), json_object_get(census, kinds[0]),
+                      json_object_get(census, kinds[1]), control_position(c), CONTROL_SLICE))
         return;
-    json_object_foreach(census, plan, of)
-    {
-        json_t *line = json_pack("{s:s}", "plan", plan);
-        json_object_update(line, of);
-        control_result(c, line);
-    }
+    for (int i = 0; i < 2; i++)
+        json_object_foreach(json_object_get(census, kinds[i]), name, of)
+        {
+            json_t *line = json_pack("{s:s}", kinds[i], name);
+            json_object_update(line, of);
+            control_result(c, line);
+        }
     control_done(c, NULL);
 }
 
-/* Which plans accounts have, and how many. */
+/* Which plans, and source pools of their own, accounts have, and how many. */
 void plan_used(struct client *c)
 {
-    control_attach(c, json_object(), drop_census);
+    control_attach(c, json_pack("{s:{},s:{}}", "plan", "source"), drop_census);
     control_continue(c, list_used);
 }

@@ -379,9 +379,13 @@ int record_set_user(json_t *record, const json_t *from, struct err *e)
 void record_warn_pool(struct client *c, const char *account, const json_t *record)
 {
     struct buf text = BUF_INIT(2000), line = BUF_INIT(2400);
-    pools_wrong(control_quota(c), json_text(record, "source"), &text);
+    struct quota *q = control_quota(c);
+    const char *own = json_text(record, "source");
+    const struct plan *p = plans_find(&q->plans, slice_str(json_text(record, "plan")));
+    pools_wrong(q, *own || !p ? own : p->source, &text);
     if (text.len)
-        (void)buf_printf(&line, "account %s: %.*s", account, SLICE_ARG(buf_slice(&text)));
+        (void)buf_printf(&line, "account %s%s%s: %.*s", account, *own ? "" : ", by its plan ",
+                         *own ? "" : p->name, SLICE_ARG(buf_slice(&text)));
     control_warn(c, buf_slice(&line));
     buf_free(&text);
     buf_free(&line);

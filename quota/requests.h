@@ -22,8 +22,8 @@ bool request_time(struct client *c, const char *name, const struct plan *plan, i
 /* Sets the members of an account's record from a request or an import; NULL, or
  * what is wrong with them in *e. */
 int record_set_account(struct quota *q, json_t *record, const json_t *from, struct err *e);
-/* Warnings for the answer: the record's source pool is none; the domain or address is another
- * account's, too. */
+/* Warnings for the answer: the record's source pool, or else its plan's, is none; the domain or
+ * address is another account's, too. */
 void record_warn_pool(struct client *c, const char *account, const json_t *record);
 void record_warn_owner(struct client *c, const char *account, const char *identity);
 /* A text for people, such as a note. 0 or -1. */

@@ -110,7 +110,8 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
             remove_counts(q, &batch, name);
         tree_index(&batch, name, before, json_text(record, "parent"));
         quota_put_json(&batch, T_ACCOUNT, slice_str(name), record);
-        if (json_object_get(control_request(c), "source"))
+        if (json_object_get(control_request(c), "source") ||
+            json_object_get(control_request(c), "plan"))
             record_warn_pool(c, name, record);
         control_change(c, &batch, what);
         missing_changed(q);

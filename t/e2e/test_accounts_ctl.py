@@ -383,3 +383,33 @@ def test_check_and_reload_name_settings_of_plans_without_effect(relay):
     assert reload.returncode == 0
     for plan, words in told:
         assert re.search(f"^postern: warning: .*plan {plan}: .*{words}", reload.stderr, re.M)
+
+
+POOLS = """source one { ipv4 = 127.0.0.1 helo = one.relay.test }
+pool default { sources = {one} }
+"""
+
+
+def test_check_and_reload_name_pools_that_are_not_there(relay):
+    """Of plans and of accounts; 'account set' says it at once."""
+    def told(done):
+        return sorted(re.findall(r"warning: (.*): source = (\w+): ", done.stdout + done.stderr))
+    with open(relay.path("sources.conf"), "w", encoding="utf-8") as f:
+        f.write(POOLS)
+    with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
+        f.write(PLANS + "plan away { source = gone }\nplan here { source = default }\n")
+    with open(relay.path("main.cf"), "a", encoding="utf-8") as f:
+        f.write("source_config_file = sources.conf\n")
+    reload = relay.ctl("reload", check=False)
+    assert reload.returncode == 0, reload
+    plan = (relay.path("plans.conf") + ": plan away", "gone")
+    assert told(reload) == [plan]
+    relay.wait_log("plan away: source = gone: .*sources.conf has no pool gone")
+    relay.ctl("account", "add", "acme", "--plan", "here")
+    set_to = relay.ctl("account", "set", "acme", "--plan", "away", check=False)
+    assert set_to.returncode == 0
+    assert "warning: account acme, by its plan away: " in set_to.stderr
+    relay.ctl("account", "set", "acme", "--source", "lost", check=False)
+    assert told(relay.ctl("check", check=False)) == [plan, ("1 account (acme)", "lost")]
+    shown = relay.ctl("plan", "show", "away", check=False)
+    assert shown.returncode == 0 and told(shown) == [("plan away", "gone")]

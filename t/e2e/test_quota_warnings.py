@@ -82,6 +82,22 @@ def test_a_pool_that_sources_conf_does_not_have(quota):
     assert warnings(quota, "account.set", account="a", source="bad") == []
 
 
+def test_a_plan_with_a_pool_that_is_not_there(quota):
+    """Whoever gives it to an account, or looks at it, is told."""
+    quota.master.table("source_config_file", 0, "sources.conf", SOURCES)
+    quota.master.table("plans_file", 0, "plans.conf", PLANS)
+    quota.master.wait_log("plan q: source = lost")
+    lost = "sources.conf has no pool lost: the mail goes from the default one"
+    assert warnings(quota, "account.add", account="a", plan="p") == []
+    assert warnings(quota, "account.set", account="a", plan="q") == [
+        f"account a, by its plan q: {lost}"]
+    assert warnings(quota, "account.set", account="a", plan="q", source="good") == []
+    assert warnings(quota, "plan.show", plan="p") == []
+    assert warnings(quota, "plan.show", plan="q") == warnings(quota, "plan.list") == [
+        f"plan q: source = lost: {lost}"]
+    assert {"source": "good", "accounts": 1, "names": ["a"]} in quota.ask("plan.used")[0]
+
+
 def test_without_sources_conf_there_are_no_pools():
     q = Quota()
     try:
