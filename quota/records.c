@@ -93,6 +93,19 @@ int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1])
     return domain_to_ascii(out);
 }
 
+int name_identity_letters(const char *identity, char out[static ADDRESS_TEXT_MAX + 1])
+{
+    char *converted = NULL;
+    const char *at = strrchr(identity, '@');
+    size_t before = at ? (size_t)(at + 1 - identity) : 0;
+    int rc = idn2_to_unicode_8z8z(identity + before, &converted, IDN2_NONTRANSITIONAL);
+    int n = rc == IDN2_OK
+                ? snprintf(out, ADDRESS_TEXT_MAX + 1, "%.*s%s", (int)before, identity, converted)
+                : -1;
+    idn2_free(converted);
+    return n > 0 && n <= ADDRESS_TEXT_MAX && strcmp(out, identity) != 0 ? 0 : -1;
+}
+
 int name_fingerprint(struct slice text, char out[static FINGERPRINT_MAX + 1])
 {
     size_t len = 0;

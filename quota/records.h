@@ -69,6 +69,9 @@ int name_login(struct slice text, char out[static LOGIN_MAX + 1]);
 bool name_is_ascii(struct slice text);
 /* A domain, or an address, with A-labels ("xn--...") for a domain of other letters; 0 or -1. */
 int name_identity(struct slice text, char out[static ADDRESS_TEXT_MAX + 1]);
+/* What name_identity made, with U-labels again: as databases of before have it. 0, or -1: it has
+ * none. */
+int name_identity_letters(const char *identity, char out[static ADDRESS_TEXT_MAX + 1]);
 /* The SHA-256 fingerprint of a certificate or public key, with colons between the bytes
  * or without, as digits alone; 0 or -1. */
 int name_fingerprint(struct slice text, char out[static FINGERPRINT_MAX + 1]);

@@ -387,6 +387,26 @@ static void put_identity(struct quota *q, struct buf *batch, const struct key *k
     json_decref(record);
 }
 
+/* Whether the account has it. *identity becomes the name by which it is stored: a database of
+ * before may have U-labels. */
+static bool find_identity(struct quota *q, const char *account,
+                          char identity[static ADDRESS_TEXT_MAX + 1], struct key *k)
+{
+    char letters[ADDRESS_TEXT_MAX + 1];
+    key_begin(k, slice_str(account));
+    key_add(k, slice_str(identity));
+    if (quota_get(q, T_IDENTITY, key_slice(k)))
+        return true;
+    if (name_identity_letters(identity, letters) < 0)
+        return false;
+    key_begin(k, slice_str(account));
+    key_add(k, slice_str(letters));
+    if (!quota_get(q, T_IDENTITY, key_slice(k)))
+        return false;
+    memcpy(identity, letters, sizeof letters);
+    return true;
+}
+
 static void domain_change(struct client *c, bool add)
 {
     const json_t *class = json_object_get(control_request(c), "class");
@@ -408,8 +428,7 @@ static void domain_change(struct client *c, bool add)
     json_decref(record);
     key_begin(&k, slice_str(name));
     key_add(&k, slice_str(identity));
-    bool there = quota_get(q, T_IDENTITY, key_slice(&k));
-    if (!add && !there) {
+    if (!add && !find_identity(q, name, identity, &k)) {
         control_fail(c, "There is no domain or address %s in account %s.", identity, name);
         return;
     }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import faults
@@ -414,6 +415,25 @@ def test_a_domain_of_other_letters_has_one_name(quota):
         assert quota.mail(ticket, sender=sender.encode()).code == 553, sender
     quota.ask("domain.delete", account="acme", domain="m\u00fcller.example")
     assert quota.mail(ticket, sender=b"x@xn--mller-kva.example").code == 553
+
+
+@pytest.mark.skipif(not shutil.which("db5.3_load"), reason="without db5.3-util")
+def test_a_domain_that_is_stored_by_its_letters_is_found(quota):
+    """As databases of before have it; it goes by either name."""
+    quota.account(plan="big", domain=None)
+    names = ["m\u00fcller.example", "news@gr\u00fcn.example"]
+    quota.stop(remove=False)
+    database = os.path.join(quota.directory, "data", "accounts", "db")
+    lines = "".join(f"acme\\00{n}\n{{}}\n" for n in names)
+    subprocess.run(["db5.3_load", "-h", database, "-T", "-t", "btree", "identity.db"],
+                   input=lines.encode(), check=True, timeout=60)
+    quota.__dict__.update(quota.again(PLANS).__dict__)
+    assert quota.one("account.show", account="acme")["domains"] == names
+    quota.ask("domain.delete", account="acme", domain="M\u00dcLLER.example")
+    quota.ask("domain.delete", account="acme", domain="news@xn--grn-ioa.example")
+    assert quota.one("account.show", account="acme")["domains"] == []
+    with pytest.raises(Refused, match="There is no domain or address xn--mller-kva.example"):
+        quota.ask("domain.delete", account="acme", domain="m\u00fcller.example")
 
 
 def test_count_quota_stops_and_refunds_reopen_it(quota):
