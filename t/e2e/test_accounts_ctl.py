@@ -399,7 +399,7 @@ def test_check_and_reload_name_pools_that_are_not_there(relay):
     with open(relay.path("plans.conf"), "w", encoding="utf-8") as f:
         f.write(PLANS + "plan away { source = gone }\nplan here { source = default }\n")
     with open(relay.path("main.cf"), "a", encoding="utf-8") as f:
-        f.write("source_config_file = sources.conf\n")
+        f.write(f"source_config_file = {relay.path('sources.conf')}\n")
     reload = relay.ctl("reload", check=False)
     assert reload.returncode == 0, reload
     plan = (relay.path("plans.conf") + ": plan away", "gone")
