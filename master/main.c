@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/fault.h"
 #include "core/mem.h"
 #include "master/master.h"
 #include "service/client_counts.h"
@@ -152,6 +153,17 @@ static int set_up(struct master *m, struct err *e)
     return 0;
 }
 
+/* Test builds only, and apart from the services' faults: master's own clock. */
+static void share_faults(void)
+{
+#ifdef POSTERN_FAULTS
+    struct err e;
+    const char *path = getenv("POSTERN_FAULT_MASTER");
+    if (path && fault_share(path, &e) < 0)
+        panic("%s", e.text);
+#endif
+}
+
 static void run(struct master *m)
 {
     static const int signals[] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT};
@@ -165,6 +177,7 @@ static void run(struct master *m)
     events[4] = event_new(m->base, -1, EV_PERSIST, on_tick, m);
     if (!events[4] || event_add(events[4], &second) < 0)
         panic("cannot make a timer");
+    share_faults();
     m->last_tick = clock_mono();
     keys_adopt(m, m->plan);
     supervise_apply(m);

@@ -1,6 +1,8 @@
 """Certificates that are renewed while others of the same service cannot be read."""
+import re
 import ssl
 
+import faults as fault_points
 import pytest
 
 from postern import wait_until
@@ -122,3 +124,21 @@ def test_a_broken_file_of_authorities_stands_in_no_renewal_s_way(tmp_path):
                    "authorities that were in it stay; all others are taken", 30)
         write_secret(names.main.file, text(names.new_main.file))
         names.awaited("main.test", names.new_main)
+
+
+@pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
+def test_what_is_wrong_is_told_each_day(tmp_path, place):
+    """Until it is mended, by master, whose clock goes on in days here."""
+    faults = fault_points.Faults(place)
+    names = Names(tmp_path, environment={"POSTERN_FAULT_MASTER": faults.path})
+    with names.relay as p:
+        write_secret(names.two.file, "garbage\n")
+        wrong = (f"error: master.cf:1: renewed certificate: {re.escape(names.two.file)}: there is no "
+                 "certificate in it")
+        p.wait_log(wrong, 30)
+        for days in (1, 2):
+            assert len(re.findall(wrong, p.log())) == days
+            faults.shift("mono", days * 86400 + 60)
+            wait_until(lambda n=days: len(re.findall(wrong, p.log())) > n, 10, "the next day's line")
+        write_secret(names.two.file, text(names.new_two.file))
+        names.awaited("two.test", names.new_two)
