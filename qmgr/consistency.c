@@ -311,9 +311,23 @@ static void check_days(const struct qmgr *q)
          recipients_in_lanes(&q->all) + recipients_in_lanes(&q->deleted), sum);
 }
 
+/* Jobs of a list of lines; of the lane's, unless that is NULL. */
+static uint64_t check_line(const struct list *line, const struct lane *l)
+{
+    uint64_t jobs = 0;
+    list_each(line, n)
+    {
+        const struct job *j = container_of(n, struct job, of_line);
+        if (j->state != JOB_QUEUED || (l && j->queue->lane != l))
+            panic("%s: a job in the wrong lane's line", j->m->id.text);
+        jobs++;
+    }
+    return jobs;
+}
+
 static void check_lanes(const struct qmgr *q)
 {
-    uint64_t queued = 0, in_flight = 0, busy = 0;
+    uint64_t queued = 0, in_flight = 0, busy = 0, in_line = check_line(&q->dispatch.looking, NULL);
     list_each(&q->dispatch.lanes, n)
     {
         const struct lane *l = container_of(n, struct lane, all);
@@ -334,8 +348,10 @@ static void check_lanes(const struct qmgr *q)
         same(NULL, "jobs queued at a lane", jobs, l->queued);
         same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);
         queued += jobs;
+        in_line += check_line(&l->line, l);
         in_flight += l->in_flight;
     }
+    same(NULL, "jobs in lines", queued, in_line);
     same(NULL, "jobs queued", queued, q->dispatch.queued);
     same(NULL, "jobs under way", in_flight, q->dispatch.in_flight);
     same(NULL, "busy queues", busy, q->dispatch.busy_queues);

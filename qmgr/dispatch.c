@@ -108,6 +108,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     list_remove(&j->link);
     j->state = JOB_QUEUED;
     list_push_front(verdict_goes_first(j) ? &k->again : &k->jobs, &j->link);
+    list_push_front(&l->line, &j->of_line);
     l->queued++;
     q->dispatch.queued++;
     if (k->count++ == 0)
@@ -304,8 +305,7 @@ int64_t dispatch_next_due(const struct qmgr *q)
         return q->now;
     if (whole && (!n || whole->key < n->key))
         n = whole;
-    int64_t seats = seats_next_due(q);
-    if (moves_wanted(q))
-        return q->now;
-    return n && n->key < seats ? n->key : seats;
+    int64_t seats = seats_next_due(q), moves = moves_next_due(q);
+    int64_t due = seats < moves ? seats : moves;
+    return n && n->key < due ? n->key : due;
 }

@@ -188,7 +188,6 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
                             .own = own};
         g->stable = make_stable(s, g);
         list_init(&g->lanes);
-        list_init(&g->moving);
         map_put(&q->shaping.groups, g);
         brakes_meet(q, g, site_name(s));
         whole_join(q, g);
@@ -206,7 +205,7 @@ void group_unref(struct qmgr *q, struct group *g)
     map_remove(&q->shaping.groups, slice_str(g->key));
     if (g->met)
         map_remove(&q->shaping.groups_at, at_of(g));
-    list_remove(&g->moving);
+    heap_remove(&q->dispatch.looks, &g->look);
     whole_leave(q, g);
     free(g->key);
     free(g->stable);

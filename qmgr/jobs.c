@@ -20,6 +20,7 @@ struct job *job_new(struct message *m, uint32_t room)
     struct job *j = xmalloc(sizeof *j + room * sizeof j->rcpts[0]);
     *j = (struct job){.m = m, .room = room, .state = JOB_ROUTING};
     list_init(&j->link);
+    list_init(&j->of_line);
     list_push(&m->env->jobs, &j->of_message);
     return j;
 }
@@ -37,6 +38,7 @@ void job_unqueue(struct qmgr *q, struct job *j)
     if (j->brake)
         brakes_leave(q, j);
     list_remove(&j->link);
+    list_remove(&j->of_line);
     k->lane->queued--;
     q->dispatch.queued--;
     if (--k->count == 0)
@@ -194,6 +196,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     list_push(first ? &k->again : &k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;
+    list_push(&l->line, &j->of_line);
     hold_room(l, j->count);
     if (k->count++ == 0)
         q->dispatch.busy_queues++;
@@ -207,14 +210,21 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
         seats_wait(q, k, first);
 }
 
-static void take(struct qmgr *q, struct job *j, struct list *jobs)
+static void take(struct qmgr *q, struct job *j)
 {
     struct lane *l = j->queue->lane;
     job_unqueue(q, j);
     give_room(l, j->count);
     j->queue = NULL;
     j->state = JOB_ROUTING;
-    list_push(jobs, &j->link);
+}
+
+void dispatch_take(struct qmgr *q, struct job *j)
+{
+    struct lane *l = j->queue->lane;
+    take(q, j);
+    if (!lane_wake(q, l)) /* the room may have been given to the queue that it leaves */
+        whole_lose_turn(q, l);
 }
 
 void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
@@ -222,13 +232,18 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs)
     struct list held, *n;
     list_init(&held);
     brakes_give_up(q, l, &held);
-    while ((n = list_pop(&held)))
-        take(q, container_of(n, struct job, link), jobs);
+    while ((n = list_pop(&held))) {
+        take(q, container_of(n, struct job, link));
+        list_push(jobs, n);
+    }
     list_each(&l->queues, of)
     {
         struct queue *k = container_of(of, struct queue, of_lane);
-        while (queue_has_jobs(k))
-            take(q, queue_first(k), jobs);
+        while (queue_has_jobs(k)) {
+            struct job *j = queue_first(k);
+            take(q, j);
+            list_push(jobs, &j->link);
+        }
     }
     whole_lose_turn(q, l);
 }

@@ -52,8 +52,7 @@ void dispatch_init(struct qmgr *q)
     map_init(&q->dispatch.queues, queue_key);
     list_init(&q->dispatch.active);
     list_init(&q->dispatch.lanes);
-    list_init(&q->dispatch.moving);
-    list_init(&q->dispatch.moved);
+    list_init(&q->dispatch.looking);
     seats_init(q);
 }
 
@@ -118,6 +117,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     group->refs++;
     l->used = q->now;
     list_init(&l->queues);
+    list_init(&l->line);
     list_init(&l->of_whole);
     list_init(&l->waiting);
     lane_limits(q, l);

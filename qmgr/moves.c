@@ -11,7 +11,9 @@
 
 enum {
     LOOKED_AHEAD = 32,     /* jobs of a queue, while the routes of the first are looked up */
-    MOVED_AT_ONCE = 2000,  /* jobs in a turn */
+    LOOKED_AT_ONCE = 2000, /* jobs in a turn */
+    MOVE_COSTS = 9,        /* of these, that are not looked at for one that is moved */
+    PAUSE_SECONDS = 60,    /* between two looks at a group's lines */
     REMAINS_LOOKED = 1000, /* jobs that are looked at for people */
     LATE_SECONDS = 60      /* a job may start so long after its route was looked up for it */
 };
@@ -46,21 +48,27 @@ static enum stand look_at_route(struct qmgr *q, struct route *r, const struct gr
     return BELONGS;
 }
 
-/* Whose route was good when the queue had waited for it, and has not had its turn since: else mail
- * would never go where the turn takes longer to come than the route holds. */
-static struct route *route_of(struct qmgr *q, struct slice address, int64_t routed)
+/* As of when the queue's routes count: it began to wait for them then, has them, and has not had
+ * its turn since; 0: only now. Else mail would never go where the turn takes longer to come than
+ * the route holds, nor a job of several domains where one's holds no longer than another is looked
+ * up. */
+static int64_t good_since(const struct qmgr *q, const struct queue *k)
 {
-    struct route *r = NULL;
-    if (routed && q->now - routed < LATE_SECONDS * CLOCK_SECOND)
-        r = sites_route_known(q, address);
-    if (r && r->state == ROUTE_READY && !r->by_address && r->expires > routed)
+    bool waited = k->routed && q->now - k->routed < LATE_SECONDS * CLOCK_SECOND;
+    return waited ? k->asked : 0;
+}
+
+static struct route *route_of(struct qmgr *q, struct slice address, int64_t since)
+{
+    struct route *r = since ? sites_route_known(q, address) : NULL;
+    if (r && r->state == ROUTE_READY && !r->by_address && r->expires > since)
         return r;
     return sites_route(q, address);
 }
 
 /* All recipients; those that follow each other are mostly of one domain. */
 static enum stand look_at_routes(struct qmgr *q, const struct job *j, const struct group *g,
-                                 int64_t routed, struct look *out)
+                                 int64_t since, struct look *out)
 {
     struct slice before = SLICE("");
     enum stand all = BELONGS;
@@ -68,7 +76,7 @@ static enum stand look_at_routes(struct qmgr *q, const struct job *j, const stru
         struct slice address = recipient_address(j->m, j->rcpts[i]), domain = domain_part(address);
         if (before.len && slice_eq(domain, before))
             continue;
-        struct route *r = route_of(q, address, routed);
+        struct route *r = route_of(q, address, since);
         bool by_address = r->key_len > domain.len;
         enum stand one = look_at_route(q, r, g, out);
         if (one == LEAVES)
@@ -87,11 +95,11 @@ static bool reaches(const struct source *s, const struct site *site)
 
 /* Whether the job may go from the lane, or with NULL from some lane of its site's group; then it
  * has what its routes say now. */
-static enum stand look_at_job(struct qmgr *q, struct job *j, const struct lane *l, int64_t routed,
+static enum stand look_at_job(struct qmgr *q, struct job *j, const struct lane *l, int64_t since,
                               struct route **asks)
 {
     struct look look = {0};
-    enum stand stand = look_at_routes(q, j, l ? l->group : j->site->group, routed, &look);
+    enum stand stand = look_at_routes(q, j, l ? l->group : j->site->group, since, &look);
     if (!*asks)
         *asks = look.asks;
     if (stand != BELONGS)
@@ -110,15 +118,13 @@ static enum stand look_at_job(struct qmgr *q, struct job *j, const struct lane *
     return BELONGS;
 }
 
-/* Its recipients go where their routes lead; the job and perhaps its message are gone. */
-static void go_elsewhere(struct qmgr *q, struct job *j)
+/* Its recipients go where their routes lead once the message is activated; the job is gone. */
+static void leave(struct qmgr *q, struct job *j)
 {
-    struct message *m = j->m;
     for (uint32_t i = 0; i < j->count; i++)
-        recipient_waits(m, j->rcpts[i], 0);
-    m->env->queued -= j->count;
+        recipient_waits(j->m, j->rcpts[i], 0);
+    j->m->env->queued -= j->count;
     job_free(q, j);
-    message_activate(q, m);
 }
 
 /* ---- about to start -------------------------------------------------------------------------- */
@@ -139,13 +145,14 @@ static enum stand look_ahead(struct qmgr *q, struct queue *k, struct job **found
                              struct route **asks)
 {
     struct list *lists[] = {&k->again, &k->jobs};
+    int64_t since = good_since(q, k);
     int looked = 0;
     *found = NULL;
     for (int i = 0; i < 2; i++)
         list_each(lists[i], n)
         {
             struct job *j = container_of(n, struct job, link);
-            enum stand stand = look_at_job(q, j, k->lane, k->routed, asks);
+            enum stand stand = look_at_job(q, j, k->lane, since, asks);
             if (stand != ASKS) {
                 *found = j;
                 return stand;
@@ -159,6 +166,7 @@ static enum stand look_ahead(struct qmgr *q, struct queue *k, struct job **found
 bool moves_hold(struct qmgr *q, struct queue *k)
 {
     struct route *asks = NULL;
+    struct message *m;
     struct job *j;
     switch (look_ahead(q, k, &j, &asks)) {
     case BELONGS:
@@ -166,11 +174,15 @@ bool moves_hold(struct qmgr *q, struct queue *k)
         return false;
     case LEAVES:
         k->routed = 0; /* what was good then sends it away: no more of it */
-        go_elsewhere(q, j);
+        m = j->m;
+        leave(q, j);
+        message_activate(q, m);
         return true;
     default:
         break;
     }
+    if (!good_since(q, k))
+        k->asked = q->now;
     queue_idle(q, k);
     k->place = PLACE_ROUTE;
     list_push(&asks->queues, &k->link);
@@ -194,51 +206,95 @@ void moves_go_on(struct qmgr *q, struct queue *k)
 /* ---- whole lines ------------------------------------------------------------------------------
  */
 
-void moves_look(struct qmgr *q, struct group *g)
+void moves_look(struct qmgr *q, struct group *g, bool at_once)
 {
-    if (list_empty(&g->moving))
-        list_push(&q->dispatch.moving, &g->moving);
+    int64_t again = g->looked + PAUSE_SECONDS * CLOCK_SECOND;
+    int64_t when = at_once || !g->looked || again < q->now ? q->now : again;
+    if (!heap_has(&g->look) || when < g->look.key)
+        heap_set(&q->dispatch.looks, &g->look, when);
 }
 
-bool moves_wanted(const struct qmgr *q)
+int64_t moves_next_due(const struct qmgr *q)
 {
-    return !q->draining && (!list_empty(&q->dispatch.moving) || !list_empty(&q->dispatch.moved));
+    const struct heap_node *n = heap_min(&q->dispatch.looks);
+    if (q->draining)
+        return INT64_MAX;
+    return !list_empty(&q->dispatch.looking) ? q->now : n ? n->key : INT64_MAX;
 }
 
-/* In line again, at a lane of the group to which its site belongs now. */
-static void put_in_line(struct qmgr *q, struct job *j)
+/* Whether the route of some recipient leads to another group, or nowhere. Nothing is looked up for
+ * that: a route that is out of date is looked up when the job is about to start. */
+static bool leads_elsewhere(const struct qmgr *q, const struct job *j, const struct group *g)
+{
+    struct slice before = SLICE("");
+    for (uint32_t i = 0; i < j->count; i++) {
+        struct slice address = recipient_address(j->m, j->rcpts[i]), domain = domain_part(address);
+        if (before.len && slice_eq(domain, before))
+            continue;
+        const struct route *r = sites_route_known(q, address);
+        bool known = r && r->state == ROUTE_READY && !r->by_address;
+        if (known && (r->site ? r->site->group != g : r->expires > q->now))
+            return true;
+        before = r && r->key_len > domain.len ? SLICE("") : domain;
+    }
+    return false;
+}
+
+/* Out of line, and in line again at a lane of the group to which its site belongs now. True: its
+ * recipients wait for their message to be activated. */
+static bool move(struct qmgr *q, struct job *j)
 {
     struct route *asks = NULL;
     struct message *m = j->m;
+    dispatch_take(q, j);
     if (look_at_job(q, j, NULL, 0, &asks) == LEAVES) {
-        go_elsewhere(q, j);
-        return;
+        leave(q, j);
+        return true;
     }
     struct site *site = j->site;
     j->site = NULL; /* its reference is ours now */
     sources_submit(q, site, j);
     site_unref(q, site);
     message_settle(q, m);
+    return false;
 }
 
-/* One group's lines at a time, and then its jobs in their order. */
+/* One group's lines at a time: its jobs stay in their queues, and can start, meanwhile. */
+static void begin_look(struct qmgr *q, struct group *g)
+{
+    heap_remove(&q->dispatch.looks, &g->look);
+    g->looked = q->now;
+    list_each(&g->lanes, n)
+        list_splice(&q->dispatch.looking, &container_of(n, struct lane, of_group)->line);
+}
+
 void moves_turn(struct qmgr *q)
 {
     struct dispatch *d = &q->dispatch;
+    const struct heap_node *first;
+    struct message *left = NULL; /* activated once for all of its jobs that follow each other */
     struct list *n;
-    if (!moves_wanted(q))
-        return;
-    if (list_empty(&d->moved) && (n = list_pop(&d->moving))) {
-        const struct group *g = container_of(n, struct group, moving);
-        list_each(&g->lanes, at)
-        {
-            struct lane *l = container_of(at, struct lane, of_group);
-            if (l->queued)
-                dispatch_take_all(q, l, &d->moved);
+    while (!q->draining && list_empty(&d->looking) && (first = heap_min(&d->looks)) &&
+           first->key <= q->now)
+        begin_look(q, container_of(first, struct group, look));
+    for (int i = 0; !q->draining && i < LOOKED_AT_ONCE && (n = list_pop(&d->looking)); i++) {
+        struct job *j = container_of(n, struct job, of_line);
+        struct lane *l = j->queue->lane;
+        if (!leads_elsewhere(q, j, l->group)) {
+            list_push(&l->line, &j->of_line);
+            continue;
         }
+        struct message *m = j->m;
+        if (left && left != m) {
+            message_activate(q, left);
+            left = NULL;
+        }
+        i += MOVE_COSTS;
+        if (move(q, j))
+            left = m;
     }
-    for (int i = 0; i < MOVED_AT_ONCE && (n = list_pop(&d->moved)); i++)
-        put_in_line(q, container_of(n, struct job, link));
+    if (left)
+        message_activate(q, left);
 }
 
 /* ---- for people ---------------------------------------------------------------------------------

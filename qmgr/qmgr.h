@@ -119,10 +119,11 @@ void tls_rules_unref(struct tls_rules *r);
  * same, whatever their names. */
 struct group {
     struct list lanes;
-    struct list moving; /* in dispatch.moving */
-    char *key;          /* unique */
-    char *stable;       /* the same over restarts */
-    char *name;         /* for people: of the entry, or of the first site */
+    struct heap_node look; /* in dispatch.looks */
+    int64_t looked;        /* monotonic: when its lines were gone through last; 0: never */
+    char *key;             /* unique */
+    char *stable;          /* the same over restarts */
+    char *name;            /* for people: of the entry, or of the first site */
     struct {
         uint64_t sum, own; /* group_targets_sum, and whether it is an own next hop */
     } at;                  /* where that site's servers are: sites of other names are met there */
@@ -154,6 +155,7 @@ struct lane {
     struct heap_node wake; /* when the shaper may allow more */
     struct list waiting;   /* accounts that wait for room here: one queue of each */
     struct list queues;    /* all of its queues */
+    struct list line;      /* struct job: in line here, oldest first but for what came back */
     struct queue *recent;  /* that was used last */
     uint32_t queued, in_flight;
     uint32_t recipients;            /* in line or under way */
@@ -176,8 +178,9 @@ enum job_state { JOB_ROUTING, JOB_QUEUED, JOB_READING, JOB_SENT };
 
 /* Work for relay: some recipients of a message, one site, one source. */
 struct job {
-    struct list link; /* of a route's waiting, a queue's jobs, a relay's jobs or dispatch.moved */
+    struct list link; /* of a route's waiting, a queue's or relay's jobs, a brake's line */
     struct list of_message;
+    struct list of_line; /* while it is in line: of its lane's, or of dispatch.looking */
     struct message *m;
     struct route *route;   /* until it is submitted */
     struct site *site;     /* once routed; counts as a reference */
@@ -204,8 +207,8 @@ struct dispatch {
     struct account *recent;
     struct list active; /* accounts with ready queues */
     struct list lanes;
-    struct list moving;             /* groups whose jobs in line may belong elsewhere: moves.h */
-    struct list moved;              /* struct job: taken out of line there */
+    struct heap looks;              /* groups whose jobs in line may belong elsewhere: moves.h */
+    struct list looking;            /* struct job: in line, and gone through just now */
     struct heap wakes, whole_wakes; /* of lanes; of struct whole */
     struct map seats;               /* by account and group: seats.h */
     struct list seats_due;
@@ -430,7 +433,8 @@ struct queue {
     uint32_t in_flight;  /* jobs that were started */
     uint32_t window;     /* recipients started since accounts were blamed there last */
     uint32_t seats_seen; /* of which generation of limits seats are */
-    int64_t routed;      /* monotonic: the route it waited for was known; 0: a job started since */
+    int64_t asked;       /* monotonic: when it began to wait for routes of its first job */
+    int64_t routed;      /* the same: one of them was known; 0: a job started since */
     struct seats *seats; /* of its account there, where that has limits of its own; or NULL */
 };
 
@@ -461,10 +465,13 @@ void overdue_sweep(struct qmgr *q);
 struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *from);
 /* The same if there is one, or NULL. */
 struct lane *dispatch_lane_known(const struct qmgr *q, struct group *group, struct source *from);
+/* Takes a job that is in line out of it. */
+void dispatch_take(struct qmgr *q, struct job *j);
 /* Takes all jobs in line there off their queues, into the list. */
 void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs);
-/* Who gets a share of its own: the account, or where there is none '@' and the sender's
- * domain, in the buffer. */
+/* Who gets a share of its own: the account, or where there is none '@' and the organisational
+ * domain of the sender's (domain/organisation.h), in the buffer: whoever has a domain makes as many
+ * below it as he likes. '@' alone: there is no sender either. */
 struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1]);
 /* Goes through those who have a share, an account each or as dispatch_sharer says; ptr NULL: no
  * more. */

@@ -11,10 +11,7 @@
 #include "qmgr/sources.h"
 #include "qmgr/whole.h"
 
-enum {
-    ROUTES_MAX = 200000, /* those of mail in line are looked at for each delivery */
-    ENTRY_MAX = 1024     /* of a name in providers.conf */
-};
+enum { ENTRY_MAX = 1024 /* of a name in providers.conf */ };
 
 static struct slice map_route_key(const void *value)
 {
@@ -139,14 +136,20 @@ bool site_leads_to(const struct qmgr *q, struct slice name, const struct group *
     return false;
 }
 
-void site_regroup(struct qmgr *q, struct site *s)
+/* `at_once`: what is in line at the group that it leaves is gone through without a pause. */
+static void regroup(struct qmgr *q, struct site *s, bool at_once)
 {
     struct group *before = s->group;
     s->sessions = group_targets_sum(s);
     s->group = group_get(q, s, slice_str(s->domain), s->own);
     if (before && before != s->group)
-        moves_look(q, before);
+        moves_look(q, before, at_once);
     group_unref(q, before);
+}
+
+void site_regroup(struct qmgr *q, struct site *s)
+{
+    regroup(q, s, false);
 }
 
 /* The route's domain has another place by its name than it had, or none any more. */
@@ -165,7 +168,7 @@ static void move_route(struct qmgr *q, struct route *r)
         s->families = before->families;
     }
     r->site = s;
-    moves_look(q, before->group);
+    moves_look(q, before->group, true);
     site_unref(q, before);
 }
 
@@ -177,7 +180,7 @@ void sites_regroup(struct qmgr *q)
         if (r->site)
             move_route(q, r);
     }
-    list_each(&q->sites.all, n) site_regroup(q, container_of(n, struct site, all));
+    list_each(&q->sites.all, n) regroup(q, container_of(n, struct site, all), true);
 }
 
 /* ---- routes ---------------------------------------------------------------------------- */
@@ -195,7 +198,7 @@ void route_forget_answer(struct qmgr *q, struct route *r)
 
 static bool in_use(const struct route *r)
 {
-    return r->open || !list_empty(&r->waiting) || !list_empty(&r->watchers) ||
+    return r->open || r->answering || !list_empty(&r->waiting) || !list_empty(&r->watchers) ||
            !list_empty(&r->queues) || r->state == ROUTE_ASKED || r->state == ROUTE_UNSENT;
 }
 
@@ -295,7 +298,9 @@ struct route *sites_route_known(const struct qmgr *q, struct slice address)
 {
     struct route *found[2];
     find_routes(q, address, found);
-    return found[1] ? found[1] : found[0];
+    /* a domain whose addresses had routes of their own may have one for all of them since */
+    bool whole = found[0] && found[0]->state == ROUTE_READY && !found[0]->by_address;
+    return found[1] && !whole ? found[1] : found[0];
 }
 
 void sites_forget(struct qmgr *q, struct slice address)

@@ -6,6 +6,8 @@
 
 #include "qmgr/qmgr.h"
 
+enum { ROUTES_MAX = 200000 /* those of mail in line are looked at for each delivery */ };
+
 enum route_state { ROUTE_NEW, ROUTE_UNSENT, ROUTE_ASKED, ROUTE_READY };
 
 struct route_watcher {
@@ -29,6 +31,7 @@ struct route {
     int64_t expires; /* monotonic */
     uint8_t state, status, transport;
     bool by_address; /* the domain's addresses have routes of their own */
+    bool answering;  /* an answer is being worked in */
     uint16_t key_len, sample_len;
     char text[]; /* key, then the address that resolve is asked about */
 };
@@ -75,8 +78,8 @@ void sites_resolve_init(struct qmgr *q);
 void route_ask(struct qmgr *q, struct route *r);
 
 /* ---- sites_tls.c ---- */
-/* Keeps the rules of a reply. -1: it is malformed. */
-int sites_learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e);
+/* The rules of a reply, a reference for the caller; NULL: it has none. -1: it is malformed. */
+int sites_read_tls(const struct ipc_resolve_reply *in, struct tls_rules **out, struct err *e);
 /* A report of resolve (ipc_tls_report): into the queue with it. */
 int sites_tls_report(struct qmgr *q, struct slice body, struct err *e);
 

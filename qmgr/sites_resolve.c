@@ -78,36 +78,46 @@ static int set_targets(struct site *s, struct slice list)
     return 0;
 }
 
-/* Takes the answer over into r. -1: the reply makes no sense. */
+/* The site that the answer leads to, a reference for the caller. -1: there is none. */
+static int find_site(struct qmgr *q, const struct route *r, const struct ipc_resolve_reply *in,
+                     struct site **out, struct err *e)
+{
+    if (in->site.len == 0 || in->site.len > SITE_NAME_MAX)
+        return err_set(e, "RESOLVE_REPLY without a usable site name");
+    struct slice domain = domain_part(route_key(r));
+    struct site *site = site_get(q, &(struct site_id){.transport = in->transport,
+                                                      .own = !slice_caseeq(domain, in->nexthop),
+                                                      .name = in->site,
+                                                      .domain = domain});
+    site->refs++;
+    if (set_targets(site, in->targets) < 0) {
+        site_unref(q, site);
+        return err_set(e, "RESOLVE_REPLY without usable targets");
+    }
+    site_regroup(q, site); /* its targets may have changed, and with them whose limits hold */
+    *out = site;
+    return 0;
+}
+
+/* Takes the answer over into r. -1: the reply makes no sense, and r is as it was. */
 static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in, struct err *e)
 {
     struct site *site = NULL;
+    struct tls_rules *tls;
     bool delivers = in->status == RESOLVE_OK &&
                     (in->transport == TRANSPORT_SMTP || in->transport == TRANSPORT_LMTP);
     if (in->status > RESOLVE_PERMANENT || in->transport > TRANSPORT_DISCARD)
         return err_set(e, "RESOLVE_REPLY with an undeclared status or transport");
-    if (delivers) {
-        if (in->site.len == 0 || in->site.len > SITE_NAME_MAX)
-            return err_set(e, "RESOLVE_REPLY without a usable site name");
-        struct slice domain = domain_part(route_key(r));
-        site = site_get(q, &(struct site_id){.transport = in->transport,
-                                             .own = !slice_caseeq(domain, in->nexthop),
-                                             .name = in->site,
-                                             .domain = domain});
-        site->refs++;
-        if (set_targets(site, in->targets) < 0) {
-            site_unref(q, site);
-            return err_set(e, "RESOLVE_REPLY without usable targets");
-        }
-        site_regroup(q, site); /* its targets may have changed, and with them whose limits hold */
-    }
-    if (site && r->site && r->site->group != site->group)
-        moves_look(q, r->site->group); /* not one by one, as they come to the front */
-    route_forget_answer(q, r);
-    if (sites_learn_tls(r, in, e) < 0) {
-        site_unref(q, site);
+    if (sites_read_tls(in, &tls, e) < 0)
+        return -1;
+    if (delivers && find_site(q, r, in, &site, e) < 0) {
+        tls_rules_unref(tls);
         return -1;
     }
+    if (site && r->site && r->site->group != site->group)
+        moves_look(q, r->site->group, false); /* not one by one, as they come to the front */
+    route_forget_answer(q, r);
+    r->tls = tls;
     r->site = site;
     r->status = in->status;
     r->transport = in->transport;
@@ -127,6 +137,9 @@ static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply
 static struct route *split_by_address(struct qmgr *q, struct route *domain, struct list *again)
 {
     struct slice sample = slice_make(domain->text + domain->key_len, domain->sample_len);
+    if (domain->site)
+        moves_look(q, domain->site->group, false);
+    route_forget_answer(q, domain);
     domain->by_address = true;
     domain->state = ROUTE_READY;
     domain->expires = q->now + TTL_MAX * CLOCK_SECOND;
@@ -168,11 +181,40 @@ static void release_waiting(struct qmgr *q, struct route *r)
     }
 }
 
+/* The reply is about r, or about the address for which r, of its domain, was asked. r stays for as
+ * long as this lasts, whatever room others need. */
+static int work_in(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in,
+                   struct err *e)
+{
+    struct route *target = r;
+    struct list again, *n;
+    bool whole_domain = r->key_len != r->sample_len;
+    list_init(&again);
+    if (in->scope == 1 && whole_domain)
+        target = split_by_address(q, r, &again);
+    if (learn(q, target, in, e) < 0) {
+        while ((n = list_pop(&again)))
+            list_push(&r->waiting, n);
+        r->by_address = false;
+        r->state = ROUTE_NEW;
+        route_ask(q, r); /* the next resolve process is asked again */
+        return -1;
+    }
+    target->answering = true;
+    if (target != r) {
+        /* the domain's entry lives as long as what it stands for */
+        r->expires = target->expires;
+        release_waiting(q, r);
+    }
+    release_waiting(q, target);
+    route_anew(q, &again);
+    target->answering = false;
+    return 0;
+}
+
 static int on_reply(struct qmgr *q, struct slice body, struct err *e)
 {
     struct ipc_resolve_reply in;
-    struct list again;
-    list_init(&again);
     if (ipc_resolve_reply_decode(body, &in) < 0)
         return err_set(e, "malformed RESOLVE_REPLY");
     struct route *r = map_get(&q->sites.asked, slice_make(&in.tag, sizeof in.tag));
@@ -181,27 +223,10 @@ static int on_reply(struct qmgr *q, struct slice body, struct err *e)
     map_remove(&q->sites.asked, map_tag_key(r));
     q->sites.outstanding--;
     r->state = ROUTE_NEW;
-    struct route *target = r;
-    bool whole_domain = r->key_len != r->sample_len;
-    if (in.scope == 1 && whole_domain)
-        target = split_by_address(q, r, &again);
-    if (learn(q, target, &in, e) < 0) {
-        struct list *n;
-        while ((n = list_pop(&again)))
-            list_push(&r->waiting, n);
-        r->by_address = false;
-        r->state = ROUTE_NEW;
-        route_ask(q, r); /* the next resolve process is asked again */
-        return -1;
-    }
-    if (target != r) {
-        /* the domain's entry lives as long as what it stands for */
-        r->expires = target->expires;
-        release_waiting(q, r);
-    }
-    release_waiting(q, target);
-    route_anew(q, &again);
-    return 0;
+    r->answering = true;
+    int rc = work_in(q, r, &in, e);
+    r->answering = false;
+    return rc;
 }
 
 /* ---- the channel ------------------------------------------------------------------------ */

@@ -33,22 +33,22 @@ bool tls_rules_same(const struct tls_rules *a, const struct tls_rules *b)
 }
 
 /* relay checks what is in the rules; here only how much it is. */
-int sites_learn_tls(struct route *r, const struct ipc_resolve_reply *in, struct err *e)
+int sites_read_tls(const struct ipc_resolve_reply *in, struct tls_rules **out, struct err *e)
 {
     size_t len = in->tls.len + in->tls_report.len;
+    *out = NULL;
     if (in->tls.len > TLS_RULES_BYTES || in->tls_report.len > TLS_REPORT_DOMAIN_MAX)
         return err_set(e, "RESOLVE_REPLY with %zu bytes of rules about TLS", len);
-    tls_rules_unref(r->tls);
-    r->tls = NULL;
     if (len == 0)
         return 0;
-    r->tls = xmalloc(sizeof *r->tls + len);
-    *r->tls = (struct tls_rules){
+    struct tls_rules *r = xmalloc(sizeof *r + len);
+    *r = (struct tls_rules){
         .refs = 1, .len = (uint16_t)in->tls.len, .report_len = (uint16_t)in->tls_report.len};
     if (in->tls.len)
-        memcpy(r->tls->bytes, in->tls.ptr, in->tls.len);
+        memcpy(r->bytes, in->tls.ptr, in->tls.len);
     if (in->tls_report.len)
-        memcpy(r->tls->bytes + in->tls.len, in->tls_report.ptr, in->tls_report.len);
+        memcpy(r->bytes + in->tls.len, in->tls_report.ptr, in->tls_report.len);
+    *out = r;
     return 0;
 }
 

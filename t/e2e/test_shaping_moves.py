@@ -10,6 +10,7 @@ from test_qmgr_operator import Control
 from test_shaping import rules
 from test_shaping_brakes import later
 from test_shaping_memory import place  # noqa: F401 pylint: disable=unused-import
+from test_shaping_why import command
 
 pytestmark = pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
 
@@ -18,13 +19,26 @@ LONG = 10 ** 6
 MANY = 4500  # more than is moved in one turn
 
 
-@pytest.fixture
-def c(place):
+def start(place, **config):
     faults = Faults(place)
-    control = Control(environment=faults.environment, config=dict(destination_recipient_limit="1"))
+    control = Control(environment=faults.environment, config=config)
     control.faults = faults
     control.sets = 0
     reload(control, ONE)
+    return control
+
+
+@pytest.fixture
+def c(place):
+    control = start(place, destination_recipient_limit="1")
+    yield control
+    control.stop()
+
+
+@pytest.fixture
+def several(place):
+    """Recipients of one message go together."""
+    control = start(place)
     yield control
     control.stop()
 
@@ -240,3 +254,123 @@ def test_a_turn_that_takes_longer_than_the_route_holds(c):
     job = c.q.job()
     assert job.id.decode() == first[1]
     c.q.result(job)
+
+
+# ---- whose line is gone through ------------------------------------------------------------------
+
+def asked_next(c, recipient):
+    """What is asked next is about that new recipient: nothing was asked before it."""
+    c.q.commit([recipient], sender="x@other.test")
+    ask = c.q.resolve.expect("ipc_resolve_request")
+    assert ask.recipient == recipient.encode()
+
+
+def two_lines(c):
+    """Lines of two domains behind one delivery that hangs; IDs of each."""
+    first, hangs = line(c, 4, ttl=LONG, domain="stays.test", **at("old.test"))
+    going = [c.q.commit([f"b{n}@goes.test"]) for n in range(3)]
+    c.q.resolved(ttl=1, **at("old.test"))
+    wait_until(lambda: lanes(c) == {"old.test": (6, 1)}, 10, "both lines")
+    return first[1:], going, hangs
+
+
+def test_a_domain_that_moves_takes_its_own_line_and_no_other(c):
+    """The others stay where they are, in their order, and nothing is looked up for them."""
+    stay, go, hangs = two_lines(c)
+    later(c, 2)
+    fresh = c.q.commit(["fresh@goes.test"])
+    c.q.resolved(ttl=LONG, **at("new.test", 10))
+    job = c.q.job()
+    wait_until(lambda: lanes(c) == {"old.test": (3, 1), "new.test": (3, 1)}, 10, "one of the lines at the new server")
+    asked_next(c, "a@other.test")
+    c.q.result(hangs)
+    jobs = [job, c.q.job()]
+    at_old = next(j for j in jobs if host(j) == b"old.test")
+    assert at_old.id.decode() == stay[0]
+    c.q.result(at_old)
+    assert c.q.job().id.decode() == stay[1]
+    at_new = next(j for j in jobs if host(j) == b"new.test")
+    assert at_new.id.decode() == fresh and len(go) == 3
+
+
+def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
+    """So much does a line of any length cost at most, however often DNS changes."""
+    stay, go, hangs = two_lines(c)
+    later(c, 2)
+    c.q.commit(["fresh@goes.test"])
+    c.q.resolved(ttl=LONG, **at("new.test", 10))
+    c.q.job()
+    wait_until(lambda: lanes(c).get("old.test") == (3, 1), 10, "the first line")
+    again = [c.q.commit([f"c{n}@soon.test"]) for n in range(3)]
+    c.q.resolved(ttl=1, **at("old.test"))
+    wait_until(lambda: lanes(c).get("old.test") == (6, 1), 10, "another line")
+    later(c, 2)
+    c.q.commit(["fresh@soon.test"])
+    c.q.resolved(ttl=LONG, **at("third.test", 11))
+    c.q.job()
+    assert lanes(c)["old.test"] == (6, 1) and len(again) == 3
+    later(c, 60)
+    wait_until(lambda: (lanes(c)["old.test"], lanes(c)["third.test"]) == ((3, 1), (3, 1)), 10, "the second line")
+    c.q.result(hangs)
+    assert c.q.job().id.decode() == stay[0] and len(go) == 3
+
+
+def test_a_domain_with_one_route_again(c):
+    """What was said of one of its addresses before does not go before what is said of all now."""
+    c.q.commit(["a@d.test"])
+    c.q.resolved(ttl=1, scope=1, **at("old.test"))
+    job = c.q.job()
+    ids = [c.q.commit(["b@d.test"]) for _ in range(2)]
+    c.q.resolved(ttl=LONG, scope=1, **at("old.test"))
+    wait_until(lambda: lanes(c) == {"old.test": (2, 1)}, 10, "the line")
+    later(c, 2)
+    c.q.result(job)
+    c.q.resolved(ttl=LONG, **at("new.test", 10))
+    job = c.q.job()
+    assert [(job.id.decode(), host(job))] + deliver(c, job, 1) == [(id, b"new.test") for id in ids]
+
+
+def test_a_job_of_several_domains_whose_routes_never_hold_at_one_time(several):
+    """Each is looked up for longer than the other one's answer holds."""
+    c = several
+    busy = c.q.commit(["a@busy.test"], sender="x@other.test")
+    c.q.resolved(ttl=LONG, **at("mx.test"))
+    job = c.q.job()
+    both = c.q.commit(["a@one.test", "b@two.test"])
+    for _ in range(2):
+        c.q.resolved(ttl=1, **at("mx.test"))
+    wait_until(lambda: lanes(c) == {"mx.test": (1, 1)}, 10, "one job for both domains")
+    later(c, 3)
+    assert job.id.decode() == busy
+    c.q.result(job)
+    one, two = (c.q.resolve.expect("ipc_resolve_request") for _ in range(2))
+    reply(c, one, ttl=1, **at("mx.test"))
+    why = c.ask(request="shaping.why", id=both)[0]
+    assert why["state"] == "routing"
+    later(c, 3)
+    reply(c, two, ttl=1, **at("mx.test"))
+    job = c.q.job()
+    assert sorted(r.address for r in job.recipients) == [b"a@one.test", b"b@two.test"]
+    c.q.result(job)
+    c.q.wait_log(rf"{both}: removed")
+
+
+# ---- behind what does not move -------------------------------------------------------------------
+
+def test_why_behind_a_delivery_that_hangs(c):
+    """The rate says nothing then: what is waited for is told, and no time that will not be true."""
+    (hangs, id), job = line(c, 2, ttl=LONG, **at("mx.test"))
+    why = c.ask(request="shaping.why", id=id)[0]
+    assert why["state"] == "connections" and "busy" not in why and why["expected_in"] < 1
+    later(c, 300)
+    why = c.ask(request="shaping.why", id=id)[0]
+    assert "expected_in" not in why and why["busy"]["id"] == hangs and not why["busy"]["sent"]
+    assert 299 < why["busy"]["for"] < 310
+    text = command(c, "shaping", "why", id)
+    assert f"it waits for a delivery there that is under way for 5m, of {hangs}: the server does not go on" in text
+    assert "its turn comes" not in text
+    c.q.relay.send("ipc_dot", job=job.job)
+    wait_until(lambda: "the server has all of it, and does not answer" in command(c, "shaping", "why", id), 10,
+               "the end of data")
+    c.q.result(job)
+    assert c.q.job().id.decode() == id

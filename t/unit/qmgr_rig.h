@@ -150,7 +150,7 @@ static struct job *job_at(unsigned n)
 }
 
 /* The n-th job that relay has is taken, and leaves it. */
-static void taken(unsigned n)
+static inline void taken(unsigned n)
 {
     struct buf frame = BUF_INIT(IPC_FRAME_MAX), list = BUF_INIT(65536);
     const struct job *j = job_at(n);
