@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "ctl/ctl.h"
 #include "ctl/event_log.h"
+#include "domain/organisation.h"
 #include "rules/rules.h"
 #include "rules/tally.h"
 
@@ -97,17 +98,15 @@ static const struct rule *match(struct rules *set, const struct rules_place *pla
 static void sharer_of(const json_t *event, char out[static ADDRESS_BYTES])
 {
     struct slice account = text_of(event, "account"), from = text_of(event, "from");
-    size_t at = slice_rchr(from, '@'), n = 0;
+    char name[DOMAIN_NAME_MAX + 1];
     if (account.len && account.len < ADDRESS_BYTES) {
         memcpy(out, account.ptr, account.len);
         out[account.len] = '\0';
         return;
     }
-    out[n++] = '@';
-    for (size_t i = at + 1; i < from.len && n < ADDRESS_BYTES - 1; i++)
-        out[n++] =
-            from.ptr[i] >= 'A' && from.ptr[i] <= 'Z' ? (char)(from.ptr[i] + 32) : from.ptr[i];
-    out[n] = '\0';
+    _Static_assert((int)ADDRESS_BYTES > (int)DOMAIN_NAME_MAX + 1, "a domain's name finds room");
+    struct slice of = domain_organisation(slice_from(from, slice_rchr(from, '@') + 1), name);
+    (void)snprintf(out, ADDRESS_BYTES, "@%.*s", SLICE_ARG(of));
 }
 
 static struct slice first_of(const json_t *event, const char *const names[], size_t count)

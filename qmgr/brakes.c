@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "domain/organisation.h"
 #include "qmgr/halts.h"
 #include "rules/rules.h"
 
@@ -150,16 +151,19 @@ struct slice brakes_who(const struct message *m, enum brake_kind kind,
     return who_of(m, kind_of(m, kind), buffer);
 }
 
-/* Of the envelope, in lower case: by hand it counts where no domain answers for the message. */
+struct slice brakes_spelled(enum brake_kind kind, struct slice who,
+                            char buffer[static ACCOUNT_MAX + 1])
+{
+    if (kind == BRAKE_ACCOUNT)
+        return who.len && who.ptr[0] == '@' ? dispatch_sharer_of(slice_from(who, 1), buffer) : who;
+    return domain_spelled(who, buffer);
+}
+
+/* Of the envelope: by hand it counts where no domain answers for the message. */
 static struct slice sender_domain(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
 {
     struct slice sender = message_sender(m);
-    size_t at = slice_rchr(sender, '@'), n = 0;
-    for (size_t i = at + 1; i < sender.len && n < ACCOUNT_MAX; i++) {
-        char c = sender.ptr[i];
-        buffer[n++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-    }
-    return slice_make(buffer, n);
+    return domain_spelled(slice_from(sender, slice_rchr(sender, '@') + 1), buffer);
 }
 
 static void stricter(const struct qmgr *q, struct brake *b, struct brake_pair *p)
@@ -168,6 +172,30 @@ static void stricter(const struct qmgr *q, struct brake *b, struct brake_pair *p
         p->suspends = b;
     if (b->rate > 0 && (!p->slows || b->rate < p->slows->rate))
         p->slows = b;
+}
+
+/* By hand, at the group by some name or everywhere. */
+static void by_hand_of(struct qmgr *q, const struct group *g, enum brake_kind kind,
+                       struct slice who, struct brake_pair *found)
+{
+    struct brake *all = q->brakes->everywhere ? find(q, kind, "", "", who) : NULL;
+    struct brake *called = q->brakes->called.count ? called_of(q, kind, who) : NULL;
+    if (all && all->by_hand)
+        stricter(q, all, found);
+    for (; called; called = called->same)
+        if (brake_suspends(q, called) && group_is_called(q, g, slice_str(called->name)))
+            stricter(q, called, found);
+}
+
+/* Whoever suspends a domain means what is below it, too. */
+static void by_hand_of_parents(struct qmgr *q, const struct group *g, struct slice who,
+                               struct brake_pair *found)
+{
+    size_t dot;
+    while ((dot = slice_chr(who, '.')) < who.len) {
+        who = slice_from(who, dot + 1);
+        by_hand_of(q, g, BRAKE_SIGNER, who, found);
+    }
 }
 
 struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct message *m)
@@ -180,16 +208,12 @@ struct brake_pair brakes_of(struct qmgr *q, const struct group *g, const struct 
     for (enum brake_kind kind = BRAKE_ACCOUNT; kind <= BRAKE_SIGNER; kind++) {
         bool answers = kind_of(m, kind) == kind;
         struct slice who = answers ? who_of(m, kind, buffer) : sender_domain(m, buffer);
-        struct brake *here = g->braked ? find(q, kind, g->stable, g->name, who) : NULL,
-                     *all = q->brakes->everywhere ? find(q, kind, "", "", who) : NULL;
+        struct brake *here = g->braked ? find(q, kind, g->stable, g->name, who) : NULL;
         if (here && (answers || here->by_hand))
             stricter(q, here, &found);
-        if (all && (answers || all->by_hand))
-            stricter(q, all, &found);
-        struct brake *called = q->brakes->called.count ? called_of(q, kind, who) : NULL;
-        for (; called; called = called->same)
-            if (brake_suspends(q, called) && group_is_called(q, g, slice_str(called->name)))
-                stricter(q, called, &found);
+        by_hand_of(q, g, kind, who, &found);
+        if (kind == BRAKE_SIGNER)
+            by_hand_of_parents(q, g, who, &found);
     }
     return found;
 }

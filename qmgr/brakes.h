@@ -3,10 +3,11 @@
  * the others goes on. Put on by rules whose scope is "account" or "dkim", or by hand.
  *
  * A sender is an account (as dispatch_sharer names it), or the domain that answers for a
- * message (message_signer). A destination of a rule's is a group. It is known by group.stable,
- * and where that changes (an address more in DNS, a new entry in providers.conf) by its name. By
- * hand it is what a name means (group_is_called), as in halts.h: a provider with all its sections,
- * a destination, a site or a domain, whatever comes later and also before any mail; or all.
+ * message (message_signer); one that is suspended by hand with all domains below it. A destination
+ * of a rule's is a group. It is known by group.stable, and where that changes (an address more in
+ * DNS, a new entry in providers.conf) by its name. By hand it is what a name means
+ * (group_is_called), as in halts.h: a provider with all its sections, a destination, a site or a
+ * domain, whatever comes later and also before any mail; or all.
  *
  * Suspended: the mail is deferred, for a while at a time, so that it expires and warns of
  * delays as ever. Slowed: what finds no token waits in the brake's own line, oldest first,
@@ -95,6 +96,10 @@ struct brake *brakes_add_called(struct qmgr *q, enum brake_kind kind, struct sli
  * no domain answers for m it is the account. */
 struct slice brakes_who(const struct message *m, enum brake_kind kind,
                         char buffer[static ACCOUNT_MAX + 1]);
+/* A sender's name that a person wrote, as brakes have it: a domain in lower case and A-labels, of
+ * mail without an account '@' and the organisational domain; perhaps in the buffer. */
+struct slice brakes_spelled(enum brake_kind kind, struct slice who,
+                            char buffer[static ACCOUNT_MAX + 1]);
 /* Recipients of the job were taken. */
 void brakes_taken(struct qmgr *q, const struct job *j, uint32_t recipients);
 /* A rule speaks of the job's sender alone. False: it has no such name, or there are too many

@@ -35,8 +35,12 @@ static int take(struct qmgr *q, const json_t *o)
     if (left <= 0)
         return 0;
     enum brake_kind of = strcmp(kind, "domain") == 0 ? BRAKE_SIGNER : BRAKE_ACCOUNT;
-    struct brake *b = by_hand && *place ? brakes_add_called(q, of, slice_str(name), slice_str(who))
-                                        : brakes_add(q, of, place, name, slice_str(who), by_hand);
+    struct slice sender = slice_str(who);
+    char buffer[ACCOUNT_MAX + 1];
+    if (of == BRAKE_ACCOUNT && sender.len <= ACCOUNT_MAX) /* an older version kept other names */
+        sender = brakes_spelled(of, sender, buffer);
+    struct brake *b = by_hand && *place ? brakes_add_called(q, of, slice_str(name), sender)
+                                        : brakes_add(q, of, place, name, sender, by_hand);
     if (!b)
         return -1;
     b->until = left == INT64_MAX ? INT64_MAX : q->now + left;

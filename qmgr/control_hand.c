@@ -346,11 +346,13 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
     struct slice name, action = control_text(c, "action");
     bool suspends = slice_eq(action, SLICE("suspend"));
     bool known = suspends || slice_eq(action, SLICE("resume"));
+    char buffer[ACCOUNT_MAX + 1];
     if (!known || who.len > ACCOUNT_MAX) {
         control_fail(c, known ? "The name of the account or domain is too long."
                               : "One account or domain can be suspended and resumed, no more.");
         return;
     }
+    who = brakes_spelled(kind, who, buffer);
     if (!control_name_given(c, &name) || !reason_fits(c))
         return;
     queue_tick(c->control->queue);
@@ -364,13 +366,7 @@ void control_shaping_act(struct control_client *c)
         return;
     }
     if (control_text(c, "domain").len) {
-        struct slice domain = control_text(c, "domain");
-        char lower[ACCOUNT_MAX + 1];
-        size_t n = domain.len < sizeof lower ? domain.len : sizeof lower; /* too long is refused */
-        for (size_t i = 0; i < n; i++)
-            lower[i] = domain.ptr[i] >= 'A' && domain.ptr[i] <= 'Z' ? (char)(domain.ptr[i] + 32)
-                                                                    : domain.ptr[i];
-        act_on_sender(c, BRAKE_SIGNER, slice_make(lower, n));
+        act_on_sender(c, BRAKE_SIGNER, control_text(c, "domain"));
         return;
     }
     struct qmgr *q = c->control->queue;

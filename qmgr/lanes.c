@@ -129,20 +129,6 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     return l;
 }
 
-struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1])
-{
-    struct slice account = message_account(m), sender = message_sender(m);
-    if (account.len)
-        return account;
-    size_t at = slice_rchr(sender, '@'), n = 0;
-    buffer[n++] = '@'; /* no account's name begins so */
-    for (size_t i = at + 1; i < sender.len && n < ACCOUNT_MAX; i++) {
-        char c = sender.ptr[i];
-        buffer[n++] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
-    }
-    return slice_make(buffer, n);
-}
-
 struct queue *queue_known(const struct qmgr *q, struct account *a, struct lane *l, uint8_t class)
 {
     struct queue probe = {.account = a, .lane = l, .mail_class = class};

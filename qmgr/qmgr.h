@@ -408,7 +408,7 @@ void site_unref(struct qmgr *q, struct site *s); /* frees it with the last refer
 void sites_sweep(struct qmgr *q);
 void sites_turn(struct qmgr *q);
 
-/* ---- lanes.c, turns.c, jobs.c, dispatch.c
+/* ---- lanes.c, sharer.c, turns.c, jobs.c, dispatch.c
  * ------------------------------------------------------------------- */
 
 enum place { PLACE_IDLE, PLACE_READY, PLACE_WAITING, PLACE_SEATS, PLACE_ROUTE };
@@ -473,6 +473,8 @@ void dispatch_take_all(struct qmgr *q, struct lane *l, struct list *jobs);
  * domain of the sender's (domain/organisation.h), in the buffer: whoever has a domain makes as many
  * below it as he likes. '@' alone: there is no sender either. */
 struct slice dispatch_sharer(const struct message *m, char buffer[static ACCOUNT_MAX + 1]);
+/* The same of mail without an account from a domain. */
+struct slice dispatch_sharer_of(struct slice domain, char buffer[static ACCOUNT_MAX + 1]);
 /* Goes through those who have a share, an account each or as dispatch_sharer says; ptr NULL: no
  * more. */
 struct slice account_next(const struct qmgr *q, size_t *cursor);

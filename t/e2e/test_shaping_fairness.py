@@ -194,3 +194,44 @@ def test_all_refusals_of_a_burst_blame_once(c, refused):
 def test_who_had_all_of_a_refused_burst_lets_others_go_first(c):
     order = blame(c, ["a"] * 10, ["a"] * 20 + ["b"] * 12, 1)
     assert order.startswith("bbb"), order
+
+
+@pytest.mark.parametrize("organisation,spell", [
+    ("spam.test", lambda n: f"s{n}.spam.test"),
+    ("spam.co.uk", lambda n: f"s{n}.News.SPAM.co.uk"),  # its own name begins under a public suffix
+    ("xn--bcher-kva.test", lambda n: f"s{n}." + ["bücher.test", "Bücher.test", "xn--bcher-kva.test"][n % 3]),
+])
+def test_many_domains_of_one_owner_have_one_share(c, organisation, spell):
+    """Whoever has a domain makes as many below it as he likes."""
+    limit(c, "1000000/s", 1)
+    c.q.commit(["first@d.test"], sender="x@first.test")
+    c.q.resolved()
+    first = c.q.job()
+    bulk = [c.q.commit(["a@d.test"], sender=f"x@{spell(n)}".encode()) for n in range(60)]
+    small = [c.q.commit(["a@d.test"], sender="x@small.test") for _ in range(6)]
+    why = c.ask(request="shaping.why", id=bulk[-1])[0]
+    assert (why["before_it"], why["others"]) == (59, 1)
+    c.q.result(first)
+    order = []
+    while not set(small) <= set(order):
+        job = c.q.job()
+        order.append(job.id.decode())
+        c.q.result(job)
+    assert len(order) <= 14, "small.test waited for others than one sender"
+    assert [id for id in order if id in small] == small
+    shown = c.ask(request="shaping.act", action="suspend", destination="all", account=f"@{spell(7)}", reason="x")[0]
+    assert shown["who"] == "@" + organisation
+    late = c.q.commit(["a@d.test"], sender=f"x@{spell(61)}".encode())
+    c.q.wait_log(rf"{late}: .*suspended for account @{organisation}: by the operator: x")
+
+
+def test_who_pays_for_the_name_under_which_customers_have_theirs(c):
+    """A list of such names is public: customers of one host of pages are not one sender."""
+    limit(c, "1000000/s", 1)
+    c.q.commit(["first@d.test"], sender="x@first.test")
+    c.q.resolved()
+    first = c.q.job()
+    ids = [c.q.commit(["a@d.test"], sender=f"x@{name}.github.io") for name in ("one", "two", "one", "two")]
+    assert c.ask(request="shaping.why", id=ids[0])[0]["others"] == 1
+    c.q.result(first)
+    assert c.q.job().id.decode() == ids[0]

@@ -253,3 +253,33 @@ def test_they_outlive_qmgr_and_a_file_of_before_counts(place):
     second.q.resolved()
     second.q.wait_log(HELD.format(id, "account", "shop"))
     second.end()
+
+
+def test_a_domain_is_suspended_with_all_below_it(c):
+    """By the name that signs, or where none does by the envelope's; what is beside it goes on."""
+    q = c.q
+    done = sender(c, "suspend", "all", domain="Spam.Test")
+    assert done[0]["who"] == "spam.test"
+    held = [q.commit([f"a{n}@d.test"], sender=f"x@{name}", **more)
+            for n, (name, more) in enumerate([("spam.test", {}), ("a.b.spam.test", {}),
+                                              ("other.test", dict(signer="news.spam.test")),
+                                              ("News.SPAM.test", dict(account="shop"))])]
+    q.resolved()
+    for id in held:
+        q.wait_log(HELD.format(id, "domain", "spam.test"))
+    for n, name in enumerate(["test", "notspam.test", "spam.test.example"]):
+        good = q.commit([f"b{n}@d.test"], sender=f"x@{name}")
+        job = q.job()
+        assert job.id == good.encode()
+        q.result(job)
+    assert sender(c, "suspend", "all", domain="a.spam.test")[0]["who"] == "a.spam.test"
+    sender(c, "resume", "all", domain="spam.test")
+    below = q.commit(["c@d.test"], sender="x@b.a.spam.test")
+    q.wait_log(HELD.format(below, "domain", r"a\.spam\.test"))
+    beside = q.commit(["c@d.test"], sender="x@b.spam.test")
+    went = []
+    while beside not in went:
+        job = q.job()
+        went.append(job.id.decode())
+        q.result(job)
+    assert below not in went
