@@ -64,14 +64,16 @@ static void put_one(const struct qmgr *q, const struct brake *b, struct buf *out
     buf_addc(out, '\n');
 }
 
-static void put(struct qmgr *q, struct buf *out)
+static bool put(struct qmgr *q, struct buf *out, bool first)
 {
+    (void)first;
     list_each(&q->brakes->all, n)
     {
         const struct brake *b = container_of(n, struct brake, link);
         if (brake_suspends(q, b))
             put_one(q, b, out);
     }
+    return false;
 }
 
 void brakes_load(struct qmgr *q)

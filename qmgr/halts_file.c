@@ -27,8 +27,9 @@ static int take(struct qmgr *q, const json_t *o)
     return halts_set(q, slice_str(name), slice_str(source), left, why) ? 0 : -1;
 }
 
-static void put(struct qmgr *q, struct buf *out)
+static bool put(struct qmgr *q, struct buf *out, bool first)
 {
+    (void)first;
     int64_t wall = clock_wall();
     list_each(&q->halts->all, n)
     {
@@ -44,6 +45,7 @@ static void put(struct qmgr *q, struct buf *out)
         json_end(out);
         buf_addc(out, '\n');
     }
+    return false;
 }
 
 void halts_load(struct qmgr *q)

@@ -89,12 +89,11 @@ int kept_time(const json_t *o, const char *name, int64_t *out)
 
 /* ---- writing --------------------------------------------------------------------------- */
 
-static void save(struct kept_file *k, struct qmgr *q)
+/* All is in the text: the thread writes it. */
+static void finish(struct kept_file *k)
 {
-    struct buf *out = writing_begin(&k->writing, KEPT_FILE_MAX);
-    k->put(q, out);
-    k->dirty = false;
-    k->save_at = q->now + k->pause;
+    struct buf *out = k->text;
+    k->text = NULL;
     if (out->len > KEPT_FILE_MAX - KEPT_LINE_MOST) { /* a line may be missing */
         if (!k->too_long)
             log_error("%s stays as it is, for it would be longer than %d MB", k->writing.name,
@@ -106,6 +105,22 @@ static void save(struct kept_file *k, struct qmgr *q)
     k->too_long = false;
     kept_file_add_sum(out);
     writing_start(&k->writing);
+}
+
+/* The next lines; true: there are more. What changes meanwhile makes the file dirty again. */
+static bool go_on(struct kept_file *k, struct qmgr *q)
+{
+    bool first = !k->text;
+    if (first) {
+        k->text = writing_begin(&k->writing, KEPT_FILE_MAX);
+        k->dirty = false;
+    }
+    bool more = k->put(q, k->text, first);
+    if (first)
+        k->save_at = q->now + k->pause;
+    if (!more)
+        finish(k);
+    return more;
 }
 
 /* Whether none is under way; one that failed is done again after a while. */
@@ -123,13 +138,15 @@ static bool is_idle(struct kept_file *k, const struct qmgr *q, bool wait)
 
 void kept_file_turn(struct kept_file *k, struct qmgr *q)
 {
-    if (is_idle(k, q, false) && k->dirty && q->now >= k->save_at)
-        save(k, q);
+    if (k->text || (is_idle(k, q, false) && k->dirty && q->now >= k->save_at))
+        (void)go_on(k, q);
 }
 
 int64_t kept_file_due(const struct kept_file *k, const struct qmgr *q)
 {
     enum { POLL_MS = 100 }; /* the thread wakes nobody */
+    if (k->text)
+        return q->now;
     if (k->writing.running)
         return q->now + POLL_MS * (CLOCK_SECOND / 1000);
     return k->dirty ? k->save_at : INT64_MAX;
@@ -139,10 +156,12 @@ void kept_file_stop(struct kept_file *k, struct qmgr *q)
 {
     queue_tick(q);
     (void)is_idle(k, q, true);
-    if (!k->dirty)
-        return;
-    save(k, q);
-    (void)writing_runs(&k->writing, true);
+    /* the text that is being made may be behind already: then once more */
+    for (int i = 0; i < 2 && (k->text || k->dirty); i++) {
+        while (go_on(k, q)) {
+        }
+        (void)writing_runs(&k->writing, true);
+    }
 }
 
 int64_t kept_left(int64_t until, int64_t written)

@@ -2,6 +2,7 @@
  * A file in the spool's directory that keeps what must outlive a restart: a JSON object a line,
  * and a checksum as the last line, so that what is read is whole. It is written as a whole and
  * by a thread (writing.h) when it is behind; a writing that failed is done again after a while.
+ * Where there may be much, its text is made in slices, one in each turn.
  */
 #ifndef POSTERN_QMGR_KEPT_FILE_H
 #define POSTERN_QMGR_KEPT_FILE_H
@@ -17,12 +18,14 @@ enum { KEPT_FILE_MAX = 64 * 1024 * 1024 };
 /* All zero at first but for the name and `put`. */
 struct kept_file {
     struct writing writing;
-    /* Appends all the lines. */
-    void (*put)(struct qmgr *q, struct buf *out);
-    bool too_long;   /* it is not written, and that was said */
-    bool dirty;      /* the file is behind; set by who keeps something in it */
-    int64_t save_at; /* monotonic: not before */
-    int64_t pause;   /* microseconds between the beginnings of two writings, at least */
+    /* Appends all the lines (`first`), or some milliseconds' worth of them: true, and it is called
+     * again in the next turn for those that follow. */
+    bool (*put)(struct qmgr *q, struct buf *out, bool first);
+    struct buf *text; /* of the file while it is made; else NULL */
+    bool too_long;    /* it is not written, and that was said */
+    bool dirty;       /* the file is behind; set by who keeps something in it */
+    int64_t save_at;  /* monotonic: not before */
+    int64_t pause;    /* microseconds between the beginnings of two writings, at least */
 };
 
 /* Reads the file, in the spool's directory, and has each object taken; those for which `take`

@@ -22,7 +22,7 @@ void sources_init(struct qmgr *q)
 
 /* ---- the set in use ---------------------------------------------------------------- */
 
-static bool is_same(const struct source *s, const struct source_conf *c)
+bool source_is(const struct source *s, const struct source_conf *c)
 {
     return strcmp(s->name, c->name) == 0 && s->has_v4 == c->has_v4 && s->has_v6 == c->has_v6 &&
            memcmp(s->v4, c->v4, sizeof s->v4) == 0 && memcmp(s->v6, c->v6, sizeof s->v6) == 0;
@@ -65,7 +65,7 @@ static void adopt(struct qmgr *q, const struct source_conf *c, uint32_t position
     list_each(&q->from->all, n)
     {
         struct source *known = container_of(n, struct source, all);
-        if (!known->conf && is_same(known, c))
+        if (!known->conf && source_is(known, c))
             s = known;
     }
     if (!s)

@@ -47,6 +47,7 @@ struct source_record {
     const struct source_ramp *ramp;         /* in the present set; NULL: the source is in none */
     uint32_t waiting;                       /* recipients in line or under way */
     uint32_t lanes;                         /* whose daily cap it counts */
+    struct list of_source;                  /* of source.places: in source.place_list */
     int64_t day;                            /* since 1970, of the last count */
     struct source_counts days[SOURCE_DAYS]; /* at day % SOURCE_DAYS */
 };
@@ -79,7 +80,8 @@ struct source {
     char *listed_text;       /* what the list says */
     struct source_record **records;
     size_t record_count;
-    struct map places; /* of destinations that have a daily cap of their own */
+    struct map places;      /* of destinations that have a daily cap of their own */
+    struct list place_list; /* the same, oldest first */
     struct source_share shares[SOURCE_SHARES];
     int64_t shares_day;
 };
@@ -91,6 +93,16 @@ struct list_trust {
 };
 enum list_state { LIST_UNKNOWN, LIST_WORKS, LIST_BROKEN };
 
+/* The file's text is made in slices (sources_state.c). This remembers the last source and the last
+ * place that are in it; when one of them goes, the one before it takes its place. What is added
+ * meanwhile stands at a list's end. */
+struct sources_saving {
+    struct list *last; /* in sources.all, or its head */
+    struct source *of; /* whose places follow; NULL: those of the last one are all there */
+    struct list *place;
+    size_t places; /* of that source, that are in the text */
+};
+
 struct sources {
     struct sources_conf *conf; /* NULL: none, the default source alone */
     struct list all;
@@ -98,6 +110,7 @@ struct sources {
     struct source **by_position; /* of conf */
     struct source *numbers[UINT16_MAX];
     struct kept_file file;
+    struct sources_saving saving;
     int64_t list_due; /* monotonic: the next round of look-ups */
     size_t list_next; /* source of the round, list_next_list: list */
     size_t list_next_list;
@@ -151,6 +164,8 @@ struct slice source_sent_from(const struct qmgr *q, const struct source *s, stru
 
 /* A source of that name and addresses; its conf is the caller's to set. */
 struct source *source_new(struct sources *all, const struct source_conf *c);
+/* Whether it has that name and these addresses. */
+bool source_is(const struct source *s, const struct source_conf *c);
 /* What may be sent has changed: lanes with more in line than they may send today let the rest look
  * for another source, and mail that no source might send is tried now. */
 void sources_recheck(struct qmgr *q);
@@ -164,6 +179,9 @@ void sources_forgive(struct qmgr *q, struct source *s);
 
 /* Reads what was known of sources before the restart; before sources_set. */
 void sources_load(struct qmgr *q);
+/* A source, or a count of a destination that is in source.place_list, goes. */
+void sources_saving_without(struct sources *all, const struct source *s);
+void sources_saving_without_place(struct sources *all, const struct source_record *r);
 /* What must not wait: writes it at the next turn. */
 void sources_save_soon(struct qmgr *q);
 

@@ -146,6 +146,7 @@ static struct slice place_key(const void *value)
 void source_places_init(struct source *s)
 {
     map_init(&s->places, place_key);
+    list_init(&s->place_list);
 }
 
 struct source_record *source_place(struct source *s, struct slice place)
@@ -156,6 +157,7 @@ struct source_record *source_place(struct source *s, struct slice place)
     r = xcalloc(1, sizeof *r);
     r->source = s;
     r->provider = slice_dup(place);
+    list_push(&s->place_list, &r->of_source);
     map_put(&s->places, r);
     return r;
 }
@@ -211,7 +213,9 @@ static void forget_places(const struct qmgr *q, struct source *s)
         if (r->lanes == 0 && record_today(q, r)->accepted == 0)
             idle[n++] = r;
     while (n-- > 0) {
+        sources_saving_without_place(q->from, idle[n]);
         map_remove(&s->places, place_key(idle[n]));
+        list_remove(&idle[n]->of_source);
         source_record_free(idle[n]);
     }
 }

@@ -51,6 +51,7 @@ static void drop_record(void *r)
 
 void source_free(struct sources *all, struct source *s)
 {
+    sources_saving_without(all, s);
     for (size_t i = 0; i < s->record_count; i++)
         source_record_free(s->records[i]);
     map_clear(&s->places, drop_record);

@@ -13,7 +13,10 @@ enum {
     SAVE_SECONDS = 10,
     SAVE_SECONDS_MANY = 60, /* with more than so many sources: */
     MANY = 200,
-    NAME_MAX_KEPT = SITE_NAME_MAX + 64 /* of a provider, or a destination's key */
+    NAME_MAX_KEPT = SITE_NAME_MAX + 64, /* of a provider, or a destination's key */
+    /* counts that a turn writes, some milliseconds; and that one line has at most */
+    SLICE_COUNTS = 1000,
+    LINE_COUNTS = 500
 };
 
 /* ---- saving ------------------------------------------------------------------------------ */
@@ -48,31 +51,28 @@ static void put_shares(struct buf *b, const struct source *s)
     json_list_end(b);
 }
 
-/* What daily caps of single destinations have counted. */
-static void put_places(struct buf *b, const struct source *s)
-{
-    size_t cursor = 0, kept = 0;
-    const struct source_record *r;
-    json_list(b, "destinations");
-    while (kept < SOURCE_PLACES_KEPT && (r = map_next(&s->places, &cursor))) {
-        if (r->days[r->day % SOURCE_DAYS].accepted == 0)
-            continue;
-        put_counts(b, r);
-        kept++;
-    }
-    json_list_end(b);
-}
-
-static void put_source(struct buf *b, const struct qmgr *q, const struct source *s)
+/* The name and addresses by which a line is known to be of this source. */
+static void begin_line(struct buf *b, const struct qmgr *q, const struct source *s)
 {
     char text[80];
-    int64_t wall = clock_wall(), until = s->suspended_until;
-    if (until < INT64_MAX)
-        until = until > q->now ? wall + (until - q->now) : 0;
     json_begin(b);
     json_str(b, "name", slice_str(s->name));
     json_str(b, "addresses", slice_str(source_addresses(s, text)));
     json_int(b, "day", sources_day_length(q));
+}
+
+static void end_line(struct buf *b)
+{
+    json_end(b);
+    buf_addc(b, '\n');
+}
+
+static void put_source(struct buf *b, const struct qmgr *q, const struct source *s)
+{
+    int64_t wall = clock_wall(), until = s->suspended_until;
+    if (until < INT64_MAX)
+        until = until > q->now ? wall + (until - q->now) : 0;
+    begin_line(b, q, s);
     json_int(b, "began", s->began);
     json_int(b, "written", wall);
     json_int(b, "suspended_until", until);
@@ -87,18 +87,82 @@ static void put_source(struct buf *b, const struct qmgr *q, const struct source 
     for (size_t i = 0; i < s->record_count; i++)
         put_counts(b, s->records[i]);
     json_list_end(b);
-    put_places(b, s);
-    json_end(b);
-    buf_addc(b, '\n');
+    end_line(b);
 }
 
-static void put(struct qmgr *q, struct buf *b)
+/* What daily caps of single destinations have counted: a further line of their source. Returns how
+ * many were looked at. */
+static size_t put_places(struct buf *b, const struct qmgr *q, struct sources_saving *v)
+{
+    const struct source *s = v->of;
+    size_t looked = 0;
+    begin_line(b, q, s);
+    json_bool(b, "more", true);
+    json_list(b, "destinations");
+    while (looked++ < LINE_COUNTS) {
+        if (v->place->next == &s->place_list || v->places >= SOURCE_PLACES_KEPT) {
+            v->of = NULL;
+            break;
+        }
+        v->place = v->place->next;
+        const struct source_record *r = container_of(v->place, struct source_record, of_source);
+        if (r->days[r->day % SOURCE_DAYS].accepted == 0)
+            continue;
+        put_counts(b, r);
+        v->places++;
+    }
+    json_list_end(b);
+    end_line(b);
+    return looked;
+}
+
+/* Its own line; its places follow. Returns what that counts as. */
+static size_t begin_source(struct buf *b, const struct qmgr *q, struct sources_saving *v,
+                           struct source *s)
+{
+    put_source(b, q, s);
+    v->of = list_empty(&s->place_list) ? NULL : s;
+    v->place = &s->place_list;
+    v->places = 0;
+    return 1 + s->record_count;
+}
+
+static bool put(struct qmgr *q, struct buf *b, bool first)
 {
     struct sources *all = q->from;
-    bool many = all->conf && all->conf->count > MANY;
-    all->file.pause = (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
-    put_source(b, q, all->plain);
-    list_each(&all->all, n) put_source(b, q, container_of(n, struct source, all));
+    struct sources_saving *v = &all->saving;
+    size_t count = 0;
+    if (first) {
+        bool many = all->conf && all->conf->count > MANY;
+        all->file.pause = (many ? SAVE_SECONDS_MANY : SAVE_SECONDS) * CLOCK_SECOND;
+        v->last = &all->all;
+        count = begin_source(b, q, v, all->plain);
+    }
+    while (count < SLICE_COUNTS) {
+        if (v->of) {
+            count += put_places(b, q, v);
+            continue;
+        }
+        if (v->last->next == &all->all)
+            return false;
+        v->last = v->last->next;
+        count += begin_source(b, q, v, container_of(v->last, struct source, all));
+    }
+    return true;
+}
+
+void sources_saving_without(struct sources *all, const struct source *s)
+{
+    if (all->saving.last == &s->all)
+        all->saving.last = s->all.prev;
+    if (all->saving.of == s)
+        all->saving.of = NULL;
+}
+
+void sources_saving_without_place(struct sources *all, const struct source_record *r)
+{
+    if (all->saving.of == r->source && all->saving.place == &r->of_source)
+        all->saving.place = r->of_source.prev;
 }
 
 void sources_save_soon(struct qmgr *q)
@@ -215,10 +279,24 @@ static void take_state(const struct qmgr *q, struct source *s, const json_t *o)
     take_shares(s, json_object_get(o, "senders"));
 }
 
+/* A further line of the source before. */
+static int take_more(struct qmgr *q, const json_t *o, const struct source_conf *c)
+{
+    struct source *s = container_of(q->from->all.prev, struct source, all);
+    if (list_empty(&q->from->all) || !source_is(s, c))
+        return -1;
+    take_all_counts(s, o);
+    return 0;
+}
+
 static int take_source(struct qmgr *q, const json_t *o, struct source_conf *c)
 {
     const char *addresses = json_string_value(json_object_get(o, "addresses"));
-    if (!addresses || take_addresses(addresses, c) < 0 || q->from->numbers[SOURCES_MAX])
+    if (!addresses || take_addresses(addresses, c) < 0)
+        return -1;
+    if (json_is_true(json_object_get(o, "more")))
+        return take_more(q, o, c);
+    if (q->from->numbers[SOURCES_MAX])
         return -1;
     struct source *s = source_new(q->from, c);
     take_state(q, s, o);
