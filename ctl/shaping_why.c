@@ -50,6 +50,20 @@ static void print_place(const json_t *line)
     shaping_wait("  at the present rate its turn comes in about ", line, "expected_in");
 }
 
+/* A delivery to the place that takes long: until it ends nothing else goes there. */
+static void print_busy(const json_t *busy)
+{
+    char age[SHAPING_AGE];
+    if (!busy)
+        return;
+    shaping_age(age, shaping_number(busy, "for"));
+    printf("  it waits for a delivery there that is under way for %s, of ", age);
+    print_safe(stdout, shaping_text(busy, "id"));
+    printf(": %s\n", json_is_true(json_object_get(busy, "sent"))
+                         ? "the server has all of it, and does not answer"
+                         : "the server does not go on");
+}
+
 static void print_heading(const json_t *line)
 {
     double recipients = shaping_number(line, "recipients");
@@ -90,6 +104,7 @@ static int why_line(json_t *line, void *arg)
     print_until(line);
     shaping_wait("  for ", line, "for");
     print_place(line);
+    print_busy(json_object_get(line, "busy"));
     if (json_object_get(line, "suspension"))
         shaping_suspension(json_object_get(line, "suspension"));
     if (json_object_get(line, "brake"))

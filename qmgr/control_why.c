@@ -10,6 +10,7 @@
 #include "qmgr/control_client.h"
 #include "qmgr/dispatch_inside.h"
 #include "qmgr/halts.h"
+#include "qmgr/relays.h"
 #include "qmgr/seats.h"
 #include "qmgr/shaping_show.h"
 #include "qmgr/sites.h"
@@ -18,8 +19,9 @@
 enum {
     WHY_SHOWN_MAX = 200, /* lines about one message; the others are counted */
     WHY_BYTES_MAX = 256 * 1024,
-    AHEAD_MAX = 10000,  /* jobs that are counted before one */
-    SHARERS_MAX = 10000 /* queues that are looked at */
+    AHEAD_MAX = 10000,   /* jobs that are counted before one */
+    SHARERS_MAX = 10000, /* queues that are looked at */
+    BUSY_SECONDS = 10 /* a delivery that is under way for longer says that the rate means nothing */
 };
 
 /* A rate of a lane, recipients a second, that is none; a guess, seconds, that is worth nothing. */
@@ -135,6 +137,34 @@ static void put_expected(const struct lane *l, unsigned ahead, unsigned others, 
         json_seconds(b, "expected_in", (int64_t)(seconds * 1e6));
 }
 
+/* The delivery that is under way there for longest, or NULL. */
+static const struct job *oldest_under_way(const struct qmgr *q, const struct lane *l)
+{
+    const struct job *oldest = NULL;
+    for (unsigned i = 0; l->in_flight && i < q->relays.count; i++)
+        list_each(&q->relays.list[i]->jobs, n)
+        {
+            const struct job *j = container_of(n, struct job, link);
+            if (j->queue->lane == l && (!oldest || j->sent_at < oldest->sent_at))
+                oldest = j;
+        }
+    return oldest;
+}
+
+/* What has to end before another may begin there: told, if that takes long; false: it does not. */
+static bool put_busy(const struct qmgr *q, const struct lane *l, struct buf *b)
+{
+    const struct job *j = oldest_under_way(q, l);
+    if (!j || q->now - j->sent_at < BUSY_SECONDS * CLOCK_SECOND)
+        return false;
+    json_member(b, "busy");
+    json_str(b, "id", id_slice(&j->m->id));
+    json_seconds(b, "for", q->now - j->sent_at);
+    json_bool(b, "sent", j->dot); /* all of it: the answer to its end is waited for */
+    json_end(b);
+    return true;
+}
+
 static void put_in_line(struct why *w, const struct job *j)
 {
     struct qmgr *q = w->q;
@@ -175,7 +205,9 @@ static void put_in_line(struct why *w, const struct job *j)
     else if (s.when > q->now && !braked && !seated)
         put_until_mono(q, b, s.when);
     bool capped = strcmp(s.code, "daily_cap") == 0; /* the rate says nothing then */
-    if (!braked && !seated && !capped && s.room != SHAPER_SUSPENDED)
+    bool full = strcmp(s.code, "connections") == 0 || strcmp(s.code, "probe") == 0;
+    bool busy = full && !braked && !seated && put_busy(q, l, b);
+    if (!busy && !braked && !seated && !capped && s.room != SHAPER_SUSPENDED)
         put_expected(l, ahead, others, b);
     put_answer(b, w->m->env->recipients[j->rcpts[0]].answer);
     (void)brakes_describe(q, l->group, w->m, b);
