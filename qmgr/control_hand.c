@@ -353,6 +353,10 @@ static void act_on_sender(struct control_client *c, enum brake_kind kind, struct
         return;
     }
     who = brakes_spelled(kind, who, buffer);
+    if (!brake_has_name(who)) {
+        control_fail(c, "That is no name of an account or domain.");
+        return;
+    }
     if (!control_name_given(c, &name) || !reason_fits(c))
         return;
     queue_tick(c->control->queue);
