@@ -4,20 +4,6 @@
 
 static unsigned findings;
 
-static int read_disk(const char *name, struct buf *text, void *arg, struct err *e)
-{
-    char piece[4096];
-    size_t n;
-    FILE *f = fopen(name, "r");
-    (void)arg;
-    if (!f)
-        return err_sys(e, "%s", name);
-    while ((n = fread(piece, 1, sizeof piece, f)) > 0)
-        buf_add(text, piece, n);
-    fclose(f);
-    return 0;
-}
-
 static struct rules *shipped(void)
 {
     struct err e = {0, ""};
