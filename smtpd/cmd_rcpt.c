@@ -49,25 +49,36 @@ static int complete(const struct session *s, struct smtp_path *recipient)
     return 0;
 }
 
+/* A client that has more recipients than the message may have is no offender: it sends
+ * the others separately (B30, RFC 5321 section 4.5.3.1.10), and it must get to the end of
+ * data for those that were taken. Who had none taken, or does not stop, still is one. */
+static void forgive(struct session *s)
+{
+    if (s->tx.rcpt_count == 0 || s->tx.refused > RCPT_OVERSHOOT)
+        return;
+    s->errors--;
+    s->penalty = false;
+}
+
 /* Whether the limits allow one more; answers if not. */
 static bool has_room(struct session *s, struct slice address)
 {
     struct server *sv = s->server;
     if (s->tx.rcpt_count >= sv->config->smtpd_recipient_limit) {
         reject(s, address, &too_many);
-        /* a client whose limit is higher than ours is no offender (B30) */
-        if (s->tx.refused <= RCPT_OVERSHOOT) {
-            s->errors--;
-            s->penalty = false;
-        }
+        forgive(s);
         return false;
     }
     if (s->limited && !clients_recipient(&sv->clients, s->client, clock_mono())) {
         log_warning("Recipient address rate limit exceeded from %s", s->peer);
         reject_text(s, address, 450, "4.7.1", "Error: too many recipients from %s", s->peer);
+        forgive(s);
         return false;
     }
-    return gate_recipient(s, address);
+    if (gate_recipient(s, address))
+        return true;
+    forgive(s);
+    return false;
 }
 
 static void accept_recipient(struct session *s, struct slice address,
@@ -75,6 +86,7 @@ static void accept_recipient(struct session *s, struct slice address,
 {
     if (tx_add_recipient(s, address, params) < 0) {
         reject(s, address, &too_many);
+        forgive(s);
         return;
     }
     s->tx.refused--;

@@ -163,9 +163,12 @@ class Peer:
 
     def submit(self, sender, recipient, content, options=()):
         """Hands the server a message by SMTP, for it to pass on."""
+        self.submit_to_many(sender, [recipient], content, options)
+
+    def submit_to_many(self, sender, recipients, content, options=()):
         with smtplib.SMTP("127.0.0.1", self.port, "user.test", 60) as c:
             c.ehlo()
-            for code, text in (c.mail(sender, options), c.rcpt(recipient), data(c, content)):
+            for code, text in (c.mail(sender, options), *map(c.rcpt, recipients), data(c, content)):
                 assert code == 250, (code, text)
 
     # as a destination
