@@ -84,7 +84,9 @@ static void judge(struct session *s, const struct dovecot_line *l, struct slice 
     a->user = slice_make(a->user_text, len);
     a->good = l->kind == DOVECOT_OK;
     snprintf(a->reason, sizeof a->reason, "%s",
-             reason.len ? log_esc_n(reason, sizeof a->reason - 1) : "wrong user or password");
+             reason.len ? log_esc_n(reason, sizeof a->reason - 1)
+             : l->why   ? l->why
+                        : "wrong user or password");
     buf_init(&a->last, AUTH_CHALLENGE_MAX);
     if (a->good && (!len || buf_adds(&a->last, message) < 0)) {
         exchange_unavailable(s);

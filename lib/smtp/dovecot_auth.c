@@ -44,6 +44,29 @@ static int read_mechanism(struct slice rest, struct dovecot_line *out)
     return 0;
 }
 
+/* Why a login failed. Dovecot 2.3 and later say code=WORD; before it was the bare word. */
+static void read_code(struct slice word, struct dovecot_line *out)
+{
+    static const struct {
+        struct slice word;
+        const char *why; /* NULL: no verdict */
+    } codes[] = {
+        {{"temp_fail", 9}, NULL},
+        {{"temp", 4}, NULL},
+        {{"authz_fail", 10}, "may not act as the other user"},
+        {{"authz", 5}, "may not act as the other user"},
+        {{"user_disabled", 13}, "the user is disabled"},
+        {{"login_disabled", 14}, "the user may not log in"},
+        {{"pass_expired", 12}, "the password has expired"},
+        {{"anonymous_denied", 16}, "a login without a user"},
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (slice_eq(word, codes[i].word)) {
+            out->why = codes[i].why;
+            out->temporary = !codes[i].why;
+        }
+}
+
 static int read_parameters(struct slice rest, struct dovecot_line *out)
 {
     while (rest.len) {
@@ -54,8 +77,8 @@ static int read_parameters(struct slice rest, struct dovecot_line *out)
             out->reason_len = unescape(value, out->reason);
         else if (slice_eq(name, SLICE("resp")))
             out->data = value;
-        else if (slice_eq(name, SLICE("temp")))
-            out->temporary = true;
+        else if (out->kind == DOVECOT_FAIL)
+            read_code(slice_eq(name, SLICE("code")) ? value : name, out);
     }
     return 0;
 }
@@ -73,6 +96,7 @@ int dovecot_parse(struct slice line, struct dovecot_line *out)
     out->name = out->data = SLICE("");
     out->number = out->traits = out->user_len = out->reason_len = 0;
     out->temporary = false;
+    out->why = NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (slice_eq(word, kinds[i].word))
             out->kind = kinds[i].kind;

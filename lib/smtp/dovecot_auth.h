@@ -5,7 +5,7 @@
  *
  *   AUTH 1 PLAIN service=smtp secured rip=192.0.2.1 resp=BASE64
  *   CONT 1 BASE64      (both ways)
- *   OK 1 user=web      FAIL 1 user=web temp reason=TEXT
+ *   OK 1 user=web      FAIL 1 user=web code=temp_fail reason=TEXT
  */
 #ifndef POSTERN_SMTP_DOVECOT_AUTH_H
 #define POSTERN_SMTP_DOVECOT_AUTH_H
@@ -35,7 +35,8 @@ struct dovecot_line {
     struct slice name; /* of a mechanism */
     unsigned traits;   /* of a mechanism: enum sasl_trait */
     struct slice data; /* base64, of CONT, or of OK for the client */
-    bool temporary;    /* FAIL is no verdict */
+    bool temporary;    /* FAIL is no verdict: the password was not checked */
+    const char *why;   /* FAIL: what its code means, where it is known and a verdict; or NULL */
     uint8_t user_len, reason_len;
     char user[DOVECOT_TEXT_MAX], reason[DOVECOT_TEXT_MAX]; /* any bytes */
 };

@@ -131,6 +131,47 @@ def test_B16_failures_of_dovecot_s_users_are_limited(place, sink):
                    "address, sasl_username=")
 
 
+class DovecotThatCannotTell(DovecotAuth):
+    """Its passwords are a program's to check, which fails for now (exit status 111) while the
+    folder has no file "well"."""
+
+    def configure(self):
+        super().configure()
+        self.well = os.path.join(self.store, "well")
+        program = os.path.join(self.directory, "checkpassword")
+        with open(program, "w", encoding="utf-8") as f:
+            f.write(f"#!/bin/sh\nif [ -e {self.well} ]; then exit 1; fi\nexit 111\n")
+        os.chmod(program, 0o755)
+        path = os.path.join(self.etc, "dovecot/dovecot.conf")
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        assert f"driver = static\n  args = password={PASSWORD}" in text
+        self.write("dovecot/dovecot.conf", text.replace(
+            f"driver = static\n  args = password={PASSWORD}",
+            f"driver = checkpassword\n  args = {program}"))
+
+
+@needs_root
+def test_what_dovecot_cannot_check_is_no_wrong_password(place, sink):
+    """454, nothing that fail2ban would find, and nothing counted, however often; a wrong
+    password counts as ever."""
+    with DovecotThatCannotTell(place) as dovecot, \
+            Shop(os.path.join(place, "shop"), sink, smtpd_sasl_type="dovecot",
+                 smtpd_sasl_path=dovecot.socket, auth_failure_limit="2") as p:
+        wait_until(lambda: features(p).get("auth"), 20, "Dovecot's mechanisms")
+        for _ in range(4):
+            with p.connect() as c:
+                assert attempt(c, "PLAIN", PASSWORD) == 454
+        p.wait_log("SASL PLAIN authentication is not possible now: Dovecot has no answer now")
+        assert "authentication failed" not in p.log()
+        with open(dovecot.well, "w", encoding="utf-8"):
+            pass
+        for code in (535, 535, 421):
+            with p.connect() as c:
+                assert attempt(c, "PLAIN", "wrong") == code
+        p.wait_log("SASL PLAIN authentication failed: wrong user or password, sasl_username=web")
+
+
 @needs_root
 @pytest.mark.parametrize("way", ["inet", "unix"])
 def test_dovecot_knows_the_passwords(place, sink, way):

@@ -42,9 +42,9 @@ static void answers(void **state)
     assert_int_equal(l.number, 17);
     assert_true(slice_eq(slice_make(l.user, l.user_len), SLICE("web@acme.test")));
     assert_true(slice_eq(l.data, SLICE("dj1z")));
-    l = parsed("FAIL\t18\tuser=a\001tb\001n\0011\ttemp\treason=no\001r");
+    l = parsed("FAIL\t18\tuser=a\001tb\001n\0011\treason=no\001r");
     assert_int_equal(l.kind, DOVECOT_FAIL);
-    assert_true(l.temporary);
+    assert_false(l.temporary);
     assert_true(slice_eq(slice_make(l.user, l.user_len), SLICE("a\tb\n\001")));
     assert_true(slice_eq(slice_make(l.reason, l.reason_len), SLICE("no\r")));
     l = parsed("FAIL\t19");
@@ -53,6 +53,34 @@ static void answers(void **state)
     l = parsed("CONT\t20\t");
     assert_int_equal(l.kind, DOVECOT_CONT);
     assert_int_equal(l.data.len, 0);
+}
+
+/* Lines as Dovecot 2.3.19 sends them, and the bare words of 2.2. */
+static void why_a_login_fails(void **state)
+{
+    static const struct {
+        const char *line, *why;
+        bool temporary;
+    } cases[] = {
+        {"FAIL\t1\tuser=web\tcode=temp_fail\toriginal_user=web@acme.test", NULL, true},
+        {"FAIL\t1\tuser=web\ttemp", NULL, true},
+        {"FAIL\t1\tuser=web\toriginal_user=web@acme.test", NULL, false},
+        {"FAIL\t1\tuser=web\tcode=user_disabled", "the user is disabled", false},
+        {"FAIL\t1\tuser=web\tuser_disabled", "the user is disabled", false},
+        {"FAIL\t1\tuser=web\tcode=pass_expired", "the password has expired", false},
+        {"FAIL\t1\tuser=web\tcode=authz_fail", "may not act as the other user", false},
+        {"FAIL\t1\tuser=web\tcode=new_word", NULL, false},
+        {"FAIL\t1\tuser=temp\tcode=", NULL, false},
+        {"OK\t1\tuser=web\ttemp", NULL, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct dovecot_line l = parsed(cases[i].line);
+        assert_int_equal(l.temporary, cases[i].temporary);
+        assert_true((l.why != NULL) == (cases[i].why != NULL));
+        if (l.why)
+            assert_string_equal(l.why, cases[i].why);
+    }
 }
 
 static void B89_lines_that_break_the_protocol(void **state)
@@ -94,9 +122,8 @@ static void requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(handshake),
-        cmocka_unit_test(answers),
-        cmocka_unit_test(B89_lines_that_break_the_protocol),
+        cmocka_unit_test(handshake),         cmocka_unit_test(answers),
+        cmocka_unit_test(why_a_login_fails), cmocka_unit_test(B89_lines_that_break_the_protocol),
         cmocka_unit_test(requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
