@@ -8,7 +8,7 @@
  * connections, and "100 a minute" is not meant as one each 0.6 seconds. */
 #define BURST_SHARE 0.1
 /* What was opened this many growth times ago counts e times less: limits are by the minute. */
-#define RECENT_GROWTHS 1.0
+#define RECENT_GROWTHS 0.7
 /* What remains after a refusal, of what was opened lately. */
 #define LEFT 0.7
 /* One in so many growth times (minutes) is always tried. */

@@ -14,7 +14,7 @@
 
 /* ---- time: minutes, because providers answer in minutes ---------------------- */
 static const int64_t GROWTH = 60 * CLOCK_SECOND;     /* doubling; 20/s to 160/s in 3 minutes */
-static const int64_t HOLD = 360 * CLOCK_SECOND;      /* longer wastes what a raised limit offers, */
+static const int64_t HOLD = 300 * CLOCK_SECOND;      /* longer wastes what a raised limit offers, */
 static const int64_t KNOCK = 60 * CLOCK_SECOND;      /* shorter costs a refusal too often */
 static const int64_t KNOCK_MAX = 480 * CLOCK_SECOND; /* so long a reopened door stays unused */
 static const int64_t DEFER = 600 * CLOCK_SECOND;     /* worth a log line a message, and a place out

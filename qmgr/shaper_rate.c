@@ -23,8 +23,8 @@ enum { FIRST_HOLD_PARTS = 2 };
 #define HOLD_LONGER 1.4
 #define HOLD_MOST 1.7
 /* Where few recipients pass in that time it is longer, up to HOLD_SLOW times. */
-#define HOLD_MESSAGES 80.0
-#define HOLD_SLOW 2
+#define HOLD_MESSAGES 100.0
+#define HOLD_SLOW 3
 /* What is put off (greylisting) uses up little of what is allowed: this share of its time is
  * given back. Not all: to be asked costs the other side something, too. */
 #define PUT_OFF_BACK 0.75
