@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,6 +24,21 @@
 #include "qmgr/control_client.h"
 
 enum { MESSAGES = 2000, VISITS_A_TURN = 8, TURNS_MAX = 100000 };
+
+/* ---- clocks --------------------------------------------------------------------- */
+
+int64_t clock_mono(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * CLOCK_SECOND + t.tv_nsec / 1000;
+}
+
+/* It stands still, so that messages stay as old as they were made. */
+int64_t clock_wall(void)
+{
+    return INT64_C(1800000000) * CLOCK_SECOND;
+}
 
 /* ---- a queue ------------------------------------------------------------------- */
 

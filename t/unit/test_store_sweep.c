@@ -1,7 +1,6 @@
 /* libraries: qmgr_parts */
 /* Syncs of the whole file system beside the batches: they are held up here. */
 #include <stdatomic.h>
-#include <sys/syscall.h>
 
 #include "store_harness.h"
 
@@ -26,9 +25,9 @@ int syncfs(int fd)
     calls.held += hold;
     for (int i = 0; hold && !calls.release && i < PIECES_MAX; i++)
         a_moment();
-    int result = (int)syscall(SYS_syncfs, fd);
+    (void)fd; /* what others have on this disk may take long */
     calls.passed += !hold;
-    return result;
+    return 0;
 }
 
 static unsigned answers;
