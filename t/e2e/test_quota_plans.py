@@ -259,8 +259,10 @@ def test_what_changes_in_plans_conf_is_in_the_audit_log(quota):
 
 
 def plans(quota, text):
+    said = f"{text.count('plan ')} plans read from"
+    before = quota.master.log().count(said)
     quota.master.table("plans_file", 0, "plans.conf", text)
-    quota.master.wait_log(f"{text.count('plan ')} plans read from")
+    wait_until(lambda: quota.master.log().count(said) > before, 10, said)
 
 
 def test_a_plan_that_is_not_there_any_more_stops_its_mail(quota):
