@@ -5,10 +5,9 @@ import os
 import pytest
 
 import faults as fault_points
-from faults import Faults
 from postern import wait_until
 from qmgr_peers import checksum
-from test_qmgr_operator import Control
+from test_qmgr_operator import Ahead, Control
 from test_shaping import MAIL, refusal, rules, show
 from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
 
@@ -30,9 +29,9 @@ rule domain-away { text = 'unwanted' scope = "dkim" action = "suspend" for = "1h
 
 @pytest.fixture
 def c(place):
-    faults = Faults(place)
-    control = Control(environment=faults.environment)
-    control.faults = faults
+    ahead = Ahead(place)
+    control = Control(ahead=ahead)
+    control.faults = ahead.faults
     rules(control, RULES)
     control.q.wait_log("providers.conf: 0 providers, 4 rules")
     yield control
@@ -41,6 +40,9 @@ def c(place):
 
 def later(c, seconds):
     """The monotonic clock goes on; returns when qmgr has seen it."""
+    if c.q.ahead:
+        c.q.ahead.move(seconds)
+        return
     c.past = getattr(c, "past", 0) + seconds
     c.faults.clear()
     c.faults.shift("mono", c.past)

@@ -7,7 +7,7 @@ import pytest
 
 from postern import wait_until
 from qmgr_peers import TARGET, new_id
-from test_qmgr_operator import Control
+from test_qmgr_operator import Ahead, Control
 from test_shaping import MAIL, refusal, rules, show
 from test_shaping_memory import Again, place  # noqa: F401 pylint: disable=unused-import
 from test_shaping_why import command
@@ -28,8 +28,8 @@ rule away { code = '^4' text = 'go away all' scope = "provider" action = "suspen
 """
 
 
-def start(limits):
-    c = Control()
+def start(limits, ahead):
+    c = Control(ahead=ahead)
     rules(c, BASE % limits)
     c.q.wait_log("providers.conf: 1 providers, 2 rules")
     sources(c, TWO)
@@ -40,8 +40,8 @@ def start(limits):
 def started():
     running = []
 
-    def begin(limits=""):
-        running.append(start(limits))
+    def begin(limits="", ahead=None):
+        running.append(start(limits, ahead))
         return running[-1]
     yield begin
     for c in running:
@@ -177,8 +177,8 @@ def test_new_connections_over_all_sources(started):
     assert c.q.relay.receive(0.2) is None and time.monotonic() - began < 2.5  # a token takes 3 s
 
 
-def test_a_rule_about_the_provider_slows_all_sources(started):
-    c = started()
+def test_a_rule_about_the_provider_slows_all_sources(started, tmp_path):
+    c = started(ahead=Ahead(tmp_path))
     q = c.q
     commit(c, 1)
     q.result(q.job(), scope=1, outcomes=refusal(421, "all of you are too fast", MAIL))
@@ -304,9 +304,10 @@ def test_a_suspension_over_all_sources_outlives_qmgr(place):
     c.end()
 
 
-def test_show_says_it_in_words(started):
+def test_show_says_it_in_words(started, tmp_path):
     """What is in force, learned and configured over all sources, the state, and why."""
-    c = started('total_connections = 7\n total_message_rate = "500/s"\n total_connection_rate = "60/min"')
+    c = started('total_connections = 7\n total_message_rate = "500/s"\n total_connection_rate = "60/min"',
+                Ahead(tmp_path))
     q = c.q
     commit(c, 1)
     q.result(q.job(), scope=1, outcomes=refusal(421, "all of you are too fast", MAIL))
