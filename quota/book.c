@@ -14,6 +14,7 @@ enum {
     RECIPIENTS_CACHED = 16000000, /* of them, a byte each */
     ENTRY_BYTES = 6144,           /* of a batch: a charge without its recipients, and the usage and
                                    * rates of its account, those above it and its user */
+    RECIPIENT_BYTES = 5, /* and each recipient: a run of states (records.c) may be of one */
     DIRTY_BYTES = KV_BATCH_MAX / 4, /* that gather before they are written early, */
     EXTRA_BYTES = KV_BATCH_MAX / 8, /* and of letters and failures: a batch has both */
     SYNC_INTERVAL = 50000           /* microseconds */
@@ -89,7 +90,7 @@ void book_entry_touched(struct quota *q, struct entry *x)
 {
     weigh(q, x);
     if (!x->dirty)
-        q->book.dirty_bytes += ENTRY_BYTES + x->c.recipients;
+        q->book.dirty_bytes += ENTRY_BYTES + (size_t)RECIPIENT_BYTES * x->c.recipients;
     x->dirty = true;
     list_remove(&x->dirty_link); /* it may stand among the finished: it is not, any more */
     list_push(&q->book.dirty, &x->dirty_link);

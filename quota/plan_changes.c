@@ -65,8 +65,7 @@ static void tell(const struct noting *n, const char *plan, const char *verb, str
     if (!n->loud)
         return;
     snprintf(what, sizeof what, "plan %s", plan);
-    (void)buf_printf(&text, "%s %s%s%.*s", verb, n->path,
-                     changes.len ? ": " : "",
+    (void)buf_printf(&text, "%s %s%s%.*s", verb, n->path, changes.len ? ": " : "",
                      (int)(changes.len < AUDIT_TEXT_MAX / 2 ? changes.len : AUDIT_TEXT_MAX / 2),
                      changes.len ? changes.ptr : "");
     audit_add(n->q, n->batch, (long)getuid(), what, buf_slice(&text));

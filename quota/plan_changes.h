@@ -5,9 +5,9 @@
 
 #include "quota/quota.h"
 
-/* After q->plans were read from this file, at a start or reload: an audit record for each plan that is new,
- * differs or is gone, with quota's own user. The database remembers what the plans were; the first
- * time, and while it is empty, they are remembered and nothing is recorded. */
+/* After q->plans were read from this file, at a start or reload: an audit record for each plan that
+ * is new, differs or is gone, with quota's own user. The database remembers what the plans were;
+ * the first time, and while it is empty, they are remembered and nothing is recorded. */
 void plan_changes_note(struct quota *q, const char *path);
 
 #endif

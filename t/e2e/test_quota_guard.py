@@ -701,3 +701,21 @@ def test_charges_of_very_many_recipients_are_written_in_parts(quota):
     quota.charges((), [dict(id=i, state=1, recipients=b"") for i in ids])
     assert quota.usage()["delivered"] == len(ids) * 200000
     assert resident(quota) - before < 60 << 20
+
+
+def test_charges_whose_recipients_alternate_are_written_in_parts(quota):
+    """Such a record has a megabyte, and one frame touches as many as do not fit into a batch."""
+    quota.account()
+    ids = [new_id() for _ in range(70)]
+    quota.charges([dict(id=i, owner="acme/web", arrival=1, size=1, recipients=200000, flags=FRESH)
+                   for i in ids])
+    parts = [b"".join(n.to_bytes(4, "little") for n in range(at, at + 50000, 2))
+             for at in range(0, 200000, 50000)]
+    for id in ids:
+        for part in parts:
+            quota.charges((), [dict(id=id, state=1, recipients=part)], wait=part is parts[-1])
+    quota.charges((), [dict(id=i, state=1, recipients=b"\1\0\0\0") for i in ids])
+    assert quota.usage()["delivered"] == len(ids) * 100001
+    quota.kill()
+    quota.__dict__.update(quota.again(PLANS).__dict__)
+    assert quota.usage()["delivered"] == len(ids) * 100001
