@@ -364,16 +364,6 @@ void qmgr_init(struct qmgr *q, struct service *s);
 /* Once after each turn of the event loop; the event log is the caller's to flush. */
 void qmgr_turn(struct qmgr *q);
 
-/* ---- intake.c -------------------------------------------------------------------- */
-
-void intake_peer(struct qmgr *q, unsigned slot, unsigned pid, int fd);
-/* Where mynetworks_account is empty now, sessions of the smtpd processes that there are may hear
- * from quota that their mail is nobody's, and stay with that when it is set again. */
-void intake_reload(struct qmgr *q);
-/* Tells every smtpd what the state is, if it changed. */
-void intake_state(struct qmgr *q);
-int intake_current_state(const struct qmgr *q);
-
 /* ---- sites.c --------------------------------------------------------------------- */
 
 void sites_init(struct qmgr *q);
@@ -483,57 +473,6 @@ bool dispatch_wake(struct qmgr *q, struct lane *l);
 /* The lane has been suspended: its messages wait outside, with the reason. */
 void dispatch_suspend(struct qmgr *q, struct lane *l);
 
-/* ---- groups.c --------------------------------------------------------------------- */
-
-void groups_init(struct qmgr *q);
-/* The group of a site with these targets; `domain` of the recipients, `own` as in the
- * struct. Counts a reference. */
-struct group *group_get(struct qmgr *q, const struct site *s, struct slice domain, bool own);
-/* The name of what providers.conf has for a domain by its own name, whatever its servers: its
- * section, or in `out` '@' and the provider that names it; "": nothing. */
-struct slice group_domain_entry(const struct qmgr *q, struct slice domain, char *out, size_t size);
-void group_unref(struct qmgr *q, struct group *g);
-/* A lane's limits from main.cf and providers.conf; of a source with two addresses the stricter
- * ones. Lanes whose limits are the same share them: counts a reference. */
-const struct shaper_limits *group_limits(struct qmgr *q, const struct group *g,
-                                         const struct source *from, bool cold);
-/* The limits that hold for a lane now: takes them over. */
-void lane_limits(struct qmgr *q, struct lane *l);
-void limits_unref(struct qmgr *q, const struct shaper_limits *l);
-/* A sum of the targets' addresses, the same for sites that have the same. */
-uint64_t group_targets_sum(const struct site *s);
-/* main.cf has changed: limits of all lanes. */
-void groups_reload(struct qmgr *q);
-/* Takes over a set of rules. */
-void groups_set_rules(struct qmgr *q, struct rules *rules);
-
-/* ---- verdict.c --------------------------------------------------------------------- */
-
-/* What a result says of the destination. */
-struct verdict {
-    struct shaper_report report;
-    const struct rule *rule; /* that said so, or NULL */
-    bool acts;               /* it does; else it was counted (after, fraction) */
-    bool failed;             /* `worst` is there: an outcome that was no success */
-    struct ipc_outcome worst;
-};
-void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out);
-/* What becomes of a recipient. */
-struct fate {
-    int64_t after;   /* microseconds until it is tried again; 0: as usual; -1: as soon as
-                      * the lane allows */
-    int64_t since;   /* the first refusal of this kind in a row */
-    bool greylisted; /* as in struct answer */
-    bool odd;
-    const struct rule *rule; /* that matched its reply, or NULL */
-};
-/* What rules make of a recipient's outcome: may change o->status. */
-void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict *v,
-                       struct ipc_outcome *o, struct fate *fate);
-/* Until when to try this job is known to be in vain, because it is greylisted; 0: it is not. */
-int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j);
-/* Whether it goes before others: it was refused before, and its time has come. */
-bool verdict_goes_first(const struct job *j);
 /* ---- park.c ----------------------------------------------------------------------- */
 
 /* Whether a job more for this queue had better wait on the disk. */
@@ -555,26 +494,14 @@ void relays_send(struct qmgr *q, struct relay *r, struct job *j);
 void relays_release(struct qmgr *q, struct job *j);
 unsigned relays_ready(const struct qmgr *q);
 
-/* ---- intake.c: committing what is not from smtpd ------------------------------------------ */
-
-/* Commits a notice under `id`; on success it is in the queue when done is called. */
-void intake_commit_notice(struct qmgr *q, const struct id *id, const struct message *about,
-                          struct slice recipient, uint32_t flags, struct slice content,
-                          void (*done)(const char *error, void *arg), void *arg);
-/* Commits a report of our own to a stranger: a message with the null sender. */
-void intake_commit_report(struct qmgr *q, struct slice recipient, struct slice content,
-                          void (*done)(const char *error, void *arg), void *arg);
-
-/* The same for a message that is about none and nobody's. Never takes the place of a file that
- * has this ID. flags: also MESSAGE_LETTER. */
-void intake_commit_own(struct qmgr *q, const struct id *id, struct slice recipient, uint32_t flags,
-                       struct slice content, void (*done)(const char *error, void *arg), void *arg);
-
 /* ---- parts with a header of their own ------------------------------------------------------ */
 
 #include "qmgr/charges.h" /* quota's channel */
 #include "qmgr/events.h"
+#include "qmgr/groups.h"
+#include "qmgr/intake.h"
 #include "qmgr/life.h"    /* queue.c, load.c, deleted.c, walk.c */
 #include "qmgr/outcome.h" /* outcome.c, retry.c, notices.c */
+#include "qmgr/verdict.h"
 
 #endif
