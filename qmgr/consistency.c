@@ -311,15 +311,15 @@ static void check_days(const struct qmgr *q)
          recipients_in_lanes(&q->all) + recipients_in_lanes(&q->deleted), sum);
 }
 
-/* Jobs of a list of lines; of the lane's, unless that is NULL. */
-static uint64_t check_line(const struct list *line, const struct lane *l)
+/* Jobs of a list of lines; of the group's, unless that is NULL. */
+static uint64_t check_line(const struct list *line, const struct group *g)
 {
     uint64_t jobs = 0;
     list_each(line, n)
     {
         const struct job *j = container_of(n, struct job, of_line);
-        if (j->state != JOB_QUEUED || (l && j->queue->lane != l))
-            panic("%s: a job in the wrong lane's line", j->m->id.text);
+        if (j->state != JOB_QUEUED || (g && j->queue->lane->group != g))
+            panic("%s: a job in the wrong group's line", j->m->id.text);
         jobs++;
     }
     return jobs;
@@ -348,9 +348,11 @@ static void check_lanes(const struct qmgr *q)
         same(NULL, "jobs queued at a lane", jobs, l->queued);
         same(NULL, "jobs of a lane under way", l->shaper.in_flight, l->in_flight);
         queued += jobs;
-        in_line += check_line(&l->line, l);
         in_flight += l->in_flight;
     }
+    const struct group *g;
+    for (size_t cursor = 0; (g = map_next(&q->shaping.groups, &cursor));)
+        in_line += check_line(&g->line, g);
     same(NULL, "jobs in lines", queued, in_line);
     same(NULL, "jobs queued", queued, q->dispatch.queued);
     same(NULL, "jobs under way", in_flight, q->dispatch.in_flight);

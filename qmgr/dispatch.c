@@ -108,7 +108,7 @@ void dispatch_return(struct qmgr *q, struct job *j)
     list_remove(&j->link);
     j->state = JOB_QUEUED;
     list_push_front(verdict_goes_first(j) ? &k->again : &k->jobs, &j->link);
-    list_push_front(&l->line, &j->of_line);
+    list_push_front(&l->group->line, &j->of_line);
     l->queued++;
     q->dispatch.queued++;
     if (k->count++ == 0)

@@ -188,6 +188,7 @@ struct group *group_get(struct qmgr *q, const struct site *s, struct slice domai
                             .own = own};
         g->stable = make_stable(s, g);
         list_init(&g->lanes);
+        list_init(&g->line);
         map_put(&q->shaping.groups, g);
         brakes_meet(q, g, site_name(s));
         whole_join(q, g);

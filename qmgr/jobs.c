@@ -196,7 +196,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     list_push(first ? &k->again : &k->jobs, &j->link);
     j->queue = k;
     j->state = JOB_QUEUED;
-    list_push(&l->line, &j->of_line);
+    list_push(&l->group->line, &j->of_line);
     hold_room(l, j->count);
     if (k->count++ == 0)
         q->dispatch.busy_queues++;

@@ -117,7 +117,6 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     group->refs++;
     l->used = q->now;
     list_init(&l->queues);
-    list_init(&l->line);
     list_init(&l->of_whole);
     list_init(&l->waiting);
     lane_limits(q, l);

@@ -54,8 +54,8 @@ static enum stand look_at_route(struct qmgr *q, struct route *r, const struct gr
  * up. */
 static int64_t good_since(const struct qmgr *q, const struct queue *k)
 {
-    bool waited = k->routed && q->now - k->routed < LATE_SECONDS * CLOCK_SECOND;
-    return waited ? k->asked : 0;
+    bool waited = k->routed && clock_tenths(q->now) - k->routed < LATE_SECONDS * 10;
+    return waited ? k->asked * (CLOCK_SECOND / 10) : 0;
 }
 
 static struct route *route_of(struct qmgr *q, struct slice address, int64_t since)
@@ -182,7 +182,7 @@ bool moves_hold(struct qmgr *q, struct queue *k)
         break;
     }
     if (!good_since(q, k))
-        k->asked = q->now;
+        k->asked = clock_tenths(q->now);
     queue_idle(q, k);
     k->place = PLACE_ROUTE;
     list_push(&asks->queues, &k->link);
@@ -194,7 +194,7 @@ bool moves_hold(struct qmgr *q, struct queue *k)
 void moves_go_on(struct qmgr *q, struct queue *k)
 {
     k->place = PLACE_IDLE;
-    k->routed = q->now;
+    k->routed = clock_tenths(q->now);
     if (!seats_free(q, k)) {
         seats_wait(q, k, true);
         return;
@@ -264,8 +264,7 @@ static void begin_look(struct qmgr *q, struct group *g)
 {
     heap_remove(&q->dispatch.looks, &g->look);
     g->looked = q->now;
-    list_each(&g->lanes, n)
-        list_splice(&q->dispatch.looking, &container_of(n, struct lane, of_group)->line);
+    list_splice(&q->dispatch.looking, &g->line);
 }
 
 void moves_turn(struct qmgr *q)
@@ -279,9 +278,9 @@ void moves_turn(struct qmgr *q)
         begin_look(q, container_of(first, struct group, look));
     for (int i = 0; !q->draining && i < LOOKED_AT_ONCE && (n = list_pop(&d->looking)); i++) {
         struct job *j = container_of(n, struct job, of_line);
-        struct lane *l = j->queue->lane;
-        if (!leads_elsewhere(q, j, l->group)) {
-            list_push(&l->line, &j->of_line);
+        struct group *g = j->queue->lane->group;
+        if (!leads_elsewhere(q, j, g)) {
+            list_push(&g->line, &j->of_line);
             continue;
         }
         struct message *m = j->m;

@@ -119,6 +119,7 @@ void tls_rules_unref(struct tls_rules *r);
  * same, whatever their names. */
 struct group {
     struct list lanes;
+    struct list line; /* struct job: in line at its lanes, oldest first but for what came back */
     struct heap_node look; /* in dispatch.looks */
     int64_t looked;        /* monotonic: when its lines were gone through last; 0: never */
     char *key;             /* unique */
@@ -155,7 +156,6 @@ struct lane {
     struct heap_node wake; /* when the shaper may allow more */
     struct list waiting;   /* accounts that wait for room here: one queue of each */
     struct list queues;    /* all of its queues */
-    struct list line;      /* struct job: in line here, oldest first but for what came back */
     struct queue *recent;  /* that was used last */
     uint32_t queued, in_flight;
     uint32_t recipients;            /* in line or under way */
@@ -180,7 +180,7 @@ enum job_state { JOB_ROUTING, JOB_QUEUED, JOB_READING, JOB_SENT };
 struct job {
     struct list link; /* of a route's waiting, a queue's or relay's jobs, a brake's line */
     struct list of_message;
-    struct list of_line; /* while it is in line: of its lane's, or of dispatch.looking */
+    struct list of_line; /* while it is in line: of its group's, or of dispatch.looking */
     struct message *m;
     struct route *route;   /* until it is submitted */
     struct site *site;     /* once routed; counts as a reference */
@@ -423,8 +423,8 @@ struct queue {
     uint32_t in_flight;  /* jobs that were started */
     uint32_t window;     /* recipients started since accounts were blamed there last */
     uint32_t seats_seen; /* of which generation of limits seats are */
-    int64_t asked;       /* monotonic: when it began to wait for routes of its first job */
-    int64_t routed;      /* the same: one of them was known; 0: a job started since */
+    uint32_t asked;      /* clock_tenths: when it began to wait for routes of its first job */
+    uint32_t routed;     /* the same: one of them was known; 0: a job started since */
     struct seats *seats; /* of its account there, where that has limits of its own; or NULL */
 };
 
