@@ -209,7 +209,6 @@ static struct account *account_read(struct quota *q, struct slice name)
     a->epoch = json_integer_value(json_object_get(j, RECORD_EPOCH));
     a->since = json_integer_value(json_object_get(j, "since"));
     a->reported = json_integer_value(json_object_get(j, "reported"));
-    a->warned = (uint32_t)json_integer_value(json_object_get(j, "warned"));
     a->any_sender = json_is_true(json_object_get(j, "any_sender"));
     const char *status = json_text(j, "status"), *most = json_text(j, "class_most");
     a->status = strcmp(status, "suspended") == 0 ? ACCOUNT_SUSPENDED
@@ -217,6 +216,8 @@ static struct account *account_read(struct quota *q, struct slice name)
                                                  : ACCOUNT_ACTIVE;
     a->mail_class = class_named(json_text(j, "class"));
     a->class_most = *most ? class_named(most) : a->mail_class;
+    a->warned = (uint32_t)json_integer_value(json_object_get(j, RECORD_WARNED));
+    a->warned_bits = (uint32_t)json_integer_value(json_object_get(j, RECORD_WARNED_BITS));
     json_decref(j);
     list_init(&a->link);
     list_init(&a->dirty);

@@ -339,26 +339,38 @@ void letters_spike(struct quota *q, struct account *a, const struct party *p, bo
 
 /* ---- ends of plans ------------------------------------------------------------------------ */
 
-/* The bits of all warnings whose day has come. */
-static uint32_t warnings_due(const struct account *a, int64_t now)
+/* The days of the last warning whose time has come; 0: none has. */
+static uint32_t warning_due(const struct account *a, int64_t now)
 {
-    uint32_t bits = 0;
+    uint32_t days = 0;
     for (unsigned i = 0; i < PLAN_WARNINGS_MAX && a->plan->end_warnings[i]; i++)
         if (now >= a->ends - (int64_t)a->plan->end_warnings[i] * DAY)
-            bits |= 1u << i;
-    return bits;
+            days = a->plan->end_warnings[i];
+    return days;
+}
+
+static uint32_t days_told(const struct account *a)
+{
+    uint32_t days = a->warned;
+    for (unsigned i = 0; !a->warned && i < PLAN_WARNINGS_MAX && a->plan->end_warnings[i]; i++)
+        if (a->warned_bits >> i & 1)
+            days = a->plan->end_warnings[i];
+    return days;
 }
 
 static void warn_of_end(struct quota *q, struct account *a)
 {
     int64_t now = quota_now();
-    uint32_t due = a->ends > now ? warnings_due(a, now) : 0;
-    if ((due & ~a->warned) == 0)
+    uint32_t due = a->ends > now ? warning_due(a, now) : 0, told = days_told(a);
+    if (due == 0 || (told && due >= told))
         return;
+    long long days = (a->ends - now + DAY - 1) / DAY;
     json_t *j = quota_get_json(q, T_ACCOUNT, slice_str(a->name));
     struct buf text = BUF_INIT(1000);
-    a->warned |= due;
-    json_object_set_new(j, "warned", json_integer(a->warned));
+    /* what the letter says: another plan's list of days may have one between the two */
+    a->warned = days < due ? (uint32_t)days : due;
+    json_object_set_new(j, RECORD_WARNED, json_integer(a->warned));
+    json_object_del(j, RECORD_WARNED_BITS);
     quota_put_json(book_extra(q), T_ACCOUNT, slice_str(a->name), j);
     (void)buf_printf(&text, "Account %s at %s\n\nThe plan of this account ends at ", a->name,
                      q->s->config->myhostname);
@@ -366,7 +378,6 @@ static void warn_of_end(struct quota *q, struct account *a)
     buf_addstr(&text, ".\nIt is not renewed by itself: without a renewal no more mail is taken\n"
                       "from then on.\n");
     char subject[128];
-    long long days = (a->ends - now + DAY - 1) / DAY;
     snprintf(subject, sizeof subject, "The plan of account %s ends in %lld day%s", a->name, days,
              days == 1 ? "" : "s");
     write_letter(q, a, subject, buf_slice(&text));

@@ -94,8 +94,9 @@ struct account {
     struct grant *grants; /* those that are not over, in the order of use */
     size_t grant_count;
     bool grants_dirty;
-    int64_t reported; /* when the period after the last reported one ends; 0: none was */
-    uint32_t warned;  /* bits of plan->end_warnings that were told */
+    int64_t reported;     /* when the period after the last reported one ends; 0: none was */
+    uint32_t warned;      /* the fewest days before its end that its owner was told of; 0: none */
+    uint32_t warned_bits; /* the same in older records: by the places in the plan's list */
 };
 
 struct user {
@@ -109,6 +110,10 @@ struct user {
 
 /* The member of an account's or user's record that changes when its sessions shall end. */
 #define RECORD_EPOCH "epoch"
+/* Those that say which warnings of its plan's end were told: see struct account, and as they
+ * were once, bits by the place in the plan's list. */
+#define RECORD_WARNED "warned_days"
+#define RECORD_WARNED_BITS "warned"
 
 struct quota;
 

@@ -260,7 +260,8 @@ static int check_member(struct quota *q, const char *name, const json_t *value, 
     if (strcmp(name, "any_sender") == 0)
         return json_is_boolean(value) ? 0 : err_set(e, "any_sender: give true or false.");
     if (strcmp(name, "began") == 0 || strcmp(name, "ends") == 0 || strcmp(name, "created") == 0 ||
-        strcmp(name, "warned") == 0 || strcmp(name, "reported") == 0 || strcmp(name, "since") == 0)
+        strcmp(name, RECORD_WARNED) == 0 || strcmp(name, RECORD_WARNED_BITS) == 0 ||
+        strcmp(name, "reported") == 0 || strcmp(name, "since") == 0)
         return json_is_integer(value) && json_integer_value(value) >= 0
                    ? 0
                    : err_set(e, "%s: give seconds since 1970.", name);
@@ -314,7 +315,8 @@ static const char *const account_members[] = {"plan",
                                               "began",
                                               "ends",
                                               "created",
-                                              "warned",
+                                              RECORD_WARNED,
+                                              RECORD_WARNED_BITS,
                                               "reported",
                                               "since",
                                               NULL};

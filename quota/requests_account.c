@@ -38,8 +38,10 @@ static bool take_times(struct client *c, json_t *fields)
             return false;
         }
         json_object_set_new(fields, names[i], json_integer((json_int_t)t));
-        if (i == 1) /* the warnings are about the new end */
-            json_object_set_new(fields, "warned", json_integer(0));
+        if (i == 1) { /* the warnings are about the new end */
+            json_object_set_new(fields, RECORD_WARNED, json_integer(0));
+            json_object_set_new(fields, RECORD_WARNED_BITS, json_integer(0));
+        }
     }
     return true;
 }
@@ -261,7 +263,8 @@ void account_show(struct client *c)
     if (!record)
         return;
     json_t *out = with_name("account", slice_str(name), record);
-    json_object_del(out, "warned");
+    json_object_del(out, RECORD_WARNED);
+    json_object_del(out, RECORD_WARNED_BITS);
     json_object_del(out, "reported");
     json_object_del(out, "since");
     member_key(&k, name, 'u', "");

@@ -95,11 +95,12 @@ static int import_parent(const struct importing *i, const char *name, json_t *re
 /* What the owner was told and billed, and since when there is such an account, is no definition. */
 static void retain_told(const struct importing *i, json_t *record, const json_t *old)
 {
-    static const char *const members[] = {"reported", "since", "warned"};
+    static const char *const members[] = {"reported", "since", RECORD_WARNED, RECORD_WARNED_BITS};
+    const size_t of_end = 2; /* the last ones */
     bool other_end = !json_equal(json_object_get(record, "ends"), json_object_get(old, "ends"));
     if (!old || i->counts == COUNTS_REPLACE)
         return;
-    for (size_t m = 0; m < sizeof members / sizeof members[0] - other_end; m++) {
+    for (size_t m = 0; m < sizeof members / sizeof members[0] - (other_end ? of_end : 0); m++) {
         json_t *value = json_object_get(old, members[m]);
         if (value)
             json_object_set(record, members[m], value);

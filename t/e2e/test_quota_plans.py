@@ -38,6 +38,8 @@ plan bigger { messages = 3
  at_limit = block }
 plan ending { messages = 100
  end_warnings = {30, 7, 1} }
+plan shorter { messages = 100
+ end_warnings = {14, 3} }
 """
 
 
@@ -216,6 +218,80 @@ def test_warning_before_the_end():
     q = q.again(PLANS)
     assert q.qmgr.receive(2.5) is None, "the warning was sent again"
     q.stop()
+
+
+class Days:
+    """The wall time of quota, in days before the end of an account's plan. Ends of plans are looked
+    at in every full hour."""
+
+    def __init__(self, place, days):
+        self.faults = fault_points.Faults(place)
+        self.end = int(time.time()) + days * 86400
+
+    def left(self, days, hours=0):
+        self.faults.clear()
+        self.faults.shift("wall", int(self.end - days * 86400 + hours * 3600 - time.time()))
+
+
+def told(quota, days, seconds=10):
+    """The next warning is of so many days; None: there is no more."""
+    letter = quota.qmgr.expect("ipc_account_notice", seconds) if days else quota.qmgr.receive(2.5)
+    if not days:
+        assert letter is None, letter.content
+        return
+    quota.qmgr.send("ipc_account_noticed", tag=letter.tag)
+    assert f"plan of account acme ends in {days} day".encode() in letter.content
+
+
+SHORTER = PLANS.replace("{30, 7, 1}", "{14, 3}")
+
+
+@pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
+@pytest.mark.parametrize("change", ["account", "file"])
+@pytest.mark.parametrize("first,then", [(21, (14, 3)), (7, (3,)), (2, ())])
+def test_warnings_go_on_with_another_list_of_days(place, change, first, then):
+    """What was told with the plan before, by its own list of days, is no reason to tell nothing
+    more: the account gets another plan, or the operator writes another list."""
+    clock = Days(place, 40)
+    clock.left(first, 1 if first == 7 else 0)
+    quota = Quota(PLANS, environment=clock.faults.environment)
+    try:
+        quota.account(plan="ending", reference="owner@acme.test", ends=clock.end)
+        clock.left(first, 2)
+        told(quota, first)
+        if change == "account":
+            quota.ask("account.set", account="acme", plan="shorter")
+        else:
+            quota.master.table("plans_file", 0, "plans.conf", SHORTER)
+        clock.left(first, 4)
+        told(quota, None)
+        for days in then:
+            clock.left(days, -2)
+            told(quota, None)
+            clock.left(days, 2)
+            told(quota, days)
+        clock.left(1, 12)
+        told(quota, None)
+    finally:
+        quota.stop()
+
+
+@pytest.mark.skipif(not fault_points.available(), reason="built without fault points")
+def test_warnings_that_an_older_record_has_as_told(place):
+    """It has bits, by their places in the plan's list."""
+    clock = Days(place, 40)
+    clock.left(7, 1)
+    quota = Quota(PLANS, environment=clock.faults.environment)
+    try:
+        quota.ask("import", records=[{"type": "account", "account": "acme", "plan": "ending",
+                                      "reference": "owner@acme.test", "ends": clock.end,
+                                      "warned": 3}])
+        clock.left(7, 3)
+        told(quota, None)
+        clock.left(1, 3)
+        told(quota, 1)
+    finally:
+        quota.stop()
 
 
 def test_reload_with_another_plan(quota):
