@@ -53,7 +53,32 @@ void book_hold(struct quota *q, struct entry *x, int64_t until);
 void book_release(struct quota *q);
 /* CHARGES_RELEASED; 0, or -1: qmgr broke the rules. */
 int book_released(struct quota *q, struct slice body, struct err *e);
+/* Keys of a slice of a table; they are gathered first, because what is done with them changes
+ * the table. */
+struct gathered {
+    struct buf keys; /* each with two bytes for its length before it */
+    unsigned count, max;
+    struct slice prefix; /* of all that are wanted */
+    int64_t until;       /* the latest, of keys that begin with a time; 0: any */
+};
+void book_gather(struct quota *q, enum table t, struct slice from, struct gathered *g);
+/* The first of them, which is taken off `keys`; false: there is none left. */
+bool book_next_key(struct slice *keys, struct slice *out);
+/* Waits for its account or user; `until` was its turn, 0: it is counted for none. */
+void book_park(struct buf *batch, const char *owner, int64_t until, struct slice id);
 /* The channel is another one, or gone: what it was told and has not answered is told again. */
 void book_release_again(struct quota *q);
+
+/* ---- book_turns.c ---- */
+/* At the start: what a crash left to be done. */
+void book_turns_restored(struct quota *q);
+/* A message that was reserved, with a turn, is charged: rates may have changed between. */
+void book_check_turn(struct quota *q, const struct entry *x, const struct reservation *r);
+/* Whether mail waits to get other turns (book_rates_changed): what is parked has to wait. */
+bool book_is_timing(const struct quota *q);
+/* Takes some of it back, if there is any. True if there is more to do at once. */
+bool book_take_back(struct quota *q);
+/* All that is parked was looked at. */
+void book_parked_seen(struct quota *q);
 
 #endif

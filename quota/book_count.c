@@ -212,6 +212,8 @@ static int take_charge(struct quota *q, struct ipc_charge *in, struct err *e)
     new_charge(q, in, x);
     if (in->flags & CHARGE_HELD_RATE)
         book_hold(q, x, r && r->held_until ? r->held_until : quota_now());
+    if ((in->flags & CHARGE_HELD_RATE) && r && r->held_until)
+        book_check_turn(q, x, r);
     gate_charged(q, in->id); /* what it points to is needed until here */
     count_charge(q, x);
     return 0;

@@ -43,6 +43,7 @@ void book_held_init(struct quota *q)
     q->book.release_soon = event_new(q->s->base, -1, 0, on_soon, q);
     if (!q->book.release_soon)
         panic("cannot make a timer");
+    book_turns_restored(q);
 }
 
 void book_release_again(struct quota *q)
@@ -119,14 +120,6 @@ static bool still_stopped(struct quota *q, struct slice owner)
 
 /* ---- keys of a slice ------------------------------------------------------------------- */
 
-/* They are gathered first, because what is done with them changes the table. */
-struct gathered {
-    struct buf keys; /* each with two bytes for its length before it */
-    unsigned count, max;
-    struct slice prefix; /* of all that are wanted */
-    int64_t until;       /* the latest, of keys that begin with a time; 0: any */
-};
-
 static bool on_key(struct slice key, struct slice value, void *arg)
 {
     struct gathered *g = arg;
@@ -139,7 +132,7 @@ static bool on_key(struct slice key, struct slice value, void *arg)
     return buf_adds(&g->keys, slice_make(len, 2)) == 0 && buf_adds(&g->keys, key) == 0;
 }
 
-static void gather(struct quota *q, enum table t, struct slice from, struct gathered *g)
+void book_gather(struct quota *q, enum table t, struct slice from, struct gathered *g)
 {
     struct err e;
     g->keys = BUF_INIT((size_t)g->max * (2 + KEY_BYTES));
@@ -147,7 +140,7 @@ static void gather(struct quota *q, enum table t, struct slice from, struct gath
         panic("%s", e.text);
 }
 
-static bool next_key(struct slice *keys, struct slice *out)
+bool book_next_key(struct slice *keys, struct slice *out)
 {
     if (keys->len == 0)
         return false;
@@ -166,7 +159,7 @@ static void apply(struct quota *q, struct buf *batch)
 
 /* ---- those whose turn has come ------------------------------------------------------------ */
 
-static void park(struct buf *batch, const char *owner, int64_t until, struct slice id)
+void book_park(struct buf *batch, const char *owner, int64_t until, struct slice id)
 {
     struct key k;
     key_begin(&k, slice_str(owner));
@@ -191,16 +184,16 @@ static bool release_due(struct quota *q)
     struct gathered g = {.max = RELEASE_SLICE, .until = quota_now()};
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     char owner[OWNER_MAX + 1];
-    gather(q, T_HELD, SLICE(""), &g);
+    book_gather(q, T_HELD, SLICE(""), &g);
     struct slice keys = buf_slice(&g.keys), key;
     fault_point("quota.release");
-    while (next_key(&keys, &key)) {
+    while (book_next_key(&keys, &key)) {
         struct slice id = slice_from(key, 8);
         int64_t until = (int64_t)key_last_number(slice_first(key, 8));
         book_make_room(q);
         if (stopped_by(q, book_entry_find(q, id), owner)) {
             (void)kv_remove(&batch, T_HELD, key);
-            park(&batch, owner, until, id);
+            book_park(&batch, owner, until, id);
         } else {
             tell_qmgr(q, id, until);
         }
@@ -269,7 +262,7 @@ static void unpark(struct quota *q, struct slice key, struct buf *batch)
     struct key k;
     (void)kv_remove(batch, T_PARKED, key);
     if (stopped_by(q, x, owner)) { /* another one: of those above it, or its user */
-        park(batch, owner, until, id);
+        book_park(batch, owner, until, id);
         return;
     }
     int64_t turn = x && x->c.open ? new_turn(q, x, until) : quota_now();
@@ -290,9 +283,9 @@ static unsigned look_at(struct quota *q, struct slice name, unsigned most)
         return 0;
     struct gathered g = {.max = most, .prefix = key_slice(&prefix)};
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    gather(q, T_PARKED, g.prefix, &g);
+    book_gather(q, T_PARKED, g.prefix, &g);
     struct slice keys = buf_slice(&g.keys), key;
-    while (next_key(&keys, &key)) {
+    while (book_next_key(&keys, &key)) {
         book_make_room(q);
         unpark(q, key, &batch);
     }
@@ -311,11 +304,12 @@ static bool resume_parked(struct quota *q)
         struct gathered g = {.max = 1};
         struct slice keys, key;
         struct key from = q->book.parked, *at = &q->book.parked;
-        gather(q, T_PARKED, key_slice(&from), &g);
+        book_gather(q, T_PARKED, key_slice(&from), &g);
         keys = buf_slice(&g.keys);
         at->len = 0;
-        if (!next_key(&keys, &key)) { /* once round */
+        if (!book_next_key(&keys, &key)) { /* once round */
             buf_free(&g.keys);
+            book_parked_seen(q);
             return false;
         }
         struct slice name = slice_first(key, slice_chr(key, '\0'));
@@ -345,7 +339,8 @@ void book_release(struct quota *q)
     if (q->book.unsynced)
         book_apply(q); /* what was answered is not looked at again */
     bool more = release_due(q);
-    more = resume_parked(q) || more;
+    more = book_take_back(q) || more;
+    more = (!book_is_timing(q) && resume_parked(q)) || more;
     if (more && q->book.releasing.count == 0)
         again_soon(q);
 }

@@ -261,6 +261,7 @@ static void take_plans(struct quota *q, struct slice text, const char *path)
     gate_changed(q);
     plans_free(&old);
     book_pools_changed(q);
+    book_plans_read(q);
     log_info("%zu plans read from %s", q->plans.count, path);
     missing_count(q, true);
     plan_changes_note(q, path);

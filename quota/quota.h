@@ -314,12 +314,17 @@ bool book_is_idle(const struct quota *q);
 /* The account, or this user of it (""), may be able to send again: what is held and waits for it
  * is looked at next. */
 void book_look_at(struct quota *q, const char *account, const char *user);
-/* Source pools of accounts may have changed: qmgr is told to ask again. */
+/* The rates that an account's held mail waits for may be other ones (account NULL: those of all):
+ * it gets other turns. That this is to be done is added to the batch that changes them. */
+void book_rates_changed(struct quota *q, struct buf *batch, const char *account);
+/* plans_file was read. */
+void book_plans_read(struct quota *q);
 /* At the start: *e tells what failed. 0 or -1. */
 int book_restored(struct quota *q, struct err *e);
 /* In a batch that is applied next: it has charges as they were at an earlier time. They hold from
  * then on. */
 void book_restored_put(struct quota *q, struct buf *batch);
+/* Source pools of accounts may have changed: qmgr is told to ask again. */
 void book_pools_changed(struct quota *q);
 
 /* ---- letters.c ------------------------------------------------------------------------------ */
@@ -387,6 +392,19 @@ struct book {
     uint64_t charged, delivered, refunded, repeated, strangers;
 };
 
+/* Held mail that gets other turns: see book_turns.c. */
+struct turns {
+    bool all;         /* that of all accounts */
+    json_t *accounts; /* an object with their names; or NULL */
+    bool next_all;    /* the same of changes that came while others are worked on */
+    json_t *next;
+    bool taking;   /* T_HELD is gone through; */
+    struct key at; /* from here */
+    bool filing;   /* what was taken back gets its turns */
+    bool plans_read;
+    int64_t changed; /* monotonic: rates were, the last time */
+};
+
 struct letters {
     uint64_t next_tag;
     struct map sent;  /* struct letter, by tag */
@@ -422,6 +440,7 @@ struct quota {
     struct map reservations; /* by ID */
     struct list reserved;    /* the same by age */
     struct book book;
+    struct turns turns;
     struct letters letters;
     struct control *control;
     struct list frozen; /* struct frozen: exports under way */

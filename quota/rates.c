@@ -128,9 +128,14 @@ int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rat
 {
     int64_t latest = now;
     rates_roll(t, p, rates, now);
+    if (until == 0) {
+        latest = rates_turn(t, p, rates, 0, messages, now);
+        for (int unit = 0; unit < TALLY_UNITS; unit++)
+            t->window[unit].count = used_of(t, (uint8_t)unit, messages);
+    }
     if (p->rate_action != RATE_QUEUE)
         return now;
-    for (unsigned i = 0; i < PLAN_RATES_MAX && rates[i].count; i++) {
+    for (unsigned i = 0; until && i < PLAN_RATES_MAX && rates[i].count; i++) {
         uint8_t unit = rates[i].unit;
         if (until >= t->window[unit].start)
             continue; /* it is among what this one has counted */
@@ -139,6 +144,16 @@ int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rat
         latest = at > latest ? at : latest;
     }
     return latest;
+}
+
+void rates_take_back(struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                     uint64_t messages, int64_t now)
+{
+    rates_roll(t, p, rates, now);
+    for (int unit = 0; unit < TALLY_UNITS; unit++) {
+        uint64_t *count = &t->window[unit].count;
+        *count = *count > messages ? *count - messages : 0;
+    }
 }
 
 void rates_print(struct buf *out, const struct plan_rate *r)

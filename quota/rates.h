@@ -18,9 +18,13 @@ uint64_t rates_room(const struct tally *t, const struct plan *p, const struct pl
 int64_t rates_turn(const struct tally *t, const struct plan *p, const struct plan_rate *rates,
                    uint64_t pending, uint64_t messages, int64_t now);
 /* Such messages again, whose turn was `until` and who did not go then: they are counted in the
- * windows that began since. Returns their turn. */
+ * windows that began since. `until` 0: in none (rates_take_back). Returns their turn. */
 int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rate *rates,
                     uint64_t messages, int64_t until, int64_t now);
+/* Such messages were counted, did not go yet, and shall get another turn: rates_again with
+ * `until` 0. */
+void rates_take_back(struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                     uint64_t messages, int64_t now);
 /* "50 a day" */
 void rates_print(struct buf *out, const struct plan_rate *r);
 

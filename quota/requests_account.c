@@ -106,8 +106,11 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         snprintf(what, sizeof what, "account %s", name);
         json_t *old = quota_get_json(q, T_ACCOUNT, slice_str(name));
         record_sessions(record, old);
+        const bool other_plan = strcmp(json_text(old, "plan"), json_text(record, "plan")) != 0;
         json_decref(old);
         before_change(q, name);
+        if (other_plan)
+            book_rates_changed(q, &batch, name);
         if (added)
             remove_counts(q, &batch, name);
         tree_index(&batch, name, before, json_text(record, "parent"));

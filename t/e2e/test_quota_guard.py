@@ -11,6 +11,7 @@ from accounts_rig import (CLIENT, FAILED, FRESH, HELD, NONE, OK, TEMPORARY, TOO_
                           Refused)
 from ipc import Closed
 from memory import in_memory
+from postern import wait_until
 from qmgr_peers import new_id
 
 PLANS = """
@@ -438,6 +439,153 @@ def test_mail_of_a_suspended_account_stays_held(timed):
     quota.ask("account.set", account="acme", status="active")
     clock.at(200)
     assert released(quota) == [answers[2].id]
+
+
+# ---- ...and other rates ----------------------------------------------------------------------
+
+OTHER_RATES = """
+plan free { }
+plan double { account_rate = {4/minute}
+ rate_action = queue }
+plan half { account_rate = {1/minute}
+ rate_action = queue }
+"""
+
+
+def six(quota, user="web"):
+    """Two a minute: two go, and four wait for the two minutes that follow."""
+    ticket = quota.login(user).ticket
+    answers = [quota.sent(ticket, state=None) for _ in range(6)]
+    assert [a.flags for a in answers] == 2 * [0] + 4 * [HOLD_RATE]
+    nothing_released(quota, 1.5)
+    return [a.id for a in answers[2:]]
+
+
+def by_account(quota, name):
+    quota.ask("account.set", account="acme", plan=name)
+
+
+def by_import(quota, name):
+    quota.ask("import", records=[{"type": "account", "account": "acme", "plan": name}])
+
+
+@pytest.fixture
+def six_held(timed):
+    quota, clock = timed
+    quota.master.table("plans_file", 0, "plans.conf", PLANS + OTHER_RATES)
+    quota.ask("account.add", account="top")
+    quota.account(plan="queued")
+    return quota, clock, six(quota)
+
+
+@needs_clock
+@pytest.mark.parametrize("way", [by_account, by_import])
+def test_held_mail_goes_when_the_account_s_plan_has_no_rate(six_held, way):
+    quota, _, held = six_held
+    way(quota, "free")
+    assert released(quota, 4) == held
+    assert quota.sent(quota.login().ticket, state=None).flags == 0
+    nothing_released(quota)
+
+
+@needs_clock
+def test_held_mail_goes_when_the_plan_itself_has_no_rate_any_more(six_held):
+    quota, _, held = six_held
+    quota.master.table("plans_file", 0, "plans.conf", "plan queued { }\n")
+    assert released(quota, 4) == held
+    nothing_released(quota)
+
+
+@needs_clock
+def test_held_mail_keeps_its_order_at_a_higher_and_at_a_lower_rate(six_held):
+    quota, clock, held = six_held
+    by_account(quota, "double")  # four a minute: two have gone
+    assert released(quota, 2) == held[:2]
+    nothing_released(quota)
+    by_account(quota, "half")  # four have gone in this minute
+    nothing_released(quota)
+    late = quota.sent(quota.login().ticket, state=None)
+    assert late.flags == HOLD_RATE
+    clock.at(4 * 60 + 5)
+    assert released(quota) == held[2:3]
+    nothing_released(quota)
+    clock.at(5 * 60 + 5)
+    assert released(quota) == held[3:]
+    nothing_released(quota)
+    clock.at(6 * 60 + 5)
+    assert released(quota) == [late.id]
+    nothing_released(quota)
+
+
+@needs_clock
+def test_held_mail_at_the_rate_of_the_file_s_new_version(six_held):
+    quota, clock, held = six_held
+    quota.master.table("plans_file", 0, "plans.conf",
+                       "plan queued { account_rate = {3/minute}\n rate_action = queue }\n")
+    assert released(quota) == held[:1]
+    nothing_released(quota)
+    clock.at(65)
+    assert released(quota, 3) == held[1:]
+    nothing_released(quota)
+
+
+@needs_clock
+def test_held_mail_of_an_account_below_the_one_whose_rate_is_another(timed):
+    quota, _ = timed
+    quota.master.table("plans_file", 0, "plans.conf", PLANS + OTHER_RATES)
+    quota.ask("account.add", account="top", plan="queued")
+    quota.account(parent="top")
+    held = six(quota)
+    quota.ask("account.set", account="top", plan="free")
+    assert released(quota, 4) == held
+    nothing_released(quota)
+
+
+@needs_clock
+def test_users_held_mail_at_another_rate(timed):
+    quota, clock = timed
+    quota.account(plan="each")
+    ticket = quota.login().ticket
+    answers = [quota.sent(ticket, state=None) for _ in range(4)]
+    assert [a.flags for a in answers] == [0] + 3 * [HOLD_RATE]
+    quota.master.table("plans_file", 0, "plans.conf",
+                       "plan each { user_rate = {2/minute}\n rate_action = queue }\n")
+    assert released(quota) == [answers[1].id]
+    nothing_released(quota)
+    clock.at(65)
+    assert released(quota, 2) == [a.id for a in answers[2:]]
+
+
+@needs_clock
+def test_other_rates_while_quota_did_not_run(six_held):
+    """plans.conf is edited, and all of it started again."""
+    quota, clock, held = six_held
+    quota.kill()
+    quota.__dict__.update(Quota("plan queued { }\n", None, quota.directory,
+                                environment=clock.environment).__dict__)
+    assert released(quota, 4) == held
+    nothing_released(quota)
+
+
+@needs_clock
+@pytest.mark.parametrize("visit", range(5))
+def test_F16_a_kill_while_held_mail_gets_other_turns(six_held, visit):
+    quota, clock, held = six_held
+    clock.faults.set("kv.apply", fault_points.KILL, skip=visit)
+    try:
+        by_account(quota, "double")
+    except (AssertionError, OSError):
+        pass  # it died before it answered
+    wait_until(lambda: quota.master.process.poll() is not None, 20, "its end")
+    clock.at(0)
+    quota.kill()
+    quota.__dict__.update(Quota(PLANS + OTHER_RATES, None, quota.directory,
+                                environment=clock.environment).__dict__)
+    by_account(quota, "double")  # the first may not have been heard
+    assert released(quota, 2) == held[:2]
+    nothing_released(quota)
+    clock.at(65)
+    assert released(quota, 2) == held[2:]
 
 
 # ---- logins ------------------------------------------------------------------------------------
