@@ -7,11 +7,12 @@
 #include "core/map.h"
 #include "core/mem.h"
 #include "plan/tzfile.h"
+#include "plan/zone.h"
 
-enum { DEPTH_MAX = 3, RULE_MAX = 100 };
+enum { DEPTH_MAX = 3 };
 
 struct zone_entry {
-    char name[64], rule[RULE_MAX];
+    char name[64], *rule; /* the text for zone_parse */
 };
 
 struct zones {
@@ -26,10 +27,15 @@ static struct slice entry_key(const void *value)
 static void add(struct zones *z, const char *name)
 {
     struct zone_entry *e = xcalloc(1, sizeof *e);
+    char rule[ZONE_TEXT_MAX];
     if (snprintf(e->name, sizeof e->name, "%s", name) < (int)sizeof e->name &&
-        tzfile_lookup(name, e->rule, sizeof e->rule, NULL) == 0)
+        tzfile_lookup(name, rule, sizeof rule, NULL) == 0) {
+        e->rule = xstrdup(rule);
         e = map_put(&z->by_name, e);
-    free(e); /* one that was there, or is of no use */
+    }
+    if (e) /* one that was there, or is of no use */
+        free(e->rule);
+    free(e);
 }
 
 /* Zones' names begin with a capital letter; posix/ and right/ are the same again. */

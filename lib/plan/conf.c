@@ -136,7 +136,7 @@ static struct reading *reading;
 
 static int set_zone(struct plan *p, struct slice s)
 {
-    char rule[128], name[PLAN_NAME_MAX + 1];
+    char rule[ZONE_TEXT_MAX], name[PLAN_NAME_MAX + 1];
     if (parse_name(s, name) < 0 ||
         reading->lookup(name, rule, sizeof rule, reading->lookup_arg) < 0)
         return -1;

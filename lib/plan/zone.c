@@ -123,9 +123,27 @@ static int take_change(struct slice *s, struct zone_change *c)
     return take(s, '/') ? take_time(s, &c->at) : 0;
 }
 
-int zone_parse(struct slice rule, struct zone *out)
+/* "29505720=-60" */
+static int take_step(struct slice text, struct zone *z)
+{
+    uint64_t at, minutes;
+    struct slice offset = text, time = slice_cut(&offset, '=');
+    bool west = take(&offset, '-');
+    unsigned n = z->step_count;
+    if (n == ZONE_STEPS_MAX || slice_u64(time, &at) < 0 || at > UINT32_MAX ||
+        slice_u64(offset, &minutes) < 0 || minutes > HOUR_MAX * 60 ||
+        (n && at <= z->step_at[n - 1]))
+        return -1;
+    z->step_at[n] = (uint32_t)at;
+    z->step_offset[n] = (int16_t)(west ? -(int)minutes : (int)minutes);
+    z->step_count++;
+    return 0;
+}
+
+int zone_parse(struct slice text, struct zone *out)
 {
     struct zone z = {.summer = false};
+    struct slice steps = text, rule = slice_cut(&steps, ' ');
     int32_t west;
     if (take_name(&rule) < 0 || take_time(&rule, &west) < 0)
         return -1;
@@ -143,6 +161,11 @@ int zone_parse(struct slice rule, struct zone *out)
         if (take_change(&rule, &z.begins) < 0 || take_change(&rule, &z.ends) < 0 || rule.len)
             return -1;
     }
+    if (rule.len < text.len && steps.len == 0 && text.ptr[text.len - 1] == ' ')
+        return -1;
+    while (steps.len)
+        if (take_step(slice_cut(&steps, ' '), &z) < 0)
+            return -1;
     *out = z;
     return 0;
 }
@@ -171,8 +194,25 @@ static int64_t floor_days(int64_t time)
     return time >= 0 ? time / DAY : -((DAY - 1 - time) / DAY);
 }
 
+/* How many of the steps are over. */
+static unsigned steps_until(const struct zone *z, int64_t time)
+{
+    unsigned low = 0, high = z->step_count;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if ((int64_t)z->step_at[middle] * 60 <= time)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 int32_t zone_offset(const struct zone *z, int64_t time)
 {
+    unsigned steps = steps_until(z, time);
+    if (steps && steps < z->step_count)
+        return z->step_offset[steps - 1] * 60;
     if (!z->summer)
         return z->offset;
     struct civil day;
@@ -204,6 +244,11 @@ int64_t zone_time(const struct zone *z, const struct civil *c)
         most = z->summer_offset;
     if (z->summer && z->summer_offset < least)
         least = z->summer_offset;
+    if (z->step_count) { /* those around it: no two changes are within two days */
+        const int32_t before = zone_offset(z, local - DAY), after = zone_offset(z, local + DAY);
+        most = before > after ? before : after;
+        least = before > after ? after : before;
+    }
     if (zone_offset(z, local - most) == most)
         return local - most;
     return local - least;

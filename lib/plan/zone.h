@@ -2,6 +2,10 @@
  * Time zones by their POSIX rules (IEEE 1003.1, TZ), such as
  * "CET-1CEST,M3.5.0,M10.5.0/3": what the last line of a tzfile says about all
  * times from now on. So no file has to be read where there are none.
+ *
+ * A country whose changes follow no such rule (Morocco's follow the moon) has them behind the rule,
+ * each as the minute since 1970, '=' and the minutes east of Greenwich from then on:
+ * "<+01>-1 29505720=0 29548920=60". Behind the last of them the rule holds, as before the first.
  */
 #ifndef POSTERN_PLAN_ZONE_H
 #define POSTERN_PLAN_ZONE_H
@@ -18,10 +22,18 @@ struct zone_change {
     int32_t at; /* seconds after midnight, local time */
 };
 
+enum {
+    ZONE_STEPS_MAX = 320, /* four a year until 2087 (Gaza), and some more */
+    ZONE_TEXT_MAX = 8192  /* of a rule with its changes */
+};
+
 struct zone {
     int32_t offset, summer_offset; /* seconds east of Greenwich */
     bool summer;                   /* there is summer time */
     struct zone_change begins, ends;
+    unsigned step_count;
+    uint32_t step_at[ZONE_STEPS_MAX];    /* minutes since 1970, ascending */
+    int16_t step_offset[ZONE_STEPS_MAX]; /* minutes east of Greenwich from then on */
 };
 
 /* A civil date and time. month and day from 1; weekday from 0, Sunday. */

@@ -1,7 +1,10 @@
 /* libraries: postern_core postern_plan */
 /* Time zones, and the periods of plans in them. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
+#include "plan/tzfile.h"
 #include "plan_world.h"
 
 static void test_zone_rules(void **state)
@@ -55,6 +58,70 @@ static void test_zones_agree_with_the_c_library(void **state)
     }
     unsetenv("TZ");
     tzset();
+}
+
+/* ...and the same files. Morocco changes in Ramadan, by no rule; Ireland's winter time is the one
+ * that is another; Nuuk has changed its mind; Troll is two hours apart. */
+static void test_zones_of_files_agree_with_the_c_library(void **state)
+{
+    static const char *const names[] = {"Africa/Casablanca",  "Africa/El_Aaiun", "Europe/Berlin",
+                                        "Europe/Dublin",      "America/Nuuk",    "Asia/Kolkata",
+                                        "Antarctica/Troll",   "Africa/Cairo",    "Asia/Gaza",
+                                        "Australia/Lord_Howe"};
+    const int64_t from = 1767225600, until = 2524608000; /* 2026 to 2050 */
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct zone z;
+        char text[ZONE_TEXT_MAX];
+        assert_int_equal(tzfile_lookup(names[i], text, sizeof text, NULL), 0);
+        assert_int_equal(zone_parse(slice_str(text), &z), 0);
+        setenv("TZ", names[i], 1);
+        tzset();
+        for (int64_t t = from; t < until; t += 1800) {
+            time_t when = (time_t)t;
+            struct tm tm;
+            localtime_r(&when, &tm);
+            struct civil c = zone_civil(&z, t);
+            if (tm.tm_gmtoff != zone_offset(&z, t) || tm.tm_hour != c.hour)
+                fail_msg("%s at %lld: %ld and %d", names[i], (long long)t, (long)tm.tm_gmtoff,
+                         zone_offset(&z, t));
+            int64_t back = zone_time(&z, &c); /* of two the earlier */
+            if (back != t && (back > t || zone_civil(&z, back).hour != c.hour))
+                fail_msg("%s at %lld: it comes back as %lld", names[i], (long long)t,
+                         (long long)back);
+        }
+    }
+    unsetenv("TZ");
+    tzset();
+}
+
+static void test_steps_and_files_that_are_none(void **state)
+{
+    static const char *const bad[] = {
+        "UTC0 ",        "UTC0 1",       "UTC0 1=",      "UTC0 =1",
+        "UTC0 2=0 1=0", "UTC0 1=0 1=0", "UTC0 1=99999", "UTC0 1=0  2=0"};
+    struct zone z;
+    char file[TZFILE_MAX], text[ZONE_TEXT_MAX];
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (zone_parse(slice_str(bad[i]), &z) == 0)
+            fail_msg("\"%s\" was taken", bad[i]);
+    assert_int_equal(zone_parse(slice_str("UTC0 100=-60 200=0"), &z), 0);
+    assert_int_equal(zone_offset(&z, 5999), 0);
+    assert_int_equal(zone_offset(&z, 6000), -3600);
+    assert_int_equal(zone_offset(&z, 12000), 0);
+    /* every beginning of a file is refused, and is not read beyond its end */
+    FILE *f = fopen("/usr/share/zoneinfo/Africa/Casablanca", "rb");
+    assert_non_null(f);
+    size_t len = fread(file, 1, sizeof file, f);
+    fclose(f);
+    assert_int_equal(tzfile_rule(slice_make(file, len), text, sizeof text), 0);
+    assert_non_null(strchr(text, '='));
+    for (size_t n = 0; n + 9 < len; n++) {
+        char *part = memcpy(malloc(n + 1), file, n);
+        assert_int_equal(tzfile_rule(slice_make(part, n), text, sizeof text), -1);
+        free(part);
+    }
 }
 
 /* 2026-03-29 has 23 hours in Berlin, 2026-10-25 has 25. */
@@ -117,6 +184,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zone_rules),
         cmocka_unit_test(test_zones_agree_with_the_c_library),
+        cmocka_unit_test(test_zones_of_files_agree_with_the_c_library),
+        cmocka_unit_test(test_steps_and_files_that_are_none),
         cmocka_unit_test(test_days_of_23_and_25_hours),
         cmocka_unit_test(test_anniversary_of_the_31st),
         cmocka_unit_test(test_periods_are_a_partition),
