@@ -256,6 +256,9 @@ static const char *words_of_limit(const struct plan *p, bool reached)
              "extra.",
              "Mail is still taken; what is over is charged extra."},
     };
+    if (p->at_limit == AT_LIMIT_BLOCK && p->period == PERIOD_NONE) /* there is no reset */
+        return reached ? "From now on mail is refused. Ask your provider if you need more."
+                       : "When all of it is used mail is refused.";
     return words[p->at_limit][reached];
 }
 

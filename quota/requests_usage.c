@@ -147,9 +147,16 @@ static void list_grants(struct client *c)
 
 void grant_list(struct client *c)
 {
+    struct quota *q = control_quota(c);
+    char name[ACCOUNT_NAME_MAX + 1];
+    struct account *a = NULL;
     if (!request_listed_account(c))
         return;
-    book_apply(control_quota(c)); /* amounts used are in memory */
+    if (name_account(slice_str(json_text(control_request(c), "account")), name) == 0)
+        a = account_find(q, slice_str(name));
+    if (a) /* a period that is over gives its credit now */
+        (void)party_find(q, a, SLICE(""));
+    book_apply(q); /* amounts used are in memory */
     control_continue(c, list_grants);
 }
 

@@ -33,6 +33,10 @@ plan burst { messages = 5
 plan trial { messages = 2
  period = none
  at_limit = block }
+plan once { messages = 2
+ period = none
+ at_limit = block
+ alerts = {50, 100} }
 plan bigger { messages = 3
  period = month
  at_limit = block }
@@ -142,6 +146,18 @@ def test_an_upgrade_counts_by_the_new_plan_at_once(quota):
     assert quota.usage()["messages"] == 3
 
 
+def test_the_letter_of_a_plan_without_periods_promises_no_reset(quota):
+    quota.account(plan="once", reference="owner@acme.test")
+    ticket = quota.login().ticket
+    for words in (b"When all of it is used mail is refused.",
+                  b"From now on mail is refused. Ask your provider if you need more."):
+        quota.sent(ticket, state=None)
+        letter = quota.qmgr.expect("ipc_account_notice", 10, skip=("ipc_charged",
+                                                                   "ipc_charges_query"))
+        quota.qmgr.send("ipc_account_noticed", tag=letter.tag)
+        assert words in letter.content and b"until the reset" not in letter.content
+
+
 def test_volume_with_a_minimum_charge_and_a_package(quota):
     quota.account(plan="volume")
     ticket = quota.login().ticket
@@ -171,7 +187,7 @@ def test_what_is_left_of_a_package_ends_with_its_year(quota):
     quota.ask("import", records=[
         over | {"grant": 1000, "from": at(year - 1, 12, 1), "until": at(year, 1, 1)},
         over | {"grant": 2000, "from": at(year - 2, 11, 1), "until": at(year - 2, 12, 1)}])
-    quota.usage()
+    # nobody has asked for its usage since
     credits = [g for g in quota.ask("grant.list", account="acme")[0] if "credit" in g.get("note", "")]
     assert [(g["amount"], g["until"]) for g in credits] == [(5000000000, at(year - 1, 1, 1))]
 
