@@ -39,7 +39,7 @@ void dispatch_over(struct qmgr *q, struct job *j, const struct shaper_report *re
     q->dispatch.in_flight--;
     seats_over(q, j->queue);
     unclaim(j);
-    l->used = q->now;
+    l->used = clock_tenths(q->now);
     if (j->probe)
         brakes_probed(q, j, report->recipients > 0);
     j->probe = false;

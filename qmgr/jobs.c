@@ -171,7 +171,7 @@ void dispatch_add(struct qmgr *q, struct lane *l, struct site *site, struct job 
     j->site = site;
     site->refs++;
     enum shaper_room room = whole_room(q, l, false, &when);
-    l->used = q->now;
+    l->used = clock_tenths(q->now);
     if (halts_hold(q, l, j))
         return;
     if (room == SHAPER_SUSPENDED && l->suspended) {

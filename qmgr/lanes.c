@@ -115,7 +115,7 @@ struct lane *dispatch_lane(struct qmgr *q, struct group *group, struct source *f
     if (from)
         set_source(l, from);
     group->refs++;
-    l->used = q->now;
+    l->used = clock_tenths(q->now);
     list_init(&l->queues);
     list_init(&l->of_whole);
     list_init(&l->waiting);
@@ -227,7 +227,7 @@ void dispatch_sweep(struct qmgr *q)
         if (l->queued || l->in_flight)
             continue;
         free_queues(q, l);
-        if (l->open || l->leaving || q->now - l->used < LANE_IDLE_SECONDS * CLOCK_SECOND ||
+        if (l->open || l->leaving || clock_tenths(q->now) - l->used < LANE_IDLE_SECONDS * 10 ||
             shaper_remembers(&l->shaper, q->now))
             continue;
         memory_keep(q, l);

@@ -148,7 +148,7 @@ static void put_cause(const struct qmgr *q, const struct lane *l, struct learned
 static bool learned_of_lane(const struct qmgr *q, const struct lane *l, struct learned *v,
                             struct words *words)
 {
-    bool any = learned_of(&l->shaper, l->used, v);
+    bool any = learned_of(&l->shaper, l->used * (CLOCK_SECOND / 10), v);
     if (lane_source(l, words->source).len == 0)
         words->source[0] = '\0';
     v->key = l->group->stable;
@@ -302,7 +302,7 @@ void memory_recall(struct qmgr *q, struct lane *l)
     struct remembered *r = find(m, l->group->stable, l->group->name, source);
     if (!r)
         return;
-    bool any = learned_of(&l->shaper, l->used, &known);
+    bool any = learned_of(&l->shaper, l->used * (CLOCK_SECOND / 10), &known);
     take_out(m, r);
     if (!is_older(m, &r->v, any, &known) && !too_old(&r->v))
         give(q, l, &r->v);

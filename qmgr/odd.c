@@ -143,7 +143,7 @@ bool odd_closed(struct odd *o, uint32_t hash, uint32_t use, bool guess, uint32_t
     bool first = o->closed[0].hash == 0;
     struct odd_words *w = words_of(o, hash, use);
     uint32_t before = w->use;
-    w->use = use;
+    w->use = use & ODD_USE_MAX;
     w->again = before == use && use > 1;
     *other = before == use ? 0 : before;
     return w->again || (first && guess && use > 2);

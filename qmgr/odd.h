@@ -22,12 +22,13 @@
 #include "qmgr/shaper.h"
 
 enum { ODD_WORDS = 2 /* one for the rate, one for the connection */ };
+#define ODD_USE_MAX (UINT32_MAX >> 1)
 
 /* Words in which connections are closed, or MAIL is refused, that no rule knows. */
 struct odd_words {
-    uint32_t hash; /* of the words; 0: free */
-    uint32_t use;  /* of the connection at the last one */
-    bool again;    /* at the one before, too: it is the connection */
+    uint32_t hash;     /* of the words; 0: free */
+    uint32_t use : 31; /* of the connection at the last one */
+    bool again : 1;    /* at the one before, too: it is the connection */
 };
 
 struct odd {
@@ -35,6 +36,7 @@ struct odd {
     uint8_t run, run_refused; /* attempts since they began to be refused; of these */
     uint8_t before;           /* the share that was refused when the rate was cut for it */
     uint8_t last;             /* the same in the last round of the experiment */
+    uint8_t same;             /* refusals in a row at the same place of a connection */
     uint16_t usual;           /* the same over many attempts: 0 to 65535 */
     uint8_t tried;            /* attempts since then + 1, until it is known what it did; 0: it is */
     uint8_t refused;          /* of these */
@@ -49,8 +51,7 @@ struct odd {
                                * recipients that were tried again, if it was not for their age */
     uint32_t too_early;  /* the greatest age of these that was refused, in tenths of a second */
     uint32_t old_enough; /* the smallest that was taken; 0: none */
-    uint8_t same;        /* refusals in a row at the same place of a connection */
-    uint32_t place;      /* messages taken on the connection before the last of them */
+    uint32_t place;      /* messages taken on the connection before the last one there */
     struct odd_words closed[ODD_WORDS];
     int64_t given_up; /* monotonic: when it turned out that the rate does not matter */
 };

@@ -55,7 +55,7 @@ static void put_back(struct qmgr *q, struct job *j)
 {
     struct attempt t = {.site = j->site, .sent = q->now};
     struct answer *waits = words_of(q, j->queue->lane);
-    j->queue->lane->used = q->now; /* it comes back there */
+    j->queue->lane->used = clock_tenths(q->now); /* it comes back there */
     for (uint32_t k = 0; k < j->count; k++) {
         struct answer *last = j->m->env->recipients[j->rcpts[k]].answer;
         struct answer *a = answer_ref(last && !last->local ? last : waits);

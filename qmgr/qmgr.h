@@ -166,8 +166,8 @@ struct lane {
     bool blocked;             /* its suspension is a block: other sources take over */
     bool paced;               /* what it waited for last was the rate, not a connection */
     uint16_t mail_max;        /* messages on one connection, by the server's EHLO; 0: not said */
-    int64_t used;             /* monotonic: last job */
-    int64_t blamed;           /* the same: when accounts were blamed for a refusal last */
+    uint32_t used;            /* clock_tenths: last job */
+    int64_t blamed;           /* monotonic: when accounts were blamed for a refusal last */
     struct answer *last;      /* last failure of the site */
     struct answer *suspended; /* what jobs are told while it is suspended */
 };

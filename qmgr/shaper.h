@@ -142,12 +142,6 @@ struct shaper {
     double window;
     uint32_t in_flight, window_failed;
     int64_t window_cut, window_grown, window_hold;
-    bool periodic;      /* period was seen more than once */
-    bool held, binding; /* the pace held a delivery back; the last one was such */
-    bool window_full;   /* it was what held a delivery back since it grew last */
-    bool window_beyond; /* it is above what failed last, and nothing was refused since */
-    bool blind;         /* failed_rate was not measured */
-    bool beyond;        /* the rate is above what failed last */
     /* messages on one connection */
     uint32_t messages, messages_good, messages_patience;
     uint32_t closed_after, closed_count;
@@ -164,8 +158,15 @@ struct shaper {
     float volume;                   /* recipients taken before the last cut, since the one before */
     float cut_from, cut_failed;     /* rate and failed_rate before the last cut */
     float trial_rate, trial_failed; /* the same before the cut that is on trial; 0: none is */
-    bool probing;                   /* one at a time, until one succeeds */
-    bool unreachable;               /* the suspension is for that, not a refusal */
+    /* bits, since there are very many of it */
+    bool probing : 1;           /* one at a time, until one succeeds */
+    bool unreachable : 1;       /* the suspension is for that, not a refusal */
+    bool periodic : 1;          /* period was seen more than once */
+    bool held : 1, binding : 1; /* the pace held a delivery back; the last one was such */
+    bool window_full : 1;       /* it was what held a delivery back since it grew last */
+    bool window_beyond : 1;     /* it is above what failed last, and nothing was refused since */
+    bool blind : 1;             /* failed_rate was not measured */
+    bool beyond : 1;            /* the rate is above what failed last */
     uint8_t events_next;
     int64_t proven; /* last success */
     struct connect_rate connecting;
