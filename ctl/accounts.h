@@ -32,7 +32,8 @@ void accounts_print_without_scram(struct ctl *ctl, json_int_t users);
 /* ---- others ------------------------------------------------------------------------------ */
 
 /* Asks quota which plans accounts have: a sentence for each that plans_file, as it stands, does
- * not have. Their number; 0 as well where accounts are off or the file is wrong. And for each
+ * not have, and for mynetworks_account if there is no such account. Their number; 0 as well where
+ * accounts are off or the file is wrong. And for each
  * source pool of accounts that source_config_file does not have. */
 int plans_used_check(struct ctl *ctl, const struct config *c,
                      void (*found)(const char *sentence, void *arg),

@@ -135,6 +135,24 @@ void plans_advise_check(struct ctl *ctl, const struct config *c,
     plans_free(&plans);
 }
 
+/* Where there is no such account nothing is taken of clients in mynetworks. */
+static void check_mynetworks_account(struct looking *l, struct ctl *ctl, const char *account)
+{
+    json_t *last;
+    (void)accounts_ask_quietly(
+        ctl, json_pack("{s:s,s:s}", "request", "account.show", "account", account), &last);
+    const char *error = json_string_value(json_object_get(last, "error"));
+    if (error) {
+        char *text = xasprintf("mynetworks_account = %s: %s Name one of 'postern account list', or "
+                               "add it: 'postern account add %s'",
+                               account, error, account);
+        l->found(text, l->arg);
+        l->count++;
+        free(text);
+    }
+    json_decref(last);
+}
+
 int plans_used_check(struct ctl *ctl, const struct config *c,
                      void (*found)(const char *sentence, void *arg),
                      void (*no_pool)(const char *sentence, void *arg), void *arg)
@@ -145,7 +163,9 @@ int plans_used_check(struct ctl *ctl, const struct config *c,
         return 0;
     if (look_at_sources(&l, c))
         l.no_pool = no_pool;
-    (void)accounts_ask(ctl, json_pack("{s:s}", "request", "plan.used"), on_line, &l, NULL);
+    int status = accounts_ask(ctl, json_pack("{s:s}", "request", "plan.used"), on_line, &l, NULL);
+    if (status == CTL_OK && *c->mynetworks_account)
+        check_mynetworks_account(&l, ctl, c->mynetworks_account);
     sources_conf_free(l.sources);
     plans_free(&plans);
     return l.count;

@@ -208,6 +208,19 @@ def test_B84_B85_bad_plans_keep_the_old_configuration(relay):
         relay.wait_log(r"reload: .*plans.conf.*writ")
 
 
+def test_mynetworks_account_that_is_none(relay):
+    """check and reload tell it; with the account it is sound."""
+    with open(relay.path("main.cf"), "a", encoding="utf-8") as f:
+        f.write("mynetworks_account = Own\n")
+    told = "mynetworks_account = Own: There is no account own"
+    checked = relay.ctl("check", check=False)
+    assert checked.returncode == 1 and told in checked.stdout, checked.stdout
+    reloaded = relay.ctl("reload", check=False)
+    assert reloaded.returncode == 1 and told in reloaded.stderr, reloaded.stderr
+    relay.ctl("account", "add", "own")
+    assert "mynetworks_account =" not in relay.ctl("check")
+
+
 def test_a_plan_that_accounts_have_is_taken_out(relay):
     """Told by check before, and by reload, status and the lists after."""
     relay.ctl("account", "add", "acme", "--plan", "small")
