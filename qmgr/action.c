@@ -73,6 +73,8 @@ void message_set_flags(struct qmgr *q, struct message *m, uint32_t flags)
 {
     struct buf out = BUF_INIT(SPOOL_RECORD_MAX);
     struct spool_record r = {.type = SPOOL_RECORD_FLAGS, .flags = flags, .when = clock_wall()};
+    if (message_stopped(m->flags) && !message_stopped(flags))
+        m->env->held = (uint32_t)((q->now - m->born) / CLOCK_SECOND);
     m->flags = flags;
     message_count_held(q, m);
     if (spool_record_encode(&out, &m->id, &r) == 0 && !m->quarantined)

@@ -73,7 +73,7 @@ void deleted_forget(struct qmgr *q, struct message *m)
 void deleted_found(struct qmgr *q, struct message *m)
 {
     int64_t keep = keep_time(q), gone;
-    if (__builtin_sub_overflow(clock_wall(), m->env->deleted_at, &gone) || gone < 0)
+    if (__builtin_sub_overflow(clock_wall(), m->env->flags_at, &gone) || gone < 0)
         gone = 0;
     m->env->removed = true;
     enter(q, m, q->now + (gone < keep ? keep - gone : 0));

@@ -18,12 +18,25 @@ static uint32_t second_of(int64_t wall, void *arg)
     return queue_seconds(q, q->now + (wait < max + max / 10 ? wait : max)) + 1;
 }
 
+/* What goes while neither held nor deleted was released when its last record of flags says so;
+ * a time that the clock has not reached is nobody's (F31). */
+static uint32_t held_until_release(const struct message *m)
+{
+    int64_t at = m->env->flags_at, held;
+    if (at == 0 || message_stopped(m->flags) || at > clock_wall() ||
+        __builtin_sub_overflow(at, m->arrival, &held) || held < 0)
+        return 0;
+    held /= CLOCK_SECOND;
+    return held < UINT32_MAX ? (uint32_t)held : UINT32_MAX;
+}
+
 static int load_envelope(struct qmgr *q, struct message *m, const struct store_found *found)
 {
     if (message_build(m, found, second_of, q) < 0)
         return -1;
     m->phase = PHASE_LOADED;
     q->active++;
+    m->env->held = held_until_release(m);
     m->env->active_logged = m->env->next_due != 0;
     return 0;
 }

@@ -124,7 +124,7 @@ static void apply_records(struct message *m, struct slice records,
             break;
         case SPOOL_RECORD_FLAGS:
             m->flags = r.flags;
-            m->env->deleted_at = r.when;
+            m->env->flags_at = r.when;
             break;
         case SPOOL_RECORD_DELAY_SENT:
             m->env->delay_sent = true;

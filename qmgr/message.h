@@ -117,6 +117,7 @@ struct envelope {
     uint32_t left;                               /* recipients that are not DONE */
     uint32_t queued, failing, failed, confirmed; /* recipients in that state */
     uint32_t next_due;     /* seconds: when the first that waits is due; UINT32_MAX: none */
+    uint32_t held;         /* seconds from its arrival to its last release: no part of its life */
     uint32_t notice_bytes; /* what that notice takes so far */
     uint16_t account_len, sender_len, envid_len;
     uint8_t signer_len;
@@ -124,16 +125,17 @@ struct envelope {
     uint8_t notice_next; /* number of the next failure notice */
     uint8_t lost;        /* relay processes that died with a job of it */
     bool active_logged, delay_sent, delay_due, expiry_logged;
-    bool more;          /* recipients are due that did not fit into the active ones */
-    bool noticing;      /* a notice about it is being made */
-    bool forced;        /* flushed by the operator: defer_transports does not hold it up */
-    bool discarded;     /* its file is quarantined: only what relay has is waited for */
-    bool purge;         /* deleted, and its time was over while it was in use */
-    bool removed;       /* the log says that it left the queue: it was deleted */
-    bool peeked;        /* read back for walks only: goes to the disk again at peek_due's time */
-    int64_t deleted_at; /* wall microseconds; when it came from the spool */
-    int64_t peek_due;   /* monotonic; INT64_MAX: nothing planned */
-    int64_t notice_at;  /* monotonic: a notice failed, not again before this */
+    bool more;         /* recipients are due that did not fit into the active ones */
+    bool noticing;     /* a notice about it is being made */
+    bool forced;       /* flushed by the operator: defer_transports does not hold it up */
+    bool discarded;    /* its file is quarantined: only what relay has is waited for */
+    bool purge;        /* deleted, and its time was over while it was in use */
+    bool removed;      /* the log says that it left the queue: it was deleted */
+    bool peeked;       /* read back for walks only: goes to the disk again at peek_due's time */
+    int64_t flags_at;  /* wall microseconds; of the last record of its flags, when it came from the
+                        * spool; 0: none */
+    int64_t peek_due;  /* monotonic; INT64_MAX: nothing planned */
+    int64_t notice_at; /* monotonic: a notice failed, not again before this */
     struct recipient recipients[];
     /* the strings follow: account, sender, envid, signer, then addresses and ORCPTs */
 };
@@ -172,6 +174,12 @@ struct message {
     uint16_t pins;    /* store calls with a callback and other users */
     uint16_t viewers; /* walks that have it in view */
 };
+
+/* Held or deleted: not tried, and that time is not part of its lifetime. */
+static inline bool message_stopped(uint32_t flags)
+{
+    return (flags & (MESSAGE_HELD | MESSAGE_DELETED)) != 0;
+}
 
 /* Room for an envelope with that many recipients and bytes of strings. */
 struct envelope *envelope_new(uint32_t recipients, size_t string_bytes);

@@ -40,9 +40,13 @@ void outcome_expired(struct qmgr *q, struct message *m, const uint32_t *rcpts, u
 int64_t retry_backoff(const struct config *c, unsigned attempts);
 /* Evenly distributed from 0 to below span. */
 int64_t retry_jitter(int64_t span);
+/* Since it arrived; microseconds. */
 int64_t retry_age(const struct qmgr *q, const struct message *m);
+/* Whether its lifetime is over. That begins anew when a message is released or undeleted: what
+ * was not tried, for the account's rate or by the operator's word, gets all of its attempts. */
 bool retry_expired(const struct qmgr *q, const struct message *m);
-bool retry_is_late(const struct qmgr *q, const struct message *m); /* delay warning time */
+/* Whether it is older than the delay warning time, time on hold included. */
+bool retry_is_late(const struct qmgr *q, const struct message *m);
 /* When a recipient that waits would expire, wall microseconds. */
 int64_t retry_until(const struct qmgr *q, const struct message *m);
 

@@ -34,7 +34,7 @@ static int64_t lifetime(const struct qmgr *q, const struct message *m)
 
 bool retry_expired(const struct qmgr *q, const struct message *m)
 {
-    return retry_age(q, m) >= lifetime(q, m);
+    return retry_age(q, m) - m->env->held * CLOCK_SECOND >= lifetime(q, m);
 }
 
 bool retry_is_late(const struct qmgr *q, const struct message *m)
@@ -45,5 +45,5 @@ bool retry_is_late(const struct qmgr *q, const struct message *m)
 
 int64_t retry_until(const struct qmgr *q, const struct message *m)
 {
-    return m->arrival + lifetime(q, m);
+    return m->arrival + m->env->held * CLOCK_SECOND + lifetime(q, m);
 }

@@ -99,6 +99,43 @@ def test_F30_the_clock_was_wrong_and_is_right_again(place, sink):
         assert 0 < m["recipients"][0]["next"] - time.time() < 4400
 
 
+def test_time_on_hold_is_no_part_of_the_lifetime(place, sink):
+    """Held for longer than maximal_queue_lifetime, a message gets all of its attempts after the
+    release, over a restart too; then it is returned."""
+    sink.replies = {"a@dst.test": BUSY}
+    faults, p = relay(place, sink, maximal_queue_lifetime="5d")
+
+    def day(number):
+        faults.shift("wall", int(number * 86400))
+        faults.shift("mono", int(number * 86400))
+
+    def attempts(number):
+        def made():
+            listed(p)  # qmgr looks at the clock
+            return tried(sink, "a@dst.test") == number
+        wait_until(made, 30, f"attempt {number}")
+    with p:
+        id = p.send("s@src.test", ["a@dst.test"], CONTENT)
+        deferred(p, 1)
+        p.ctl("queue", "hold", id)
+        day(6)
+        p.ctl("queue", "release", id)
+        attempts(2)
+        deferred(p, 1)
+        [why] = [json.loads(l) for l in p.ctl("shaping", "why", id, "--json").splitlines()
+                 if "expires" in l]
+        assert 0 <= why["expires"] - why["arrival"] - 11 * 86400 < 600, why
+        p.kill()
+        day(10)
+        p.start()
+        attempts(3)
+        deferred(p, 1)
+        assert "expired" not in p.log()
+        day(11.2)
+        attempts(4)
+        p.wait_log(f"{id}: from=<s@src.test>, status=expired, returned to sender")
+
+
 def test_F31_a_day_back(place, sink):
     """IDs stay unique, also those of a process that did not know the time before;
     retries keep their pace."""

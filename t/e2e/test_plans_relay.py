@@ -319,6 +319,24 @@ def test_rates_hold_the_message_until_its_turn(tmp_path, sink):
         sink.wait(2)
 
 
+@needs_clock
+def test_time_held_for_a_rate_is_no_part_of_the_lifetime(tmp_path, sink):
+    """Held for six days, of which five are a message's lifetime: a first 450 is not the end."""
+    with Relay(tmp_path, "single", sink, maximal_queue_lifetime="5d", minimal_backoff_time="1s",
+               maximal_backoff_time="1s") as p:
+        assert [p.send()[0], p.send("late@dst.test")[0]] == [250, 250]
+        sink.wait(1)
+        wait_until(lambda: '"hold"' in p.ctl("queue", "list", "--json"), 10, "a held message")
+        sink.replies = {"late@dst.test": "450 4.2.1 later"}
+        p.later(6 * DAY)
+        p.faults.shift("mono", 6 * DAY)
+        wait_until(lambda: sink.attempts.count("late@dst.test") >= 2, 90, "a second attempt")
+        sink.replies = {}
+        wait_until(lambda: [m for m in sink.messages if m.recipients == ["late@dst.test"]], 30,
+                   "its delivery")
+        assert "expired" not in p.log()
+
+
 def test_recipients_and_size_of_a_message(tmp_path, sink):
     with Relay(tmp_path, "single", sink) as p:
         code, text = p.send("b@dst.test", "c@dst.test")

@@ -121,6 +121,14 @@ static void test_notices_live_shorter(void **state)
     assert_false(retry_expired(&q, &m));
     q.now = 1050 * CLOCK_SECOND;
     assert_true(retry_expired(&q, &m));
+    m.env->held = 30; /* is no part of its life */
+    assert_false(retry_expired(&q, &m));
+    q.now = 1079 * CLOCK_SECOND;
+    assert_false(retry_expired(&q, &m));
+    q.now = 1080 * CLOCK_SECOND;
+    assert_true(retry_expired(&q, &m));
+    m.arrival = 7 * CLOCK_SECOND;
+    assert_int_equal(retry_until(&q, &m), (7 + 30 + 1000) * CLOCK_SECOND);
     envelope_free(m.env, 1);
 }
 
