@@ -160,6 +160,10 @@ static void returned(const struct notice *n, struct buf *b)
             n->too_large ? "; the whole message is too large to be returned" : "");
         break;
     case RETURNED_NOTHING:
+        if (n->request->flags & MESSAGE_REQUIRETLS)
+            say(n, b, "",
+                "Your message required TLS on its whole way (REQUIRETLS). Nothing of it is in this "
+                "notice, which may have to take a way without.");
         break;
     }
 }

@@ -422,7 +422,9 @@ void intake_commit_notice(struct qmgr *q, const struct id *id, const struct mess
                           struct slice recipient, uint32_t flags, struct slice content,
                           void (*done)(const char *error, void *arg), void *arg)
 {
-    flags = (flags & MESSAGE_FLAGS_ALL) | MESSAGE_NOTICE;
+    /* RFC 8689 section 5: protected as what it is about; bounce has no say in it */
+    flags &= MESSAGE_FLAGS_ALL & ~(uint32_t)MESSAGE_REQUIRETLS;
+    flags |= MESSAGE_NOTICE | (about->flags & MESSAGE_REQUIRETLS);
     commit_to(q, id, true, message_owner(about), recipient, flags, content, done, arg);
 }
 

@@ -308,14 +308,17 @@ static void send_request(struct notice *n, struct slice prefix, struct slice bod
     struct buf content = BUF_INIT(CONTENT_MAX + INLINE_CONTENT_MAX);
     list_recipients(n, &list);
     size_t room = content_room(n, list.len);
-    /* what had to be encrypted all the way does not come back in the clear (RFC 8689
-     * section 4.3) */
+    /* Nothing of what had to be encrypted all the way is in its notice, for which no such way
+     * may be found (RFC 8689 section 5). */
+    bool redacted = m->flags & MESSAGE_REQUIRETLS;
     bool full = n->kind != NOTICE_DELAY && n->kind != NOTICE_SUCCESS && m->env->ret != RET_HDRS &&
-                !(m->flags & MESSAGE_REQUIRETLS) && message_size(m) <= room;
+                !redacted && message_size(m) <= room;
     buf_adds(&content, slice_first(prefix, CONTENT_MAX));
     buf_adds(&content, slice_first(body, CONTENT_MAX));
     if (!full)
         content.len = header_len(buf_slice(&content));
+    if (redacted)
+        content.len = 0;
     if (content.len > room)
         content.len = room;
     bool doubled = n->kind == NOTICE_DOUBLE;

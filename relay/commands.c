@@ -45,7 +45,8 @@ void commands_mail(struct session *s, struct buf *out)
         add(out, SLICE(" SMTPUTF8"));
     if (offers(s, EHLO_DSN))
         mail_dsn(j, out);
-    if (j->tls_wish == TLS_WISH_REQUIRED && s->tls.on && offers(s, EHLO_REQUIRETLS))
+    bool required = j->tls_wish == TLS_WISH_REQUIRED || j->tls_wish == TLS_WISH_OFFERED;
+    if (required && s->tls.on && offers(s, EHLO_REQUIRETLS))
         add(out, SLICE(" REQUIRETLS"));
     add(out, SLICE("\r\n"));
 }

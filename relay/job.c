@@ -94,7 +94,7 @@ struct job *job_new(struct slice body, int fd, struct err *e)
     j->target_count = n.targets;
     fill_lists(j);
     if (m.flags & MESSAGE_REQUIRETLS)
-        j->tls_wish = TLS_WISH_REQUIRED;
+        j->tls_wish = m.flags & MESSAGE_NOTICE ? TLS_WISH_OFFERED : TLS_WISH_REQUIRED;
     else if (m.flags & MESSAGE_TLS_OPTIONAL)
         j->tls_wish = TLS_WISH_OPTIONAL;
     j->fd = fd;

@@ -48,6 +48,8 @@ struct verdict {
 enum tls_wish {
     TLS_WISH_NONE,
     TLS_WISH_REQUIRED, /* REQUIRETLS */
+    TLS_WISH_OFFERED,  /* REQUIRETLS where the server offers it: a notice without any content of a
+                        * message that required it (RFC 8689 section 5) */
     TLS_WISH_OPTIONAL  /* TLS-Required: No: rather in clear text than not at all */
 };
 

@@ -183,14 +183,14 @@ class Requiring(SMTP):
         await super().smtp_MAIL(arg)
 
 
-def required(p, recipient):
+def required(p, recipient, content=MAIL):
     """A message that requires TLS; its queue ID."""
     with p.client() as c:
         c.starttls()
         c.ehlo()
         assert c.mail("s@src.test", ["REQUIRETLS"])[0] == 250
         assert c.rcpt(recipient)[0] == 250
-        return c.data(MAIL)[1].decode().rsplit(" ", 1)[-1]
+        return c.data(content)[1].decode().rsplit(" ", 1)[-1]
 
 
 def tls_of(ca):
@@ -244,6 +244,35 @@ def test_requiretls_from_one_relay_to_the_next(place, dns, ca):
                 assert (event["event"], event["status"]) == ("bounced", "5.7.30"), event
                 assert "does not offer" in event["text"]
                 assert not [m for m in plain.messages if m.recipients == ["x@sts.test"]]
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_requiretls_holds_for_the_notice(place, dns, ca, offered):
+    """RFC 8689 section 5: it asks for REQUIRETLS where that is offered, has nothing of the
+    message, and arrives where it is not offered, too."""
+    dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
+    dns.add("mta-sts.sts.test", "A", "127.0.0.1")
+    dns.add("src.test", "MX", "10 mx.test")
+    secret = b"Subject: my secret\r\nX-Secret: word\r\n\r\nsecret body\r\n"
+    keyword = Sink(tls_context=ca.good.context())
+    keyword.controller.factory = lambda: Requiring(keyword, **keyword.controller.SMTP_kwargs)
+    Requiring.asked.clear()
+    with PolicyHost(ca.good) as host, keyword if offered else tls_sink(ca.good) as sink:
+        sink.replies = {"bad@sts.test": "550 5.1.1 nobody"}
+        host.policy("sts.test", mx=("mx.test",))
+        p = relay(place, dns, sink, ca, start=False, smtp_tls_mta_sts_port=str(host.port),
+                  **tls_of(ca))
+        p.start()
+        with p:
+            event = attempt(p, required(p, "bad@sts.test", secret))
+            assert (event["event"], event["status"]) == \
+                ("bounced", "5.1.1" if offered else "5.7.30"), event
+            notice = sink.wait(1)[0]
+        assert (notice.sender, notice.recipients) == ("<>", ["s@src.test"])
+        assert b"bad@sts.test" in notice.content and b"secret" not in notice.content.lower()
+        assert b"Your message required TLS on its whole way" in notice.content
+        assert [a.split()[0] for a in Requiring.asked] == \
+            (["FROM:<s@src.test>", "FROM:<>"] if offered else [])
 
 
 @pytest.mark.parametrize("certificate, keyword, event, text", [

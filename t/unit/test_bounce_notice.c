@@ -155,6 +155,28 @@ static void test_failure_notice(void **state)
     buf_free(&out);
 }
 
+/* RFC 8689 section 5: qmgr gives nothing of the message then, and the text says why. */
+static void test_message_that_required_tls(void **state)
+{
+    (void)state;
+    struct ipc_notice_request request = basic();
+    struct ipc_notice_rcpt rcpt = unknown_user();
+    struct buf out;
+    uint32_t flags;
+    request.flags = MESSAGE_REQUIRETLS;
+    request.content = SLICE("");
+    const char *text = notice_about(&request, &rcpt, 1, &out, &flags);
+    assert_has(text, "Your message required TLS on its whole way (REQUIRETLS).");
+    assert_has(text, "Content-Type: message/delivery-status\r\n");
+    assert_lacks(text, "text/rfc822-headers");
+    assert_int_equal(flags, MESSAGE_NOTICE);
+    buf_free(&out);
+
+    request.flags = 0;
+    assert_lacks(notice_about(&request, &rcpt, 1, &out, &flags), "REQUIRETLS");
+    buf_free(&out);
+}
+
 static void test_full_message_is_returned(void **state)
 {
     (void)state;
@@ -386,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_failure_notice),
+        cmocka_unit_test(test_message_that_required_tls),
         cmocka_unit_test(test_full_message_is_returned),
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_B44_diagnostics_cannot_leave_their_place),
