@@ -1,5 +1,7 @@
 #include "resolve/dane.h"
 
+#include <openssl/err.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 
 #include "core/mem.h"
@@ -73,12 +75,37 @@ bool dane_next(struct dane *d, size_t host, const struct domain *name, uint16_t 
     return dane_next(d, host, name, port, out);
 }
 
+/* Whether a whole certificate or key (matching type 0) is one, with nothing behind it, as relay's
+ * OpenSSL will want it. A digest can be of anything. A record that is broken cannot be used, like
+ * one of an unknown sort (RFC 7671 section 4.1): where all are, TLS is required and no certificate
+ * is, rather than that mail waits for a server that nothing could match. */
+static bool is_sound(const struct tlsa *t)
+{
+    if (t->matching != TLSA_FULL)
+        return true;
+    const unsigned char *at = (const unsigned char *)t->data.ptr, *begin = at;
+    long len = (long)t->data.len; /* TLSA_DATA_MAX at most */
+    bool sound = false;
+    ERR_set_mark();
+    if (t->selector == 0) {
+        X509 *certificate = d2i_X509(NULL, &at, len);
+        sound = certificate && at == begin + len && X509_get0_pubkey(certificate);
+        X509_free(certificate);
+    } else {
+        EVP_PKEY *key = d2i_PUBKEY(NULL, &at, len);
+        sound = key && at == begin + len;
+        EVP_PKEY_free(key);
+    }
+    ERR_pop_to_mark(); /* of no concern to the next one who asks OpenSSL for errors */
+    return sound;
+}
+
 static void keep(struct dane_host *h, const struct dns_answer *a)
 {
     unsigned usable = 0;
     for (size_t i = 0; i < a->count; i++) {
         struct tlsa t;
-        if (tlsa_parse(a->records[i].data, &t) < 0 || !tlsa_usable(&t))
+        if (tlsa_parse(a->records[i].data, &t) < 0 || !tlsa_usable(&t) || !is_sound(&t))
             continue;
         if (usable == TLSA_RECORDS_MAX || h->records.max - h->records.len < RULE_BYTES + t.data.len)
             continue;

@@ -19,9 +19,9 @@ struct tlsa {
 
 /* Reads a record's data (wire form). 0; or -1 if it is too short to be one (B58). */
 int tlsa_parse(struct slice rdata, struct tlsa *out);
-/* Whether mail can be protected by it: DANE-TA(2) or DANE-EE(3), a selector and
- * matching type that are known, data of the length that belongs to it (RFC 7672
- * 3.1). PKIX-TA and PKIX-EE are not usable with SMTP. */
+/* Whether, as far as its length tells, mail can be protected by it: DANE-TA(2) or DANE-EE(3), a
+ * selector and matching type that are known, data of the length that belongs to it (RFC 7672 3.1).
+ * PKIX-TA and PKIX-EE are not usable with SMTP. */
 bool tlsa_usable(const struct tlsa *t);
 
 #endif

@@ -333,6 +333,43 @@ def test_B72_dane_of_a_real_signed_zone(place, ca):
         assert len(sink.messages) == 2
 
 
+def test_B58_broken_tlsa_records_cannot_be_used(place, ca):
+    """Whole certificates or keys that are none: RFC 7671 section 4.1. Where all records are such
+    TLS is required, and no certificate is; beside a good record they change nothing."""
+    whole = ca.bad.tlsa(3, 0, 0)
+    with tls_sink(ca.good) as sink, Sink() as clear:
+        records = {"a": ["3 0 0 deadbeef"], "b": ["3 1 0 deadbeef"], "c": [whole + "00"],
+                   "d": [ca.good.tlsa(3, 0, 0)], "e": [ca.good.tlsa(3, 1, 0)],
+                   "f": ["3 0 0 deadbeef", ca.bad.tlsa(3, 1, 1)], "g": [whole]}
+        ends = {"a": "delivered", "b": "delivered", "c": "delivered", "d": "verified",
+                "e": "verified", "f": "deferred", "g": "deferred"}
+        zone = "ns A 127.0.0.1\n" + "".join(
+            f"{n} MX 10 mx.{n}\nmx.{n} A 127.0.0.1\n" + "".join(
+                f"_{port}._tcp.mx.{n} TLSA {r}\n" for r in some for port in (sink.port, clear.port))
+            for n, some in records.items())
+        with SignedZones({"test": zone}, signed=["test"]) as zones:
+            os.chmod(os.path.dirname(zones.anchor), 0o755)
+            with relay(place, zones, sink, ca, resolver_trust_anchor=zones.anchor,
+                       smtp_tls_security_level="dane") as p:
+                for name, end in ends.items():
+                    event = attempt(p, p.send("s@src.test", [f"r@{name}.test"], MAIL))
+                    if end == "verified":
+                        assert (event["event"], event["tls_peer"]) == ("delivered", "verified"), name
+                    else:
+                        assert event["event"] == end, (name, event)
+                        assert event["tls_peer"] != "verified", (name, event)
+                    if end == "deferred":
+                        assert "is not accepted (DANE)" in event["text"]
+                    else:
+                        assert event["tls"].startswith("TLSv1"), (name, event)
+                p.stop()
+                p.write_config(smtp_tcp_port=str(clear.port))
+                p.start()
+                event = attempt(p, p.send("s@src.test", ["x@a.test"], MAIL))
+                assert (event["event"], event["status"]) == ("deferred", "4.7.4"), event
+        assert not clear.messages
+
+
 def test_tls_required_no_in_the_header(place, dns, ca):
     dns.add("_mta-sts.sts.test", "TXT", '"v=STSv1; id=1;"')
     dns.add("mta-sts.sts.test", "A", "127.0.0.1")
