@@ -37,7 +37,10 @@ void config_free(struct config *c)
 
 static int unknown_name(struct slice name, const char *where, struct err *e)
 {
-    const char *similar = param_similar(name);
+    const char *instead = param_of_postfix(name), *similar = param_similar(name);
+    if (instead)
+        return err_set(e, "%s: %s: this parameter of Postfix is not here: %s", where,
+                       log_esc_n(name, 80), instead);
     if (similar)
         return err_set(e, "%s: %s: there is no such parameter; did you mean %s?", where,
                        log_esc_n(name, 80), similar);

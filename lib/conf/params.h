@@ -57,6 +57,9 @@ struct config_private {
 int param_find(struct slice name);
 /* The parameter with the most similar name, or NULL if none is similar. */
 const char *param_similar(struct slice name);
+/* What to do about a parameter that Postfix has and that is not here, for the person who moves a
+ * main.cf; NULL: not known. */
+const char *param_of_postfix(struct slice name);
 /* Whether this is a path that relative to main.cf's directory is made absolute,
  * or otherwise has to be the same for all services. */
 bool param_is_path(int index);

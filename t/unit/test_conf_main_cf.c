@@ -137,6 +137,11 @@ static void test_B84_bad_settings_name_file_and_line(void **state)
          "main.cf:3: smtpd_recipent_limit: there is no such parameter; did you mean "
          "smtpd_recipient_limit?"},
         {"virtual_alias_maps = x\n", "main.cf:1: virtual_alias_maps: there is no such parameter"},
+        {"smtp_tls_session_cache_database = btree:x\n",
+         "main.cf:1: smtp_tls_session_cache_database: this parameter of Postfix is not here: TLS "
+         "sessions are kept in memory, for smtp_tls_session_cache_timeout; take the line out"},
+        {"\nmydestination = a.test\n",
+         "main.cf:2: mydestination: this parameter of Postfix is not"},
         {"relayhost = a\n# x\nrelayhost = b\n",
          "main.cf:3: relayhost is set a second time (first at main.cf:1)"},
         {"smtpd_recipient_limit = 0\n", "is out of range; give a whole number from 1 to 100000"},
