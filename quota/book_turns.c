@@ -83,7 +83,7 @@ static void rates_hash(const struct plans *plans, unsigned char out[static SHA25
 /* Also if it was changed while this process did not run. */
 void book_plans_read(struct quota *q)
 {
-    unsigned char hash[SHA256_DIGEST_LENGTH];
+    unsigned char hash[SHA256_DIGEST_LENGTH] = {0};
     const struct slice fresh = slice_make(hash, sizeof hash);
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
     q->turns.plans_read = true;
