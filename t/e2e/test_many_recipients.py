@@ -64,9 +64,9 @@ class PostfixInAHurry(PostfixLogin):
 
 
 @needs_root
-@pytest.mark.parametrize("plan, count", [("one", 50), ("three", 50)])
+@pytest.mark.parametrize("plan, count", [("one", 12), ("three", 50)])
 def test_B30_a_server_gets_a_message_to_many_through(shop, sink, place, plan, count):
-    """Debian's Postfix hands over one message to 50: all get it, each once."""
+    """Debian's Postfix hands over one message to very many: all get it, each once, in rounds."""
     names = sorted(f"{plan}-of-many-{i}@dst.test" for i in range(count))
 
     def arrived():
