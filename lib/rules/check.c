@@ -22,8 +22,9 @@ static void finding(struct checking *c, const struct rule *r, bool error, const 
     buf_free(&b);
 }
 
-/* Samples have no stage: any that the rule has will do. */
-static struct rules_reply reply_of(const struct rule_inside *in, const char *sample)
+/* Samples have no stage: any that the rule has will do. The text is in `subject`. */
+static struct rules_reply reply_of(const struct rule_inside *in, const char *sample,
+                                   char subject[static RULES_SUBJECT_MAX])
 {
     struct rules_reply reply = {.stage = RULES_MAIL, .provider = in->rule.provider};
     for (unsigned k = RULES_CONNECT; k <= RULES_DOT; k++)
@@ -32,6 +33,7 @@ static struct rules_reply reply_of(const struct rule_inside *in, const char *sam
             break;
         }
     (void)rules_parse_reply(slice_str(sample), &reply); /* checked when it was read */
+    reply.text = rules_subject(reply.text, subject);
     return reply;
 }
 
@@ -68,8 +70,9 @@ static const char *difference(const struct rule *a, const struct rule *b)
 static const char *shared_sample(struct checking *c, const struct rule_inside *in,
                                  const struct rule_inside *other)
 {
+    char subject[RULES_SUBJECT_MAX];
     for (size_t k = 0; k < in->sample_count; k++) {
-        struct rules_reply reply = reply_of(in, in->samples[k].text);
+        struct rules_reply reply = reply_of(in, in->samples[k].text, subject);
         if (in->samples[k].must_match && rule_matches_text(c->rules, in, &reply) &&
             rule_matches_text(c->rules, other, &reply))
             return in->samples[k].text;
@@ -111,9 +114,10 @@ static void check_pair(struct checking *c, const struct rule_inside *a, const st
 
 static void check_samples(struct checking *c, const struct rule_inside *in)
 {
+    char subject[RULES_SUBJECT_MAX];
     for (size_t k = 0; k < in->sample_count; k++) {
         const struct sample *s = &in->samples[k];
-        struct rules_reply reply = reply_of(in, s->text);
+        struct rules_reply reply = reply_of(in, s->text, subject);
         if (rule_matches(c->rules, in, &reply) != s->must_match)
             finding(c, &in->rule, true,
                     s->must_match ? "does not match its sample"

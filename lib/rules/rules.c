@@ -370,7 +370,7 @@ bool rule_matches_text(struct rules *r, const struct rule_inside *in,
                     (char)('0' + reply->code % 10), '\0'};
     return pattern_matches(r, in, in->code, slice_make(code, 3)) &&
            pattern_matches(r, in, in->enhanced, slice_first(reply->enhanced, 16)) &&
-           pattern_matches(r, in, in->text, slice_first(reply->text, RULES_SUBJECT_MAX));
+           pattern_matches(r, in, in->text, reply->text);
 }
 
 bool rule_matches(struct rules *r, const struct rule_inside *in, const struct rules_reply *reply)
@@ -430,12 +430,15 @@ static enum rank rank_of(const struct rule *rule)
 const struct rule *rules_match(struct rules *r, const struct rules_reply *reply)
 {
     const struct rule *best = NULL;
+    char subject[RULES_SUBJECT_MAX];
+    struct rules_reply seen = *reply;
+    seen.text = rules_subject(reply->text, subject);
     for (int rank = RANK_OWN; rank < RANKS && !best; rank++)
         for (size_t i = 0; i < r->count; i++) {
             const struct rule *rule = &r->list[i].rule;
-            if ((int)rank_of(rule) != rank || (rule->provider && rule->provider != reply->provider))
+            if ((int)rank_of(rule) != rank || (rule->provider && rule->provider != seen.provider))
                 continue;
-            if (rule_matches(r, &r->list[i], reply) && (!best || rule_goes_before(rule, best)))
+            if (rule_matches(r, &r->list[i], &seen) && (!best || rule_goes_before(rule, best)))
                 best = rule;
         }
     return best;

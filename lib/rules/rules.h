@@ -26,8 +26,13 @@ enum {
     RULES_SAMPLES_MAX = 200,    /* of one rule */
     RULES_NAME_MAX = 64,
     RULES_PATTERN_MAX = 4096,
-    RULES_SUBJECT_MAX = 2048, /* bytes of a reply that patterns see */
-    RULES_PCRE_MATCH_LIMIT = 20000,
+    RULES_SUBJECT_MAX = 2048,   /* bytes of a reply that patterns see */
+    RULES_REPLY_MAX = 8192,     /* bytes that are looked at for them */
+    RULES_LOCAL_PART_MAX = 256, /* bytes of a quoted local part: RFC 5321 allows 64, and escapes */
+    /* for PCRE2's interpreter, which serves where there is no JIT and counts each step: the shipped
+     * patterns take up to 110,000 for RULES_SUBJECT_MAX bytes of what servers say, some
+     * milliseconds; a pattern that explodes ends after ten */
+    RULES_PCRE_MATCH_LIMIT = 200000,
     RULES_PCRE_DEPTH_LIMIT = 500,
     RULES_PCRE_HEAP_LIMIT = 256 /* KiB */
 };
@@ -155,8 +160,15 @@ struct rules_reply {
     unsigned provider;     /* rules_place.provider_index */
 };
 
-/* The rule that holds for a reply, or NULL. Replies that are our own words must not
- * be given. Valid as long as the set. */
+/* What the text patterns see: a reply's text, each word with a mail address in it blanked to "@".
+ * A reply often echoes the recipient, whose name its sender chose: rbl@example.com must not count
+ * as a word of the server. A quoted local part goes with the spaces in it. The result is in `out`,
+ * of at most RULES_SUBJECT_MAX bytes; blanked again it stays as it is. rules_match, the samples
+ * and so everything that judges replies go this way. */
+struct slice rules_subject(struct slice text, char out[static RULES_SUBJECT_MAX]);
+
+/* The rule that holds for a reply, or NULL. Its addresses are blanked here. Replies that are our
+ * own words must not be given. Valid as long as the set. */
 const struct rule *rules_match(struct rules *r, const struct rules_reply *reply);
 
 /* ---- a set ---------------------------------------------------------------------------- */

@@ -85,7 +85,7 @@ void rules_warn_marks(const struct rules *r, void (*say)(const char *text, bool 
                       void *arg);
 /* What *from says goes before what *to says. */
 void rules_inherit(struct rules_limits *to, const struct rules_limits *from);
-/* Whether all patterns of a rule match the reply. */
+/* Whether all patterns of a rule match the reply, whose text is from rules_subject. */
 bool rule_matches(struct rules *r, const struct rule_inside *rule, const struct rules_reply *reply);
 /* The same, whatever the stage. */
 bool rule_matches_text(struct rules *r, const struct rule_inside *rule,

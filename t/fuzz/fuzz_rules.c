@@ -29,6 +29,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e;
     unsigned findings = 0;
     (void)rules_parse_reply(line, &reply);
+    char subject[RULES_SUBJECT_MAX], again[RULES_SUBJECT_MAX];
+    struct slice seen = rules_subject(reply.text, subject);
+    if (seen.len > RULES_SUBJECT_MAX || !slice_eq(rules_subject(seen, again), seen))
+        abort();
     struct rules *r = rules_load("a.conf", give, &rest, &e);
     if (!r)
         return 0;
