@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "domain/organisation.h"
 
 enum {
     SCRATCH_KEEP = 4096, /* a commit for reuse keeps this much memory */
@@ -171,7 +172,11 @@ int commit_build(struct commit *c, const struct ipc_commit *in, struct err *e)
 {
     struct message *m = c->m;
     uint32_t count = 0, i = 0;
-    size_t bytes = in->account.len + in->sender.len + in->envid.len + in->signer.len;
+    char spelled[DOMAIN_NAME_MAX + 1];
+    /* as it was in From: in any other spelling it would not be the domain that is suspended */
+    struct slice signer = domain_spelled(in->signer, spelled);
+    _Static_assert((int)SIGNER_MAX >= (int)DOMAIN_NAME_MAX, "a domain's name finds room");
+    size_t bytes = in->account.len + in->sender.len + in->envid.len + signer.len;
     if (measure(buf_slice(&c->gathered), &count, &bytes) < 0 ||
         measure(in->recipients, &count, &bytes) < 0)
         return err_set(e, "COMMIT with a malformed recipient");
@@ -188,14 +193,14 @@ int commit_build(struct commit *c, const struct ipc_commit *in, struct err *e)
     m->env->account_len = (uint16_t)in->account.len;
     m->env->sender_len = (uint16_t)in->sender.len;
     m->env->envid_len = (uint16_t)in->envid.len;
-    m->env->signer_len = (uint8_t)in->signer.len;
+    m->env->signer_len = (uint8_t)signer.len;
     m->env->ret = in->ret;
     m->env->mail_class = in->mail_class;
     char *strings = envelope_strings(m);
     size_t at = put(strings, 0, in->account);
     at = put(strings, at, in->sender);
     at = put(strings, at, in->envid);
-    at = put(strings, at, in->signer);
+    at = put(strings, at, signer);
     at = add_recipients(c, buf_slice(&c->gathered), &i, at);
     add_recipients(c, in->recipients, &i, at);
     build_spool_envelope(c, in);

@@ -58,8 +58,8 @@ struct header_word {
 };
 
 /* Who answers for a message: d= of its first DKIM-Signature (RFC 6376 3.5), and the domain
- * of the first address in From. Read as they pass; only letters, digits, '-', '.' and '_' are
- * taken, in lower case. */
+ * of the first address in From. Read as they pass; only letters, digits, '-', '.', '_' and bytes
+ * from 0x80 on are taken, ASCII in lower case. */
 struct header_signer {
     uint8_t dkim_len, from_len;
     uint8_t state, depth; /* private: where in the value; comments in comments */

@@ -6,13 +6,14 @@
 enum { DKIM_TAG, DKIM_D, DKIM_VALUE, DKIM_OTHER, DKIM_OVER };
 enum { FROM_OUTSIDE, FROM_DOMAIN, FROM_QUOTED, FROM_COMMENT, FROM_OVER };
 
-/* 0: not a character of a domain. */
+/* 0: not a character of a domain. UTF-8 is (RFC 6532, 3.2): to stop there would leave the beginning
+ * of the name, which is somebody else's. */
 static char domain_char(char c)
 {
     if (c >= 'A' && c <= 'Z')
         return (char)(c + 32);
-    bool fits =
-        (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+    bool fits = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+                c == '_' || (unsigned char)c >= 0x80;
     return fits ? c : '\0';
 }
 

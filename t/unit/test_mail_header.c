@@ -135,6 +135,11 @@ static void test_the_domain_that_answers_for_a_message(void **state)
         {"From: a@own.test, b@victim.test\r\n\r\n", "own.test"},
         {"DKIM-Signature: v=1; dd=wrong.test; x=d=no; b=\r\nFrom: a@from.test\r\n\r\n",
          "from.test"},
+        {"From: a@b\303\274cher.test\r\n\r\n", "b\303\274cher.test"},
+        {"From: \303\234 <a@News.b\303\274cher.test>\r\nDKIM-Signature: d=b\303\274cher.test; "
+         "b=\r\n\r\n",
+         "b\303\274cher.test"},
+        {"DKIM-Signature: d=own.test\303\274; b=\r\nFrom: a@x.own.test\r\n\r\n", "x.own.test"},
         {"DKIM-Signature: d=only.test", ""},
         {"Subject: d=x\r\n\r\nFrom: a@body.test\r\n", ""},
     };
