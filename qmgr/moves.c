@@ -223,7 +223,8 @@ int64_t moves_next_due(const struct qmgr *q)
 }
 
 /* Whether the route of some recipient leads to another group, or nowhere. Nothing is looked up for
- * that: a route that is out of date is looked up when the job is about to start. */
+ * that. What was said last counts, also when it is out of date or is looked up by now: a line would
+ * stay for ever where DNS answers hold for less time than it takes to go through it. */
 static bool leads_elsewhere(const struct qmgr *q, const struct job *j, const struct group *g)
 {
     struct slice before = SLICE("");
@@ -232,8 +233,8 @@ static bool leads_elsewhere(const struct qmgr *q, const struct job *j, const str
         if (before.len && slice_eq(domain, before))
             continue;
         const struct route *r = sites_route_known(q, address);
-        bool known = r && r->state == ROUTE_READY && !r->by_address;
-        if (known && (r->site ? r->site->group != g : r->expires > q->now))
+        bool holds = r && r->state == ROUTE_READY && r->expires > q->now;
+        if (r && !r->by_address && (r->site ? r->site->group != g : holds))
             return true;
         before = r && r->key_len > domain.len ? SLICE("") : domain;
     }
@@ -241,13 +242,14 @@ static bool leads_elsewhere(const struct qmgr *q, const struct job *j, const str
 }
 
 /* Out of line, and in line again at a lane of the group to which its site belongs now. True: its
- * recipients wait for their message to be activated. */
+ * recipients wait for their message to be activated; also if a route is out of date: where it was
+ * it would only come to the end of the line. */
 static bool move(struct qmgr *q, struct job *j)
 {
     struct route *asks = NULL;
     struct message *m = j->m;
     dispatch_take(q, j);
-    if (look_at_job(q, j, NULL, 0, &asks) == LEAVES) {
+    if (look_at_job(q, j, NULL, 0, &asks) != BELONGS) {
         leave(q, j);
         return true;
     }
