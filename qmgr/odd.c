@@ -177,7 +177,7 @@ static float tosses(int share)
     return -log2f((float)sure / UINT8_MAX);
 }
 
-void odd_again(struct odd *o, int64_t age, bool taken)
+void odd_again(struct odd *o, int64_t age, bool taken, bool alone)
 {
     enum { PARTS = CLOCK_SECOND / 10 };
     uint32_t tenths = age / PARTS < UINT32_MAX ? (uint32_t)(age / PARTS) : UINT32_MAX;
@@ -190,7 +190,8 @@ void odd_again(struct odd *o, int64_t age, bool taken)
         o->old_enough = tenths;
     if (!taken && tenths > o->too_early)
         o->too_early = tenths;
-    o->by_age += tosses(taken ? o->first_taken : UINT8_MAX - o->first_taken);
+    if (alone)
+        o->by_age += tosses(taken ? o->first_taken : UINT8_MAX - o->first_taken);
     if (o->by_age > BY_AGE)
         o->by_age = BY_AGE;
     if (taken && o->passed < UINT8_MAX)

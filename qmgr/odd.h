@@ -77,8 +77,9 @@ enum odd_who {
  * 0: some were not. `forgets`: so long after it was given up the rate is suspected anew. */
 enum odd_says odd_refused(struct odd *o, enum odd_who who, uint32_t place, int64_t forgets,
                           int64_t now);
-/* A recipient that got such a refusal before, so long ago (microseconds), was tried again. */
-void odd_again(struct odd *o, int64_t age, bool taken);
+/* A recipient that got such a refusal before, so long ago (microseconds), was tried again. `alone`:
+ * the first such one of its transaction; what comes of the others there is no second evidence. */
+void odd_again(struct odd *o, int64_t age, bool taken, bool alone);
 /* Such a refusal came in words of that hash (odd_hash) at the connection's use-th message. It may
  * speak of the rate or of that number of messages, which a server says in two ways, or in one:
  * true: of the messages, for it has come there twice running, or (`guess`) is the first of all.

@@ -179,6 +179,17 @@ static void judge(struct qmgr *q, struct job *j, const struct ipc_result *in, st
         r->put_off = later;
 }
 
+/* Before the answers of this attempt take the place of those. */
+static uint32_t first_again(const struct job *j)
+{
+    for (uint32_t i = 0; i < j->count; i++) {
+        const struct answer *a = j->m->env->recipients[j->rcpts[i]].answer;
+        if (a && a->odd && a->since)
+            return j->rcpts[i];
+    }
+    return UINT32_MAX;
+}
+
 void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out)
 {
     struct lane *l = j->queue->lane;
@@ -186,6 +197,7 @@ void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, stru
         odd_stop(&l->odd);
     verdict_count(q, j);
     judge(q, j, in, out);
+    out->again = first_again(j);
     if (!odd_is_trying(&l->odd) && out->report.trial != SHAPER_TRIAL_FAILED)
         shaper_end_trial(&l->shaper);
 }
@@ -213,7 +225,8 @@ static void refused_for_now(const struct qmgr *q, const struct job *j, const str
         fate->after = 1;
 }
 
-static void taken_after_all(const struct job *j, const struct ipc_outcome *o)
+static void taken_after_all(const struct job *j, const struct verdict *v,
+                            const struct ipc_outcome *o)
 {
     struct lane *l = j->queue->lane;
     const struct answer *a = j->m->env->recipients[o->index].answer;
@@ -222,7 +235,7 @@ static void taken_after_all(const struct job *j, const struct ipc_outcome *o)
         return;
     greylist_passed(&l->greylist, j->sent_at - since);
     if (a->odd)
-        odd_again(&l->odd, j->sent_at - since, true);
+        odd_again(&l->odd, j->sent_at - since, true, o->index == v->again);
 }
 
 int64_t verdict_in_vain(const struct qmgr *q, const struct lane *l, const struct job *j)
@@ -281,7 +294,7 @@ void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict
     else if (rule && rule->outcome == RULES_FAIL && tallies_believed(rule, attempts + 1))
         o->status = OUTCOME_FAILED;
     if (o->status == OUTCOME_SENT)
-        taken_after_all(j, o);
+        taken_after_all(j, v, o);
     if (o->status != OUTCOME_DEFERRED)
         return;
     bool doubtful = is_doubtful(j->queue->lane, rule);
@@ -291,7 +304,7 @@ void verdict_recipient(struct qmgr *q, const struct job *j, const struct verdict
                who_is_refused(j, o) != ODD_KNOWN) {
         struct odd *odd = &j->queue->lane->odd;
         if (since_of(j, o->index))
-            odd_again(odd, j->sent_at - since_of(j, o->index), false);
+            odd_again(odd, j->sent_at - since_of(j, o->index), false, o->index == v->again);
         if (odd_is_greylisting(odd))
             refused_for_now(q, j, o, q->s->config->minimal_backoff_time * CLOCK_SECOND, fate);
         fate->odd = true;

@@ -14,6 +14,8 @@ struct verdict {
     bool acts;               /* it does; else it was counted (after, fraction) */
     bool failed;             /* `worst` is there: an outcome that was no success */
     struct ipc_outcome worst;
+    uint32_t again; /* the first of the job's recipients that had got a refusal in words that no
+                     * rule knows (odd.h), or UINT32_MAX */
 };
 void verdict_of(struct qmgr *q, struct job *j, const struct ipc_result *in, struct verdict *out);
 /* What becomes of a recipient. */

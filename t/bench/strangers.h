@@ -56,7 +56,7 @@ static inline void strangers_put_off(struct strangers *w, struct stranger s, str
 {
     int64_t age = s.since ? started - s.since : 0;
     if (o && s.since)
-        odd_again(o, age, false);
+        odd_again(o, age, false, true);
     s.since = s.since ? s.since : started;
     s.attempts++;
     if (!o || odd_is_greylisting(o)) {
@@ -76,7 +76,7 @@ static inline void strangers_taken(struct strangers *w, const struct stranger *s
         return;
     greylist_passed(&w->learned, started - s->since);
     if (o)
-        odd_again(o, started - s->since, true);
+        odd_again(o, started - s->since, true, true);
 }
 
 #endif

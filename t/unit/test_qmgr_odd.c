@@ -170,7 +170,7 @@ static unsigned greet(struct odd *o, int64_t delay, int64_t *now, int64_t until)
                 continue;
             bool taken = i == 0 ? known : ages[i] >= delay;
             if (i > 0)
-                odd_again(o, ages[i], taken);
+                odd_again(o, ages[i], taken, true);
             enum odd_says says =
                 taken ? odd_other(o, i == 0, *now)
                       : odd_refused(o, i ? ODD_AGAIN : ODD_FIRST, 0, 20 * MINUTE, *now);
@@ -206,7 +206,7 @@ static void test_a_limit_asks_for_no_age(void **state)
         bool taken = (seed >> 16) % 100 < 60;
         int64_t age = 5 * MINUTE + (int64_t)(seed >> 8) % MINUTE;
         if (i % 2)
-            odd_again(&o, age, taken);
+            odd_again(&o, age, taken, true);
         if (taken)
             odd_other(&o, i % 2 == 0, i * SECOND);
         else
@@ -214,6 +214,22 @@ static void test_a_limit_asks_for_no_age(void **state)
                                      i * SECOND) == ODD_STRANGER;
     }
     assert_in_range(strangers, 0, 10); /* of 800: chance alone is rare, and not believed for long */
+}
+
+/* Fifty recipients of one transaction are refused together: that shows no more than one does. */
+static void test_recipients_of_one_transaction_are_one_toss(void **state)
+{
+    struct odd o = {0}, each = {0};
+    (void)state;
+    for (int i = 0; i < 40; i++) /* most are taken at once */
+        (void)odd_other(&o, true, i * SECOND);
+    each = o;
+    for (int i = 0; i < 50; i++) {
+        odd_again(&o, 10 * MINUTE, false, i == 0);
+        odd_again(&each, 10 * MINUTE, false, true);
+    }
+    assert_int_not_equal(odd_refused(&o, ODD_AGAIN, 0, 20 * MINUTE, MINUTE), ODD_STRANGER);
+    assert_true(o.by_age < each.by_age / 4);
 }
 
 /* Nobody was taken yet: what is refused is no matter of how many come. */
@@ -276,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_strangers_are_not_a_matter_of_rate),
         cmocka_unit_test(test_some_are_strangers),
         cmocka_unit_test(test_a_limit_asks_for_no_age),
+        cmocka_unit_test(test_recipients_of_one_transaction_are_one_toss),
         cmocka_unit_test(test_the_first_ever_is_no_matter_of_rate),
         cmocka_unit_test(test_strain_is_measured_against_the_usual),
         cmocka_unit_test(test_a_server_that_is_always_slow_is_not_strained),
