@@ -530,11 +530,27 @@ bool brakes_lift(struct qmgr *q, const struct group *g, enum brake_kind kind, st
     return on;
 }
 
-const struct brake *brakes_by_hand(const struct qmgr *q, enum brake_kind kind, struct slice who)
+/* Everywhere, or else at some name. */
+static const struct brake *suspended_by_hand(const struct qmgr *q, enum brake_kind kind,
+                                             struct slice who)
 {
-    const struct brake *b = called_of(q, kind, who);
+    const struct brake *b = find(q, kind, "", "", who);
+    if (b && b->by_hand && brake_suspends(q, b))
+        return b;
+    b = called_of(q, kind, who);
     while (b && !brake_suspends(q, b))
         b = b->same;
+    return b;
+}
+
+const struct brake *brakes_by_hand(const struct qmgr *q, enum brake_kind kind, struct slice who)
+{
+    const struct brake *b = suspended_by_hand(q, kind, who);
+    size_t dot;
+    while (!b && kind == BRAKE_SIGNER && (dot = slice_chr(who, '.')) < who.len) {
+        who = slice_from(who, dot + 1);
+        b = suspended_by_hand(q, kind, who);
+    }
     return b;
 }
 

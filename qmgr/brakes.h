@@ -113,7 +113,7 @@ const struct brake *brakes_set(struct qmgr *q, struct slice name, enum brake_kin
                                struct slice who, int64_t time, struct slice reason);
 /* Takes off what a rule has put on at the group. False: nothing. */
 bool brakes_lift(struct qmgr *q, const struct group *g, enum brake_kind kind, struct slice who);
-/* A suspension by hand of the sender at some name; or NULL. */
+/* A suspension by hand of the sender, or of a domain above: everywhere, or at some name; or NULL. */
 const struct brake *brakes_by_hand(const struct qmgr *q, enum brake_kind kind, struct slice who);
 /* Takes off those of that name, by hand or of rules at places that are called so, also places
  * that have had no mail for long or are known by other addresses now; "all": those that hold

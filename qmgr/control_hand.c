@@ -299,6 +299,18 @@ static void suspend_sender(struct control_client *c, enum brake_kind kind, struc
     control_done(c, NULL);
 }
 
+/* A suspension by hand that holds there all the same: at another name, or of a domain above. */
+static void say_held(struct control_client *c, const struct brake *b, struct slice who)
+{
+    const char *place = *b->place ? b->name : "all", *held = log_esc(slice_str(b->who));
+    bool above = !slice_eq(who, slice_str(b->who));
+    control_fail(c,
+                 "%s is suspended by hand at %s%s%s: 'postern shaping resume %s --%s %s' ends "
+                 "that.",
+                 log_esc(who), b->name, above ? ", with all of " : "", above ? held : "", place,
+                 brake_kind_name(b->kind), held);
+}
+
 /* What rules have put on goes, too. */
 static void resume_sender(struct control_client *c, enum brake_kind kind, struct slice who,
                           struct slice name)
@@ -320,9 +332,7 @@ static void resume_sender(struct control_client *c, enum brake_kind kind, struct
         put_brake(c, who, name);
         control_done(c, NULL);
     } else if (other) {
-        control_fail(
-            c, "%s is suspended by hand at %s: 'postern shaping resume %s --%s %s' ends that.",
-            log_esc(who), other->name, other->name, brake_kind_name((uint8_t)kind), log_esc(who));
+        say_held(c, other, who);
     } else if (seen) {
         control_fail(c, "There is no suspension of %s there.", log_esc(who));
     } else {

@@ -255,6 +255,43 @@ def test_they_outlive_qmgr_and_a_file_of_before_counts(place):
     second.end()
 
 
+@pytest.mark.parametrize("name", ["bücher.test", "Bu\u0308cher.TEST", "\u2603.bücher.test", "xn--bcher-kva.test"])
+def test_a_suspended_domain_in_every_spelling(c, name):
+    q = c.q
+    sender(c, "suspend", "all", domain="bücher.test")
+    ids = [q.commit(["a@d.test"], sender="x@other.test", signer=name)]
+    q.resolved()
+    ids.append(q.commit(["b@d.test"], sender=f"x@{name}"))
+    for id in ids:
+        q.wait_log(HELD.format(id, "domain", "xn--bcher-kva.test"))
+
+
+@pytest.mark.parametrize("where", ["all", "goog.test"])
+def test_resume_of_a_domain_below_the_one_that_is_suspended(c, where):
+    """It says what holds its mail, and the command that ends that."""
+    sender(c, "suspend", where, domain="spam.test")
+    q = c.q
+    id = q.commit(["a@goog.test"], sender="x@a.b.spam.test")
+    q.resolved(**at("goog.test", 1))
+    q.wait_log(HELD.format(id, "domain", "spam.test"))
+    error = sender(c, "resume", "goog.test", domain="a.b.spam.test")[-1]["error"]
+    place = "all destinations" if where == "all" else where
+    assert error == (f"a.b.spam.test is suspended by hand at {place}, with all of spam.test: "
+                     f"'postern shaping resume {where} --domain spam.test' ends that.")
+    assert "error" not in sender(c, "resume", where, domain="spam.test")[-1]
+    assert q.job().id == id.encode()
+
+
+def test_resume_at_one_place_of_who_is_suspended_everywhere(c):
+    sender(c, "suspend", "all", account="shop")
+    c.q.commit(["a@d.test"], account="bank")
+    c.q.resolved()
+    c.q.result(c.q.job())
+    error = sender(c, "resume", "d.test", account="shop")[-1]["error"]
+    assert error == ("shop is suspended by hand at all destinations: "
+                     "'postern shaping resume all --account shop' ends that.")
+
+
 def test_a_domain_is_suspended_with_all_below_it(c):
     """By the name that signs, or where none does by the envelope's; what is beside it goes on."""
     q = c.q
