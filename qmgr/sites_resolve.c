@@ -52,84 +52,96 @@ void sites_turn(struct qmgr *q)
 
 /* ---- answers ---------------------------------------------------------------------------- */
 
+/* What an answer says, checked: nothing is changed for one that makes no sense. */
+struct said {
+    const struct ipc_resolve_reply *in;
+    bool delivers; /* to a site, with these targets */
+    struct tls_rules *tls;
+    struct buf targets;
+    uint8_t families;
+};
+
 /* Keeps as many targets as fit, in resolve's order. -1: malformed or none. */
-static int set_targets(struct site *s, struct slice list)
+static int read_targets(struct slice list, struct said *out)
 {
     struct ipc_cursor cursor = ipc_list_cursor(list);
     struct ipc_target t;
-    struct buf fresh = BUF_INIT(TARGET_BYTES_MAX);
     int count = 0;
-    uint8_t families = 0;
     while (ipc_target_next(&cursor, &t)) {
         size_t need = 12 + t.host.len + t.address.len;
-        if (count < TARGETS_MAX && fresh.len + need <= TARGET_BYTES_MAX) {
-            ipc_target_add(&fresh, &t);
-            families |= t.address.len == 4 ? 1 : t.address.len == 16 ? 2 : 0;
+        if (count < TARGETS_MAX && out->targets.len + need <= TARGET_BYTES_MAX) {
+            ipc_target_add(&out->targets, &t);
+            out->families |= t.address.len == 4 ? 1 : t.address.len == 16 ? 2 : 0;
             count++;
         }
     }
-    if (cursor.failed || count == 0) {
-        buf_free(&fresh);
-        return -1;
-    }
+    return cursor.failed || count == 0 ? -1 : 0;
+}
+
+static void said_free(struct said *s)
+{
     buf_free(&s->targets);
-    s->targets = fresh;
-    s->families = families;
-    return 0;
+    tls_rules_unref(s->tls);
 }
 
-/* The site that the answer leads to, a reference for the caller. -1: there is none. */
-static int find_site(struct qmgr *q, const struct route *r, const struct ipc_resolve_reply *in,
-                     struct site **out, struct err *e)
+/* -1: the reply makes no sense, and there is nothing to free. */
+static int read_answer(const struct ipc_resolve_reply *in, struct said *out, struct err *e)
 {
-    if (in->site.len == 0 || in->site.len > SITE_NAME_MAX)
-        return err_set(e, "RESOLVE_REPLY without a usable site name");
-    struct slice domain = domain_part(route_key(r));
-    struct site *site = site_get(q, &(struct site_id){.transport = in->transport,
-                                                      .own = !slice_caseeq(domain, in->nexthop),
-                                                      .name = in->site,
-                                                      .domain = domain});
-    site->refs++;
-    if (set_targets(site, in->targets) < 0) {
-        site_unref(q, site);
-        return err_set(e, "RESOLVE_REPLY without usable targets");
-    }
-    site_regroup(q, site); /* its targets may have changed, and with them whose limits hold */
-    *out = site;
-    return 0;
-}
-
-/* Takes the answer over into r. -1: the reply makes no sense, and r is as it was. */
-static int learn(struct qmgr *q, struct route *r, const struct ipc_resolve_reply *in, struct err *e)
-{
-    struct site *site = NULL;
-    struct tls_rules *tls;
-    bool delivers = in->status == RESOLVE_OK &&
+    *out = (struct said){.in = in, .targets = BUF_INIT(TARGET_BYTES_MAX)};
+    out->delivers = in->status == RESOLVE_OK &&
                     (in->transport == TRANSPORT_SMTP || in->transport == TRANSPORT_LMTP);
     if (in->status > RESOLVE_PERMANENT || in->transport > TRANSPORT_DISCARD)
         return err_set(e, "RESOLVE_REPLY with an undeclared status or transport");
-    if (sites_read_tls(in, &tls, e) < 0)
+    if (out->delivers && (in->site.len == 0 || in->site.len > SITE_NAME_MAX))
+        return err_set(e, "RESOLVE_REPLY without a usable site name");
+    if (sites_read_tls(in, &out->tls, e) < 0)
         return -1;
-    if (delivers && find_site(q, r, in, &site, e) < 0) {
-        tls_rules_unref(tls);
-        return -1;
+    if (out->delivers && read_targets(in->targets, out) < 0) {
+        said_free(out);
+        return err_set(e, "RESOLVE_REPLY without usable targets");
     }
+    return 0;
+}
+
+/* The site that the answer leads to, a reference for the caller; its targets are those now. */
+static struct site *find_site(struct qmgr *q, const struct route *r, struct said *said)
+{
+    struct slice domain = domain_part(route_key(r));
+    struct site *site =
+        site_get(q, &(struct site_id){.transport = said->in->transport,
+                                      .own = !slice_caseeq(domain, said->in->nexthop),
+                                      .name = said->in->site,
+                                      .domain = domain});
+    site->refs++;
+    buf_free(&site->targets);
+    site->targets = said->targets;
+    site->families = said->families;
+    buf_init(&said->targets, TARGET_BYTES_MAX);
+    site_regroup(q, site); /* its targets may have changed, and with them whose limits hold */
+    return site;
+}
+
+/* Takes the answer over into r. */
+static void learn(struct qmgr *q, struct route *r, struct said *said)
+{
+    const struct ipc_resolve_reply *in = said->in;
+    struct site *site = said->delivers ? find_site(q, r, said) : NULL;
     if (site && r->site && r->site->group != site->group)
         moves_look(q, r->site->group, false); /* not one by one, as they come to the front */
     route_forget_answer(q, r);
-    r->tls = tls;
+    r->tls = said->tls;
+    said->tls = NULL;
     r->site = site;
     r->status = in->status;
     r->transport = in->transport;
     r->nexthop = slice_dup(slice_first(in->nexthop, SITE_NAME_MAX));
     uint32_t ttl = in->ttl < 1 ? 1 : in->ttl < TTL_MAX ? in->ttl : TTL_MAX;
     r->expires = q->now + ttl * CLOCK_SECOND;
-    if (!delivers) {
+    if (!said->delivers) {
         r->answer = answer_new(in->code, in->enhanced, in->text, SLICE(""), SLICE(""));
         r->answer->local = true;
     }
     r->state = ROUTE_READY;
-    return 0;
 }
 
 /* The addresses of this domain differ: what was said holds for the address that
@@ -187,19 +199,18 @@ static int work_in(struct qmgr *q, struct route *r, const struct ipc_resolve_rep
                    struct err *e)
 {
     struct route *target = r;
-    struct list again, *n;
+    struct list again;
+    struct said said;
     bool whole_domain = r->key_len != r->sample_len;
     list_init(&again);
-    if (in->scope == 1 && whole_domain)
-        target = split_by_address(q, r, &again);
-    if (learn(q, target, in, e) < 0) {
-        while ((n = list_pop(&again)))
-            list_push(&r->waiting, n);
-        r->by_address = false;
-        r->state = ROUTE_NEW;
+    if (read_answer(in, &said, e) < 0) {
         route_ask(q, r); /* the next resolve process is asked again */
         return -1;
     }
+    if (in->scope == 1 && whole_domain)
+        target = split_by_address(q, r, &again);
+    learn(q, target, &said);
+    said_free(&said);
     target->answering = true;
     if (target != r) {
         /* the domain's entry lives as long as what it stands for */

@@ -1,5 +1,8 @@
 """Mail that stands in line while its destination becomes another one: other servers in DNS, other
 TLS, another place in providers.conf."""
+import re
+import time
+
 import pytest
 
 import faults as fault_points
@@ -315,6 +318,46 @@ def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
     assert c.q.job().id.decode() == stay[0] and len(go) == 3
 
 
+def test_a_line_whose_look_comes_after_the_new_route_is_over(c):
+    """It moves as a whole and in its order, with one lookup."""
+    stay, _, hangs = two_lines(c)
+    later(c, 2)
+    c.q.commit(["fresh@goes.test"])
+    c.q.resolved(ttl=LONG, **at("new.test", 10))
+    c.q.job()
+    wait_until(lambda: lanes(c).get("old.test") == (3, 1), 10, "the first line")
+    again = [c.q.commit([f"c{n}@soon.test"]) for n in range(3)]
+    c.q.resolved(ttl=1, **at("old.test"))
+    wait_until(lambda: lanes(c).get("old.test") == (6, 1), 10, "another line")
+    later(c, 2)
+    fresh = c.q.commit(["fresh@soon.test"])
+    c.q.resolved(ttl=1, **at("third.test", 11))
+    job = c.q.job()
+    assert job.id.decode() == fresh and lanes(c)["old.test"] == (6, 1)
+    later(c, 60)
+    assert c.q.resolved(ttl=LONG, **at("third.test", 11)).recipient.endswith(b"@soon.test")
+    wait_until(lambda: (lanes(c)["old.test"], lanes(c)["third.test"]) == ((3, 1), (3, 1)), 10, "the second line")
+    assert [id for id, _ in deliver(c, job, 3)] == again
+    c.q.result(hangs)
+    assert c.q.job().id.decode() == stay[0]
+
+
+def test_B89_an_answer_that_makes_no_sense_changes_nothing(c):
+    """The domain's answer stays, by which its line knows that it moves; resolve is asked again."""
+    ids, hangs = line(c, ttl=1)
+    later(c, 2)
+    fresh = c.q.commit(["fresh@d.test"])
+    c.q.resolved(scope=1, ttl=LONG, site="new.test", targets=[])
+    c.q.wait_log("RESOLVE_REPLY without usable targets")
+    c.q.resolve.close()
+    c.q.resolve = c.q.master.peer("resolve")
+    c.q.resolved(ttl=LONG, **at("new.test", 10))
+    job = c.q.job()
+    wait_until(lambda: lanes(c) == {"old.test": (0, 1), "new.test": (3, 1)}, 10, "the line at the new server")
+    assert sorted([job.id.decode()] + [id for id, _ in deliver(c, job, 3)]) == sorted(ids[1:] + [fresh])
+    c.q.result(hangs)
+
+
 def test_a_domain_with_one_route_again(c):
     """What was said of one of its addresses before does not go before what is said of all now."""
     c.q.commit(["a@d.test"])
@@ -359,15 +402,19 @@ def test_a_job_of_several_domains_whose_routes_never_hold_at_one_time(several):
 
 def test_why_behind_a_delivery_that_hangs(c):
     """The rate says nothing then: what is waited for is told, and no time that will not be true."""
+    began = time.monotonic()
     (hangs, id), job = line(c, 2, ttl=LONG, **at("mx.test"))
     why = c.ask(request="shaping.why", id=id)[0]
-    assert why["state"] == "connections" and "busy" not in why and why["expected_in"] < 1
+    assert why["state"] == "connections"
+    if time.monotonic() - began < 9:  # a machine may stand still for longer: then it hangs, indeed
+        assert "busy" not in why and why["expected_in"] < 1
     later(c, 300)
     why = c.ask(request="shaping.why", id=id)[0]
     assert "expected_in" not in why and why["busy"]["id"] == hangs and not why["busy"]["sent"]
-    assert 299 < why["busy"]["for"] < 310
+    assert 299 < why["busy"]["for"] < 301 + time.monotonic() - began
     text = command(c, "shaping", "why", id)
-    assert f"it waits for a delivery there that is under way for 5m, of {hangs}: the server does not go on" in text
+    assert re.search(rf"it waits for a delivery there that is under way for \d+m[ 0-9ms]*, of {hangs}: "
+                     "the server does not go on", text)
     assert "its turn comes" not in text
     c.q.relay.send("ipc_dot", job=job.job)
     wait_until(lambda: "the server has all of it, and does not answer" in command(c, "shaping", "why", id), 10,
