@@ -33,14 +33,13 @@ void accounts_print_without_scram(struct ctl *ctl, json_int_t users);
 
 /* Asks quota which plans accounts have: a sentence for each that plans_file, as it stands, does
  * not have, and for mynetworks_account if there is no such account. Their number; 0 as well where
- * accounts are off or the file is wrong. And for each
- * source pool of accounts that source_config_file does not have. */
+ * accounts are off or the file is wrong. And for each source pool of accounts that
+ * source_config_file does not have. */
 int plans_used_check(struct ctl *ctl, const struct config *c,
                      void (*found)(const char *sentence, void *arg),
                      void (*no_pool)(const char *sentence, void *arg), void *arg);
 /* A sentence for each setting in plans_file that has no effect, or names a source pool that is
- * none; none where accounts are off or
- * the file is wrong. */
+ * none; none where accounts are off or the file is wrong. */
 void plans_advise_check(struct ctl *ctl, const struct config *c,
                         void (*found)(const char *sentence, void *arg), void *arg);
 /* A secret: from the terminal without echo, asked twice, or the first line of

@@ -213,6 +213,7 @@ const struct ctl_command ctl_commands[] = {
      "Lists who changed what, and when",
      "Changes by 'postern' and by imports, with the user's number; plans that plans_file has\n"
      "added, changed or lost, and what quota itself changed, have the number of its user.\n"
+     "It does not have that plans_file itself was taken out of main.cf.\n"
      "  --since TIME   from then on: a date such as 2026-11-22, \"2026-11-22 14:30\", or an age\n"
      "                 such as 2h or 7d\n"
      "  --until TIME   before that\n\n"

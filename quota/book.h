@@ -66,6 +66,8 @@ void book_gather(struct quota *q, enum table t, struct slice from, struct gather
 bool book_next_key(struct slice *keys, struct slice *out);
 /* Waits for its account or user; `until` was its turn, 0: it is counted for none. */
 void book_park(struct buf *batch, const char *owner, int64_t until, struct slice id);
+/* Whether it waits for its account, one above that, or its user. */
+bool book_is_parked(struct quota *q, const struct entry *x);
 /* The channel is another one, or gone: what it was told and has not answered is told again. */
 void book_release_again(struct quota *q);
 
@@ -78,7 +80,7 @@ void book_check_turn(struct quota *q, const struct entry *x, const struct reserv
 bool book_is_timing(const struct quota *q);
 /* Takes some of it back, if there is any. True if there is more to do at once. */
 bool book_take_back(struct quota *q);
-/* All that is parked was looked at. */
-void book_parked_seen(struct quota *q);
+/* All that was taken back has got its turn, or waits for who sent it. */
+void book_filed(struct quota *q);
 
 #endif

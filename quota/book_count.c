@@ -138,8 +138,7 @@ static void count_end(struct quota *q, struct entry *x, const struct counted *k,
     book_entry_touched(q, x);
 }
 
-/* ---- what qmgr says ----------------------------------------------------------------------------
- */
+/* ---- what qmgr says ------------------------------------------------------------------ */
 
 /* RESERVED asked for a hold: by guard or rate. */
 static bool skips_hold(const struct reservation *r, const struct ipc_charge *in)
@@ -184,7 +183,7 @@ static void charged_before(struct quota *q, struct entry *x, const struct ipc_ch
         x->c.closed_at = 0;
         book_entry_touched(q, x);
     }
-    if ((in->flags & CHARGE_HELD_RATE) && x->c.open)
+    if ((in->flags & CHARGE_HELD_RATE) && x->c.open && !book_is_parked(q, x))
         book_hold(q, x, x->c.held_until ? x->c.held_until : quota_now());
 }
 
@@ -341,8 +340,7 @@ int book_charges(struct quota *q, struct slice body, struct err *e)
     return 0;
 }
 
-/* ---- messages that are gone ------------------------------------------------------------------
- */
+/* ---- messages that are gone ---------------------------------------------------------- */
 
 static const char RESTORED[] = "restored"; /* T_META: struct book's, in digits */
 

@@ -14,6 +14,7 @@
 enum {
     RELEASE_SLICE = 500,                    /* messages in one turn of the loop */
     PARKED_LOOKS = 50,                      /* accounts and users that are looked at in one turn */
+    FILING_LOOKS = 500,                     /* the same while mail gets other turns */
     KEY_BYTES = OWNER_MAX + 1 + 8 + ID_MAX, /* the longest of T_PARKED; those of T_HELD have no
                                              * owner */
     SOON = 20000,                           /* microseconds to the next turn when there is more */
@@ -159,13 +160,39 @@ static void apply(struct quota *q, struct buf *batch)
 
 /* ---- those whose turn has come ------------------------------------------------------------ */
 
+static void parked_key(struct key *k, const char *owner, int64_t until, struct slice id)
+{
+    key_begin(k, slice_str(owner));
+    key_number(k, (uint64_t)until);
+    key_add(k, id);
+}
+
 void book_park(struct buf *batch, const char *owner, int64_t until, struct slice id)
 {
     struct key k;
-    key_begin(&k, slice_str(owner));
-    key_number(&k, (uint64_t)until);
-    key_add(&k, id);
+    parked_key(&k, owner, until, id);
     put(batch, T_PARKED, &k);
+}
+
+static bool is_parked_with(struct quota *q, const struct entry *x, const char *owner)
+{
+    struct key taken_back, held;
+    parked_key(&taken_back, owner, 0, book_entry_key(x));
+    parked_key(&held, owner, x->c.held_until, book_entry_key(x));
+    return quota_get(q, T_PARKED, key_slice(&taken_back)) ||
+           quota_get(q, T_PARKED, key_slice(&held));
+}
+
+bool book_is_parked(struct quota *q, const struct entry *x)
+{
+    char owner[OWNER_MAX + 1];
+    for (unsigned i = 0; i < x->c.level_count; i++)
+        if (is_parked_with(q, x, x->c.levels[i].account))
+            return true;
+    if (x->c.level_count == 0 || !*x->c.user)
+        return false;
+    snprintf(owner, sizeof owner, "%s/%s", x->c.levels[0].account, x->c.user);
+    return is_parked_with(q, x, owner);
 }
 
 static void tell_qmgr(struct quota *q, struct slice id, int64_t until)
@@ -225,8 +252,7 @@ int book_released(struct quota *q, struct slice body, struct err *e)
     return 0;
 }
 
-/* ---- those that wait for their account or user
- * ------------------------------------------------------ */
+/* ---- those that wait for their account or user ---------------------------------------- */
 
 /* When it may go: the rates go on counting, and what did not go in its turn is not among what
  * they have counted since. */
@@ -251,7 +277,8 @@ static int64_t new_turn(struct quota *q, const struct entry *x, int64_t until)
     return turn;
 }
 
-static void unpark(struct quota *q, struct slice key, struct buf *batch)
+/* All that changes is written in one transaction: what was counted for the new turn, too. */
+static void unpark(struct quota *q, struct slice key)
 {
     struct slice rest = key;
     (void)slice_cut(&rest, '\0');
@@ -260,66 +287,86 @@ static void unpark(struct quota *q, struct slice key, struct buf *batch)
     struct entry *x = book_entry_find(q, id);
     char owner[OWNER_MAX + 1];
     struct key k;
-    (void)kv_remove(batch, T_PARKED, key);
-    if (stopped_by(q, x, owner)) { /* another one: of those above it, or its user */
-        book_park(batch, owner, until, id);
+    bool stopped = stopped_by(q, x, owner); /* another one: of those above it, or its user */
+    int64_t turn = !stopped && x && x->c.open ? new_turn(q, x, until) : quota_now();
+    if (kv_remove(book_extra(q), T_PARKED, key) < 0)
+        panic("a batch that is full");
+    if (stopped) {
+        book_park(book_extra(q), owner, until, id);
         return;
     }
-    int64_t turn = x && x->c.open ? new_turn(q, x, until) : quota_now();
     held_key(&k, turn, id);
-    put(batch, T_HELD, &k);
+    put(book_extra(q), T_HELD, &k);
     if (!x)
         return;
     x->c.held_until = turn;
     book_entry_touched(q, x);
 }
 
-/* An account or user with parked mail; how much it looked at, 0: it still has to wait. */
-static unsigned look_at(struct quota *q, struct slice name, unsigned most)
+/* An account or user with parked mail, or with such that was taken back; how much it looked at,
+ * 0: it still has to wait. */
+static unsigned look_at(struct quota *q, struct slice name, bool taken_back, unsigned most)
 {
     struct key prefix;
     key_begin(&prefix, name);
+    if (taken_back)
+        key_number(&prefix, 0);
     if (still_stopped(q, name))
         return 0;
     struct gathered g = {.max = most, .prefix = key_slice(&prefix)};
-    struct buf batch = BUF_INIT(KV_BATCH_MAX);
     book_gather(q, T_PARKED, g.prefix, &g);
     struct slice keys = buf_slice(&g.keys), key;
     while (book_next_key(&keys, &key)) {
         book_make_room(q);
-        unpark(q, key, &batch);
+        unpark(q, key);
     }
-    apply(q, &batch);
-    q->book.unsynced = true;
     book_apply(q); /* the charges, with their new times, and the rates */
     buf_free(&g.keys);
     return g.count;
+}
+
+/* Goes on with who has parked mail from *at. False: there is none behind it. */
+static bool next_owner(struct quota *q, struct key *at, bool taken_back, unsigned *left)
+{
+    struct gathered g = {.max = 1};
+    struct slice keys, key;
+    struct key from = *at;
+    book_gather(q, T_PARKED, key_slice(&from), &g);
+    keys = buf_slice(&g.keys);
+    at->len = 0;
+    bool any = book_next_key(&keys, &key);
+    if (any) {
+        struct slice name = slice_first(key, slice_chr(key, '\0'));
+        unsigned n = look_at(q, name, taken_back, *left);
+        key_add(at, name);
+        key_add(at, n == *left ? SLICE("\0") : SLICE("\1")); /* more of it, or the next one */
+        *left -= n;
+    }
+    buf_free(&g.keys);
+    return any;
 }
 
 /* Goes round all of them, some in each turn. True if there is more to do at once. */
 static bool resume_parked(struct quota *q)
 {
     unsigned left = RELEASE_SLICE;
-    for (int i = 0; i < PARKED_LOOKS && left; i++) {
-        struct gathered g = {.max = 1};
-        struct slice keys, key;
-        struct key from = q->book.parked, *at = &q->book.parked;
-        book_gather(q, T_PARKED, key_slice(&from), &g);
-        keys = buf_slice(&g.keys);
-        at->len = 0;
-        if (!book_next_key(&keys, &key)) { /* once round */
-            buf_free(&g.keys);
-            book_parked_seen(q);
-            return false;
-        }
-        struct slice name = slice_first(key, slice_chr(key, '\0'));
-        unsigned n = look_at(q, name, left);
-        key_add(at, name);
-        key_add(at, n == left ? SLICE("\0") : SLICE("\1")); /* more of it, or the next one */
-        left -= n;
-        buf_free(&g.keys);
-    }
+    for (int i = 0; i < PARKED_LOOKS && left; i++)
+        if (!next_owner(q, &q->book.parked, false, &left))
+            return false; /* once round */
     return left < RELEASE_SLICE;
+}
+
+/* What was taken back gets its turns, however many others have mail parked. True: there is more
+ * to do at once. */
+static bool file_taken_back(struct quota *q)
+{
+    unsigned left = RELEASE_SLICE;
+    for (int i = 0; i < FILING_LOOKS && left; i++)
+        if (!next_owner(q, &q->turns.at, true, &left)) {
+            book_filed(q);
+            break;
+        }
+    return true;
 }
 
 void book_look_at(struct quota *q, const char *account, const char *user)
@@ -340,7 +387,10 @@ void book_release(struct quota *q)
         book_apply(q); /* what was answered is not looked at again */
     bool more = release_due(q);
     more = book_take_back(q) || more;
-    more = (!book_is_timing(q) && resume_parked(q)) || more;
+    if (q->turns.filing)
+        more = file_taken_back(q) || more;
+    else if (!book_is_timing(q))
+        more = resume_parked(q) || more;
     if (more && q->book.releasing.count == 0)
         again_soon(q);
 }

@@ -1,8 +1,9 @@
 /*
  * Mail that is held for its account's rate, when that rate is another one: the account gets
  * another plan, or plans_file says something else. All that waits for a turn to come is taken back
- * first: it is counted for no window any more, and parked. Then it gets its turns again, in the
- * order in which it came, by the rates of now, as all that is parked does (book_held.c).
+ * first: it is counted for no window any more, and parked. Then it gets its turns again by the
+ * rates of now, as all that is parked does (book_held.c): account by account, and that of each in
+ * the order in which it came.
  *
  * That this is to be done is in the database as long, so a crash at any time ends nothing: it
  * begins anew then.
@@ -14,8 +15,9 @@
 #include "quota/rates.h"
 
 enum {
-    TAKE_SLICE = 500,  /* messages in one turn of the loop */
-    START_SECONDS = 10 /* plans_file, if there is one, has come by then */
+    TAKE_SLICE = 500,   /* messages in one turn of the loop */
+    START_SECONDS = 10, /* plans_file, if there is one, has come by then */
+    NAMES_MAX = 1000    /* accounts that are told apart; of more it is all */
 };
 
 static const char MARK[] = "turns";  /* T_META: it is to be done */
@@ -37,6 +39,8 @@ static void add(json_t **names, bool *all, const char *account)
         *names = json_object();
     if (account)
         json_object_set_new(*names, account, json_true());
+    if (json_object_size(*names) > NAMES_MAX)
+        *all = true;
 }
 
 static void wanted(struct turns *t, const char *account)
@@ -133,14 +137,16 @@ static void take_back(struct quota *q, struct slice key)
     book_find_counted(q, &x->c, &k);
     if (!concerns(q, x, &k))
         return;
+    const struct rates_held held = {x->c.open, x->c.charged_at,
+                                    (int64_t)key_last_number(slice_first(key, 8))};
     for (unsigned i = 0; i < k.levels; i++) {
         if (!k.accounts[i])
             continue;
         const struct plan *p = k.accounts[i]->plan;
-        rates_take_back(&k.parties[i]->tally, p, p->account_rates, x->c.open, now);
+        rates_take_back(&k.parties[i]->tally, p, p->account_rates, &held, now);
         party_touched(q, k.parties[i]);
         if (i == 0 && k.user) {
-            rates_take_back(&k.user->tally, p, p->user_rates, x->c.open, now);
+            rates_take_back(&k.user->tally, p, p->user_rates, &held, now);
             party_touched(q, k.user);
         }
     }
@@ -149,7 +155,7 @@ static void take_back(struct quota *q, struct slice key)
     book_park(book_extra(q), x->c.levels[0].account, 0, id);
 }
 
-/* All is taken back: it is parked, and looked at from the first on. */
+/* All is taken back: it is parked, and gone through from the first on. */
 static void taken(struct quota *q)
 {
     struct turns *t = &q->turns;
@@ -157,7 +163,7 @@ static void taken(struct quota *q)
     t->accounts = NULL;
     t->all = t->taking = false;
     t->filing = true;
-    q->book.parked.len = 0;
+    t->at.len = 0;
 }
 
 bool book_take_back(struct quota *q)
@@ -190,12 +196,10 @@ bool book_take_back(struct quota *q)
     return true;
 }
 
-void book_parked_seen(struct quota *q)
+void book_filed(struct quota *q)
 {
     struct turns *t = &q->turns;
     struct buf batch = BUF_INIT(KV_BATCH_MAX);
-    if (!t->filing)
-        return;
     t->filing = false;
     t->all = t->next_all;
     t->accounts = t->next;

@@ -100,6 +100,8 @@ void letters_taken(struct quota *q, uint64_t tag, bool stored)
         buf_free(&batch);
     }
     free(l);
+    if (stored) /* else qmgr is asked again later */
+        send_waiting(q);
 }
 
 void letters_stored(struct quota *q, struct slice id)
@@ -396,7 +398,7 @@ struct looking {
     bool end;
 };
 
-/* Only those with an end or a report are looked at closer. */
+/* Only those with an end, or a report now or before, are looked at closer. */
 static bool on_account(struct slice key, struct slice value, void *arg)
 {
     struct looking *l = arg;
@@ -408,7 +410,8 @@ static bool on_account(struct slice key, struct slice value, void *arg)
     }
     json_t *j = json_loadb(value.ptr, value.len, 0, NULL);
     const struct plan *p = plans_find(&l->q->plans, slice_str(json_text(j, "plan")));
-    if ((json_integer_value(json_object_get(j, "ends")) || (p && p->period_report)) &&
+    if ((json_integer_value(json_object_get(j, "ends")) ||
+         json_integer_value(json_object_get(j, "reported")) || (p && p->period_report)) &&
         key.len <= ACCOUNT_NAME_MAX)
         snprintf(l->names[l->count++], ACCOUNT_NAME_MAX + 1, "%.*s", SLICE_ARG(key));
     json_decref(j);

@@ -33,8 +33,7 @@ void missing_keep(struct quota *q, const struct plans *old)
     plans_free(&before);
 }
 
-/* ---- a census: the name of a plan (or pool) -> its accounts' number and their first names ------
- */
+/* ---- a census: the name of a plan (or pool) -> its accounts: how many, the first names ---- */
 
 static void census_add(json_t *census, struct slice account, const char *name)
 {

@@ -342,13 +342,12 @@ void letters_stored(struct quota *q, struct slice id);
 /* Ends of plans, in slices. */
 void letters_tick(struct quota *q);
 
-/* ---- reports.c --------------------------------------------------------------------------------
- */
+/* ---- reports.c ----------------------------------------------------------------------- */
 
 /* Sends the reports of periods that are over, if the plan wants them. */
 void reports_account(struct quota *q, struct account *a);
-/* What was counted in the account's period that this time lies in; where nothing was, the period
- * as the plan has it, with zeros. */
+/* What was counted in the account's period that this time lies in; where nothing was, or only
+ * without periods, the period as the plan has it, with zeros. */
 void reports_period(struct quota *q, const struct account *a, int64_t time, struct plan_usage *out);
 void reports_tick(struct quota *q); /* forgets old failures */
 
@@ -399,8 +398,8 @@ struct turns {
     bool next_all;    /* the same of changes that came while others are worked on */
     json_t *next;
     bool taking;   /* T_HELD is gone through; */
+    bool filing;   /* what was taken back gets its turns: T_PARKED is gone through; */
     struct key at; /* from here */
-    bool filing;   /* what was taken back gets its turns */
     bool plans_read;
     int64_t changed; /* monotonic: rates were, the last time */
 };

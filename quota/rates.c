@@ -146,13 +146,27 @@ int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rat
     return latest;
 }
 
-void rates_take_back(struct tally *t, const struct plan *p, const struct plan_rate *rates,
-                     uint64_t messages, int64_t now)
+/* Whose rate the turn is of: the longest whose window begins there. Those that wait for it are
+ * carried from one of its windows into the next; in the others of now they are not. */
+static int unit_of(const struct plan *p, int64_t turn)
 {
+    for (int unit = TALLY_UNITS; unit-- > 0;)
+        if (plan_rate_window(p, (uint8_t)unit, turn).start == turn)
+            return unit;
+    return -1;
+}
+
+void rates_take_back(struct tally *t, const struct plan *p, const struct plan_rate *rates,
+                     const struct rates_held *held, int64_t now)
+{
+    const int of = unit_of(p, held->turn);
     rates_roll(t, p, rates, now);
     for (int unit = 0; unit < TALLY_UNITS; unit++) {
         uint64_t *count = &t->window[unit].count;
-        *count = *count > messages ? *count - messages : 0;
+        bool carried =
+            unit == of && p->rate_action == RATE_QUEUE && rate_of(rates, (uint8_t)unit) != NULL;
+        if (carried || held->counted >= t->window[unit].start)
+            *count = *count > held->messages ? *count - held->messages : 0;
     }
 }
 

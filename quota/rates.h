@@ -21,10 +21,15 @@ int64_t rates_turn(const struct tally *t, const struct plan *p, const struct pla
  * windows that began since. `until` 0: in none (rates_take_back). Returns their turn. */
 int64_t rates_again(struct tally *t, const struct plan *p, const struct plan_rate *rates,
                     uint64_t messages, int64_t until, int64_t now);
-/* Such messages were counted, did not go yet, and shall get another turn: rates_again with
- * `until` 0. */
+/* Messages that wait for their turn. */
+struct rates_held {
+    uint64_t messages;
+    int64_t counted, turn; /* when they were, and the start of the window that they wait for */
+};
+/* They shall get another turn: rates_again with `until` 0. They leave the windows that have
+ * counted them, or to which they were carried; what others have sent in a window stays. */
 void rates_take_back(struct tally *t, const struct plan *p, const struct plan_rate *rates,
-                     uint64_t messages, int64_t now);
+                     const struct rates_held *held, int64_t now);
 /* "50 a day" */
 void rates_print(struct buf *out, const struct plan_rate *r);
 

@@ -5,8 +5,9 @@
  * `reported` in the account's record is the end of the period that runs: once that is
  * over, the report of it is due. It is written with the letter in one transaction, so
  * a report is neither lost nor made twice. An active account gets one of each period, also of one
- * in which it sent nothing; after an outage those that were missed come once, the oldest first,
- * as far back as the list of failures goes.
+ * in which it sent nothing; after an outage the last REPORTS_MISSED come once, the oldest first:
+ * of months that is as far back as the list of failures goes. What was counted without periods,
+ * before the plan had any, is in none.
  */
 #include "core/csv.h"
 #include "core/log.h"
@@ -161,7 +162,7 @@ static void set_reported(struct quota *q, struct account *a, int64_t end)
 void reports_period(struct quota *q, const struct account *a, int64_t time, struct plan_usage *out)
 {
     struct period planned = plan_period_at(a->plan, a->began, time);
-    bool any = party_last_usage(q, a->name, time, out);
+    bool any = party_last_usage(q, a->name, time, out) && out->period.end != INT64_MAX;
     if (any && time < out->period.end)
         return;
     if (any && planned.start < out->period.end) /* the plan was another one */
@@ -184,7 +185,8 @@ static unsigned gather_due(struct quota *q, const struct account *a, struct peri
     unsigned n = 0;
     int64_t at = running.start - 1;
     if (a->reported == 0) /* it is new, or its plan has reports now */
-        return party_last_usage(q, a->name, at, &due[0]) && due[0].period.end >= running.start;
+        return party_last_usage(q, a->name, at, &due[0]) && due[0].period.end >= running.start &&
+               due[0].period.end != INT64_MAX;
     for (; n < REPORTS_MISSED && at >= a->reported - 1; n++) {
         reports_period(q, a, at, &due[n]);
         at = due[n].period.start - 1;
@@ -200,8 +202,13 @@ void reports_account(struct quota *q, struct account *a)
 {
     int64_t now = quota_now();
     struct plan_usage due[REPORTS_MISSED];
-    if (!a->plan->period_report || a->plan->period == PERIOD_NONE)
-        return;
+    if (!a->plan->period_report || a->plan->period == PERIOD_NONE) {
+        if (a->reported == 0 || a->plan_missing)
+            return;
+        book_apply(q); /* of the record something else may be in memory only */
+        set_reported(q, a, 0);
+        return; /* with reports again they begin anew */
+    }
     struct period running = party_find(q, a, SLICE(""))->usage.period;
     if (now < a->reported && a->reported <= running.end)
         return;

@@ -106,7 +106,8 @@ static void change(struct client *c, const char *name, json_t *record, bool adde
         snprintf(what, sizeof what, "account %s", name);
         json_t *old = quota_get_json(q, T_ACCOUNT, slice_str(name));
         record_sessions(record, old);
-        const bool other_plan = strcmp(json_text(old, "plan"), json_text(record, "plan")) != 0;
+        const bool other_plan =
+            old && strcmp(json_text(old, "plan"), json_text(record, "plan")) != 0;
         json_decref(old);
         before_change(q, name);
         if (other_plan)

@@ -133,7 +133,7 @@ static int import_account(struct importing *i, const json_t *in, struct err *e)
                    parent);
         record_sessions(record, old);
         retain_told(i, record, old);
-        if (strcmp(json_text(old, "plan"), json_text(record, "plan")) != 0)
+        if (old && strcmp(json_text(old, "plan"), json_text(record, "plan")) != 0)
             book_rates_changed(i->q, i->batch, name);
         import_note(i, "account", name, old, record);
         record_warn_pool(i->c, name, record);

@@ -397,7 +397,8 @@ static json_t *show_period(struct client *c, struct slice key, struct slice valu
         return NULL;
     if (usage_decode(value, &u) < 0)
         return NULL;
-    if (to && !ends_within(control_quota(c), slice_cut(&of, '/'), &u.period, from, to))
+    if ((from || to) &&
+        !ends_within(control_quota(c), slice_cut(&of, '/'), &u.period, from, to ? to : INT64_MAX))
         return NULL;
     snprintf(owner, sizeof owner, "%.*s", SLICE_ARG(name));
     json_t *j = show_usage(owner, &u);
@@ -441,7 +442,7 @@ static json_t *show_failure(struct client *c, struct slice key, struct slice val
     int64_t time = (int64_t)key_last_number(slice_first(rest, 8));
     int64_t from = json_integer_value(json_object_get(control_request(c), "from"));
     int64_t to = json_integer_value(json_object_get(control_request(c), "to"));
-    if (to && !failed_within(control_quota(c), account, time, from, to))
+    if ((from || to) && !failed_within(control_quota(c), account, time, from, to ? to : INT64_MAX))
         return NULL;
     json_t *out = failure_read(control_quota(c), key, value);
     bool above = out && !slice_eq(account, slice_str(json_text(out, "account")));

@@ -325,7 +325,10 @@ def test_reports_have_the_failures_of_accounts_below(place):
 
 # ---- reports of each month -------------------------------------------------------------------------
 
-MONTHLY = """plan told { messages = 1000
+MONTHLY = """plan endless { period = none }
+plan quiet { messages = 1000
+ at_limit = block }
+plan told { messages = 1000
  at_limit = block
  period_report = yes }
 """
@@ -341,12 +344,24 @@ def told(place):
     q.stop()
 
 
-def reports(q, wait=3.0):
-    """The first days of the periods that are reported now."""
-    found = []
-    while (m := q.letter("Report of account ", 10.0 if not found else wait)) is not None:
-        found.append(m.split(b"Subject: Report of account acme for ")[1][:10].decode())
-    return found
+def reports(q, count):
+    """The first days of the periods of the next reports. One too many is among those of the next
+    call: they come in their order."""
+    letters = [q.letter("Report of account ", 20) for _ in range(count)]
+    return [m.split(b"Subject: Report of account acme for ")[1][:10].decode() for m in letters]
+
+
+def looked(q, year, month):
+    """All accounts were looked at, and what was due is reported: acme's period ends then."""
+    end = int(datetime.datetime(year, month, 1, tzinfo=datetime.timezone.utc).timestamp())
+    wait_until(lambda: q.ask("account.list")[0][0].get("reported") == end, 20, "the look at acme")
+
+
+def looked_again(q, name):
+    """The same where nothing is due: at another account, a new one, which stands behind acme."""
+    q.ask("account.add", account=name, plan="told")
+    return lambda: wait_until(lambda: [a for a in q.ask("account.list")[0]
+                                       if a["account"] == name and a.get("reported")], 20, name)
 
 
 def test_a_month_without_mail_is_reported_too(told):
@@ -354,15 +369,16 @@ def test_a_month_without_mail_is_reported_too(told):
     q.at(2031, 2, 1, 1)
     letter = q.letter("Report of account acme for 2031-01-01")
     assert b"Messages:  0 of 1000" in letter and b"Delivered: 0" in letter and b"csv" not in letter
+    again = looked_again(q, "behind")
     q.at(2031, 2, 2)
-    assert q.letter("Report of account", 3) is None
+    again()
     # nobody is told of an account that could not send
     q.ask("account.set", account="acme", status="suspended")
     q.at(2031, 3, 1, 1)
-    assert q.letter("Report of account", 3) is None
+    looked(q, 2031, 4)
     q.ask("account.set", account="acme", status="active")
     q.at(2031, 4, 1, 1)
-    assert reports(q) == ["2031-03-01"]
+    assert reports(q, 1) == ["2031-03-01"]
 
 
 def test_reports_that_an_outage_missed_come_once(told):
@@ -370,14 +386,53 @@ def test_reports_that_an_outage_missed_come_once(told):
     q.sent(q.login().ticket)
     q.another(MONTHLY)
     q.at(2031, 4, 2)
-    assert reports(q) == ["2031-01-01", "2031-02-01", "2031-03-01"]
+    assert reports(q, 3) == ["2031-01-01", "2031-02-01", "2031-03-01"]
+    again = looked_again(q, "behind")
     q.another(MONTHLY)
     q.at(2031, 4, 3)
-    assert q.letter("Report of account", 3) is None
+    again()
     # no more than the list of failures goes back
     q.at(2032, 1, 2)
-    assert reports(q) == ["2031-10-01", "2031-11-01", "2031-12-01"]
+    assert reports(q, 3) == ["2031-10-01", "2031-11-01", "2031-12-01"]
     assert "only the last 3 periods that are over are reported" in q.master.log()
+
+
+def test_a_plan_without_reports_in_between_is_not_reported_later(told):
+    q = told
+    q.ask("account.set", account="acme", plan="quiet")
+    q.at(2031, 1, 12)
+    wait_until(lambda: not q.ask("account.list")[0][0].get("reported"), 20, "the look at acme")
+    q.at(2031, 4, 2)
+    q.ask("account.set", account="acme", plan="told")
+    q.at(2031, 4, 3)
+    looked(q, 2031, 5)
+    q.at(2031, 5, 1, 1)
+    assert reports(q, 1) == ["2031-04-01"]
+
+
+@pytest.mark.parametrize("before", ["endless", ""])
+def test_mail_of_before_the_plan_had_periods_is_in_no_report(place, before):
+    """What never ends is not over; and a failure of then is in its month."""
+    q = Clocked(place, MONTHLY)
+    try:
+        q.account(plan=before, reference="owner@acme.test")
+        sent = q.sent(q.login().ticket, None)
+        q.settle(sent.id, REFUNDED, [0], address="r@dst.test", reply="550 5.1.1 no")
+        q.ask("account.set", account="acme", plan="told")
+        q.at(2031, 1, 11)
+        looked(q, 2031, 2)
+
+        def failures(**bounds):
+            stamps = {name: int(datetime.datetime(2031, m, 1, tzinfo=datetime.timezone.utc)
+                                .timestamp()) for name, m in bounds.items()}
+            return len(q.ask("usage.failures", account="acme", **stamps)[0])
+        assert failures(**{"from": 1, "to": 2}) == failures(**{"from": 1}) == 1
+        assert failures(**{"from": 2, "to": 3}) == failures(**{"from": 2}) == 0
+        assert failures() == failures(to=2) == 1
+        q.at(2031, 2, 1, 1)
+        assert reports(q, 1) == ["2031-01-01"]
+    finally:
+        q.stop()
 
 
 def test_a_report_with_very_many_failures_has_the_first(told):
