@@ -20,6 +20,7 @@ plan fast {{ account_rate = {{{RATE}/minute}}
 """
 HELD, OPEN = 100000, 500
 FEW = 20  # records, where one account waits
+OLD_CHARGES = 1010  # records, where one question of the sweep falls into it
 HOLD_RATE = 128
 OTHERS = ("ipc_charged", "ipc_charges_query", "ipc_account_notice", "ipc_account_pool")
 
@@ -87,7 +88,9 @@ def test_a_hundred_thousand_of_a_suspended_account(place):
     work = Work(clock.faults)
     wait_until(lambda: work.during(1)[0] < FEW, 60, "all of them parked")
     read, changes = work.during(4)
-    assert read < 4 * FEW and changes == 0, f"{read} records, {changes} changes for mail that waits"
+    # a question to the queue manager about old charges may fall into it
+    assert read < 4 * FEW + OLD_CHARGES and changes == 0, \
+        f"{read} records, {changes} changes for mail that waits"
     # they leave at the rate, in the minutes after the account can send again
     clock.at(10)
     quota.ask("account.set", account="acme", status="active")
