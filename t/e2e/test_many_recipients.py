@@ -55,16 +55,17 @@ def test_B30_what_the_plan_has_room_for_is_taken(shop, sink, plan):
 
 
 class PostfixInAHurry(PostfixLogin):
-    """Tries again at once what was deferred."""
+    """Tries again soon what was deferred. Not at once: what it finds still locked by the delivery
+    before, its queue manager leaves alone for five minutes."""
 
     def configure(self):
         super().configure()
         with open(os.path.join(self.etc, "postfix/main.cf"), "a", encoding="utf-8") as f:
-            f.write("minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n")
+            f.write("minimal_backoff_time = 3s\nmaximal_backoff_time = 3s\nqueue_run_delay = 1s\n")
 
 
 @needs_root
-@pytest.mark.parametrize("plan, count", [("one", 12), ("three", 50)])
+@pytest.mark.parametrize("plan, count", [("one", 12), ("three", 30)])
 def test_B30_a_server_gets_a_message_to_many_through(shop, sink, place, plan, count):
     """Debian's Postfix hands over one message to very many: all get it, each once, in rounds."""
     names = sorted(f"{plan}-of-many-{i}@dst.test" for i in range(count))
