@@ -341,6 +341,22 @@ static json_t *told(const struct importing *i, size_t count)
     return out;
 }
 
+/* All of it is good: written, and then answered. */
+static void import_write(struct importing *i, size_t count)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%zu records", count);
+    users_changed(i);
+    periods_again(i->q);
+    book_pools_changed(i->q);
+    audit_changes(i->c, i, i->batch);
+    import_counting(i);
+    control_change_with(i->c, i->batch, what, told(i, count));
+    import_counted(i);
+    missing_changed(i->q);
+    warn_owners(i); /* all of the request is there now; it is answered later */
+}
+
 /* All records of the request, or none. */
 void transfer_import(struct client *c)
 {
@@ -382,17 +398,7 @@ void transfer_import(struct client *c)
         book_ready(q);
         control_done(c, json_pack("{s:i}", "records", 0));
     } else {
-        char what[64];
-        snprintf(what, sizeof what, "%zu records", count);
-        users_changed(&i);
-        periods_again(q);
-        book_pools_changed(q);
-        audit_changes(c, &i, &batch);
-        import_counting(&i);
-        control_change_with(c, &batch, what, told(&i, count));
-        import_counted(&i);
-        missing_changed(q);
-        warn_owners(&i); /* all of the request is there now; it is answered later */
+        import_write(&i, count);
     }
     json_decref(i.kept);
     json_decref(i.granted);

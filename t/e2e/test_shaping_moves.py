@@ -296,8 +296,8 @@ def test_a_domain_that_moves_takes_its_own_line_and_no_other(c):
     assert at_new.id.decode() == fresh and len(go) == 3
 
 
-def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
-    """So much does a line of any length cost at most, however often DNS changes."""
+def first_line_has_moved(c):
+    """One of two lines has gone to new.test; three of a third domain are in the old line since."""
     stay, go, hangs = two_lines(c)
     later(c, 2)
     c.q.commit(["fresh@goes.test"])
@@ -308,6 +308,12 @@ def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
     c.q.resolved(ttl=1, **at("old.test"))
     wait_until(lambda: lanes(c).get("old.test") == (6, 1), 10, "another line")
     later(c, 2)
+    return stay, go, hangs, again
+
+
+def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
+    """So much does a line of any length cost at most, however often DNS changes."""
+    stay, go, hangs, again = first_line_has_moved(c)
     c.q.commit(["fresh@soon.test"])
     c.q.resolved(ttl=LONG, **at("third.test", 11))
     c.q.job()
@@ -320,16 +326,7 @@ def test_the_next_domain_that_moves_has_its_line_looked_at_a_minute_later(c):
 
 def test_a_line_whose_look_comes_after_the_new_route_is_over(c):
     """It moves as a whole and in its order, with one lookup."""
-    stay, _, hangs = two_lines(c)
-    later(c, 2)
-    c.q.commit(["fresh@goes.test"])
-    c.q.resolved(ttl=LONG, **at("new.test", 10))
-    c.q.job()
-    wait_until(lambda: lanes(c).get("old.test") == (3, 1), 10, "the first line")
-    again = [c.q.commit([f"c{n}@soon.test"]) for n in range(3)]
-    c.q.resolved(ttl=1, **at("old.test"))
-    wait_until(lambda: lanes(c).get("old.test") == (6, 1), 10, "another line")
-    later(c, 2)
+    stay, _, hangs, again = first_line_has_moved(c)
     fresh = c.q.commit(["fresh@soon.test"])
     c.q.resolved(ttl=1, **at("third.test", 11))
     job = c.q.job()
