@@ -30,11 +30,6 @@ static size_t skip(struct slice t, size_t at, bool *open)
     return at < t.len ? at : t.len - 1;
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static bool is_sign(char c)
 {
     return c && strchr("{}=,()+", c);
@@ -59,7 +54,7 @@ static bool find_word(struct conf_scan *s)
         bool open;
         size_t end = skip(s->text, s->at, &open);
         bool comment = is_comment(s->text, s->at, end);
-        if (!comment && !is_space(s->text.ptr[s->at]))
+        if (!comment && !char_is_space(s->text.ptr[s->at]))
             return true;
         if (comment && open)
             s->comment = s->line;
@@ -74,7 +69,7 @@ static size_t word_end(struct slice t, size_t at)
     bool open;
     for (; at < t.len; at++) {
         char c = t.ptr[at];
-        if (is_space(c) || is_sign(c) || c == '"' || c == '\'' || c == '#')
+        if (char_is_space(c) || is_sign(c) || c == '"' || c == '\'' || c == '#')
             break;
         if (c == '/' && skip(t, at, &open) > at)
             break;

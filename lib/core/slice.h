@@ -58,6 +58,11 @@ bool slice_ends(struct slice s, struct slice suffix);
 size_t slice_chr(struct slice s, char c);
 /* Offset of the last c, or s.len. */
 size_t slice_rchr(struct slice s, char c);
+/* What isspace(3) says in the C locale, whatever the locale. */
+static inline bool char_is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 /* Without leading and trailing space, tab, CR and LF. */
 struct slice slice_trim(struct slice s);
 /* Cuts the part before the first `sep` off *s and returns it; *s is then what

@@ -3,11 +3,6 @@
 
 #include "rules/rules.h"
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 /* Bytes of a quoted local part at the beginning with the @ after it ("a b"@, RFC 5321, 4.1.2);
  * 0: there is none. */
 static size_t quoted_local_part(struct slice s)
@@ -34,10 +29,10 @@ struct slice rules_subject(struct slice text, char out[static RULES_SUBJECT_MAX]
             i++;
             continue;
         }
-        while (len > 0 && !is_space(out[len - 1]))
+        while (len > 0 && !char_is_space(out[len - 1]))
             len--;
         out[len++] = '@';
-        for (i += address; i < text.len && !is_space(text.ptr[i]);)
+        for (i += address; i < text.len && !char_is_space(text.ptr[i]);)
             i++;
     }
     return slice_make(out, len);
